@@ -1,0 +1,245 @@
+"""Pictures in and out: one file to RGB at a square size, hostile files refused by name, lossless PNG back.
+
+A picture goes through one resize everywhere (real and generated alike): its centred square, LANCZOS with antialias.
+Colour profiles are not applied; transparent pixels are laid on white.
+"""
+
+import hashlib
+import io
+import os
+import stat
+import struct
+import warnings
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+PIXEL_LIMIT = 178_956_970  # where Pillow itself refuses; the largest WikiArt scans have some 10^8 pixels
+BYTE_LIMIT = 2**29  # no JPEG or PNG within the pixel limit needs half a GiB
+FORMATS = ("JPEG", "PNG")  # whatever the suffix says; fewer decoders, fewer ways to be attacked
+
+PREPROCESSING = "centred square, LANCZOS with antialias, [-1, 1]"  # stands in the key of whatever is cached
+
+_EXIF_ORIENTATION = 0x0112
+_PILLOW_FAULTS = (  # what Pillow's decoders raise on hostile bytes
+    OSError,
+    ValueError,
+    SyntaxError,
+    TypeError,
+    LookupError,
+    EOFError,
+    ArithmeticError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+# Pillow warns from half the limit on; the limit is checked here, so that the warning says nothing new.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+class BadPicture(ValueError):
+    """One picture that cannot be used; ``why`` is the reason without the file's name."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        # A name may hold undecodable bytes or line ends: escaped, it stays one printable line.
+        super().__init__(f"{os.fsencode(path).decode('utf-8', 'backslashreplace')!r}: {why}")
+        self.why = why
+
+
+class Inspection(NamedTuple):
+    """What one reading of a picture file tells: size in pixels (upright), sha256 of its bytes, conversions due."""
+
+    width: int
+    height: int
+    sha256: str
+    conversions: tuple[str, ...]
+
+
+def inspect_picture(path: Path, root: Path, decode: bool = True) -> Inspection:
+    """Read a file once: hash its bytes, verify its header and, with ``decode``, all of its data.
+
+    Raises BadPicture for whatever ``read_rgb`` would refuse. JPEGs are decoded at 1/8 of their size, which reads every
+    bit of the stream at a third of the cost. Without ``decode`` a JPEG's truncated data passes; a PNG's does not, for
+    its orientation may stand behind the pixels.
+    """
+    data = _file_bytes(path, root)
+    image = _opened(path, data)
+    size = image.size
+    if decode:
+        image.draft(None, (1, 1))
+        _load(path, image)
+    conversions = _conversions(path, image, data)
+    width, height = size[::-1] if _orientation(image) >= 5 else size
+    return Inspection(width, height, hashlib.sha256(data).hexdigest(), conversions)
+
+
+def read_rgb(path: Path, root: Path | None = None) -> tuple[Image.Image, tuple[str, ...]]:
+    """A picture file as an upright 8-bit RGB image, and the conversions that this took.
+
+    Conversions are among: rotated, cmyk, 16-bit, palette, alpha, grey. Raises BadPicture, one line with file and
+    reason, for anything that is no sound JPEG or PNG within the limits, or that leads out of ``root``.
+    """
+    data = _file_bytes(path, root)
+    image = _opened(path, data)
+    _load(path, image)
+    return _rgb(path, image), _conversions(path, image, data)
+
+
+def square(image: Image.Image, size: int) -> Image.Image:
+    """The centred square of an image at ``size`` x ``size`` pixels: short side to ``size``, the rest cut off.
+
+    LANCZOS with antialias (Pillow widens the kernel when shrinking). Only the square is ever resampled, so that a
+    1 x 10^8 strip stays small. An image whose short side has the size already is cropped, never resampled: one of
+    that size exactly is returned bit for bit. Smaller ones are enlarged.
+    """
+    width, height = image.size
+    side = min(width, height)
+    if side == size:
+        left, top = (width - side) // 2, (height - side) // 2
+        return image.crop((left, top, left + side, top + side))
+    left_f, top_f = (width - side) / 2, (height - side) / 2
+    box = (left_f, top_f, left_f + side, top_f + side)
+    return image.resize((size, size), Image.Resampling.LANCZOS, box=box)
+
+
+def read_picture(path: Path, size: int, root: Path | None = None) -> np.ndarray:
+    """One picture at a square size: uint8 (size, size, 3). Raises BadPicture as ``read_rgb`` does."""
+    return np.array(square(read_rgb(path, root)[0], size))
+
+
+def load_pictures(paths: Sequence[Path], size: int, root: Path | None = None) -> torch.Tensor:
+    """Pictures in the order of ``paths``: torch uint8 (n, 3, size, size). The first bad one raises BadPicture."""
+    pictures = torch.empty((len(paths), 3, size, size), dtype=torch.uint8)
+    with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes without the interpreter's lock
+        for at, picture in enumerate(pool.map(lambda path: read_picture(path, size, root), paths)):
+            pictures[at] = torch.from_numpy(picture).permute(2, 0, 1)
+    return pictures
+
+
+def to_model_range(pictures: torch.Tensor) -> torch.Tensor:
+    """uint8 (n, 3, h, w) -> float32 in [-1, 1], the range that diffusers' autoencoders read and write."""
+    return pictures.float() / 127.5 - 1.0
+
+
+def to_pixels(output: torch.Tensor) -> torch.Tensor:
+    """An autoencoder's output (n, 3, h, w) in [-1, 1] -> uint8, clipped and rounded to nearest."""
+    return ((output.float().clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8)
+
+
+def save_picture(picture: torch.Tensor | np.ndarray, path: Path) -> None:
+    """Write uint8 pixels, a tensor (3, h, w) or an array (h, w, 3), as a lossless PNG, whole or not at all.
+
+    Raises ValueError for another shape, type or suffix: nothing is rounded or rescaled behind the caller's back.
+    """
+    pixels = picture.permute(1, 2, 0).cpu().numpy() if isinstance(picture, torch.Tensor) else picture
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or path.suffix != ".png":
+        raise ValueError(f"{path}: expected a .png and uint8 RGB pixels, got {pixels.dtype} {pixels.shape}")
+    encoded = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(encoded, format="PNG", compress_level=6)
+    write_whole(path, encoded.getvalue())
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file atomically: to a neighbour, synced, renamed. On an OSError (full disk) the old file stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as fault:
+        part.unlink(missing_ok=True)
+        raise OSError(fault.errno, f"not written: {fault.strerror}", str(path)) from fault
+
+
+def _file_bytes(path: Path, root: Path | None) -> bytes:
+    """The bytes of a regular file of sensible size that lies, links followed, inside ``root``."""
+    try:
+        if root is not None and not path.resolve().is_relative_to(root.resolve()):
+            raise BadPicture(path, "a link that leads out of the picture folder")
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+            raise BadPicture(path, "no regular file")
+        if status.st_size == 0:
+            raise BadPicture(path, "an empty file (0 bytes)")
+        if status.st_size > BYTE_LIMIT:
+            raise BadPicture(path, f"{status.st_size} bytes, more than the limit of {BYTE_LIMIT}")
+        return path.read_bytes()
+    except OSError as fault:
+        raise BadPicture(path, f"cannot be read ({fault.strerror})") from fault
+    except RuntimeError as fault:  # how pathlib reports a circle of links
+        raise BadPicture(path, "a link that leads in a circle") from fault
+
+
+def _opened(path: Path, data: bytes) -> Image.Image:
+    """The header only: an image within the pixel limit, not yet decoded."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.UnidentifiedImageError as fault:
+        raise BadPicture(path, "neither a JPEG nor a PNG, or its header is cut off") from fault
+    except Image.DecompressionBombError as fault:
+        raise BadPicture(path, f"a decompression bomb, more than the limit of {PIXEL_LIMIT} pixels") from fault
+    except _PILLOW_FAULTS as fault:
+        raise BadPicture(path, f"damaged header ({_one_line(fault)})") from fault
+    pixels = image.size[0] * image.size[1]
+    if pixels > PIXEL_LIMIT:
+        raise BadPicture(path, f"a decompression bomb, {pixels} pixels, more than the limit of {PIXEL_LIMIT}")
+    return image
+
+
+def _load(path: Path, image: Image.Image) -> None:
+    """Read all of an opened image's data."""
+    try:
+        image.load()
+    except _PILLOW_FAULTS as fault:
+        raise BadPicture(path, f"truncated or damaged data ({_one_line(fault)})") from fault
+
+
+def _conversions(path: Path, image: Image.Image, data: bytes) -> tuple[str, ...]:
+    """What stands between a stored image and upright 8-bit RGB."""
+    try:
+        found = {
+            "rotated": _orientation(image) != 1,
+            "cmyk": image.mode == "CMYK",
+            # Pillow maps 16-bit RGB to 8 bits silently: byte 24 of a PNG is its bit depth.
+            "16-bit": image.format == "PNG" and data[24] == 16,
+            "palette": image.mode in ("P", "PA"),
+            "alpha": image.has_transparency_data,
+            "grey": image.mode in ("1", "L", "LA", "I", "I;16"),
+        }
+    except _PILLOW_FAULTS as fault:
+        raise BadPicture(path, f"truncated or damaged data ({_one_line(fault)})") from fault
+    return tuple(name for name, is_due in found.items() if is_due)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 (upright) to 8; values from 5 on swap width and height; nonsense counts as upright."""
+    value = image.getexif().get(_EXIF_ORIENTATION, 1)
+    return value if value in range(1, 9) else 1
+
+
+def _rgb(path: Path, image: Image.Image) -> Image.Image:
+    """A decoded image of any mode as upright RGB."""
+    try:
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip at 255
+            image = Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).clip(0, 255).astype(np.uint8))
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        return image.convert("RGB")
+    except _PILLOW_FAULTS as fault:
+        raise BadPicture(path, f"cannot be converted to RGB ({_one_line(fault)})") from fault
+
+
+def _one_line(fault: BaseException) -> str:
+    return " ".join(str(fault).split()) or type(fault).__name__
