@@ -1,0 +1,43 @@
+"""Distances between a set of real and a set of generated pictures: (real, generated) -> float, in float64."""
+
+from .features import haar_statistics
+from .frechet import Moments, frechet_distance, frechet_distance_from_moments
+from .kernel import kernel_distance
+from .neighbours import precision_recall_density_coverage
+from .spectra import (
+    SpectrumMean,
+    mean_power_spectrum,
+    mean_residual_spectrum,
+    power_spectrum_mean,
+    power_spectrum_slope,
+    power_spectrum_slope_distance,
+    power_spectrum_slopes,
+    radial_power,
+    residual_spectrum_distance,
+    residual_spectrum_label,
+    residual_spectrum_mean,
+    spectrum_distance,
+    spectrum_slope,
+)
+
+__all__ = [
+    "Moments",
+    "SpectrumMean",
+    "frechet_distance",
+    "frechet_distance_from_moments",
+    "haar_statistics",
+    "kernel_distance",
+    "mean_power_spectrum",
+    "mean_residual_spectrum",
+    "power_spectrum_mean",
+    "power_spectrum_slope",
+    "power_spectrum_slope_distance",
+    "power_spectrum_slopes",
+    "precision_recall_density_coverage",
+    "radial_power",
+    "residual_spectrum_distance",
+    "residual_spectrum_label",
+    "residual_spectrum_mean",
+    "spectrum_distance",
+    "spectrum_slope",
+]

@@ -1,0 +1,30 @@
+"""Intervals over repeats cover the truth as often as they say."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from atelier.evidence import t_interval
+
+
+@pytest.mark.parametrize("n", [3, 5, 20])
+def test_interval_covers_the_mean_as_often_as_it_says(n: int) -> None:
+    rng = np.random.default_rng(0)
+    intervals = [t_interval(rng.normal(2.0, 3.0, n).tolist()) for _ in range(2000)]
+    covered = np.mean([interval.low <= 2.0 <= interval.high for interval in intervals])
+    # four standard errors of a 95 % share of 2,000
+    assert abs(covered - 0.95) < 4 * (0.95 * 0.05 / 2000) ** 0.5
+
+
+def test_interval_agrees_with_scipys_confidence_interval() -> None:
+    values = [1.0, 2.5, 2.0, 7.0]
+    theirs = stats.ttest_1samp(values, 0).confidence_interval(0.9)
+    ours = t_interval(values, 0.9)
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), rel=1e-12)
+    assert (ours.mean, ours.n) == (3.125, 4)
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [1.0, float("nan")]])
+def test_what_has_no_interval_is_refused(values: list[float]) -> None:
+    with pytest.raises(ValueError, match="interval needs"):
+        t_interval(values)
