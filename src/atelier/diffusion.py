@@ -1,0 +1,94 @@
+"""Noise schedules and the eps / v / flow parameterisations, in float64, each with its equation.
+
+Variance preserving: ``z_t = alpha_t z_0 + s_t eps`` with ``alpha_t^2 + s_t^2 = 1``; rectified flow:
+``z_t = (1 - t) z_0 + t eps``. Functions broadcast; ``alpha``, ``s`` and ``t`` are shaped (n, 1, 1, 1) beside latents
+(n, c, h, w).
+"""
+
+import torch
+from torch import Tensor
+
+
+def scaled_linear_betas(start: float, end: float, steps: int = 1000) -> Tensor:
+    """``beta_i = linspace(sqrt(start), sqrt(end), steps)_i^2`` (Rombach et al. 2022), (steps,) float64."""
+    if not 0.0 < start <= end < 1.0:
+        raise ValueError(f"betas must satisfy 0 < start <= end < 1, got start={start}, end={end}")
+    return torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64) ** 2
+
+
+def signal_and_noise(betas: Tensor) -> tuple[Tensor, Tensor]:
+    """``alpha_t = sqrt(prod_{i<=t} (1 - beta_i))`` and ``s_t = sqrt(1 - alpha_t^2)`` (Ho et al. 2020, eq. 4).
+
+    (steps,) each, float64.
+    """
+    abar = torch.cumprod(1.0 - betas.double(), dim=0)
+    return abar.sqrt(), (1.0 - abar).sqrt()
+
+
+def noised(z0: Tensor, eps: Tensor, alpha: Tensor, s: Tensor) -> Tensor:
+    """``z_t = alpha_t z_0 + s_t eps`` (Ho et al. 2020, eq. 4)."""
+    return alpha * z0 + s * eps
+
+
+def v_target(z0: Tensor, eps: Tensor, alpha: Tensor, s: Tensor) -> Tensor:
+    """``v = alpha_t eps - s_t z_0`` (Salimans and Ho 2022, appendix D)."""
+    return alpha * eps - s * z0
+
+
+def z0_from_eps(zt: Tensor, eps: Tensor, alpha: Tensor, s: Tensor) -> Tensor:
+    """``z0_hat = (z_t - s_t eps_hat) / alpha_t`` (Ho et al. 2020, eq. 15)."""
+    return (zt - s * eps) / alpha
+
+
+def z0_from_v(zt: Tensor, v: Tensor, alpha: Tensor, s: Tensor) -> Tensor:
+    """``z0_hat = alpha_t z_t - s_t v_hat`` (Salimans and Ho 2022, appendix D)."""
+    return alpha * zt - s * v
+
+
+def eps_from_v(zt: Tensor, v: Tensor, alpha: Tensor, s: Tensor) -> Tensor:
+    """``eps_hat = s_t z_t + alpha_t v_hat`` (Salimans and Ho 2022, appendix D)."""
+    return s * zt + alpha * v
+
+
+def flow_target(z0: Tensor, eps: Tensor) -> Tensor:
+    """``u = eps - z_0``, the velocity of ``z_t = (1 - t) z_0 + t eps`` (Liu et al. 2023, eq. 1)."""
+    return eps - z0
+
+
+def z0_from_flow(zt: Tensor, u: Tensor, t: Tensor) -> Tensor:
+    """``z0_hat = z_t - t u_hat`` (Liu et al. 2023)."""
+    return zt - t * u
+
+
+def eps_from_flow(zt: Tensor, u: Tensor, t: Tensor) -> Tensor:
+    """``eps_hat = z_t + (1 - t) u_hat`` (Liu et al. 2023)."""
+    return zt + (1.0 - t) * u
+
+
+# Stable Diffusion's betas, and the side of the latent that they were chosen for
+STABLE_DIFFUSION_BETAS = (0.00085, 0.012)
+STABLE_DIFFUSION_SIDE = 64
+
+
+def resolution_matched_betas(side: int) -> tuple[float, float]:
+    """``(start, end)``, Stable Diffusion's betas times one factor, for a latent of ``side``.
+
+    With it each absolute spatial frequency is noised as in a latent of 64. The DC term's signal-to-noise ratio at the
+    last step is ``SNR_T * side^2`` times the latent's variance; the factor makes it equal to Stable Diffusion's.
+    Returned to three significant digits, so that it can be written in a configuration.
+    """
+    if side < 1:
+        raise ValueError(f"the latent's side must be positive, got {side}")
+
+    def last_snr(factor: float) -> float:
+        start, end = (beta * factor for beta in STABLE_DIFFUSION_BETAS)
+        alpha, s = signal_and_noise(scaled_linear_betas(start, end))
+        return float((alpha[-1] / s[-1]) ** 2)
+
+    wanted = last_snr(1.0) * (STABLE_DIFFUSION_SIDE / side) ** 2
+    low, high = 1e-6, 80.0
+    for _ in range(80):
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if last_snr(middle) > wanted else (low, middle)
+    start, end = (float(f"{beta * middle:.3g}") for beta in STABLE_DIFFUSION_BETAS)
+    return start, end

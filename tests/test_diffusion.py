@@ -1,0 +1,91 @@
+"""Oracles 1-3: the schedule's table, and conversions that return exactly what went in."""
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+
+from atelier import diffusion
+
+SD = (0.00085, 0.012)
+# index: alpha_t, s_t, SNR, sigma_t of Stable Diffusion's schedule, to the digits printed by an independent computation
+TABLE = {
+    999: (0.0682649, 0.9976672, 0.0046819, 14.6146),
+    981: (0.0759967, 0.9971081, 0.0058091, 13.1204),
+    951: (0.0903051, 0.9959142, 0.0082221, 11.0283),
+    500: (0.5256736, 0.8506864, 0.3818504, 1.6183),
+    200: (0.8681544, 0.4962942, 3.0599582, 0.5717),
+    100: (0.9456339, 0.3252330, 8.4538937, 0.3439),
+}
+
+
+@pytest.mark.parametrize("t", TABLE)
+def test_stable_diffusion_schedule_has_the_published_values(t: int) -> None:
+    alpha, s = diffusion.signal_and_noise(diffusion.scaled_linear_betas(*SD))
+    row = torch.stack([alpha[t], s[t], (alpha[t] / s[t]) ** 2, s[t] / alpha[t]])
+    expected = torch.tensor(TABLE[t], dtype=torch.float64)
+    assert torch.all((row - expected).abs() <= torch.tensor([5.1e-8, 5.1e-8, 5.1e-8, 5.1e-5]))
+
+
+def test_schedule_agrees_with_diffusers_in_its_float32() -> None:
+    theirs = DDIMScheduler(beta_start=SD[0], beta_end=SD[1], beta_schedule="scaled_linear").alphas_cumprod
+    alpha, _ = diffusion.signal_and_noise(diffusion.scaled_linear_betas(*SD))
+    torch.testing.assert_close(alpha**2, theirs.double(), rtol=2e-6, atol=0)
+
+
+@pytest.mark.parametrize(("tau", "last"), [(1, 353), (3, 673), (4, 744), (5, 795), (6, 834), (20, 999)])
+def test_noise_to_signal_thresholds_fall_on_the_known_steps(tau: float, last: int) -> None:
+    alpha, s = diffusion.signal_and_noise(diffusion.scaled_linear_betas(*SD))
+    assert int(torch.nonzero(s / alpha <= tau).max()) == last
+
+
+@pytest.fixture
+def draws() -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(0)
+    z0, eps = (torch.randn(100, 4, 3, 3, dtype=torch.float64, generator=generator) for _ in range(2))
+    alpha, s = diffusion.signal_and_noise(diffusion.scaled_linear_betas(*SD))
+    t = torch.randint(0, 1000, (100,), generator=generator)
+    return z0, eps, alpha[t].view(-1, 1, 1, 1), s[t].view(-1, 1, 1, 1), ((t.double() + 0.5) / 1000).view(-1, 1, 1, 1)
+
+
+def test_exact_targets_give_back_the_clean_latent_and_the_noise(draws: tuple[torch.Tensor, ...]) -> None:
+    z0, eps, alpha, s, t = draws
+    zt, ft = diffusion.noised(z0, eps, alpha, s), diffusion.noised(z0, eps, 1 - t, t)
+    v, u = diffusion.v_target(z0, eps, alpha, s), diffusion.flow_target(z0, eps)
+    for got, expected in [
+        (diffusion.z0_from_eps(zt, eps, alpha, s), z0),
+        (diffusion.z0_from_v(zt, v, alpha, s), z0),
+        (diffusion.eps_from_v(zt, v, alpha, s), eps),
+        (diffusion.z0_from_flow(ft, u, t), z0),
+        (diffusion.eps_from_flow(ft, u, t), eps),
+    ]:
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
+
+
+def printed_flow_estimate(zt: torch.Tensor, d: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """Table 1 of Berrada et al. 2024 as printed: ``(x_t - t D) / (1 - t)``."""
+    return (zt - t * d) / (1 - t)
+
+
+def test_the_printed_flow_estimate_is_right_for_noise_and_wrong_for_velocity(draws: tuple[torch.Tensor, ...]) -> None:
+    z0, eps, _, _, t = draws
+    zt = diffusion.noised(z0, eps, 1 - t, t)
+    torch.testing.assert_close(printed_flow_estimate(zt, eps, t), z0, rtol=0, atol=1e-9)
+    wrong = printed_flow_estimate(zt, diffusion.flow_target(z0, eps), t)
+    assert (wrong - z0).abs().mean() > 0.1
+
+
+def test_betas_out_of_range_are_refused() -> None:
+    with pytest.raises(ValueError, match="0 < start <= end < 1"):
+        diffusion.scaled_linear_betas(0.02, 0.01)
+
+
+@pytest.mark.parametrize("side", [8, 16, 64])
+def test_matched_schedule_keeps_the_dc_terms_noise(side: int) -> None:
+    betas = diffusion.resolution_matched_betas(side)
+    alpha, s = diffusion.signal_and_noise(diffusion.scaled_linear_betas(*betas))
+    # 19.177: Stable Diffusion's, from the table above; 1 % is what three digits of beta cost
+    assert float((alpha[-1] / s[-1]) ** 2) * side**2 == pytest.approx(0.0046819 * 64**2, rel=0.01)
+
+
+def test_matched_schedule_of_the_original_side_is_the_original() -> None:
+    assert diffusion.resolution_matched_betas(64) == SD
