@@ -1,0 +1,202 @@
+"""What was asked: params.yaml, read in one place, typed, in range; an unknown key is refused, the nearest offered.
+
+Nothing heavy is imported here, so that a mistyped parameter is refused before anything starts.
+"""
+
+import difflib
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML, YAMLError
+
+from atelier.paths import PARAMS
+
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+
+
+class Section(BaseModel):
+    """Every key must be known and of its type: YAML's 4 is not '4', and 'yes' is not true."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Machine(Section):
+    threads: Positive
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["fp32", "bf16"]
+
+
+class Data(Section):
+    folder: str
+    annotations: bool
+    size: Annotated[int, Field(ge=16, le=1024, multiple_of=8)]
+    split: Literal["75/25", "85/5/10"]
+    bad_share: Share
+
+
+class Optimisation(Section):
+    steps: Positive
+    batch: Positive
+    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)]
+    decay: Literal["cosine", "constant"]
+    warmup: Count
+    beta2: Annotated[float, Field(gt=0.0, lt=1.0)]
+    weight_decay: Annotated[float, Field(ge=0.0)]
+    clip: Annotated[float, Field(gt=0.0)]
+    ema: Annotated[float, Field(ge=0.0)]
+    checkpoint_every: Positive
+
+
+class BaseTraining(Section):
+    preset: Literal["tiny", "embedded"]
+    photographs: Count
+    works: Count
+    prompts_per_picture: Positive
+    empty_prompts: Share
+    autoencoder: Optimisation
+    denoiser: Optimisation
+
+
+class Base(Section):
+    source: Literal["shipped", "hub", "folder", "train"]
+    location: str | None
+    revision: str | None
+    train: BaseTraining
+
+    @model_validator(mode="after")
+    def _located(self) -> "Base":
+        if self.source in ("hub", "folder") and not self.location:
+            raise ValueError(f"location: source '{self.source}' needs one")
+        if self.source == "hub" and not self.revision:
+            raise ValueError("revision: source 'hub' needs one, so that the same weights are fetched next year")
+        return self
+
+
+class Sampling(Section):
+    steps: Annotated[int, Field(ge=1, le=1000)]
+    batch: Positive
+
+
+class BaseModelStudy(Section):
+    pictures: Annotated[int, Field(ge=2)]
+    guidance: Annotated[float, Field(ge=1.0)]
+
+
+class Adapter(Section):
+    rank: Positive
+    empty_prompts: Share
+
+
+class ArtFinetuning(Section):
+    prompt_level: Annotated[int, Field(ge=0, le=2)]
+    prompts_per_work: Positive
+    variants: Annotated[list[Name], Field(min_length=1)]
+    adapters: dict[Name, Adapter]
+    optimisation: Optimisation
+    guidance: Annotated[list[Annotated[float, Field(ge=1.0)]], Field(min_length=1)]
+    repeats: Annotated[int, Field(ge=2)]
+    pictures: Annotated[int, Field(ge=2)]
+
+    @model_validator(mode="after")
+    def _variants_are_adapters(self) -> "ArtFinetuning":
+        if sorted(self.variants) != sorted(self.adapters):
+            odd = sorted(set(self.variants) ^ set(self.adapters)) or "one named twice"
+            raise ValueError(f"variants: must name each of the adapters once, differs in {odd}")
+        if "untuned" in self.adapters:
+            raise ValueError("adapters: 'untuned' is what the model without an adapter is called")
+        if len(set(self.guidance)) != len(self.guidance):
+            raise ValueError("guidance: a scale stands twice")
+        return self
+
+
+class Params(Section):
+    profile: Literal["smoke", "embedded", "study", "paintings", "paper"]
+    seed: Annotated[int, Field(ge=0)]
+    machine: Machine
+    data: Data
+    base: Base
+    sampling: Sampling
+    base_model: BaseModelStudy
+    art_finetuning: ArtFinetuning
+
+
+def load(path: Path = PARAMS) -> Params:
+    """Read and check a parameter file. Raises ValueError, one line a fault: file, key, what was expected."""
+    return check(_read(path), str(path))
+
+
+def overridden(sections: dict[str, Any], path: Path = PARAMS) -> Params:
+    """Params of a file with some of its top-level entries replaced, checked as a whole."""
+    return check({**_read(path), **sections}, str(path))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = YAML(typ="safe").load(path)
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file; copy one of profiles/") from None
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a mapping of parameters")
+    return content
+
+
+def check(content: dict[str, Any], name: str) -> Params:
+    """Params from a mapping; ``name`` stands in the refusal."""
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise ValueError("\n".join(_line(name, fault) for fault in error.errors())) from None
+
+
+def _line(name: str, fault: Any) -> str:
+    where = ".".join(str(part) for part in fault["loc"] if part != "[key]")
+    if fault["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(fault["loc"][-1]), _siblings(fault["loc"][:-1]), n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        return f"{name}: {where}: unknown parameter{hint}"
+    if fault["type"] == "missing":
+        return f"{name}: {where}: missing"
+    if fault["type"] == "value_error":
+        return f"{name}: {where}.{fault['ctx']['error']}"
+    return f"{name}: {where}: {fault['msg'][0].lower()}{fault['msg'][1:]}, got {fault['input']!r}"
+
+
+def _siblings(location: tuple[Any, ...]) -> list[str]:
+    """The known keys beside a place in the tree of sections."""
+    section: type[BaseModel] = Params
+    parts = iter(location)
+    for part in parts:
+        annotation = section.model_fields[part].annotation
+        if get_origin(annotation) is dict:
+            next(parts, None)  # a name of the user's own, as in adapters
+        kinds = [annotation, *get_args(annotation)]
+        section = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+    return list(section.model_fields)
+
+
+def main(arguments: list[str]) -> int:
+    """``python -m atelier.params [FILE]``: check params.yaml; where it is right, say so in FILE too, for stages."""
+    try:
+        asked = load()
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    said = f"{PARAMS}: every parameter is known, typed and in range"
+    for target in map(Path, arguments):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(said + "\n")
+    print(f"{said}; profile {asked.profile}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

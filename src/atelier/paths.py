@@ -1,0 +1,18 @@
+"""Where things are, relative to the folder that the pipeline runs in."""
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+LOCK = Path("dvc.lock")
+BUILD = Path("build")
+SCRATCH = Path(".scratch")  # checkpoints of unfinished runs; outside every DVC output, ignored by git
+NOTEBOOKS = Path("notebooks")
+RESULTS = Path("results")  # published pages, tracked by git
+
+MANIFESTS = BUILD / "manifests"
+BASE = BUILD / "base"
+CACHE = BUILD / "cache"
+ADAPTERS = BUILD / "adapters"
+SAMPLES = BUILD / "samples"
+STUDIES = BUILD / "studies"
+SITE = BUILD / "site"

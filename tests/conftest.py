@@ -1,0 +1,112 @@
+"""A world small enough for tests, painted and put through the pipeline's first stages once a session."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+TINY = """\
+profile: smoke
+seed: 7
+machine: {threads: 1, device: cpu, precision: fp32}
+data: {folder: data, annotations: true, size: 64, split: 75/25, bad_share: 0.01}
+base:
+  source: train
+  location: null
+  revision: null
+  train:
+    preset: tiny
+    photographs: 12
+    works: 6
+    prompts_per_picture: 2
+    empty_prompts: 0.1
+    autoencoder: {steps: 3, batch: 4, learning_rate: 0.001, decay: cosine, warmup: 1, beta2: 0.99,
+                  weight_decay: 0.0, clip: 1.0, ema: 0, checkpoint_every: 2}
+    denoiser: {steps: 4, batch: 4, learning_rate: 0.001, decay: cosine, warmup: 1, beta2: 0.99,
+               weight_decay: 0.0, clip: 1.0, ema: 2, checkpoint_every: 2}
+sampling: {steps: 2, batch: 4}
+base_model: {pictures: 3, guidance: 4.0}
+art_finetuning:
+  prompt_level: 1
+  prompts_per_work: 2
+  variants: [conditional, mixed]
+  adapters:
+    conditional: {rank: 2, empty_prompts: 0.0}
+    mixed: {rank: 3, empty_prompts: 0.2}
+  optimisation: {steps: 24, batch: 4, learning_rate: 0.01, decay: cosine, warmup: 2, beta2: 0.999,
+                 weight_decay: 0.0, clip: 1.0, ema: 0, checkpoint_every: 5}
+  guidance: [1.0, 4.0]
+  repeats: 2
+  pictures: 3
+"""
+
+# the three stages in one process: importing diffusers costs more than all of them
+STAGES = """
+from atelier.data.painter import write_world
+from pathlib import Path
+from atelier.data import prepare
+from atelier.training.__main__ import main
+write_world(Path("data"), works=24, photographs=8, seed=3, size=64, workers=1)
+assert prepare.main() == 0 and main(["base"]) == 0 and main(["cache", "art_finetuning"]) == 0
+"""
+
+
+@pytest.fixture(scope="session")
+def run_python():
+    """``run_python(*arguments, cwd=...)``: a Python process of its own, finished; output captured as text."""
+
+    def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=cwd,
+            env={**os.environ, "HF_HUB_OFFLINE": "1", **environment},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_world(tmp_path_factory: pytest.TempPathFactory, run_python) -> Path:
+    """A folder with params.yaml, data/ and build/ after the stages prepare, base and cache; not to be written to
+    but for .scratch and build/adapters."""
+    folder = tmp_path_factory.mktemp("tiny")
+    (folder / "params.yaml").write_text(TINY)
+    done = run_python("-c", STAGES, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Networks this small are slower on two: the threads wait for each other, all the more on a busy machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def in_tiny_world(tiny_world: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The test runs in the tiny world's folder, as a stage does."""
+    monkeypatch.chdir(tiny_world)
+    return tiny_world
+
+
+@pytest.fixture(scope="session")
+def painted_photographs():
+    """Sixteen painted photographs at 64 px, float32 (16, 3, 64, 64) in [-1, 1]."""
+    import torch
+
+    from atelier.data.images import to_model_range
+    from atelier.data.painter import paint_corpus
+
+    pixels, _ = paint_corpus(works=0, photographs=16, seed=5, size=64, workers=1)
+    return to_model_range(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous())

@@ -1,0 +1,284 @@
+"""Parameters: every fault is refused in one line that names file and key, and the nearest known name is offered."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from atelier import params
+
+ROOT = Path(__file__).parent.parent
+PROFILES = sorted((ROOT / "profiles").glob("*.yaml"))
+TEXT = (ROOT / "profiles" / "embedded.yaml").read_text()
+MISSING = object()
+
+
+def content() -> dict[str, Any]:
+    return YAML(typ="safe").load(TEXT)
+
+
+def edited(where: str, value: object) -> dict[str, Any]:
+    """The embedded profile with one leaf set, or taken out."""
+    tree = node = content()
+    *parents, leaf = where.split("/")
+    for part in parents:
+        node = node[part]
+    if value is MISSING:
+        del node[leaf]
+    else:
+        node[leaf] = value
+    return tree
+
+
+def refusal(tree: object) -> str:
+    with pytest.raises(ValueError, match=r"^p\.yaml: ") as caught:
+        params.check(tree, "p.yaml")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("where", "near"),
+    [
+        ("sede", "seed"),
+        ("data/splitt", "split"),
+        ("base/train/photograph", "photographs"),
+        ("base/train/denoiser/learning-rate", "learning_rate"),
+        ("art_finetuning/optimisation/bach", "batch"),
+        ("art_finetuning/adapters/rank4-mixed/rnk", "rank"),
+    ],
+)
+def test_an_unknown_key_is_refused_and_the_nearest_offered(where: str, near: str) -> None:
+    assert refusal(edited(where, 1)) == (
+        f"p.yaml: {where.replace('/', '.')}: unknown parameter; did you mean '{near}'?"
+    )
+
+
+@pytest.mark.parametrize("name", ["rank", "empty_prompts"])
+def test_an_adapter_may_be_called_as_one_of_its_own_keys(name: str) -> None:
+    tree = edited(f"art_finetuning/adapters/{name}", {"rank": 4, "empty_prompts": 0.5})
+    tree["art_finetuning"]["variants"].append(name)
+    params.check(tree, "p.yaml")
+    tree["art_finetuning"]["adapters"][name]["rnk"] = 4
+    assert "did you mean 'rank'?" in refusal(tree)
+
+
+def test_a_key_like_no_other_is_refused_without_a_guess() -> None:
+    assert refusal(edited("zzzz", 1)) == "p.yaml: zzzz: unknown parameter"
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        # mistyped: YAML's 4 is not '4', 'yes' is not true, true is not 1
+        ("seed", "2025"),
+        ("seed", 2025.0),
+        ("seed", True),
+        ("data/annotations", "yes"),
+        ("data/annotations", 1),
+        ("data/folder", 3),
+        ("machine/threads", "2"),
+        ("base/train/empty_prompts", "0.1"),
+        ("base/train/denoiser/learning_rate", "1e-3"),
+        ("art_finetuning/prompt_level", True),
+        ("art_finetuning/guidance", 4.0),
+        ("art_finetuning/variants", "rank4-mixed"),
+        ("art_finetuning/adapters", []),
+        ("sampling", 16),
+        # out of range
+        ("seed", -1),
+        ("machine/threads", 0),
+        ("machine/device", "gpu"),
+        ("machine/precision", "fp16"),
+        ("data/size", 60),
+        ("data/size", 8),
+        ("data/size", 2048),
+        ("data/split", "80/20"),
+        ("data/bad_share", 1.5),
+        ("data/bad_share", -0.1),
+        ("base/source", "internet"),
+        ("base/train/preset", "huge"),
+        ("base/train/empty_prompts", 1.01),
+        ("base/train/prompts_per_picture", 0),
+        ("base/train/autoencoder/steps", 0),
+        ("base/train/autoencoder/batch", 0),
+        ("base/train/autoencoder/learning_rate", 0.0),
+        ("base/train/autoencoder/learning_rate", 2.0),
+        ("base/train/autoencoder/decay", "linear"),
+        ("base/train/autoencoder/warmup", -1),
+        ("base/train/autoencoder/beta2", 1.0),
+        ("base/train/autoencoder/weight_decay", -0.1),
+        ("base/train/autoencoder/clip", 0.0),
+        ("base/train/autoencoder/ema", -1),
+        ("base/train/autoencoder/checkpoint_every", 0),
+        ("sampling/steps", 0),
+        ("sampling/steps", 1001),
+        ("sampling/batch", 0),
+        ("base_model/pictures", 1),
+        ("base_model/guidance", 0.5),
+        ("art_finetuning/prompt_level", 3),
+        ("art_finetuning/repeats", 1),
+        ("art_finetuning/pictures", 1),
+        ("art_finetuning/guidance", []),
+        ("art_finetuning/variants", []),
+        ("art_finetuning/adapters/rank4-mixed/rank", 0),
+        ("profile", "mine"),
+        # neither a number nor out of range in the plain sense
+        ("base/train/autoencoder/learning_rate", float("nan")),
+        ("base_model/guidance", float("inf")),
+        ("base/train/denoiser/weight_decay", float("inf")),
+        # null
+        ("seed", None),
+        ("data", None),
+        ("data/folder", None),
+        ("art_finetuning/optimisation/steps", None),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name_with_what_was_got(where: str, value: object) -> None:
+    said = refusal(edited(where, value))
+    assert len(said.splitlines()) == 1
+    assert said.startswith(f"p.yaml: {where.replace('/', '.')}: ")
+    assert said.endswith(f", got {value!r}")
+
+
+@pytest.mark.parametrize("name", ["Rank4", "../rank4", "", "rank 4", "-rank"])
+def test_a_variant_that_is_no_plain_name_is_refused(name: str) -> None:
+    """Names become folders."""
+    tree = content()
+    tree["art_finetuning"]["adapters"][name] = {"rank": 4, "empty_prompts": 0.0}
+    tree["art_finetuning"]["variants"].append(name)
+    assert "should match pattern" in refusal(tree)
+
+
+def leaves(tree: dict[str, Any], prefix: str = "") -> list[str]:
+    below = [leaves(value, f"{prefix}{key}/") for key, value in tree.items() if isinstance(value, dict)]
+    return [f"{prefix}{key}" for key in tree] + [leaf for part in below for leaf in part]
+
+
+@pytest.mark.parametrize("where", [leaf for leaf in leaves(content()) if not re.search(r"adapters/[^/]+$", leaf)])
+def test_every_missing_key_is_refused_by_name(where: str) -> None:
+    assert refusal(edited(where, MISSING)) == f"p.yaml: {where.replace('/', '.')}: missing"
+
+
+def test_no_adapter_is_called_as_the_untuned_model_is() -> None:
+    """Its samples would lie where the base's lie."""
+    tree = edited("art_finetuning/adapters/untuned", {"rank": 4, "empty_prompts": 0.5})
+    tree["art_finetuning"]["variants"].append("untuned")
+    assert refusal(tree).startswith("p.yaml: art_finetuning.adapters: 'untuned' is")
+
+
+def test_variants_must_name_each_adapter_once() -> None:
+    for change in (["rank4-mixed"], ["rank4-mixed", "rank4-mixed"], [*content()["art_finetuning"]["variants"]] * 2):
+        said = refusal(edited("art_finetuning/variants", change))
+        assert said.startswith("p.yaml: art_finetuning.variants: must name each of the adapters once")
+    assert "a scale stands twice" in refusal(edited("art_finetuning/guidance", [4.0, 4.0]))
+
+
+@pytest.mark.parametrize(
+    ("source", "location", "what"),
+    [("hub", None, "location"), ("folder", None, "location"), ("folder", "", "location"), ("hub", "a/b", "revision")],
+)
+def test_a_base_from_elsewhere_needs_its_place(source: str, location: str | None, what: str) -> None:
+    tree = edited("base/source", source)
+    tree["base"]["location"] = location
+    assert refusal(tree).startswith(f"p.yaml: base.{what}: ")
+
+
+def test_each_fault_has_its_line() -> None:
+    tree = edited("sede", 1)
+    tree["data"]["size"] = 60
+    del tree["sampling"]
+    said = refusal(tree).splitlines()
+    assert sorted(line.split(": ")[1] for line in said) == ["data.size", "sampling", "sede"]
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("a: [1", "not YAML"),
+        ("a: 1\na: 2\n", "not YAML"),
+        (TEXT.replace("seed: 2025", "seed: 1\nseed: 2"), "duplicate key"),
+        (TEXT.replace("seed: 2025", "seed: !!python/object/apply:os.getcwd []"), "not YAML"),
+        ("\x00", "not YAML"),
+        ("", "expected a mapping"),
+        ("null", "expected a mapping"),
+        ("- 1", "expected a mapping"),
+        ("4", "expected a mapping"),
+    ],
+)
+def test_a_file_that_holds_no_parameters_is_refused_in_one_line(tmp_path: Path, text: str, what: str) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=what) as caught:
+        params.load(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_bytes_a_folder_and_nothing_are_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "bytes.yaml").write_bytes(b"seed: \xff\xfe")
+    for name in ("bytes.yaml", ".", "absent.yaml"):
+        with pytest.raises(ValueError, match=re.escape(str(tmp_path / name))) as caught:
+            params.load(tmp_path / name)
+        assert len(str(caught.value).splitlines()) == 1
+
+
+def test_numbers_are_read_as_yaml_1_2(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(TEXT.replace("learning_rate: 0.002", "learning_rate: 1e-4"))
+    assert params.load(path).art_finetuning.optimisation.learning_rate == 1e-4
+
+
+def test_parameters_cannot_be_changed_after_reading() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        params.check(content(), "p.yaml").seed = 3  # type: ignore[misc]
+
+
+def test_command_line_says_yes_or_names_the_fault(tmp_path: Path, run_python) -> None:
+    (tmp_path / "params.yaml").write_text(TEXT)
+    assert run_python("-m", "atelier.params", cwd=tmp_path).returncode == 0
+    (tmp_path / "params.yaml").write_text(TEXT.replace("\nseed:", "\nsede:"))
+    said = run_python("-m", "atelier.params", cwd=tmp_path)
+    assert (said.returncode, len(said.stderr.splitlines())) == (1, 2)
+    assert "did you mean 'seed'?" in said.stderr
+
+
+def test_a_mistyped_parameter_stops_a_heavy_stage_before_anything_heavy_is_imported(tmp_path: Path, run_python) -> None:
+    (tmp_path / "params.yaml").write_text(TEXT.replace("\nseed:", "\nsede:"))
+    code = (
+        "import sys, atelier.params, atelier.training.__main__ as t, atelier.sampling.__main__ as s\n"
+        "assert t.main(['base']) == 1 and s.main(['base_model']) == 1\n"
+        "print(sorted({'torch', 'pandas', 'diffusers', 'numpy', 'transformers'} & set(sys.modules)))"
+    )
+    said = run_python("-c", code, cwd=tmp_path)
+    assert said.stdout == "[]\n", said.stderr
+
+
+def kind(value: object) -> str:
+    if isinstance(value, bool):
+        return "truth value"
+    return "number" if isinstance(value, int | float) else type(value).__name__
+
+
+def shape(tree: dict[str, Any]) -> dict[str, str]:
+    """Each leaf's kind, by its place; an adapter's name is the user's own."""
+    found: dict[str, str] = {}
+    for place in leaves(tree):
+        value: Any = tree
+        for part in place.split("/"):
+            value = value[part]
+        found[re.sub(r"(adapters)/[^/]+", r"\1/*", place)] = kind(value)
+    return {
+        place: "may be null" if re.fullmatch(r"base/(location|revision)", place) else k for place, k in found.items()
+    }
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
+def test_every_profile_passes_and_has_the_same_keys_and_types(path: Path) -> None:
+    assert params.load(path).profile == path.stem
+    assert shape(YAML(typ="safe").load(path)) == shape(content())
+
+
+def test_the_active_parameters_are_the_embedded_profile_byte_for_byte() -> None:
+    assert (ROOT / "params.yaml").read_bytes() == (ROOT / "profiles" / "embedded.yaml").read_bytes()
