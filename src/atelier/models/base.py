@@ -1,0 +1,211 @@
+"""The base model: any Stable Diffusion pipeline folder or id, and presets for the embedded one.
+
+Nothing here or later asks which of the two it was given. Only safetensors are read.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from safetensors import SafetensorError
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from atelier.diffusion import resolution_matched_betas
+from atelier.seeds import seed_of
+
+DOWNSAMPLING = 8  # pixels a latent element; four autoencoder blocks
+MAX_TOKENS = 48
+WHEREABOUTS = ("_name_or_path", "is_local", "local_files_only")  # of the folder a model was read from; not the model
+
+# What differs between the presets; all else is in the three functions below.
+PRESETS: dict[str, dict[str, Any]] = {
+    # 1 MB, for tests: every part there, nothing learnt
+    "tiny": {
+        "autoencoder": {"channels": (16, 16, 16, 16), "groups": 4, "latent": 4},
+        "unet": {"channels": (16, 32), "heads": 4, "groups": 8},
+        "text": {"width": 32, "layers": 1, "heads": 2, "vocabulary": 700},
+    },
+    # minutes on two CPU cores; eight latent channels because four lose a style's texture
+    "embedded": {
+        "autoencoder": {"channels": (32, 32, 64, 128), "groups": 8, "latent": 8},
+        "unet": {"channels": (64, 128), "heads": 4, "groups": 16},
+        "text": {"width": 128, "layers": 2, "heads": 4, "vocabulary": 2000},
+    },
+}
+
+
+def build(preset: str, size: int, texts: Sequence[str], seed: int) -> StableDiffusionPipeline:
+    """A pipeline of random weights for pictures of ``size`` px; its tokenizer's words are those of ``texts``."""
+    recipe = PRESETS[preset]
+    torch.manual_seed(seed_of(seed, "base", preset))
+    tokenizer = train_tokenizer(texts, recipe["text"]["vocabulary"])
+    return StableDiffusionPipeline(
+        vae=_autoencoder(size, **recipe["autoencoder"]),
+        text_encoder=_text_encoder(tokenizer, **recipe["text"]),
+        tokenizer=tokenizer,
+        unet=_unet(size // DOWNSAMPLING, recipe["autoencoder"]["latent"], recipe["text"]["width"], **recipe["unet"]),
+        scheduler=_scheduler(size // DOWNSAMPLING),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def _autoencoder(size: int, channels: tuple[int, ...], groups: int, latent: int) -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=channels,
+        down_block_types=("DownEncoderBlock2D",) * len(channels),
+        up_block_types=("UpDecoderBlock2D",) * len(channels),
+        layers_per_block=1,
+        latent_channels=latent,
+        norm_num_groups=groups,
+        mid_block_add_attention=False,
+        sample_size=size,
+        # a pipeline has one factor for all channels; statistics a channel are folded into the 1x1 convolutions
+        scaling_factor=1.0,
+    )
+
+
+def _unet(
+    side: int, latent: int, width: int, channels: tuple[int, ...], heads: int, groups: int
+) -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=side,
+        in_channels=latent,
+        out_channels=latent,
+        block_out_channels=channels,
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",) * len(channels),
+        up_block_types=("CrossAttnUpBlock2D",) * len(channels),
+        cross_attention_dim=width,
+        attention_head_dim=heads,  # diffusers' name; it is the number of heads
+        norm_num_groups=groups,
+    )
+
+
+def _text_encoder(tokenizer: CLIPTokenizer, width: int, layers: int, heads: int, vocabulary: int) -> CLIPTextModel:
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            intermediate_size=4 * width,
+            projection_dim=width,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            max_position_embeddings=MAX_TOKENS,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def train_tokenizer(texts: Sequence[str], vocabulary: int) -> CLIPTokenizer:
+    """CLIP's own byte-pair encoding, learnt on ``texts``; unknown words fall apart into bytes, as CLIP's do."""
+    if not texts:
+        raise ValueError("a tokenizer needs at least one text to learn from")
+    backend = CLIPTokenizer().backend_tokenizer
+    letters = sorted(ByteLevel.alphabet())
+    trainer = BpeTrainer(
+        vocab_size=vocabulary,
+        # named beforehand, or else they get their numbers, and merges their order, from a hash map's
+        special_tokens=["<|startoftext|>", "<|endoftext|>", *letters, *(letter + "</w>" for letter in letters)],
+        end_of_word_suffix="</w>",
+        show_progress=False,
+    )
+    backend.train_from_iterator(sorted(texts), trainer)
+    model = json.loads(backend.to_str())["model"]
+    merges = [tuple(pair) for pair in model["merges"]]
+    return CLIPTokenizer(vocab=model["vocab"], merges=merges, model_max_length=MAX_TOKENS)  # type: ignore[arg-type]
+
+
+def _scheduler(side: int) -> DDIMScheduler:
+    start, end = resolution_matched_betas(side)
+    return DDIMScheduler(
+        beta_schedule="scaled_linear",
+        beta_start=start,
+        beta_end=end,
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type="epsilon",
+    )
+
+
+def fold_latent_statistics(vae: AutoencoderKL, mean: torch.Tensor, std: torch.Tensor) -> None:
+    """Make each latent channel of zero mean and unit variance: encoder side (z - mean) / std, decoder side its inverse.
+
+    ``mean``, ``std`` (c,): of the posterior means over the training pictures, before folding.
+    """
+    c = len(mean)
+    before, after = vae.quant_conv, vae.post_quant_conv
+    with torch.no_grad():
+        # log variance first: it shrinks by the square of the scale
+        before.bias[c:] -= 2 * std.log()
+        before.weight[:c] /= std[:, None, None, None]
+        before.bias[:c] = (before.bias[:c] - mean) / std
+        after.bias += after.weight[:, :, 0, 0] @ mean
+        after.weight *= std[None, :, None, None]
+
+
+def load(folder: Path) -> StableDiffusionPipeline:
+    """A pipeline from a folder in the diffusers format, in float32; pickled weights are never read."""
+    if not (folder / "model_index.json").is_file():
+        raise ValueError(f"{folder}: not a diffusers pipeline, model_index.json is missing")
+    try:
+        pipeline = StableDiffusionPipeline.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, safety_checker=None, requires_safety_checker=False
+        )
+    # a damaged index shows as any of these
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise ValueError(f"{folder}: not a readable pipeline: {' '.join(str(error).split())}") from None
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def scheduler_of(folder: Path) -> SchedulerMixin:
+    """The scheduler of a pipeline's folder, of whatever class its configuration names, without loading a model."""
+    name = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())["_class_name"]
+    return getattr(diffusers, name).from_pretrained(folder / "scheduler")
+
+
+def save(pipeline: StableDiffusionPipeline, folder: Path, card: dict[str, Any]) -> None:
+    """Write the diffusers format and a card of where it came from; equal weights give equal bytes."""
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    for path in (folder / "model_index.json", *folder.glob("*/*config.json")):
+        content = json.loads(path.read_text())
+        if kept := {key: value for key, value in content.items() if key not in WHEREABOUTS}:
+            path.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")
+    (folder / "card.json").write_text(json.dumps(card, indent=2, sort_keys=True) + "\n")
+
+
+def fingerprint(folder: Path) -> str:
+    """Hash of a model folder's weights and configurations, names included; cards and tables do not count."""
+    digest = hashlib.sha256()
+    files = [
+        path
+        for path in folder.rglob("*")
+        if path.suffix in (".safetensors", ".json", ".txt") and path.name != "card.json"
+    ]
+    if not any(path.suffix == ".safetensors" for path in files):
+        raise ValueError(f"{folder}: holds no safetensors")
+    for path in sorted(files):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def prompt_ids(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> torch.Tensor:
+    """Token ids (n, length), int64: padded to the tokenizer's length and cut there, as the pipeline does."""
+    return tokenizer(
+        list(texts), padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
+    ).input_ids

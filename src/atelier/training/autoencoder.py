@@ -1,0 +1,39 @@
+"""What an autoencoder learns when the base is trained: pictures back from their latents."""
+
+from collections.abc import Sequence
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from atelier.data.images import to_model_range
+from atelier.seeds import torch_generator
+from atelier.training.loop import Task
+from atelier.training.order import Pick
+
+SCALES = (1, 2, 4)  # pixels: L1 at full, half and quarter resolution, so that structure is learnt before texture
+KL_WEIGHT = 1e-8  # on the KL summed over a latent, against a mean L1: latents stay bounded and keep their detail
+
+
+def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
+    """L1 distance at several scales, summed; (n, 3, h, w) in [-1, 1] -> scalar."""
+    return torch.stack([(avg_pool2d(output, s) - avg_pool2d(target, s)).abs().mean() for s in SCALES]).sum()
+
+
+def task(vae: AutoencoderKL, pictures: Tensor, names: Sequence[str], seed: int, device: torch.device) -> Task:
+    """Train all of ``vae`` on ``pictures`` (n, 3, h, w) uint8; the posterior's noise depends on (seed, name, epoch)."""
+    vae.to(device, memory_format=torch.channels_last).requires_grad_(True).train()
+
+    def losses(batch: Sequence[Pick]) -> dict[str, Tensor]:
+        target = to_model_range(pictures[[pick.sample for pick in batch]]).to(device, memory_format=torch.channels_last)
+        posterior = vae.encode(target).latent_dist
+        noise = torch.stack([_noise(posterior.mean.shape[1:], seed, names[pick.sample], pick.epoch) for pick in batch])
+        output = vae.decode(posterior.mean + posterior.std * noise.to(device)).sample
+        return {"reconstruction": reconstruction_loss(output, target), "kl": KL_WEIGHT * posterior.kl().mean()}
+
+    return Task(trainable=dict(vae.named_parameters()), samples=names, losses=losses)
+
+
+def _noise(shape: torch.Size, seed: int, name: str, epoch: int) -> Tensor:
+    return torch.randn(shape, generator=torch_generator(seed, "posterior", name, epoch))

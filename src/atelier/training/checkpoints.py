@@ -1,0 +1,87 @@
+"""Checkpoints that are whole or absent: written beside, synced, renamed; read only where their own hash says so."""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+TENSORS, NOTES = "state.safetensors", "state.json"
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Have the kernel write a file or folder to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def save(folder: Path, step: int, tensors: dict[str, torch.Tensor], notes: dict[str, Any]) -> None:
+    """Write the checkpoint of ``step``; the one before it goes when this one has been read back and found right."""
+    final, part = folder / f"step-{step:08d}", folder / f"part-{step:08d}"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part / TENSORS)
+    except SafetensorError as error:  # a full disk
+        raise OSError(f"{part / TENSORS}: not written: {error}") from None
+    _sync(part / TENSORS)
+    # keys stay in their order, which is that of the history's columns
+    text = json.dumps({"step": step, "sha256": sha256(part / TENSORS), **notes})
+    (part / NOTES).write_text(f"{text}\n{_hash(text)}\n")
+    _sync(part / NOTES)
+    _sync(part)
+    shutil.rmtree(final, ignore_errors=True)  # a damaged one that was passed over; a whole one would have been resumed
+    os.replace(part, final)
+    _sync(folder)
+    _read(final)
+    for other in _steps(folder):
+        if other != final:
+            shutil.rmtree(other)
+
+
+def load(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+    """The newest whole checkpoint, or None where none was ever written. A damaged one is named and passed over.
+
+    Where all are damaged, a ValueError says so: starting over is for the user to decide.
+    """
+    found = _steps(folder)
+    for path in reversed(found):
+        try:
+            return _read(path)
+        except (OSError, ValueError, KeyError) as error:
+            print(f"checkpoint {path} is damaged and is passed over: {error}", file=sys.stderr)
+    if found:
+        raise ValueError(f"{folder}: no checkpoint is whole; delete the folder to start over")
+    return None
+
+
+def _steps(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*"))
+
+
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    text, _, seal = (path / NOTES).read_text().partition("\n")
+    if seal.strip() != _hash(text):
+        raise ValueError(f"{NOTES} is not what was written")
+    notes = json.loads(text)
+    if sha256(path / TENSORS) != notes["sha256"]:
+        raise ValueError(f"{TENSORS} is not what was written")
+    return load_file(path / TENSORS), notes

@@ -1,0 +1,74 @@
+"""What a denoiser learns, in the base's training and in every fine-tuning: the noise in a noised latent."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from torch import Tensor, nn
+
+from atelier.data.latents import Moments
+from atelier.diffusion import noised, signal_and_noise, v_target
+from atelier.seeds import torch_generator
+from atelier.training.loop import Task
+from atelier.training.order import Pick
+
+# (samples, which of a sample's prompts, whether the prompt is left empty) -> embeddings (b, tokens, width)
+Condition = Callable[[Sequence[int], Sequence[int], Sequence[bool]], Tensor]
+
+
+class Draw(NamedTuple):
+    """All chance in one sample's turn: ``z_0``'s posterior noise, the step, the noise to find, the prompt."""
+
+    posterior: Tensor
+    t: int
+    eps: Tensor
+    prompt: int
+    empty: bool
+
+
+def draw(seed: int, name: str, epoch: int, shape: torch.Size, steps: int, prompts: int, empty_share: float) -> Draw:
+    """A function of (seed, sample, epoch): two trainings that differ in nothing but the model see the same noise."""
+    generator = torch_generator(seed, "draw", name, epoch)
+    return Draw(
+        posterior=torch.randn(shape, generator=generator),
+        t=int(torch.randint(steps, (), generator=generator)),
+        eps=torch.randn(shape, generator=generator),
+        prompt=int(torch.randint(prompts, (), generator=generator)),
+        empty=float(torch.rand((), generator=generator)) < empty_share,
+    )
+
+
+def task(
+    unet: UNet2DConditionModel,
+    trainable: dict[str, nn.Parameter],
+    scheduler: SchedulerMixin,
+    latents: Moments,
+    condition: Condition,
+    *,
+    names: Sequence[str],
+    prompts: int,
+    empty_share: float,
+    seed: int,
+    device: torch.device,
+) -> Task:
+    """Denoising, mean squared error in the parameterisation that the scheduler states (Ho et al. 2020, eq. 14)."""
+    alphas, sigmas = (table.float() for table in signal_and_noise(scheduler.betas))
+    kind = scheduler.config.prediction_type
+    if kind not in ("epsilon", "v_prediction"):
+        raise ValueError(f"a denoiser that predicts '{kind}' is not known here; expected epsilon or v_prediction")
+
+    def losses(batch: Sequence[Pick]) -> dict[str, Tensor]:
+        shape = latents.mean.shape[1:]
+        draws = [draw(seed, names[pick.sample], pick.epoch, shape, len(alphas), prompts, empty_share) for pick in batch]
+        chosen = [pick.sample for pick in batch]
+        z0 = latents.mean[chosen] + latents.std[chosen] * torch.stack([d.posterior for d in draws])
+        eps, t = torch.stack([d.eps for d in draws]), torch.tensor([d.t for d in draws])
+        alpha, s = alphas[t].view(-1, 1, 1, 1), sigmas[t].view(-1, 1, 1, 1)
+        target = eps if kind == "epsilon" else v_target(z0, eps, alpha, s)
+        embeddings = condition(chosen, [d.prompt for d in draws], [d.empty for d in draws])
+        output = unet(noised(z0, eps, alpha, s).to(device), t.to(device), embeddings.to(device)).sample
+        return {"denoising": (output.float() - target.to(device)).square().mean()}
+
+    return Task(trainable=trainable, samples=names, losses=losses)

@@ -1,0 +1,183 @@
+"""The cache of latents and embeddings: what is in it, and how a stale or damaged one is refused."""
+
+import dataclasses
+import random
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from atelier import params, paths
+from atelier.data import prepare
+from atelier.data.images import to_model_range
+from atelier.data.latents import Cache, Moments, cache_key, read_cache, write_cache
+from atelier.models import base
+from atelier.training import art_finetuning
+from atelier.training.__main__ import main
+
+KEY = {"model": "m", "pictures": "p", "prompts": "q", "preprocessing": "r"}
+
+
+@pytest.fixture
+def asked(in_tiny_world: Path) -> params.Params:
+    return params.load()
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    generator = torch.Generator().manual_seed(0)
+    moments = Moments(torch.randn(3, 4, 2, 2, generator=generator), torch.rand(3, 4, 2, 2, generator=generator))
+    cache = Cache(moments, torch.randn(3, 2, 5, 6, generator=generator), torch.randn(5, 6, generator=generator))
+    write_cache(tmp_path / "c.safetensors", cache, KEY)
+    return tmp_path / "c.safetensors"
+
+
+def test_what_was_written_is_read(small: Path) -> None:
+    once = read_cache(small, KEY)
+    write_cache(small.with_name("again.safetensors"), once, KEY)
+    assert small.with_name("again.safetensors").read_bytes() == small.read_bytes()
+
+
+@pytest.mark.parametrize("part", KEY)
+def test_a_stale_cache_names_what_differs(small: Path, part: str) -> None:
+    with pytest.raises(ValueError, match=rf"c\.safetensors: stale cache, made from other {part}$"):
+        read_cache(small, {**KEY, part: "other"})
+
+
+def test_several_differences_are_all_named(small: Path) -> None:
+    with pytest.raises(ValueError, match=r"made from other model and prompts$"):
+        read_cache(small, {**KEY, "model": "other", "prompts": "other"})
+
+
+def test_a_key_tells_every_part_apart() -> None:
+    one = cache_key("m", ["a", "b"], [["x"], ["y", "z"]], 64)
+    assert one == cache_key("m", ["a", "b"], [["x"], ["y", "z"]], 64)
+    for part, other in {
+        "model": cache_key("n", ["a", "b"], [["x"], ["y", "z"]], 64),
+        "pictures": cache_key("m", ["b", "a"], [["x"], ["y", "z"]], 64),
+        "prompts": cache_key("m", ["a", "b"], [["x", "y"], ["z"]], 64),
+        "preprocessing": cache_key("m", ["a", "b"], [["x"], ["y", "z"]], 128),
+    }.items():
+        assert [name for name in one if one[name] != other[name]] == [part]
+
+
+def test_any_damaged_byte_is_refused(small: Path) -> None:
+    """In the header, in the numbers, at both ends; the reader never fails with anything but a ValueError."""
+    whole = small.read_bytes()
+    places = {0, 7, 8, len(whole) - 1, *random.Random(0).sample(range(len(whole)), 300)}
+    for place in places:
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x01
+        small.write_bytes(damaged)
+        with pytest.raises(ValueError, match=re.escape(str(small))):
+            read_cache(small, KEY)
+
+
+@pytest.mark.parametrize("length", [0, 4, 8, 100, -100, -1])
+def test_a_cut_file_is_refused(small: Path, length: int) -> None:
+    small.write_bytes(small.read_bytes()[:length])
+    with pytest.raises(ValueError, match="not a readable cache"):
+        read_cache(small, KEY)
+
+
+def test_a_pickle_named_safetensors_is_refused_in_one_line(small: Path) -> None:
+    torch.save({"latents.mean": torch.zeros(1)}, small)
+    with pytest.raises(ValueError, match="not a readable cache") as caught:
+        read_cache(small, KEY)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_an_absent_cache_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"absent\.safetensors: not a readable cache"):
+        read_cache(tmp_path / "absent.safetensors", KEY)
+
+
+def test_a_place_that_cannot_be_written_is_an_oserror(tmp_path: Path, small: Path) -> None:
+    folder = tmp_path / "d.safetensors"
+    folder.mkdir()
+    with pytest.raises(OSError, match="not written"):
+        write_cache(folder, read_cache(small, KEY), KEY)
+
+
+# ------------------------------------------------------------------------------------------------ of the tiny world
+
+
+def test_the_stage_refuses_a_cache_of_other_pictures_prompts_size_or_model(
+    asked: params.Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(other: params.Params, part: str) -> None:
+        with pytest.raises(ValueError, match=rf"stale cache, made from other {part}$"):
+            art_finetuning.train(other, "mixed")
+
+    study = asked.art_finetuning
+    refused(asked.model_copy(update={"art_finetuning": study.model_copy(update={"prompt_level": 0})}), "prompts")
+    refused(asked.model_copy(update={"art_finetuning": study.model_copy(update={"prompts_per_work": 1})}), "prompts")
+    refused(asked.model_copy(update={"data": asked.data.model_copy(update={"size": 128})}), "preprocessing")
+    works = prepare.works()
+    with monkeypatch.context() as patch:
+        table = works.table.assign(sha256=works.table["sha256"].iloc[::-1].to_numpy())
+        patch.setattr(prepare, "works", lambda: dataclasses.replace(works, table=table))
+        refused(asked, "pictures")
+    monkeypatch.setattr(base, "fingerprint", lambda folder: "another")
+    refused(asked, "model")
+
+
+def test_the_command_refuses_a_damaged_cache_in_one_line(
+    asked: params.Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    data = bytearray(art_finetuning.CACHE.read_bytes())
+    data[-5] ^= 1
+    (tmp_path / "c.safetensors").write_bytes(data)
+    monkeypatch.setattr(art_finetuning, "CACHE", tmp_path / "c.safetensors")
+    monkeypatch.setattr("atelier.machine.settle", lambda threads: None)
+    assert main(["art_finetuning", "mixed"]) == 1
+    assert capsys.readouterr().err == (
+        f"{tmp_path}/c.safetensors: damaged cache, its content is not what was written\n"
+    )
+    assert main(["art_finetuning", "absent"]) == 1
+    assert "no variant 'absent', there are conditional, mixed" in capsys.readouterr().err
+
+
+def read(asked: params.Params) -> tuple[Cache, pd.DataFrame, list[list[str]]]:
+    table, prompts = art_finetuning.works_and_prompts(asked)
+    return read_cache(art_finetuning.CACHE, art_finetuning.key(asked, table, prompts)), table, prompts
+
+
+def test_moments_are_the_autoencoders_posterior(asked: params.Params) -> None:
+    cache, table, _ = read(asked)
+    assert set(table["split"]) == {"train"}
+    assert len(table) == 18
+    vae = base.load(paths.BASE).vae
+    for place in (0, 7, 17):
+        picture = to_model_range(prepare.pictures(table.iloc[[place]], asked.data))
+        with torch.no_grad():
+            hidden = vae.quant_conv(vae.encoder(picture))
+        mean, log_variance = hidden.chunk(2, dim=1)
+        factor = vae.config.scaling_factor
+        torch.testing.assert_close(cache.latents.mean[[place]], mean * factor, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(cache.latents.std[[place]], (log_variance / 2).exp() * factor, rtol=1e-4, atol=1e-5)
+
+
+def test_embeddings_are_what_the_pipelines_sampling_gives_its_denoiser(asked: params.Params) -> None:
+    cache, _, prompts = read(asked)
+    pipeline = base.load(paths.BASE)
+    given: list[torch.Tensor] = []
+    pipeline.unet.register_forward_pre_hook(
+        lambda module, args, named: given.append(named["encoder_hidden_states"]), with_kwargs=True
+    )
+    pipeline(prompts[3][1], guidance_scale=4.0, num_inference_steps=1, height=64, width=64, output_type="latent")
+    empty, embedding = given[0]
+    torch.testing.assert_close(cache.embeddings[3, 1], embedding, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(cache.empty, empty, rtol=1e-4, atol=1e-5)
+    assert not torch.equal(cache.embeddings[3, 0], cache.embeddings[3, 1])
+
+
+def test_the_bases_training_sees_the_embeddings_that_sampling_will(asked: params.Params) -> None:
+    cache, _, prompts = read(asked)
+    pipeline = base.load(paths.BASE)
+    with torch.no_grad():
+        embeddings = pipeline.text_encoder(base.prompt_ids(pipeline.tokenizer, [prompts[5][0], ""]))[0]
+    torch.testing.assert_close(embeddings[0], cache.embeddings[5, 0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(embeddings[1], cache.empty, rtol=1e-4, atol=1e-5)
