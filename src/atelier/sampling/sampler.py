@@ -1,0 +1,62 @@
+"""Pictures out: batches with guidance, a seed a picture, lossless files.
+
+A picture's first latent is a function of its own seed, and every batch has the same size (the last is filled up), so
+that a picture does not depend on the others asked for with it.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline
+from torch import Tensor
+
+from atelier.data.latents import decode
+from atelier.seeds import torch_generator
+
+Seed = tuple[str | int, ...]
+
+
+def first_latents(pipeline: StableDiffusionPipeline, seeds: Sequence[Seed], size: int) -> Tensor:
+    """White noise (n, c, size/8, size/8), each picture's from its own seed; on the CPU, so that devices agree."""
+    side = size // pipeline.vae_scale_factor
+    shape = (pipeline.unet.config.in_channels, side, side)
+    return torch.stack([torch.randn(shape, generator=torch_generator(*seed)) for seed in seeds])
+
+
+def sample(
+    pipeline: StableDiffusionPipeline,
+    prompts: Sequence[str],
+    seeds: Sequence[Seed],
+    *,
+    guidance: float,
+    steps: int,
+    batch: int,
+    size: int,
+) -> Tensor:
+    """Pictures (n, 3, size, size) float32 in [-1, 1], with classifier-free guidance (Ho and Salimans 2021, eq. 6).
+
+    The pipeline's own sampler and prompt handling; deterministic, as DDIM with eta = 0 is.
+    """
+    if len(prompts) != len(seeds):
+        raise ValueError(f"each picture needs a prompt and a seed, got {len(prompts)} prompts and {len(seeds)} seeds")
+    latents = first_latents(pipeline, seeds, size)
+    pictures = []
+    for start in range(0, len(prompts), batch):
+        places = [min(start + i, len(prompts) - 1) for i in range(batch)]
+        made = pipeline(
+            [prompts[place] for place in places],
+            latents=latents[places].to(pipeline.device),
+            guidance_scale=guidance,
+            num_inference_steps=steps,
+            height=size,
+            width=size,
+            output_type="latent",
+        ).images
+        pictures.append(decode(pipeline.vae, made)[: len(prompts) - start])
+    return torch.cat(pictures)
+
+
+def with_ddim(pipeline: StableDiffusionPipeline) -> StableDiffusionPipeline:
+    """The same model with DDIM (Song et al. 2021), whatever sampler its folder names: studies share one."""
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False, set_alpha_to_one=False)
+    return pipeline

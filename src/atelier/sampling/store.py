@@ -1,0 +1,44 @@
+"""Where sampled pictures lie, and how they are written and read back: PNG files and a table beside them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from PIL import Image
+from torch import Tensor
+
+from atelier import paths
+from atelier.data.images import load_pictures, save_picture, to_pixels
+
+UNTUNED = "untuned"
+
+
+def guidance_folder(guidance: float) -> str:
+    return f"guidance-{guidance:g}"
+
+
+def read(study: str, variant: str, guidance: float) -> tuple[Tensor, pd.DataFrame]:
+    """One cell's pictures (n, 3, h, w) uint8 and their table: repeat, place, prompt, file."""
+    folder = paths.SAMPLES / study / variant / guidance_folder(guidance)
+    table = pd.read_csv(folder / "pictures.csv", keep_default_na=False)
+    files = [folder / name for name in table["file"]]
+    with Image.open(files[0]) as image:
+        size = image.width
+    return load_pictures(files, size), table
+
+
+def write(pictures: Tensor, table: pd.DataFrame, folder: Path) -> None:
+    """PNG files and their table; equal pictures give equal bytes."""
+    for picture, name in zip(to_pixels(pictures), table["file"], strict=True):
+        save_picture(picture, folder / name)
+    table.to_csv(folder / "pictures.csv", index=False)
+
+
+def refuse_other_than(study: str, variants: Sequence[str]) -> None:
+    """A report takes its variants from the parameters: a folder that none names, or a missing one, is a ValueError."""
+    folder = paths.SAMPLES / study
+    found = {path.name for path in folder.iterdir() if path.is_dir()} if folder.is_dir() else set()
+    if missing := sorted(set(variants) - found):
+        raise ValueError(f"{folder}: no samples of {', '.join(missing)}")
+    if extra := sorted(found - set(variants)):
+        raise ValueError(f"{folder}: samples of {', '.join(extra)}, which no parameter names; delete them")

@@ -1,0 +1,223 @@
+"""Pictures out: each by its own seed, whatever is sampled with it; adapters as trained; files without loss."""
+
+import logging
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from peft.utils import get_peft_model_state_dict
+from torch import Tensor
+
+from atelier import params, paths
+from atelier.data import prepare
+from atelier.data.images import to_pixels
+from atelier.data.prompts import prompt
+from atelier.models import base
+from atelier.sampling import stages, store
+from atelier.sampling.sampler import first_latents, sample, with_ddim
+from atelier.training import art_finetuning
+
+PROMPTS = ["a harbour at night", "two cats", "", "a mountain in the manner of nobody", "a boat"]
+SEEDS: list[tuple[str | int, ...]] = [(1, "picture", 0, at) for at in range(5)]
+
+
+@pytest.fixture
+def asked(in_tiny_world: Path) -> params.Params:
+    return params.load()
+
+
+@pytest.fixture
+def pipeline(asked: params.Params) -> StableDiffusionPipeline:
+    return with_ddim(base.load(paths.BASE))
+
+
+def paint(pipeline: StableDiffusionPipeline, chosen: list[int], guidance: float = 4.0) -> Tensor:
+    return sample(
+        pipeline, [PROMPTS[i] for i in chosen], [SEEDS[i] for i in chosen], guidance=guidance, steps=2, batch=3, size=64
+    )
+
+
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+def test_a_picture_does_not_depend_on_the_others(pipeline: StableDiffusionPipeline, guidance: float) -> None:
+    """Two batches of three, the last filled up; alone; in another order."""
+    together = paint(pipeline, [0, 1, 2, 3, 4], guidance)
+    assert together.shape == (5, 3, 64, 64)
+    assert together.dtype == torch.float32
+    for chosen in ([3], [4, 1, 0, 2], [1, 1]):
+        torch.testing.assert_close(paint(pipeline, chosen, guidance), together[chosen], rtol=0, atol=1e-5)
+    assert torch.equal(paint(pipeline, [0, 1, 2, 3, 4], guidance), together)
+
+
+def test_prompt_seed_and_guidance_each_change_the_picture(pipeline: StableDiffusionPipeline) -> None:
+    def one(text: str, seed: tuple[str | int, ...], guidance: float) -> Tensor:
+        return sample(pipeline, [text], [seed], guidance=guidance, steps=2, batch=1, size=64)
+
+    first = one(PROMPTS[0], SEEDS[0], 4.0)
+    for other in (one(PROMPTS[1], SEEDS[0], 4.0), one(PROMPTS[0], SEEDS[1], 4.0), one(PROMPTS[0], SEEDS[0], 9.0)):
+        assert not torch.equal(other, first)
+
+
+def test_first_latents_are_functions_of_their_seeds(pipeline: StableDiffusionPipeline) -> None:
+    five = first_latents(pipeline, SEEDS, 64)
+    assert five.shape == (5, 4, 8, 8)
+    torch.manual_seed(3)
+    assert torch.equal(first_latents(pipeline, SEEDS[3:4], 64)[0], five[3])
+    assert len({float(latent.sum()) for latent in five}) == 5
+    many = first_latents(pipeline, [(1, "x", at) for at in range(200)], 64)
+    assert abs(float(many.mean())) < 5 / many.numel() ** 0.5
+    assert abs(float(many.var()) - 1) < 5 * (2 / many.numel()) ** 0.5
+
+
+def test_prompts_and_seeds_must_be_as_many(pipeline: StableDiffusionPipeline) -> None:
+    with pytest.raises(ValueError, match="got 2 prompts and 1 seeds"):
+        sample(pipeline, ["a", "b"], SEEDS[:1], guidance=1.0, steps=1, batch=1, size=64)
+
+
+# --------------------------------------------------------------------------------------------------------- adapters
+
+
+@pytest.fixture
+def trained(asked: params.Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[UNet2DConditionModel, Path]:
+    """The denoiser as the trainer leaves it, B thirty times as large, and the adapter's folder."""
+    held: list[UNet2DConditionModel] = []
+    save = art_finetuning.save_adapter
+
+    def enlarge_and_save(unet: UNet2DConditionModel, folder: Path, card: dict) -> None:
+        with torch.no_grad():
+            for name, parameter in unet.named_parameters():
+                if "lora_B" in name:
+                    parameter.mul_(30)
+        held.append(unet)
+        save(unet, folder, card)
+
+    monkeypatch.setattr(paths, "ADAPTERS", tmp_path / "adapters")
+    monkeypatch.setattr(art_finetuning, "save_adapter", enlarge_and_save)
+    art_finetuning.train(asked, "mixed")
+    return held[0], tmp_path / "adapters/art_finetuning/mixed"
+
+
+def test_a_loaded_adapter_is_the_trained_one(
+    pipeline: StableDiffusionPipeline, trained: tuple[UNet2DConditionModel, Path]
+) -> None:
+    unet, folder = trained
+    warned: list[str] = []
+    listener = logging.Handler()
+    listener.emit = lambda record: warned.append(record.getMessage())  # type: ignore[method-assign]
+    loggers = [logging.getLogger(name) for name in ("diffusers", "peft", "transformers")]
+    untuned = paint(pipeline, [0, 1, 2])
+    try:
+        for logger in loggers:
+            logger.addHandler(listener)
+        stages.load_adapter(pipeline, folder)
+    finally:
+        for logger in loggers:
+            logger.removeHandler(listener)
+    # that there is none for the text encoder is as it should be
+    warned = [text for text in warned if "prefix='text_encoder'" not in text]
+    assert [text for text in warned if re.search("missing|unexpected|no lora", text, re.IGNORECASE)] == []
+    loaded, held = get_peft_model_state_dict(pipeline.unet, adapter_name="default_0"), get_peft_model_state_dict(unet)
+    assert loaded.keys() == held.keys()
+    assert all(torch.equal(loaded[name], held[name]) for name in held)
+    assert all(bool(value.abs().sum() > 0) for value in held.values())
+    (config,) = pipeline.unet.peft_config.values()
+    assert (config.r, config.lora_alpha) == (3, 3)
+    ours = paint(pipeline, [0, 1, 2])
+    assert float((ours - untuned).abs().max()) > 1e-4
+    pipeline.unload_lora_weights()
+    torch.testing.assert_close(paint(pipeline, [0, 1, 2]), untuned, rtol=0, atol=1e-5)
+    pipeline.unet = unet
+    torch.testing.assert_close(paint(pipeline, [0, 1, 2]), ours, rtol=0, atol=1e-5)
+
+
+def test_an_untrained_adapter_changes_nothing_and_its_start_is_the_seeds(asked: params.Params) -> None:
+    starts = []
+    for seed in (1, 1, 2):
+        unet = UNet2DConditionModel.from_pretrained(paths.BASE / "unet", use_safetensors=True)
+        trainable = art_finetuning.add_adapter(unet, 2, seed)
+        assert all("lora" in name for name in trainable)
+        assert {p.shape[0] for n, p in trainable.items() if "lora_A" in n} == {2}
+        assert all(not p.any() for n, p in trainable.items() if "lora_B" in n)
+        starts.append(torch.cat([p.detach().flatten() for p in trainable.values()]))
+    assert torch.equal(starts[0], starts[1])
+    assert not torch.equal(starts[0], starts[2])
+
+
+def test_an_adapter_that_is_absent_or_pickled_is_refused_in_one_line(
+    pipeline: StableDiffusionPipeline, tmp_path: Path
+) -> None:
+    torch.save({"unet.x": torch.zeros(1)}, tmp_path / "pytorch_lora_weights.bin")
+    with pytest.raises(ValueError, match=r"holds no pytorch_lora_weights\.safetensors$"):
+        stages.load_adapter(pipeline, tmp_path)
+    (tmp_path / "pytorch_lora_weights.bin").rename(tmp_path / art_finetuning.WEIGHTS)
+    with pytest.raises(ValueError, match=r"not a readable adapter") as caught:
+        stages.load_adapter(pipeline, tmp_path)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+# ------------------------------------------------------------------------------------------------ prompts and files
+
+
+def test_held_out_prompts_are_of_the_test_split_and_fixed(asked: params.Params) -> None:
+    table = prepare.works().table
+    held_out = table.query("split == 'test'").to_dict("records")
+    n = len(held_out)
+    assert n == 6
+    for level in (0, 1, 2):
+        once = stages.held_out_prompts(7, level, n, 0)
+        torch.manual_seed(1)
+        assert stages.held_out_prompts(7, level, n, 0) == once
+        assert sorted(once) == sorted(prompt(row, level, 0) for row in held_out)
+        # used up, they come again with the next draw, in the same order of works
+        again = stages.held_out_prompts(7, level, n, 1)
+        assert sorted(again) == sorted(prompt(row, level, 1) for row in held_out)
+        halves = [text for repeat in range(4) for text in stages.held_out_prompts(7, level, n // 2, repeat)]
+        assert halves == once + again
+    assert stages.held_out_prompts(8, 1, n, 0) != stages.held_out_prompts(7, 1, n, 0)
+
+
+def test_without_a_held_out_work_it_says_so(asked: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    import dataclasses
+
+    works = prepare.works()
+    monkeypatch.setattr(prepare, "works", lambda: dataclasses.replace(works, table=works.table.assign(split="train")))
+    with pytest.raises(ValueError, match="the test split is empty"):
+        stages.held_out_prompts(7, 1, 3, 0)
+
+
+def test_pictures_are_written_and_read_without_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "SAMPLES", tmp_path)
+    pictures = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2.4 - 1.2
+    table = pd.DataFrame({"repeat": 0, "place": range(4), "prompt": ["a, \"b\"", "", "NA", "ü"],
+                          "file": [f"{i:04d}.png" for i in range(4)]})  # fmt: skip
+    for study in ("one", "two"):
+        store.write(pictures, table, tmp_path / study / "v" / store.guidance_folder(7.5))
+    read, told = store.read("one", "v", 7.5)
+    assert torch.equal(read, to_pixels(pictures))
+    pd.testing.assert_frame_equal(told, table, check_dtype=False)
+    for path in (tmp_path / "one").rglob("*.*"):
+        if path.is_file():
+            assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes()
+
+
+def test_guidance_folders_tell_scales_apart() -> None:
+    assert [store.guidance_folder(g) for g in (1.0, 4.0, 7.5, 12)] == [
+        "guidance-1", "guidance-4", "guidance-7.5", "guidance-12",
+    ]  # fmt: skip
+
+
+def test_the_stage_samples_all_cells_and_the_untuned_model_from_the_same_noise(
+    asked: params.Params, trained: tuple[UNet2DConditionModel, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "SAMPLES", tmp_path / "samples")
+    for variant in ("untuned", "mixed"):
+        stages.sample_variant(asked, variant)
+    for guidance in (1.0, 4.0):
+        (base_pictures, one), (tuned, two) = (store.read("art_finetuning", v, guidance) for v in ("untuned", "mixed"))
+        pd.testing.assert_frame_equal(one, two)
+        assert base_pictures.shape == tuned.shape == (6, 3, 64, 64)
+        assert not torch.equal(base_pictures, tuned)
+    with pytest.raises(ValueError, match="no variant 'other'"):
+        stages.sample_variant(asked, "other")
