@@ -1,0 +1,63 @@
+# make repro   from a fresh clone to results/embedded: environment, data, pipeline, pages
+# make test    the same environment, then lint, types and tests
+# Both are safe to repeat, and need the network for packages only.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export PYTHONPATH :=
+# the pipeline asks no one's permission and sends nothing home
+export DVC_NO_ANALYTICS := 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help env repro test lab results world verify clean
+
+help:           ## this list
+	@grep -E '^[a-z]+: .*##' Makefile | sed -E 's/: [^#]*## /\t/' | expand -t 12
+
+env: $(VENV)/.installed  ## build .venv from requirements.lock
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@echo "== environment: $(VENV) from requirements.lock (minutes, once)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed; say make PYTHON=..."; exit 1; }
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+data: $(VENV)/.installed data.dvc
+	@echo "== data: from the repository's own store"
+	@dvc pull --quiet data
+	@touch data
+
+repro: env data  ## run the pipeline of params.yaml, write results/<profile>
+	@python -m atelier.params
+	@echo "== pipeline: dvc repro"
+	@dvc repro
+	@$(MAKE) --no-print-directory results
+
+results: env    ## copy the pages that the pipeline built to results/<profile>
+	@python -m atelier.pipeline.render results
+
+test: env data  ## lint, types and tests
+	@echo "== lint"
+	@ruff check . && ruff format --check .
+	@echo "== types"
+	@mypy
+	@echo "== tests"
+	@python -m pytest $(TESTS)
+
+lab: env data   ## JupyterLab on notebooks/, saving clean files
+	@jupyter lab --config=src/atelier/pipeline/jupyter_config.py notebooks
+
+world: env      ## paint the world anew and put it into data-store/
+	@echo "== world: paint, track, store"
+	@rm -rf data && python -m atelier.data.painter --out data --works 640 --photographs 160 --seed 1
+	@dvc add --quiet data && dvc push --quiet data
+
+verify: env data  ## run the pipeline in a clone and compare with results/<profile>
+	@python -m atelier.pipeline.verify
+
+clean:          ## remove what the pipeline built and its scratch; keep data, results and .venv
+	@rm -rf build .scratch .mypy_cache .ruff_cache .hypothesis

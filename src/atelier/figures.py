@@ -1,0 +1,127 @@
+"""What the notebooks draw: one style for the whole repository, colour-blind safe, legible when printed."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from torch import Tensor
+
+from atelier.metrics import spectra
+
+# Okabe and Ito's colours tell apart for all common kinds of colour blindness; markers repeat what colour says
+PALETTE = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#8C8C8C")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+WIDTH = 8.0  # inches; text of 9 pt stays legible at a page's width
+
+STYLE = {
+    "figure.dpi": 110,
+    "savefig.dpi": 110,
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+    "svg.hashsalt": "atelier",
+}
+
+
+def set_style() -> None:
+    """The repository's look, for this process."""
+    matplotlib.rcParams.update(STYLE)  # type: ignore[arg-type]
+    sns.set_palette(PALETTE)
+
+
+def contact_sheet(rows: Mapping[str, Tensor], columns: Sequence[str] = (), scale: float = 0.75) -> Figure:
+    """Pictures as they come: a label and (n, 3, h, w) uint8 a row; nearest-neighbour, so that pixels can be seen."""
+    widest = max(len(pictures) for pictures in rows.values())
+    size = (scale * widest + 1.3, scale * len(rows) + 0.4)
+    layout = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0)
+    figure, axes = plt.subplots(len(rows), widest, figsize=size, squeeze=False, layout=layout)
+    for line, (label, pictures) in zip(axes, rows.items(), strict=True):
+        for place, axis in enumerate(line):
+            axis.set(xticks=[], yticks=[])
+            axis.grid(False)
+            axis.spines[:].set_visible(False)
+            if place < len(pictures):
+                axis.imshow(pictures[place].permute(1, 2, 0).numpy(), interpolation="nearest")
+        line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
+    for axis, name in zip(axes[0], columns, strict=False):
+        axis.set_title(name, fontsize=7)
+    return figure
+
+
+def radial_spectra(sets: Mapping[str, Tensor], low: int) -> Figure:
+    """Mean power against frequency, log-log: label -> pictures (n, 3, h, w) in [0, 1]; the fit starts at ``low``."""
+    figure, axis = plt.subplots(figsize=(WIDTH * 0.62, 3.4))
+    for at, (label, pictures) in enumerate(sets.items()):
+        frequency, power = spectra.radial_power(spectra.mean_power_spectrum(pictures))
+        slope = spectra.power_spectrum_slope(pictures, low=low)
+        axis.loglog(
+            frequency, power, color=PALETTE[at % len(PALETTE)], marker=MARKERS[at % len(MARKERS)], markersize=3,
+            linewidth=1.2, label=f"{label} (n = {len(pictures)}, slope {slope:.2f})",
+        )  # fmt: skip
+    axis.axvline(low, color="0.6", linewidth=0.8, linestyle=":")
+    axis.set(xlabel="frequency (cycles per picture)", ylabel="mean power of grey levels")
+    axis.legend(fontsize=7.5)
+    return figure
+
+
+def training_curves(history: pd.DataFrame, value: str, group: str, label: str) -> Figure:
+    """Loss against step, one line a ``group``."""
+    figure, axis = plt.subplots(figsize=(WIDTH * 0.62, 2.8))
+    for at, (name, rows) in enumerate(history.groupby(group, sort=False)):
+        smooth = rows[value].rolling(max(1, len(rows) // 12), min_periods=1, center=True).mean()
+        axis.plot(rows["step"], smooth, color=PALETTE[at % len(PALETTE)], linewidth=1.2, label=str(name))
+    axis.set(xlabel="step", ylabel=label)
+    axis.legend(fontsize=7.5)
+    return figure
+
+
+def curves(table: pd.DataFrame, measures: Mapping[str, str], x: str, group: str, xlabel: str) -> Figure:
+    """One panel a measure: mean against ``x``, one line a ``group``, bars for 95 % intervals over repeats.
+
+    ``table`` has columns x, group and, for each measure, NAME, NAME_low, NAME_high; ``measures`` maps NAME to its axis.
+    """
+    columns = 2
+    lines = -(-len(measures) // columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(WIDTH, 2.7 * lines), squeeze=False)
+    groups = list(dict.fromkeys(table[group]))
+    for axis, (name, label) in zip(axes.flat, measures.items(), strict=False):
+        for at, which in enumerate(groups):
+            rows = table[table[group] == which].sort_values(x)
+            # a little apart, or else the bars hide each other
+            shift = (at - (len(groups) - 1) / 2) * 0.012 * float(np.ptp(table[x]) or 1.0)
+            bars = np.abs(rows[[f"{name}_low", f"{name}_high"]].to_numpy().T - rows[name].to_numpy())
+            axis.errorbar(
+                rows[x] + shift, rows[name], yerr=bars, color=PALETTE[at % len(PALETTE)],
+                marker=MARKERS[at % len(MARKERS)], markersize=4, linewidth=1.2, elinewidth=0.7, capsize=1.5,
+                label=str(which),
+            )  # fmt: skip
+        axis.set(xlabel=xlabel, ylabel=label, xticks=sorted(set(table[x])))
+    for axis in list(axes.flat)[len(measures) :]:
+        axis.set_axis_off()
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=7.5)
+    return figure
+
+
+def residual_spectra(sets: Mapping[str, Tensor]) -> Figure:
+    """Mean residual power spectra as pictures, log scale, one colour bar; label -> pictures (n, 3, h, w) in [0, 1]."""
+    maps = {label: np.log10(spectra.mean_residual_spectrum(pictures) + 1e-3) for label, pictures in sets.items()}
+    least, most = min(float(m.min()) for m in maps.values()), max(float(m.max()) for m in maps.values())
+    figure, axes = plt.subplots(1, len(maps), figsize=(2.1 * len(maps) + 0.8, 2.3), squeeze=False)
+    for axis, (label, values) in zip(axes[0], maps.items(), strict=True):
+        half = values.shape[0] / 2
+        shown = axis.imshow(values, vmin=least, vmax=most, cmap="cividis", extent=(-half, half, half, -half))
+        axis.set_title(f"{label}\nn = {len(sets[label])}", fontsize=8)
+        axis.set_xlabel("cycles per picture", fontsize=7)
+        axis.grid(False)
+    figure.colorbar(shown, ax=axes[0].tolist(), label="log10 power (grey levels²)", shrink=0.8)
+    return figure

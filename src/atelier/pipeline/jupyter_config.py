@@ -1,0 +1,8 @@
+"""Settings of ``make lab``: ``jupyter lab --config=src/atelier/pipeline/jupyter_config.py notebooks/``."""
+
+from atelier import machine, params
+from atelier.pipeline.lab import pre_save
+
+machine.settle_children(params.load().machine.threads)
+c = get_config()  # type: ignore[name-defined]  # noqa: F821  Jupyter puts it here
+c.FileContentsManager.pre_save_hook = pre_save

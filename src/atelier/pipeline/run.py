@@ -1,0 +1,124 @@
+"""``python -m atelier.pipeline.run STUDY``: a study's notebook executed with its parameters, scrubbed and rendered.
+
+The only caller of papermill. Run in the repository's root; all results are in ``build/studies/STUDY``.
+"""
+
+import argparse
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import papermill
+from nbclient.exceptions import DeadKernelError
+from nbformat import NotebookNode
+
+from atelier import machine
+from atelier.params import Params, load
+from atelier.paths import BUILD, NOTEBOOKS, STUDIES
+from atelier.pipeline import page, scrub
+
+FAILED = BUILD / "failed"
+
+
+def run(study: str, params: Params) -> None:
+    """Execute ``notebooks/STUDY.ipynb`` and write its notebook and page beside what it writes itself.
+
+    Raises ValueError, one line, before any kernel starts when the notebook cannot be run as it is, and after it when
+    a cell failed; the notebook as far as it came is then in ``build/failed``.
+    """
+    source = NOTEBOOKS / f"{study}.ipynb"
+    values = parameters(source, params)
+    try:
+        page.page(scrub.read(source), params.profile)  # a formula that does not convert is better known before the run
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
+
+    results, unfinished = STUDIES / study, STUDIES / f".{study}.ipynb"
+    shutil.rmtree(results, ignore_errors=True)
+    results.mkdir(parents=True)
+    failed = FAILED / source.name
+    failed.unlink(missing_ok=True)
+    try:
+        notebook = scrub.scrub(_executed(source, unfinished, values, params.machine.threads))
+        html = page.page(notebook, params.profile)
+    except (ValueError, papermill.PapermillExecutionError, RuntimeError) as error:  # the last from a dead kernel
+        FAILED.mkdir(parents=True, exist_ok=True)
+        unfinished.replace(failed)
+        raise ValueError(f"{source}: {_reason(error)}; see {failed}") from None
+    (results / source.name).write_text(scrub.text(notebook), encoding="utf-8")
+    (results / f"{study}.html").write_text(html, encoding="utf-8")
+    unfinished.unlink()
+
+
+def parameters(source: Path, params: Params) -> dict[str, Any]:
+    """The values that a notebook asks for by naming sections of ``params.yaml`` in its parameters cell, all None.
+
+    Raises ValueError when it has not exactly one such cell, or a name or default in it is refused.
+    """
+    tagged = [cell for cell in scrub.read(source).cells if "parameters" in scrub.tags(cell)]
+    if len(tagged) != 1:
+        raise ValueError(f"{source}: {len(tagged)} cells are tagged 'parameters', expected exactly one")
+    known = params.model_dump(mode="json")
+    declared = papermill.inspect_notebook(str(source))
+    if not declared:
+        raise ValueError(f"{source}: the parameters cell names none")
+    for name, about in declared.items():
+        if name not in known:
+            raise ValueError(f"{source}: parameter '{name}' is no section of params.yaml; there are {', '.join(known)}")
+        if about["default"] != "None":
+            raise ValueError(f"{source}: parameter '{name}' has the value {about['default']}, expected None")
+    return {name: known[name] for name in declared}
+
+
+def _executed(source: Path, target: Path, values: dict[str, Any], threads: int) -> NotebookNode:
+    machine.settle(threads)
+    with tempfile.TemporaryDirectory() as own:
+        os.environ |= {  # the kernel inherits them
+            "PYTHONHASHSEED": "0",  # the order of sets of strings
+            "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+            "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # a warning of the debugger's
+            "JUPYTER_PREFER_ENV_PATH": "1",  # this environment's kernel, not the one of a user's home
+            "JUPYTER_RUNTIME_DIR": own,
+            "IPYTHONDIR": own,  # no start-up files of the user's
+        }
+        return papermill.execute_notebook(
+            str(source),
+            str(target),
+            values,
+            kernel_name="python3",
+            progress_bar=False,
+            log_output=True,
+            record_timing=False,
+            coalesce_streams=True,
+        )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, DeadKernelError):
+        return "the kernel died, often for lack of memory"
+    if isinstance(error, papermill.PapermillExecutionError):
+        first = next(line for line in error.source.splitlines() if line.strip() and not line.startswith("#"))
+        # the injected cell makes the source's cells one less
+        return f"cell {error.cell_index} ({first.strip()}): {error.ename}: {' '.join(error.evalue.split())}"
+    return str(error)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m atelier.pipeline.run", description=__doc__)
+    parser.add_argument("study", help="the name of a notebook in notebooks/, without .ipynb")
+    asked = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+    try:
+        run(asked.study, load())
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,87 @@
+"""What every study's notebook begins and ends with: parameters in, figures, tables and metrics out."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from IPython.display import HTML, Image, display
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from atelier import figures, machine, params, paths
+from atelier.evidence import Interval
+
+DIGITS = 10  # significant digits of a written number: beyond them, machines differ
+
+CAVEATS = {
+    "smoke": "Smoke run: nothing on this page means anything.",
+    "embedded": "Short run: a base of minutes, one seed, few repeats. It shows the method; it decides nothing.",
+}
+
+
+class Study:
+    """One notebook's run: its parameters, and where its figures, tables and metrics go (``build/studies/NAME``)."""
+
+    def __init__(self, name: str, asked: params.Params) -> None:
+        self.name, self.params = name, asked
+        self.folder = paths.STUDIES / name
+        self.metrics: dict[str, dict[str, Any]] = {}
+
+    def show(self, figure: Figure, name: str, caption: str) -> None:
+        """Keep a figure as PNG and display those very bytes, with its caption."""
+        target = self.folder / "figures" / f"{name}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(target, metadata={"Software": None})
+        plt.close(figure)
+        display(Image(data=target.read_bytes(), alt=caption), metadata={"caption": caption})
+
+    def tabulate(self, table: pd.DataFrame, name: str, caption: str, digits: int = 3) -> None:
+        """Keep a table as CSV and display it rounded, with its caption."""
+        target = self.folder / "tables" / f"{name}.csv"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(target, float_format=f"%.{DIGITS}g")
+        html = table.to_html(float_format=lambda value: f"{value:.{digits}f}", na_rep="–", border=0)
+        display(HTML(html), metadata={"caption": caption})
+
+    def record(self, name: str, value: float | Interval, n: int, unit: str) -> None:
+        """One number of ``metrics.json``: its value, its interval where it has one, what it was measured on."""
+        interval = value if isinstance(value, Interval) else Interval(float(value), float("nan"), float("nan"), 0)
+        numbers = {"value": interval.mean, "low": interval.low, "high": interval.high}
+        rounded = {key: float(f"{x:.{DIGITS}g}") if x == x else None for key, x in numbers.items()}
+        self.metrics[name] = {**rounded, "n": n, "repeats": interval.n, "unit": unit}
+
+    def caveat(self) -> None:
+        """Say on the page what a short profile's numbers are worth."""
+        print(CAVEATS.get(self.params.profile, ""))
+
+    def finish(self, headline: Sequence[str]) -> None:
+        """Write ``metrics.json``; the names in ``headline`` stand on the index page."""
+        missing = [name for name in headline if name not in self.metrics]
+        if missing:
+            raise ValueError(f"headline names what was never recorded: {', '.join(missing)}")
+        content = {"profile": self.params.profile, "headline": list(headline), "metrics": self.metrics}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "metrics.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def begin(name: str, given: Mapping[str, Any]) -> Study:
+    """Start a notebook: go to the repository's root, take the parameters, settle machine and style.
+
+    ``given`` maps the names of the parameters cell to what papermill put there; what is None is read from params.yaml.
+    """
+    os.chdir(_root())
+    asked = params.overridden({key: value for key, value in given.items() if value is not None})
+    machine.settle(asked.machine.threads)
+    figures.set_style()
+    return Study(name, asked)
+
+
+def _root() -> Path:
+    """The folder with dvc.yaml: here or above, because a notebook opened by hand starts in its own folder."""
+    for folder in (Path.cwd(), *Path.cwd().parents):
+        if (folder / "dvc.yaml").is_file():
+            return folder
+    raise ValueError("no dvc.yaml here or above: a notebook runs inside the repository")

@@ -1,0 +1,107 @@
+"""The whole pipeline under the profile `smoke`, in a temporary copy: the checkout's files stay as they are."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+pytestmark = pytest.mark.pipeline
+
+
+def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def repro(folder: Path, *arguments: str) -> list[str]:
+    """The stages that ran, in order; a failure shows what the pipeline said."""
+    done = run(folder, "dvc", "repro", *arguments)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return re.findall(r"Running stage '([^']+)'", done.stdout)
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The working tree as it would be committed, in a repository of its own, after one run of the smoke profile."""
+    folder = tmp_path_factory.mktemp("clone") / "atelier"
+    listed = run(ROOT, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").stdout.split("\0")
+    for name in filter(None, listed):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / name)
+    for command in (
+        ["git", "init", "--quiet"],
+        ["git", "add", "--all"],
+        ["git", "-c", "user.name=test", "-c", "user.email=test@example.org", "commit", "--quiet", "-m", "copy"],
+        ["dvc", "pull", "--quiet", "data"],
+    ):
+        done = run(folder, *command)
+        assert done.returncode == 0, done.stderr
+    (folder / "dvc.lock").unlink(missing_ok=True)
+    shutil.copyfile(folder / "profiles" / "smoke.yaml", folder / "params.yaml")
+    ran = repro(folder)
+    assert {"check", "prepare", "base", "base_model", "art_finetuning", "site"} <= set(ran)
+    return folder
+
+
+def test_pages_are_whole(clone: Path) -> None:
+    done = run(clone, sys.executable, "-m", "atelier.pipeline.render", "results")
+    assert done.returncode == 0, done.stderr
+    results = clone / "results" / "smoke"
+    for study in ("base_model", "art_finetuning"):
+        page = (results / study / f"{study}.html").read_text()
+        assert "<img" in page
+        assert str(clone) not in page
+        assert (results / study / "metrics.json").is_file()
+    assert (results / "dvc.lock").read_bytes() == (clone / "dvc.lock").read_bytes()
+
+
+def test_again_nothing_runs(clone: Path) -> None:
+    assert repro(clone) == []
+
+
+def test_forced_stages_give_the_same_bytes(clone: Path) -> None:
+    before = (clone / "dvc.lock").read_bytes()
+    again = ["base", "art_finetuning-train@rank4-mixed", "art_finetuning-sample@rank4-mixed", "art_finetuning"]
+    ran = repro(clone, "--force", "--single-item", *again)
+    assert ran == again
+    assert (clone / "dvc.lock").read_bytes() == before
+
+
+def test_changed_rank_reruns_its_own_stages_and_back_reruns_nothing(clone: Path) -> None:
+    params = clone / "params.yaml"
+    original, lock = params.read_text(), (clone / "dvc.lock").read_bytes()
+    params.write_text(original.replace("rank8-mixed: {rank: 8", "rank8-mixed: {rank: 6"))
+    ran = repro(clone)
+    own = {"art_finetuning-train@rank8-mixed", "art_finetuning-sample@rank8-mixed", "art_finetuning"}
+    # check and site read every parameter; neither computes anything
+    assert set(ran) == own | {"check", "site"}
+    params.write_text(original)
+    assert repro(clone) == []
+    assert (clone / "dvc.lock").read_bytes() == lock
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("seed: 2025", "sede: 2025", "sede: unknown parameter; did you mean 'seed'?"),
+        ("rank8-mixed: {rank: 8", "rank8-mixed: {rank: eight", "art_finetuning.adapters.rank8-mixed.rank"),
+        ("bad_share: 0.01", "bad_share: 1.5", "data.bad_share"),
+    ],
+)
+def test_a_bad_parameter_stops_the_pipeline_before_any_other_stage(clone: Path, old: str, new: str, said: str) -> None:
+    params = clone / "params.yaml"
+    original = params.read_text()
+    assert old in original
+    params.write_text(original.replace(old, new))
+    done = run(clone, "dvc", "repro")
+    params.write_text(original)
+    assert done.returncode != 0
+    assert said in done.stdout + done.stderr
+    assert set(re.findall(r"Running stage '([^']+)'", done.stdout)) <= {"check"}
