@@ -15,7 +15,11 @@ pytestmark = pytest.mark.pipeline
 
 
 def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(folder / "src"),  # the copy's own library
+    }
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 

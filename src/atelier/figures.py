@@ -35,6 +35,7 @@ STYLE = {
 
 def set_style() -> None:
     """The repository's look, for this process."""
+    matplotlib.rcdefaults()  # a user's matplotlibrc must not change a page
     matplotlib.rcParams.update(STYLE)  # type: ignore[arg-type]
     sns.set_palette(PALETTE)
 

@@ -8,6 +8,7 @@ times as long beside another process on the same cores.
 
 import os
 import platform
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atelier.params import Machine
@@ -56,9 +57,27 @@ def accelerator(machine: Machine) -> "Accelerator":
 
 
 def fingerprint() -> str:
-    """What a machine's bits are known to depend on: processor family, operating system, versions of what computes."""
+    """What a machine's bits are known to depend on: processor, accelerator, and the versions of what computes."""
     from importlib.metadata import version
 
-    packages = ("torch", "numpy", "diffusers", "transformers", "peft")
-    versions = " ".join(f"{name}-{version(name)}" for name in packages)
-    return f"{platform.machine()} {platform.system()} python-{platform.python_version()} {versions}"
+    import torch
+
+    packages = ("torch", "numpy", "diffusers", "transformers", "peft", "matplotlib", "pillow")
+    parts = [
+        _processor(),
+        platform.system(),
+        torch.cuda.get_device_name() if torch.cuda.is_available() else "no accelerator",
+        f"python-{platform.python_version()}",
+        *(f"{name}-{version(name)}" for name in packages),
+    ]
+    return ", ".join(parts)
+
+
+def _processor() -> str:
+    """Architecture and, where Linux tells it, who made it: what libraries choose their kernels by."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    makers = [line.split(":", 1)[1].strip() for line in lines if line.startswith("vendor_id")]
+    return " ".join([platform.machine(), *makers[:1]])

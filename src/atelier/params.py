@@ -32,9 +32,9 @@ class Machine(Section):
 
 
 class Data(Section):
-    folder: str
+    folder: Annotated[str, Field(min_length=1)]
     annotations: bool
-    size: Annotated[int, Field(ge=16, le=1024, multiple_of=8)]
+    size: Annotated[int, Field(ge=32, le=1024, multiple_of=8)]
     split: Literal["75/25", "85/5/10"]
     bad_share: Share
 

@@ -16,3 +16,5 @@ ADAPTERS = BUILD / "adapters"
 SAMPLES = BUILD / "samples"
 STUDIES = BUILD / "studies"
 SITE = BUILD / "site"
+MARK = "ATELIER_PIPELINE"  # in the environment: the pipeline's runner executes the notebook
+BY_HAND = BUILD / "by-hand"  # of notebooks run in JupyterLab; DVC does not look at it

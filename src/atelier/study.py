@@ -23,11 +23,14 @@ CAVEATS = {
 
 
 class Study:
-    """One notebook's run: its parameters, and where its figures, tables and metrics go (``build/studies/NAME``)."""
+    """One notebook's run: its parameters, and where its figures, tables and metrics go.
+
+    The pipeline's go to ``build/studies/NAME``, which DVC tracks; those of a notebook run by hand to ``build/by-hand``.
+    """
 
     def __init__(self, name: str, asked: params.Params) -> None:
         self.name, self.params = name, asked
-        self.folder = paths.STUDIES / name
+        self.folder = (paths.STUDIES if paths.MARK in os.environ else paths.BY_HAND) / name
         self.metrics: dict[str, dict[str, Any]] = {}
 
     def show(self, figure: Figure, name: str, caption: str) -> None:

@@ -51,12 +51,12 @@ def encode_pictures(vae: AutoencoderKL, pictures: Tensor) -> Moments:
     return Moments(torch.cat(means).float(), torch.cat(stds).float())
 
 
-def decode(vae: AutoencoderKL, latents: Tensor) -> Tensor:
+def decode(vae: AutoencoderKL, latents: Tensor, batch: int = BATCH) -> Tensor:
     """Pictures (n, 3, h, w) float32, about [-1, 1], of latents in the denoiser's units (scale and shift undone)."""
     factor, shift = vae.config.scaling_factor, vae.config.shift_factor or 0.0
     with torch.no_grad():
         parts = [
-            vae.decode((part / factor + shift).to(vae.device)).sample.float().cpu() for part in latents.split(BATCH)
+            vae.decode((part / factor + shift).to(vae.device)).sample.float().cpu() for part in latents.split(batch)
         ]
     return torch.cat(parts)
 

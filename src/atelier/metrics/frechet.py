@@ -16,7 +16,7 @@ from .features import FloatArray, Samples, feature_matrix
 
 @dataclass
 class Moments:
-    """Count, mean and scatter of features that arrive in batches; memory stays below 3 d x d float64.
+    """Count, mean and scatter of features that arrive in batches; memory does not grow with their number.
 
     The scatter sum (x - mean)(x - mean)^T is kept as a factor F with F^T F = scatter: squaring it would lose half the
     digits of its small singular values, which is what the trace term sums.

@@ -4,10 +4,15 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from atelier.metrics.features import haar_statistics
+from atelier.metrics.features import FloatArray, haar_statistics
 from atelier.metrics.frechet import frechet_distance
 from atelier.metrics.kernel import kernel_distance
-from atelier.metrics.spectra import power_spectrum_slope_distance, residual_spectrum_distance
+from atelier.metrics.spectra import (
+    mean_power_spectrum,
+    mean_residual_spectrum,
+    spectrum_distance,
+    spectrum_slope,
+)
 
 SLOPE_LOW = 2  # cycles a picture: at 64 px, [10, 32] is 1.7 octaves; [2, 32] is four
 
@@ -25,13 +30,28 @@ class Distances(NamedTuple):
     psd10: float
 
 
-def distances(real: Tensor, generated: Tensor) -> Distances:
-    """All distances between (n, 3, h, w) and (m, 3, h, w), in [0, 1]."""
-    real_features, generated_features = haar_statistics(real), haar_statistics(generated)
+class Measured(NamedTuple):
+    """One set of pictures, measured once: features (n, d), mean power spectrum and mean residual spectrum (h, w)."""
+
+    features: FloatArray
+    spectrum: FloatArray
+    residual: FloatArray
+
+
+def measure(pictures: Tensor) -> Measured:
+    """What the distances compare, of (n, 3, h, w) in [0, 1]."""
+    return Measured(haar_statistics(pictures), mean_power_spectrum(pictures), mean_residual_spectrum(pictures))
+
+
+def distances(real: Measured, generated: Measured) -> Distances:
+    """All distances between two measured sets."""
+    slopes = [
+        abs(spectrum_slope(real.spectrum, low) - spectrum_slope(generated.spectrum, low)) for low in (SLOPE_LOW, 10)
+    ]
     return Distances(
-        fd=frechet_distance(real_features, generated_features),
-        kid=kernel_distance(real_features, generated_features),
-        pr=residual_spectrum_distance(real, generated),
-        psd=power_spectrum_slope_distance(real, generated, low=SLOPE_LOW),
-        psd10=power_spectrum_slope_distance(real, generated, low=10),
+        fd=frechet_distance(real.features, generated.features),
+        kid=kernel_distance(real.features, generated.features),
+        pr=spectrum_distance(real.residual, generated.residual),
+        psd=slopes[0],
+        psd10=slopes[1],
     )

@@ -28,11 +28,13 @@ def publish(profile: str) -> Path:
     made_with = load(SITE / "params.yaml").profile
     if made_with != profile:
         raise ValueError(f"{SITE}: made with profile '{made_with}', {PARAMS} says '{profile}'; run make repro")
-    target = RESULTS / profile
+    target, part = RESULTS / profile, RESULTS / f".{profile}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(SITE, part)
+    shutil.copyfile(LOCK, part / "dvc.lock")
+    (part / "machine.txt").write_text(fingerprint() + "\n", encoding="utf-8")
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(SITE, target)
-    shutil.copyfile(LOCK, target / "dvc.lock")
-    (target / "machine.txt").write_text(fingerprint() + "\n", encoding="utf-8")
+    part.rename(target)
     return target
 
 
@@ -52,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             for path in asked.notebooks:
                 clean(path)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

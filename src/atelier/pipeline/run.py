@@ -16,7 +16,7 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 
-from atelier import machine
+from atelier import machine, paths
 from atelier.params import Params, load
 from atelier.paths import BUILD, NOTEBOOKS, STUDIES
 from atelier.pipeline import page, scrub
@@ -34,7 +34,7 @@ def run(study: str, params: Params) -> None:
     values = parameters(source, params)
     try:
         page.page(scrub.read(source), params.profile)  # a formula that does not convert is better known before the run
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise ValueError(f"{source}: {error}") from None
 
     results, unfinished = STUDIES / study, STUDIES / f".{study}.ipynb"
@@ -84,6 +84,7 @@ def _executed(source: Path, target: Path, values: dict[str, Any], threads: int) 
             "JUPYTER_PREFER_ENV_PATH": "1",  # this environment's kernel, not the one of a user's home
             "JUPYTER_RUNTIME_DIR": own,
             "IPYTHONDIR": own,  # no start-up files of the user's
+            paths.MARK: "1",
         }
         return papermill.execute_notebook(
             str(source),
@@ -114,7 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     try:
         run(asked.study, load())
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

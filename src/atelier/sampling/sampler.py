@@ -52,7 +52,7 @@ def sample(
             width=size,
             output_type="latent",
         ).images
-        pictures.append(decode(pipeline.vae, made)[: len(prompts) - start])
+        pictures.append(decode(pipeline.vae, made, batch)[: len(prompts) - start])
     return torch.cat(pictures)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -22,6 +23,8 @@ def read(study: str, variant: str, guidance: float) -> tuple[Tensor, pd.DataFram
     folder = paths.SAMPLES / study / variant / guidance_folder(guidance)
     table = pd.read_csv(folder / "pictures.csv", keep_default_na=False)
     files = [folder / name for name in table["file"]]
+    if not files:  # a base asked for photographs where the data folder has none
+        return torch.empty(0, 3, 0, 0, dtype=torch.uint8), table
     with Image.open(files[0]) as image:
         size = image.width
     return load_pictures(files, size), table

@@ -108,13 +108,14 @@ def train(asked: Params, variant: str) -> None:
         "optimisation": study.optimisation.model_dump(mode="json"),
         "machine": asked.machine.model_dump(mode="json"),
         "seed": asked.seed,
+        "works": list(table["path"]),  # their names seed the noise
     }
     folder = scratch.folder(f"{STUDY}-{variant}", **determinants)
     history = fit(task, study.optimisation, seed=asked.seed, scratch=folder, accelerator=place)
     out = paths.ADAPTERS / STUDY / variant
     part = out.with_name(f".{variant}.part")
     shutil.rmtree(part, ignore_errors=True)
-    save_adapter(unet, part, {"study": STUDY, "variant": variant, "works": len(table), **determinants})
+    save_adapter(unet, part, {**determinants, "study": STUDY, "name": variant, "works": len(table)})
     history.to_csv(part / "history.csv", index=False)
     shutil.rmtree(out, ignore_errors=True)
     part.rename(out)

@@ -32,6 +32,7 @@ from atelier.training.loop import fit
 
 LINEAR_START_PICTURES = 512
 SHIPPED = "base"  # inside the data folder
+HISTORY = "history.csv"
 
 
 def corpus(asked: Params) -> tuple[Tensor, list[str], list[list[str]]]:
@@ -56,10 +57,10 @@ def corpus(asked: Params) -> tuple[Tensor, list[str], list[list[str]]]:
     return pictures, names, prompts
 
 
-def train(asked: Params, out: Path) -> pd.DataFrame:
-    """Train a base by ``asked.base.train`` into ``out`` and return the history of both parts."""
+def train(asked: Params, out: Path) -> None:
+    """Train a base by ``asked.base.train`` into ``out``, with the history of both parts beside it."""
     recipe, seed = asked.base.train, asked.seed
-    determinants = asked.model_dump(mode="json", include={"seed", "machine", "data", "base"})
+    determinants = asked.model_dump(mode="json", include={"seed", "machine", "base"})
     pictures, names, prompts = corpus(asked)
     # the folder's name alone does not say which pictures lie in it
     determinants["corpus"] = hashlib.sha256(
@@ -86,11 +87,11 @@ def train(asked: Params, out: Path) -> pd.DataFrame:
     part = out.with_name(f".{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     base.save(pipeline.to("cpu"), part, {"source": "train", "asked": determinants, "pictures": len(pictures)})
+    pd.concat(history).to_csv(part / HISTORY, index=False)
     shutil.rmtree(out, ignore_errors=True)
     part.rename(out)
     scratch.discard(first)
     scratch.discard(second)
-    return pd.concat(history)
 
 
 def _train_denoiser(
@@ -143,22 +144,31 @@ def fetch(asked: Params, out: Path) -> None:
         from huggingface_hub import snapshot_download
 
         assert origin.location is not None
-        patterns = ["*.json", "*.txt", "*.safetensors"]
-        found = Path(snapshot_download(origin.location, revision=origin.revision, allow_patterns=patterns))
+        # a pipeline's own files: repositories also hold single-file checkpoints and half-precision copies
+        wanted = ["model_index.json", "*/*.json", "*/*.txt", "*/*.safetensors"]
+        unwanted = ["*fp16*", "*non_ema*", "safety_checker/*"]
+        found = Path(
+            snapshot_download(
+                origin.location, revision=origin.revision, allow_patterns=wanted, ignore_patterns=unwanted
+            )
+        )
     else:
         found = Path(asked.data.folder) / SHIPPED if origin.source == "shipped" else Path(origin.location or "")
-    base.save(
-        base.load(found), out, {"source": origin.source, "location": origin.location, "revision": origin.revision}
-    )
+    part = out.with_name(f".{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    card = {"source": origin.source, "location": origin.location, "revision": origin.revision}
+    base.save(base.load(found), part, card)
+    # a base that was not trained here has an empty history
+    pd.DataFrame({"step": [], "learning_rate": [], "part": []}).to_csv(part / HISTORY, index=False)
+    shutil.rmtree(out, ignore_errors=True)
+    part.rename(out)
 
 
 def main(asked: Params) -> None:
-    """Fill ``build/base`` and its history; a base that was not trained here has an empty one."""
+    """Fill ``build/base``."""
     paths.BUILD.mkdir(exist_ok=True)
     if asked.base.source == "train":
-        history = train(asked, paths.BASE)
+        train(asked, paths.BASE)
     else:
         fetch(asked, paths.BASE)
-        history = pd.DataFrame({"step": [], "learning_rate": [], "part": []})
-    history.to_csv(paths.BASE / "history.csv", index=False)
     print(json.dumps({"base": base.fingerprint(paths.BASE)}))

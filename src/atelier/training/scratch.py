@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import atelier
+from atelier.machine import fingerprint
 from atelier.paths import SCRATCH
 
 # whatever of the library a training run passes through: changed code must not continue an old run
-CODE = ("data", "models", "methods", "training", "diffusion.py", "seeds.py")
+CODE = ("data", "models", "methods", "training", "diffusion.py", "machine.py", "seeds.py")
 
 
 def code_hash() -> str:
@@ -26,8 +27,8 @@ def code_hash() -> str:
 
 
 def folder(name: str, **determinants: Any) -> Path:
-    """``.scratch/NAME-HASH`` for a run that these determine (JSON-able), together with the library's code."""
-    text = json.dumps({"code": code_hash(), **determinants}, sort_keys=True)
+    """``.scratch/NAME-HASH`` for a run that these determine (JSON-able), with the library's code and the machine."""
+    text = json.dumps({"code": code_hash(), "machine": fingerprint(), **determinants}, sort_keys=True)
     return SCRATCH / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 

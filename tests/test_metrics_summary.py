@@ -1,0 +1,19 @@
+"""The studies' distances are the public metrics, computed once a set."""
+
+import pytest
+import torch
+
+from atelier import metrics
+from atelier.metrics.summary import distances, measure
+
+
+def test_distances_are_the_public_functions() -> None:
+    generator = torch.Generator().manual_seed(0)
+    real, made = (torch.rand(n, 3, 64, 64, generator=generator) * scale for n, scale in ((9, 1.0), (7, 0.8)))
+    found = distances(measure(real), measure(made))
+    features = metrics.haar_statistics(real), metrics.haar_statistics(made)
+    assert found.fd == pytest.approx(metrics.frechet_distance(*features), rel=1e-12)
+    assert found.kid == pytest.approx(metrics.kernel_distance(*features), rel=1e-12)
+    assert found.pr == pytest.approx(metrics.residual_spectrum_distance(real, made), rel=1e-12)
+    assert found.psd == pytest.approx(metrics.power_spectrum_slope_distance(real, made, low=2), rel=1e-9)
+    assert found.psd10 == pytest.approx(metrics.power_spectrum_slope_distance(real, made, low=10), rel=1e-9)
