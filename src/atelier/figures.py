@@ -70,6 +70,9 @@ def radial_spectra(sets: Mapping[str, Tensor], low: int) -> Figure:
             linewidth=1.2, label=f"{label} (n = {len(pictures)}, slope {slope:.2f})",
         )  # fmt: skip
     axis.axvline(low, color="0.6", linewidth=0.8, linestyle=":")
+    ticks = [2**power for power in range(int(np.log2(frequency[-1])) + 1)]
+    axis.set_xticks(ticks, [str(tick) for tick in ticks])
+    axis.minorticks_off()
     axis.set(xlabel="frequency (cycles per picture)", ylabel="mean power of grey levels")
     axis.legend(fontsize=7.5)
     return figure
@@ -82,7 +85,7 @@ def training_curves(history: pd.DataFrame, value: str, group: str, label: str) -
         smooth = rows[value].rolling(max(1, len(rows) // 12), min_periods=1, center=True).mean()
         axis.plot(rows["step"], smooth, color=PALETTE[at % len(PALETTE)], linewidth=1.2, label=str(name))
     axis.set(xlabel="step", ylabel=label)
-    axis.legend(fontsize=7.5)
+    figure.legend(loc="outside right upper", fontsize=7.5)
     return figure
 
 

@@ -111,7 +111,8 @@ def _headline(path: Path, profile: str) -> str:
 def _row(name: str, metric: dict[str, Any]) -> str:
     value, low, high = (_number(metric[part], metric["value"]) for part in ("value", "low", "high"))
     interval = f"{low} to {high}" if low and high else ""
-    cells = (f"{value} {escape(metric['unit'])}".strip(), interval, f"{metric['n']:,}")
+    unit = "" if metric["unit"] == "1" else escape(metric["unit"])
+    cells = (f"{value} {unit}".strip(), interval, f"{metric['n']:,}")
     numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
     return f'<tr><th scope="row">{escape(name.replace("_", " "))}</th>{numbers}</tr>\n'
 

@@ -1,0 +1,49 @@
+"""What is committed belongs together: parameters, lock, published pages, README."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "results" / "embedded"
+
+
+def read(path: Path) -> dict:
+    return YAML(typ="safe").load(path)
+
+
+def test_lock_and_pages_were_made_with_the_committed_parameters() -> None:
+    asked = read(ROOT / "params.yaml")
+    assert read(ROOT / "dvc.lock")["stages"]["check"]["params"]["params.yaml"] == asked
+    assert (RESULTS / "params.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
+    assert (RESULTS / "dvc.lock").read_bytes() == (ROOT / "dvc.lock").read_bytes()
+
+
+def test_lock_names_no_stage_that_the_pipeline_lacks() -> None:
+    pipeline, locked = read(ROOT / "dvc.yaml")["stages"], read(ROOT / "dvc.lock")["stages"]
+    assert {name.split("@")[0] for name in locked} == set(pipeline)
+
+
+@pytest.mark.parametrize("study", ["base_model", "art_finetuning"])
+def test_published_metrics_have_values_counts_and_units(study: str) -> None:
+    content = json.loads((RESULTS / study / "metrics.json").read_text())
+    assert content["profile"] == "embedded"
+    for name, metric in content["metrics"].items():
+        assert metric["value"] is not None, name
+        assert metric["n"] > 0, name
+        assert metric["unit"], name
+
+
+def test_every_link_of_the_readme_leads_somewhere() -> None:
+    links = re.findall(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text())
+    local = [link for link in links if "://" not in link]
+    assert len(local) > 5
+    assert [link for link in local if not (ROOT / link).exists()] == []
+
+
+def test_data_store_is_within_its_budget() -> None:
+    files = [path for path in (ROOT / "data-store").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 6e6
