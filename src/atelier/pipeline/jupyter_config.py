@@ -6,3 +6,6 @@ from atelier.pipeline.lab import pre_save
 machine.settle_children(params.load().machine.threads)
 c = get_config()  # type: ignore[name-defined]  # noqa: F821  Jupyter puts it here
 c.FileContentsManager.pre_save_hook = pre_save
+# offline means offline: no questions about news, no looking for updates
+c.LabApp.news_url = None
+c.LabApp.check_for_updates_class = "jupyterlab.handlers.announcements.NeverCheckForUpdate"
