@@ -1,0 +1,83 @@
+"""One's own model and data: another base folder, pictures without captions and without photographs."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from atelier import params, paths
+from atelier.data import prepare
+from atelier.sampling import stages, store
+from atelier.training.base import fetch
+
+
+def changed(asked: params.Params, section: str, **values: object) -> params.Params:
+    """``asked`` with values of one section replaced, checked as if they stood in a file."""
+    content = asked.model_dump(mode="json")
+    return params.check({**content, section: {**content[section], **values}}, "changed")
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    """A pipeline's weights, and its words; settings of the tokenizer are written with more keys the second time."""
+    files = [*folder.rglob("*.safetensors"), folder / "tokenizer" / "tokenizer.json"]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+@pytest.fixture
+def asked(in_tiny_world: Path) -> params.Params:
+    return params.load()
+
+
+def test_a_base_from_another_folder_is_that_base(asked: params.Params, tmp_path: Path) -> None:
+    out = tmp_path / "base"
+    fetch(changed(asked, "base", source="folder", location=str(paths.BASE)), out)
+    assert weights(out) == weights(paths.BASE)
+    assert (out / "history.csv").read_text().strip() == "step,learning_rate,part"
+
+
+def test_a_shipped_base_lies_in_the_data_folder(asked: params.Params, tmp_path: Path) -> None:
+    shutil.copytree(paths.BASE, tmp_path / "data" / "base")
+    shipped = changed(changed(asked, "base", source="shipped"), "data", folder=str(tmp_path / "data"))
+    fetch(shipped, tmp_path / "out")
+    assert weights(tmp_path / "out") == weights(paths.BASE)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"), [({"source": "folder"}, "location"), ({"source": "hub", "location": "a/b"}, "revision")]
+)
+def test_a_source_that_is_not_told_where_is_refused(asked: params.Params, values: dict[str, str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        changed(asked, "base", **values)
+
+
+def bare_folder(tmp_path: Path) -> Path:
+    """Works as somebody may bring them: pictures at <style>/<artist>_<title>, nothing else."""
+    if "ATELIER_REAL_INPUTS" in os.environ:
+        source = Path(os.environ["ATELIER_REAL_INPUTS"]) / "paintings" / "wikiart"
+    else:
+        print("ATELIER_REAL_INPUTS is unset: painted works stand in for real ones")
+        source = Path("data/wikiart")
+    for style in sorted(path for path in source.iterdir() if path.is_dir())[:3]:
+        for picture in sorted(style.iterdir())[:12]:
+            (tmp_path / "mine" / "wikiart" / style.name).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(picture, tmp_path / "mine" / "wikiart" / style.name / picture.name)
+    return tmp_path / "mine"
+
+
+def test_works_without_captions_or_photographs_go_through(
+    asked: params.Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = changed(asked, "data", folder=str(bare_folder(tmp_path)), annotations=False)
+    built = paths.BASE.resolve()
+    monkeypatch.chdir(tmp_path)
+    report = prepare.prepare(own.data, own.seed, paths.MANIFESTS)
+    assert report["photographs"]["works"] == 0
+    paths.BASE.parent.mkdir(exist_ok=True)
+    paths.BASE.symlink_to(built)
+    stages.sample_base(own)
+    pictures, listed = store.read("base_model", "works", own.base_model.guidance)
+    assert len(pictures) == len(listed) == own.base_model.pictures
+    assert all(text for text in listed["prompt"])
+    pictures, listed = store.read("base_model", "photographs", own.base_model.guidance)
+    assert len(pictures) == len(listed) == 0
