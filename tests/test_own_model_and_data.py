@@ -58,7 +58,7 @@ def bare_folder(tmp_path: Path) -> Path:
     else:
         print("ATELIER_REAL_INPUTS is unset: painted works stand in for real ones")
         source = Path("data/wikiart")
-    for style in sorted(path for path in source.iterdir() if path.is_dir())[:3]:
+    for style in sorted(path for path in source.iterdir() if path.is_dir()):
         for picture in sorted(style.iterdir())[:12]:
             (tmp_path / "mine" / "wikiart" / style.name).mkdir(parents=True, exist_ok=True)
             shutil.copyfile(picture, tmp_path / "mine" / "wikiart" / style.name / picture.name)
