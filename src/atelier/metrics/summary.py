@@ -55,3 +55,13 @@ def distances(real: Measured, generated: Measured) -> Distances:
         psd=slopes[0],
         psd10=slopes[1],
     )
+
+
+def brightness_spread(pictures: Tensor) -> float:
+    """Standard deviation between pictures of their mean level; (n, c, h, w) in [0, 1], n of two or more.
+
+    Small where a model starts from noise that it never saw in training (Everaert et al. 2024).
+    """
+    if len(pictures) < 2:
+        raise ValueError(f"a spread needs at least two pictures, got {len(pictures)}")
+    return float(pictures.double().mean((1, 2, 3)).std())
