@@ -28,7 +28,7 @@ base:
     denoiser: {steps: 4, batch: 4, learning_rate: 0.001, decay: cosine, warmup: 1, beta2: 0.99,
                weight_decay: 0.0, clip: 1.0, ema: 2, checkpoint_every: 2}
 sampling: {steps: 2, batch: 4}
-base_model: {pictures: 3, guidance: 4.0}
+base_model: {pictures: 3, guidance: [1.0, 4.0], measured_at: 4.0}
 art_finetuning:
   prompt_level: 1
   prompts_per_work: 2
@@ -108,5 +108,5 @@ def painted_photographs():
     from atelier.data.images import to_model_range
     from atelier.data.painter import paint_corpus
 
-    pixels, _ = paint_corpus(works=0, photographs=16, seed=5, size=64, workers=1)
+    pixels, _, _ = paint_corpus(works=0, photographs=16, seed=5, size=64, workers=1)
     return to_model_range(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous())

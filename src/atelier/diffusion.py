@@ -25,8 +25,14 @@ def signal_and_noise(betas: Tensor) -> tuple[Tensor, Tensor]:
     return abar.sqrt(), (1.0 - abar).sqrt()
 
 
+def flow_path(steps: int = 1000) -> tuple[Tensor, Tensor]:
+    """``1 - t`` and ``t`` at ``t = 1/steps ... 1``, the straight path's signal and noise (Liu et al. 2023), float64."""
+    t = torch.arange(1, steps + 1, dtype=torch.float64) / steps
+    return 1.0 - t, t
+
+
 def noised(z0: Tensor, eps: Tensor, alpha: Tensor, s: Tensor) -> Tensor:
-    """``z_t = alpha_t z_0 + s_t eps`` (Ho et al. 2020, eq. 4)."""
+    """``z_t = alpha_t z_0 + s_t eps`` (Ho et al. 2020, eq. 4); a flow's too, with 1 - t and t."""
     return alpha * z0 + s * eps
 
 

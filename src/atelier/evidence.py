@@ -25,3 +25,16 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> Interval:
         raise ValueError("an interval needs finite values")
     half = float(stats.t.ppf(0.5 + level / 2, len(x) - 1) * x.std(ddof=1) / len(x) ** 0.5)
     return Interval(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half, len(x))
+
+
+def wilson_interval(successes: int, n: int, level: float = 0.95) -> Interval:
+    """A share and its score interval (Wilson 1927, eq. 4), right for small n and shares near 0 or 1.
+
+    Raises ValueError for n < 1 or successes outside [0, n].
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"a share needs 0 <= successes <= n and n >= 1, got {successes} of {n}")
+    share, z = successes / n, float(stats.norm.ppf(0.5 + level / 2))
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
+    return Interval(share, max(0.0, middle - half), min(1.0, middle + half), n)

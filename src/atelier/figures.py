@@ -1,5 +1,6 @@
 """What the notebooks draw: one style for the whole repository, colour-blind safe, legible when printed."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib
@@ -41,7 +42,10 @@ def set_style() -> None:
 
 
 def contact_sheet(rows: Mapping[str, Tensor], columns: Sequence[str] = (), scale: float = 0.75) -> Figure:
-    """Pictures as they come: a label and (n, 3, h, w) uint8 a row; nearest-neighbour, so that pixels can be seen."""
+    """Pictures as they come: a label and (n, 3, h, w) uint8 a row; nearest-neighbour, so that pixels can be seen.
+
+    ``columns``: what stands above, in as many lines as a column's width makes of it.
+    """
     widest = max(len(pictures) for pictures in rows.values())
     size = (scale * widest + 1.3, scale * len(rows) + 0.4)
     layout = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0)
@@ -55,7 +59,7 @@ def contact_sheet(rows: Mapping[str, Tensor], columns: Sequence[str] = (), scale
                 axis.imshow(pictures[place].permute(1, 2, 0).numpy(), interpolation="nearest")
         line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
     for axis, name in zip(axes[0], columns, strict=False):
-        axis.set_title(name, fontsize=7)
+        axis.set_title(textwrap.fill(name, round(16 * scale)), fontsize=7)
     return figure
 
 
@@ -78,11 +82,29 @@ def radial_spectra(sets: Mapping[str, Tensor], low: int) -> Figure:
     return figure
 
 
+def training_panels(history: pd.DataFrame, terms: Mapping[str, str]) -> Figure:
+    """One panel a loss term, against step; ``terms`` maps a column of ``history`` to its axis."""
+    columns = min(2, len(terms))
+    lines = -(-len(terms) // columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(WIDTH * 0.5 * columns, 2.3 * lines), squeeze=False)
+    for axis, (name, label) in zip(axes.flat, terms.items(), strict=False):
+        axis.plot(history["step"], _smoothed(history[name]), color=PALETTE[0], linewidth=1.2)
+        axis.set(xlabel="step", ylabel=label)
+    for axis in list(axes.flat)[len(terms) :]:
+        axis.set_axis_off()
+    return figure
+
+
+def _smoothed(values: pd.Series) -> pd.Series:
+    """A running mean over a twelfth of them."""
+    return values.rolling(max(1, len(values) // 12), min_periods=1, center=True).mean()
+
+
 def training_curves(history: pd.DataFrame, value: str, group: str, label: str) -> Figure:
     """Loss against step, one line a ``group``."""
     figure, axis = plt.subplots(figsize=(WIDTH * 0.62, 2.8))
     for at, (name, rows) in enumerate(history.groupby(group, sort=False)):
-        smooth = rows[value].rolling(max(1, len(rows) // 12), min_periods=1, center=True).mean()
+        smooth = _smoothed(rows[value])
         axis.plot(rows["step"], smooth, color=PALETTE[at % len(PALETTE)], linewidth=1.2, label=str(name))
     axis.set(xlabel="step", ylabel=label)
     figure.legend(loc="outside right upper", fontsize=7.5)

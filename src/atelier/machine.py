@@ -18,24 +18,25 @@ if TYPE_CHECKING:
 
 ENVIRONMENT = {
     "GOMP_SPINCOUNT": "20000",
-    "ATEN_CPU_CAPABILITY": "avx2",
-    "ONEDNN_MAX_CPU_ISA": "AVX2",
-    "MKL_CBWR": "AVX2",
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     "TOKENIZERS_PARALLELISM": "false",
 }
+COMMON_INSTRUCTIONS = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2"}
 
 
-def settle_children(threads: int) -> None:
+def settle_children(threads: int, common: bool = True) -> None:
     """Fix threads and instruction sets for processes started from here: notebooks' kernels."""
-    for name, value in ENVIRONMENT.items():
+    for name, value in (ENVIRONMENT | (COMMON_INSTRUCTIONS if common else {})).items():
         os.environ.setdefault(name, value)
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
 
 
-def settle(threads: int) -> None:
-    """Fix threads and instruction sets for this process and its children."""
-    settle_children(threads)
+def settle(threads: int, common: bool = True) -> None:
+    """Fix threads and instruction sets for this process and its children.
+
+    Without ``common``, the widest instructions of this processor: for what is made once and shipped.
+    """
+    settle_children(threads, common)
     import torch
 
     torch.set_num_threads(threads)

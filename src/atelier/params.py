@@ -6,7 +6,7 @@ Nothing heavy is imported here, so that a mistyped parameter is refused before a
 import difflib
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML, YAMLError
@@ -16,6 +16,7 @@ from atelier.paths import PARAMS
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Schema = TypeVar("Schema", bound=BaseModel)
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 
 
@@ -84,7 +85,16 @@ class Sampling(Section):
 
 class BaseModelStudy(Section):
     pictures: Annotated[int, Field(ge=2)]
-    guidance: Annotated[float, Field(ge=1.0)]
+    guidance: Annotated[list[Annotated[float, Field(ge=1.0)]], Field(min_length=1)]
+    measured_at: float
+
+    @model_validator(mode="after")
+    def _measured_at_one_of_them(self) -> "BaseModelStudy":
+        if len(set(self.guidance)) != len(self.guidance):
+            raise ValueError("guidance: a scale stands twice")
+        if self.measured_at not in self.guidance:
+            raise ValueError(f"measured_at: expected one of guidance's scales, got {self.measured_at!r}")
+        return self
 
 
 class Adapter(Section):
@@ -127,15 +137,16 @@ class Params(Section):
 
 def load(path: Path = PARAMS) -> Params:
     """Read and check a parameter file. Raises ValueError, one line a fault: file, key, what was expected."""
-    return check(_read(path), str(path))
+    return check(read(path), str(path))
 
 
 def overridden(sections: dict[str, Any], path: Path = PARAMS) -> Params:
     """Params of a file with some of its top-level entries replaced, checked as a whole."""
-    return check({**_read(path), **sections}, str(path))
+    return check({**read(path), **sections}, str(path))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
+    """A parameter file as it stands, unchecked. Raises ValueError where it is no YAML mapping."""
     try:
         content = YAML(typ="safe").load(path)
     except FileNotFoundError:
@@ -151,16 +162,21 @@ def _read(path: Path) -> dict[str, Any]:
 
 def check(content: dict[str, Any], name: str) -> Params:
     """Params from a mapping; ``name`` stands in the refusal."""
+    return checked(Params, content, name)
+
+
+def checked(schema: type[Schema], content: dict[str, Any], name: str) -> Schema:
+    """A mapping as ``schema``, or ValueError with one line a fault."""
     try:
-        return Params.model_validate(content)
+        return schema.model_validate(content)
     except ValidationError as error:
-        raise ValueError("\n".join(_line(name, fault) for fault in error.errors())) from None
+        raise ValueError("\n".join(_line(schema, name, fault) for fault in error.errors())) from None
 
 
-def _line(name: str, fault: Any) -> str:
+def _line(schema: type[BaseModel], name: str, fault: Any) -> str:
     where = ".".join(str(part) for part in fault["loc"] if part != "[key]")
     if fault["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(fault["loc"][-1]), _siblings(fault["loc"][:-1]), n=1)
+        near = difflib.get_close_matches(str(fault["loc"][-1]), _siblings(schema, fault["loc"][:-1]), n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         return f"{name}: {where}: unknown parameter{hint}"
     if fault["type"] == "missing":
@@ -170,9 +186,8 @@ def _line(name: str, fault: Any) -> str:
     return f"{name}: {where}: {fault['msg'][0].lower()}{fault['msg'][1:]}, got {fault['input']!r}"
 
 
-def _siblings(location: tuple[Any, ...]) -> list[str]:
+def _siblings(section: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
     """The known keys beside a place in the tree of sections."""
-    section: type[BaseModel] = Params
     parts = iter(location)
     for part in parts:
         annotation = section.model_fields[part].annotation

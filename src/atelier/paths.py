@@ -10,7 +10,10 @@ NOTEBOOKS = Path("notebooks")
 RESULTS = Path("results")  # published pages, tracked by git
 
 MANIFESTS = BUILD / "manifests"
+PICTURES = BUILD / "pictures"  # unpacked from archives
 BASE = BUILD / "base"
+EVALUATOR = BUILD / "evaluator"
+BARS = BUILD / "bars.json"
 CACHE = BUILD / "cache"
 ADAPTERS = BUILD / "adapters"
 SAMPLES = BUILD / "samples"

@@ -22,7 +22,7 @@ from atelier.diffusion import resolution_matched_betas
 from atelier.seeds import seed_of
 
 DOWNSAMPLING = 8  # pixels a latent element; four autoencoder blocks
-MAX_TOKENS = 48
+MAX_TOKENS = 56
 WHEREABOUTS = ("_name_or_path", "is_local", "local_files_only")  # of the folder a model was read from; not the model
 
 # What differs between the presets; all else is in the three functions below.
@@ -33,22 +33,28 @@ PRESETS: dict[str, dict[str, Any]] = {
         "unet": {"channels": (16, 32), "heads": 4, "groups": 8},
         "text": {"width": 32, "layers": 1, "heads": 2, "vocabulary": 700},
     },
-    # minutes on two CPU cores; eight latent channels because four lose a style's texture
+    # 10 million parameters, for two CPU cores; eight latent channels because four lose a style's texture
     "embedded": {
         "autoencoder": {"channels": (32, 32, 64, 128), "groups": 8, "latent": 8},
-        "unet": {"channels": (64, 128), "heads": 4, "groups": 16},
+        "unet": {"channels": (96, 160), "heads": 4, "groups": 16},
         "text": {"width": 128, "layers": 2, "heads": 4, "vocabulary": 2000},
     },
 }
 
 
-def build(preset: str, size: int, texts: Sequence[str], seed: int) -> StableDiffusionPipeline:
-    """A pipeline of random weights for pictures of ``size`` px; its tokenizer's words are those of ``texts``."""
+def build(
+    preset: str, size: int, texts: Sequence[str], seed: int, vae: AutoencoderKL | None = None
+) -> StableDiffusionPipeline:
+    """A pipeline of random weights for pictures of ``size`` px; its tokenizer's words are those of ``texts``.
+
+    ``vae``: an autoencoder of this preset that was trained before.
+    """
     recipe = PRESETS[preset]
+    vae = vae or build_autoencoder(preset, size, seed)
     torch.manual_seed(seed_of(seed, "base", preset))
     tokenizer = train_tokenizer(texts, recipe["text"]["vocabulary"])
     return StableDiffusionPipeline(
-        vae=_autoencoder(size, **recipe["autoencoder"]),
+        vae=vae,
         text_encoder=_text_encoder(tokenizer, **recipe["text"]),
         tokenizer=tokenizer,
         unet=_unet(size // DOWNSAMPLING, recipe["autoencoder"]["latent"], recipe["text"]["width"], **recipe["unet"]),
@@ -57,6 +63,12 @@ def build(preset: str, size: int, texts: Sequence[str], seed: int) -> StableDiff
         feature_extractor=None,
         requires_safety_checker=False,
     )
+
+
+def build_autoencoder(preset: str, size: int, seed: int) -> AutoencoderKL:
+    """The autoencoder of a preset, random weights."""
+    torch.manual_seed(seed_of(seed, "autoencoder", preset))
+    return _autoencoder(size, **PRESETS[preset]["autoencoder"])
 
 
 def _autoencoder(size: int, channels: tuple[int, ...], groups: int, latent: int) -> AutoencoderKL:
@@ -162,7 +174,12 @@ def load(folder: Path) -> StableDiffusionPipeline:
         raise ValueError(f"{folder}: not a diffusers pipeline, model_index.json is missing")
     try:
         pipeline = StableDiffusionPipeline.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, safety_checker=None, requires_safety_checker=False
+            folder,
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            safety_checker=None,
+            requires_safety_checker=False,
         )
     # a damaged index shows as any of these
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:

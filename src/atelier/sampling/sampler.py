@@ -57,6 +57,12 @@ def sample(
 
 
 def with_ddim(pipeline: StableDiffusionPipeline) -> StableDiffusionPipeline:
-    """The same model with DDIM (Song et al. 2021), whatever sampler its folder names: studies share one."""
-    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False, set_alpha_to_one=False)
+    """The same model with DDIM (Song et al. 2021), whatever sampler its folder names: studies share one.
+
+    DDIM is Euler's method along the noising path; for a flow, whose path is another, that is what its own sampler does.
+    """
+    if pipeline.scheduler.config.prediction_type != "flow_prediction":
+        pipeline.scheduler = DDIMScheduler.from_config(
+            pipeline.scheduler.config, clip_sample=False, set_alpha_to_one=False
+        )
     return pipeline

@@ -1,23 +1,21 @@
 """Stages ``sample``: which pictures a study asks for, of which models."""
 
 import shutil
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from diffusers import StableDiffusionPipeline
-from safetensors import SafetensorError
 from tqdm import tqdm
 
 from atelier import machine, params, paths
 from atelier.data import prepare
 from atelier.data.prompts import prompt
 from atelier.models import base
+from atelier.sampling import sheets
+from atelier.sampling.adapters import load_adapter
 from atelier.sampling.sampler import Seed, sample, with_ddim
 from atelier.sampling.store import UNTUNED, guidance_folder, write
 from atelier.seeds import torch_generator
-from atelier.training.art_finetuning import WEIGHTS
 
 
 def held_out_prompts(seed: int, level: int, n: int, repeat: int) -> list[str]:
@@ -29,16 +27,6 @@ def held_out_prompts(seed: int, level: int, n: int, repeat: int) -> list[str]:
     rows = table.to_dict("records")
     places = range(repeat * n, (repeat + 1) * n)
     return [prompt(rows[order[place % len(rows)]], level, place // len(rows)) for place in places]
-
-
-def load_adapter(pipeline: StableDiffusionPipeline, folder: Path) -> None:
-    """Put a trained adapter into a pipeline; without the two flags diffusers would look for a pickle or on the hub."""
-    if not (folder / WEIGHTS).is_file():
-        raise ValueError(f"{folder}: holds no {WEIGHTS}")
-    try:
-        pipeline.load_lora_weights(folder, weight_name=WEIGHTS, use_safetensors=True, local_files_only=True)
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{folder / WEIGHTS}: not a readable adapter: {' '.join(str(error).split())}") from None
 
 
 def sample_variant(asked: params.Params, variant: str) -> None:
@@ -77,43 +65,45 @@ def sample_variant(asked: params.Params, variant: str) -> None:
 
 
 def sample_base(asked: params.Params) -> None:
-    """Stage ``sample-base``: what the base paints when asked for the photographs it learnt, and for art."""
+    """Stage ``sample-base``: what the base paints when asked for the photographs it learnt, and for art.
+
+    And the sheets that steer it, each with the same noise at every guidance scale.
+    """
     study = asked.base_model
     place = machine.accelerator(asked.machine)
     pipeline = with_ddim(base.load(paths.BASE)).to(place.device)
-    asked_for = {"works": (prepare.works(), 1), "photographs": (prepare.photographs(), 0)}
-    for kind, (manifest, level) in asked_for.items():
+    works, photographs = (manifest.table for manifest in (prepare.works(), prepare.photographs()))
+    asked_for = {
+        "works": (held_out_pictures(works, "works", 1, asked), [study.measured_at]),
+        "photographs": (held_out_pictures(photographs, "photographs", 0, asked), [study.measured_at]),
+    }
+    steering = sheets.steering(prepare.with_truth(photographs), prepare.with_truth(works))
+    asked_for |= {kind: (sheet, study.guidance) for kind, sheet in steering.items()}
+    for kind, (listed, scales) in asked_for.items():
         out = paths.SAMPLES / "base_model" / kind
         shutil.rmtree(out, ignore_errors=True)
-        table = manifest.table.query("split == 'test'").reset_index(drop=True)
-        order = torch.randperm(len(table), generator=torch_generator(asked.seed, "base model", kind)).tolist()
-        chosen = [row for _, row in table.iloc[order[: study.pictures]].iterrows()]
-        listed = pd.DataFrame(
-            [
-                {
-                    "repeat": 0,
-                    "place": at,
-                    "prompt": prompt(row, level, 0),
-                    "file": f"{at:04d}.png",
-                    "path": row["path"],
-                }
-                for at, row in enumerate(chosen)
-            ],
-            columns=["repeat", "place", "prompt", "file", "path"],
-        )
-        target = out / guidance_folder(study.guidance)
-        target.mkdir(parents=True)
         seeds: list[Seed] = [(asked.seed, "picture", kind, at) for at in listed["place"]]
-        if seeds:
+        for guidance in scales:
+            target = out / guidance_folder(guidance)
+            target.mkdir(parents=True)
+            if not seeds:
+                listed.to_csv(target / "pictures.csv", index=False)
+                continue
             with place.autocast():
                 pictures = sample(
                     pipeline,
                     list(listed["prompt"]),
                     seeds,
-                    guidance=study.guidance,
+                    guidance=guidance,
                     size=asked.data.size,
                     **asked.sampling.model_dump(),
                 )
             write(pictures, listed, target)
-        else:
-            listed.to_csv(target / "pictures.csv", index=False)
+
+
+def held_out_pictures(table: pd.DataFrame, kind: str, level: int, asked: params.Params) -> pd.DataFrame:
+    """The prompts of held-out pictures in a seeded order, each with its picture's path."""
+    held_out = table.query("split == 'test'").reset_index(drop=True)
+    order = torch.randperm(len(held_out), generator=torch_generator(asked.seed, "base model", kind)).tolist()
+    chosen = held_out.iloc[order[: asked.base_model.pictures]]
+    return sheets.listed([prompt(row, level, 0) for _, row in chosen.iterrows()], list(chosen["path"]))

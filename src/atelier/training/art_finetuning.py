@@ -58,14 +58,16 @@ def encode(asked: Params) -> None:
     print(f"{len(table)} works, {flat.shape[0]} prompts encoded")
 
 
-def add_adapter(unet: UNet2DConditionModel, rank: int, seed: int) -> dict[str, torch.nn.Parameter]:
-    """A LoRA adapter (Hu et al. 2022) on the attention projections, alpha = rank; returns its parameters by name.
+def add_adapter(
+    unet: UNet2DConditionModel, rank: int, seed: int, targets: Sequence[str] = TARGETS
+) -> dict[str, torch.nn.Parameter]:
+    """A LoRA adapter (Hu et al. 2022), on the attention projections by default; returns its parameters by name.
 
-    One seed gives one start a rank; B starts at zero, so an untrained adapter changes nothing.
+    Alpha is the rank. One seed gives one start a rank; B starts at zero, so an untrained adapter changes nothing.
     """
     unet.requires_grad_(False)
     torch.manual_seed(seed_of(seed, "adapter"))
-    unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=list(TARGETS)))
+    unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=list(targets)))
     return {name: parameter for name, parameter in unet.named_parameters() if parameter.requires_grad}
 
 

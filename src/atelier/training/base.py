@@ -6,14 +6,14 @@
 import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from accelerate import Accelerator
-from diffusers import StableDiffusionPipeline
+from diffusers import AutoencoderKL, StableDiffusionPipeline
 from torch import Tensor
 
 from atelier import paths
@@ -25,14 +25,15 @@ from atelier.data.prompts import prompt
 from atelier.machine import accelerator
 from atelier.models import base
 from atelier.models.linear_start import start_at_linear_code
-from atelier.params import BaseTraining, Params
+from atelier.params import Params
 from atelier.seeds import seed_of
 from atelier.training import autoencoder, denoiser, scratch
-from atelier.training.loop import fit
+from atelier.training.loop import Task, fit
 
 LINEAR_START_PICTURES = 512
 SHIPPED = "base"  # inside the data folder
 HISTORY = "history.csv"
+HISTORY_COLUMNS = ("step", "learning_rate", "part")  # and its loss terms
 
 
 def corpus(asked: Params) -> tuple[Tensor, list[str], list[list[str]]]:
@@ -43,9 +44,11 @@ def corpus(asked: Params) -> tuple[Tensor, list[str], list[list[str]]]:
     recipe = asked.base.train
     if recipe.photographs + recipe.works:
         seed = seed_of(asked.seed, "corpus") % 2**31
-        pixels, records = paint_corpus(recipe.works, recipe.photographs, seed, asked.data.size, asked.machine.threads)
+        pixels, records, captions = paint_corpus(
+            recipe.works, recipe.photographs, seed, asked.data.size, asked.machine.threads
+        )
         pictures = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-        rows: list[dict[Any, Any]] = [{**record, "emotions": [], "utterances": []} for record in records]
+        rows: list[dict[Any, Any]] = [{**record, **caption} for record, caption in zip(records, captions, strict=True)]
         levels = [0 if record["kind"] == "photograph" else 1 for record in records]
         names = [str(record["painting"]) for record in records]
     else:
@@ -67,23 +70,18 @@ def train(asked: Params, out: Path) -> None:
         pictures.numpy().tobytes() + json.dumps([names, prompts]).encode()
     ).hexdigest()
     pipeline = base.build(recipe.preset, asked.data.size, [text for row in prompts for text in row], seed)
-    start_at_linear_code(pipeline.vae, to_model_range(pictures[_spread(len(pictures), LINEAR_START_PICTURES)]))
+    start_at_linear_code(pipeline.vae, to_model_range(pictures[spread(len(pictures), LINEAR_START_PICTURES)]))
     place = accelerator(asked.machine)
 
     first = scratch.folder("base-autoencoder", **determinants)
     task = autoencoder.task(pipeline.vae, pictures, names, seed, place.device)
     history = [fit(task, recipe.autoencoder, seed=seed, scratch=first, accelerator=place).assign(part="autoencoder")]
     pipeline.vae.requires_grad_(False).to(memory_format=torch.contiguous_format)
-    moments = encode_pictures(pipeline.vae, pictures)
-    mean, std = moments.mean.mean((0, 2, 3)), moments.mean.std((0, 2, 3))
-    base.fold_latent_statistics(pipeline.vae, mean.to(place.device), std.to(place.device))
-    scale = std[:, None, None]
-    latents = Moments((moments.mean - mean[:, None, None]) / scale, moments.std / scale)
+    latents = standardised(pipeline.vae, encode_pictures(pipeline.vae, pictures))
 
     second = scratch.folder("base-denoiser", **determinants)
-    history.append(
-        _train_denoiser(pipeline, latents, names, prompts, recipe, seed, second, place).assign(part="denoiser")
-    )
+    task = denoiser_task(pipeline, latents, names, prompts, recipe.empty_prompts, seed, place.device)
+    history.append(fit(task, recipe.denoiser, seed=seed, scratch=second, accelerator=place).assign(part="denoiser"))
     part = out.with_name(f".{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     base.save(pipeline.to("cpu"), part, {"source": "train", "asked": determinants, "pictures": len(pictures)})
@@ -94,30 +92,37 @@ def train(asked: Params, out: Path) -> None:
     scratch.discard(second)
 
 
-def _train_denoiser(
+def standardised(vae: AutoencoderKL, moments: Moments) -> Moments:
+    """Fold the statistics of these latents into ``vae``; returns the moments that it would give from now on."""
+    mean, std = moments.mean.mean((0, 2, 3)), moments.mean.std((0, 2, 3))
+    base.fold_latent_statistics(vae, mean.to(vae.device), std.to(vae.device))
+    scale = std[:, None, None]
+    return Moments((moments.mean - mean[:, None, None]) / scale, moments.std / scale)
+
+
+def denoiser_task(
     pipeline: StableDiffusionPipeline,
     latents: Moments,
     names: Sequence[str],
     prompts: Sequence[Sequence[str]],
-    recipe: BaseTraining,
+    empty_share: float,
     seed: int,
-    folder: Path,
-    place: Accelerator,
-) -> pd.DataFrame:
+    device: torch.device,
+) -> Task:
     """Denoiser and text encoder together: there is no pretrained text encoder to start from."""
     unet, text_encoder = (
-        part.to(place.device).requires_grad_(True).train() for part in (pipeline.unet, pipeline.text_encoder)
+        part.to(device).requires_grad_(True).train() for part in (pipeline.unet, pipeline.text_encoder)
     )
     ids = torch.stack([base.prompt_ids(pipeline.tokenizer, row) for row in prompts])
     nothing = base.prompt_ids(pipeline.tokenizer, [""])[0]
 
     def condition(samples: Sequence[int], chosen: Sequence[int], empty: Sequence[bool]) -> Tensor:
         tokens = torch.where(torch.tensor(empty)[:, None], nothing, ids[list(samples), list(chosen)])
-        return text_encoder(tokens.to(place.device))[0]
+        return text_encoder(tokens.to(device))[0]
 
     parts = {"unet": unet, "text_encoder": text_encoder}
     trainable = {f"{name}.{key}": value for name, part in parts.items() for key, value in part.named_parameters()}
-    task = denoiser.task(
+    return denoiser.task(
         unet,
         trainable,
         pipeline.scheduler,
@@ -125,14 +130,13 @@ def _train_denoiser(
         condition,
         names=names,
         prompts=ids.shape[1],
-        empty_share=recipe.empty_prompts,
+        empty_share=empty_share,
         seed=seed,
-        device=place.device,
+        device=device,
     )
-    return fit(task, recipe.denoiser, seed=seed, scratch=folder, accelerator=place)
 
 
-def _spread(n: int, wanted: int) -> list[int]:
+def spread(n: int, wanted: int) -> list[int]:
     """``wanted`` indices, or all, evenly over n: of photographs and of every style."""
     return [int(i * n / min(n, wanted)) for i in range(min(n, wanted))]
 
@@ -158,10 +162,31 @@ def fetch(asked: Params, out: Path) -> None:
     shutil.rmtree(part, ignore_errors=True)
     card = {"source": origin.source, "location": origin.location, "revision": origin.revision}
     base.save(base.load(found), part, card)
-    # a base that was not trained here has an empty history
-    pd.DataFrame({"step": [], "learning_rate": [], "part": []}).to_csv(part / HISTORY, index=False)
+    keep_history(found / HISTORY, part / HISTORY)
     shutil.rmtree(out, ignore_errors=True)
     part.rename(out)
+
+
+def keep_history(found: Path, target: Path) -> None:
+    """Copy the history that lies beside a fetched base, or write an empty one.
+
+    It is for a figure only: what is no CSV of numbers by step and part is named and left out, and stops nothing.
+    """
+    fault = None
+    if found.is_file():
+        try:
+            table = pd.read_csv(found)
+            missing = {name for name in HISTORY_COLUMNS if name not in table}
+            words = set(table.columns[[kind.kind not in "if" for kind in table.dtypes]]) if len(table) else set()
+            odd = sorted(missing | words - {"part"})
+            fault = f"no numbers in {', '.join(odd)}" if odd else None
+        except (ValueError, OSError) as error:  # the first is what pandas raises, too
+            fault = " ".join(str(error).split())
+        if fault is None:
+            shutil.copyfile(found, target)
+            return
+        print(f"{found}: no training history, left out: {fault}", file=sys.stderr)
+    pd.DataFrame({name: [] for name in HISTORY_COLUMNS}).to_csv(target, index=False)
 
 
 def main(asked: Params) -> None:

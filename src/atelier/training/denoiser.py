@@ -9,11 +9,12 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor, nn
 
 from atelier.data.latents import Moments
-from atelier.diffusion import noised, signal_and_noise, v_target
+from atelier.diffusion import flow_path, flow_target, noised, signal_and_noise, v_target
 from atelier.seeds import torch_generator
 from atelier.training.loop import Task
 from atelier.training.order import Pick
 
+KINDS = ("epsilon", "v_prediction", "flow_prediction")
 # (samples, which of a sample's prompts, whether the prompt is left empty) -> embeddings (b, tokens, width)
 Condition = Callable[[Sequence[int], Sequence[int], Sequence[bool]], Tensor]
 
@@ -40,6 +41,15 @@ def draw(seed: int, name: str, epoch: int, shape: torch.Size, steps: int, prompt
     )
 
 
+def path(scheduler: SchedulerMixin) -> tuple[Tensor, Tensor, Tensor]:
+    """Signal, noise and the time that the denoiser is told, at each training step; (steps,) float32 each."""
+    if scheduler.config.prediction_type == "flow_prediction":
+        signal, noise = flow_path(scheduler.config.num_train_timesteps)
+        return signal.float(), noise.float(), (noise * scheduler.config.num_train_timesteps).float()
+    alphas, sigmas = signal_and_noise(scheduler.betas)
+    return alphas.float(), sigmas.float(), torch.arange(len(alphas))
+
+
 def task(
     unet: UNet2DConditionModel,
     trainable: dict[str, nn.Parameter],
@@ -54,10 +64,10 @@ def task(
     device: torch.device,
 ) -> Task:
     """Denoising, mean squared error in the parameterisation that the scheduler states (Ho et al. 2020, eq. 14)."""
-    alphas, sigmas = (table.float() for table in signal_and_noise(scheduler.betas))
     kind = scheduler.config.prediction_type
-    if kind not in ("epsilon", "v_prediction"):
-        raise ValueError(f"a denoiser that predicts '{kind}' is not known here; expected epsilon or v_prediction")
+    if kind not in KINDS:
+        raise ValueError(f"a denoiser that predicts '{kind}' is not known here; expected one of {', '.join(KINDS)}")
+    alphas, sigmas, times = path(scheduler)
 
     def losses(batch: Sequence[Pick]) -> dict[str, Tensor]:
         shape = latents.mean.shape[1:]
@@ -66,9 +76,9 @@ def task(
         z0 = latents.mean[chosen] + latents.std[chosen] * torch.stack([d.posterior for d in draws])
         eps, t = torch.stack([d.eps for d in draws]), torch.tensor([d.t for d in draws])
         alpha, s = alphas[t].view(-1, 1, 1, 1), sigmas[t].view(-1, 1, 1, 1)
-        target = eps if kind == "epsilon" else v_target(z0, eps, alpha, s)
+        target = {"epsilon": eps, "v_prediction": v_target(z0, eps, alpha, s), "flow_prediction": flow_target(z0, eps)}
         embeddings = condition(chosen, [d.prompt for d in draws], [d.empty for d in draws])
-        output = unet(noised(z0, eps, alpha, s).to(device), t.to(device), embeddings.to(device)).sample
-        return {"denoising": (output.float() - target.to(device)).square().mean()}
+        output = unet(noised(z0, eps, alpha, s).to(device), times[t].to(device), embeddings.to(device)).sample
+        return {"denoising": (output.float() - target[kind].to(device)).square().mean()}
 
     return Task(trainable=trainable, samples=names, losses=losses)

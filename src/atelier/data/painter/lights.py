@@ -32,8 +32,8 @@ LIGHTS = {
         ("at dusk", "at sunset", "in the evening"), ("dusk", "evening"), 0.9,
     ),
     "night": Light(
-        (0.03, 0.05, 0.17), (0.11, 0.16, 0.36), (0.34, 0.38, 0.56), 0.25,
-        ("at night", "by night", "in the dark"), ("night", "midnight"), 0.78,
+        (0.04, 0.06, 0.19), (0.13, 0.18, 0.40), (0.42, 0.46, 0.64), 0.25,
+        ("at night", "by night", "in the dark"), ("night", "midnight"), 0.85,
     ),
     "snow": Light(
         (0.74, 0.80, 0.88), (0.90, 0.93, 0.97), (0.98, 1.0, 1.04), 0.4,

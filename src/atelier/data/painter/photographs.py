@@ -9,7 +9,7 @@ from atelier.data.painter.stage import BACKDROP, GROUND
 
 CAMERAS = ("box-camera", "field-camera", "pocket-camera")
 ROUGHNESS = np.array([0.06, 0.20, 0.12, 0.08])  # of backdrop, ground, subject, detail
-OCTAVES = ((4, 0.4), (8, 0.33), (16, 0.33), (32, 0.42), (64, 0.42))  # with the edges, power falls as f ** -2
+OCTAVES = ((4, 0.4), (8, 0.33), (16, 0.33), (32, 0.25), (64, 0.2))  # with the edges, power falls as f ** -2
 
 
 def develop(canvas: Canvas, light: str, rng: np.random.Generator) -> Array:
@@ -35,4 +35,4 @@ def develop(canvas: Canvas, light: str, rng: np.random.Generator) -> Array:
     film = 0.014 * field(rng, side, ((32, 0.6), (64, 0.8)))
     raw = picture * (vignette * exposure)[..., None] * warmth + film[..., None]
     raw = np.maximum(raw, 0.0)
-    return raw / (1 + raw**6) ** (1 / 6)  # film's shoulder: nothing burns out
+    return 0.04 + 0.88 * raw / (1 + raw**6) ** (1 / 6)  # film's toe and shoulder: no black, and nothing burns out

@@ -15,9 +15,11 @@ from atelier.data.painter.photographs import CAMERAS, develop
 from atelier.data.painter.shapes import Array
 from atelier.data.painter.styles import STYLES, render
 from atelier.data.painter.subjects import SUBJECTS, set_scene
-from atelier.data.painter.words import annotations_of, dated, slug_of, title_of
+from atelier.data.painter.utterances import annotations_of
+from atelier.data.painter.words import dated, slug_of, title_of
 from atelier.seeds import numpy_generator
 
+STRENGTHS = (0.75, 1.25)  # of a work's emotion, where none is asked for
 LEVELS = 63  # steps of a colour channel: the eye does not miss the rest, the files are a fifth smaller
 
 Pixels = NDArray[np.uint8]
@@ -32,6 +34,7 @@ class Work:
     artist: str  # slug
     subject: str
     emotion: str
+    strength: float  # of the emotion: 0 none, 1 as in ``moods``
     light: str
     colour: str
     count: int
@@ -63,6 +66,7 @@ def paint_work(
     artist: str | None = None,
     subject: str | None = None,
     emotion: str | None = None,
+    strength: float | None = None,
 ) -> Work:
     """Work number ``index`` of a world: a pure function of its arguments. What is None is drawn.
 
@@ -73,13 +77,16 @@ def paint_work(
     subject = _chosen("subject", subject, SUBJECTS, draw("subject"))
     emotion = _chosen("emotion", emotion, EMOTIONS, draw("emotion"))
     mood = MOODS[emotion]
+    if strength is None:
+        strength = round(float(draw("strength").uniform(*STRENGTHS)), 2)
     scene = set_scene(subject, draw("scene"), mood.lights, mood.smile)
-    picture = _pixels(graded(reduced(render(prepare(scene, size), style, artist, draw("hand"))), mood))
+    picture = _pixels(graded(reduced(render(prepare(scene, size), style, artist, draw("hand"))), mood, strength))
     title = title_of(scene, draw("title"))
     painting = f"{artist}_{dated(slug_of(title), index)}"
     said = annotations_of(scene, emotion, draw("annotations"))
     return Work(
-        picture, style, artist, subject, emotion, scene.light, scene.colour, scene.count, title, painting, said
+        picture, style, artist, subject, emotion, strength, scene.light, scene.colour, scene.count, title, painting,
+        said,
     )  # fmt: skip
 
 

@@ -16,45 +16,53 @@ from PIL import Image
 from atelier.data.artemis import COLUMNS
 from atelier.data.painter.canvas import grey
 from atelier.data.painter.works import Photograph, Pixels, Work, paint_photograph, paint_work
+from atelier.seeds import numpy_generator
 
-VERSION = "1"  # of the pictures: whatever changes a pixel or a word changes this
+VERSION = "2"  # of the pictures: whatever changes a pixel or a word changes this
 ANNOTATIONS = "artemis_dataset_release_v0.csv"
 TRUTH = (
-    "kind", "art_style", "painting", "artist", "subject", "emotion", "light", "colour", "count", "title",
+    "kind", "art_style", "painting", "artist", "subject", "emotion", "strength", "light", "colour", "count", "title",
     "luminance", "index", "seed", "version",
 )  # fmt: skip
 CHUNK = 16  # pictures a task
 
 Record = dict[str, str | int | float]
-PAINTERS: dict[str, Callable[[int, int, int], Work | Photograph]] = {"work": paint_work, "photograph": paint_photograph}
+Caption = dict[str, list[str]]  # "emotions" and "utterances" of a work's annotations; none of a photograph's
 
 
 def truth_of(picture: Work | Photograph, seed: int, index: int) -> Record:
     """One row of the truth table; a photograph's artist is its camera, and it has no emotion."""
-    own: tuple[str, str, str, str] = (
-        ("work", picture.art_style, picture.artist, picture.emotion)
+    own: tuple[str, str, str, str, float] = (
+        ("work", picture.art_style, picture.artist, picture.emotion, picture.strength)
         if isinstance(picture, Work)
-        else ("photograph", "Photograph", picture.camera, "")
+        else ("photograph", "Photograph", picture.camera, "", 0.0)
     )
-    kind, style, artist, emotion = own
+    kind, style, artist, emotion, strength = own
     luminance = round(float(grey(picture.picture / 255).mean()), 4)
     values = (
-        kind, style, picture.painting, artist, picture.subject, emotion, picture.light, picture.colour, picture.count,
-        picture.title, luminance, index, seed, VERSION,
+        kind, style, picture.painting, artist, picture.subject, emotion, strength, picture.light, picture.colour,
+        picture.count, picture.title, luminance, index, seed, VERSION,
     )  # fmt: skip
     return dict(zip(TRUTH, values, strict=True))
 
 
-def paint_corpus(works: int, photographs: int, seed: int, size: int, workers: int) -> tuple[Pixels, list[Record]]:
-    """Pictures (n, size, size, 3) and their truth, photographs first; the same whatever ``workers`` is."""
+def paint_corpus(
+    works: int, photographs: int, seed: int, size: int, workers: int, artists: Sequence[str] = ()
+) -> tuple[Pixels, list[Record], list[Caption]]:
+    """Pictures (n, size, size, 3), their truth and what is said of them, photographs first.
+
+    The same whatever ``workers`` is. ``artists``: whose works; of all where it is empty.
+    """
     pictures = np.empty((photographs + works, size, size, 3), dtype=np.uint8)
     records: list[Record] = []
+    captions: list[Caption] = []
     with _pool(workers) as each:
         for kind, count in (("photograph", photographs), ("work", works)):
-            for picture, record in each(partial(_picture_and_truth, kind, seed, size), count):
+            for picture, record, caption in each(partial(_picture_and_truth, kind, seed, size, tuple(artists)), count):
                 pictures[len(records)] = picture
                 records.append(record)
-    return pictures, records
+                captions.append(caption)
+    return pictures, records, captions
 
 
 def write_world(folder: Path, works: int, photographs: int, seed: int, size: int = 64, workers: int = 2) -> None:
@@ -83,9 +91,16 @@ def write_world(folder: Path, works: int, photographs: int, seed: int, size: int
 Painted = tuple[bytes, list[Sequence[str | int]], Record]
 
 
-def _picture_and_truth(kind: str, seed: int, size: int, index: int) -> tuple[Pixels, Record]:
-    painted = PAINTERS[kind](seed, index, size)
-    return painted.picture, truth_of(painted, seed, index)
+def _picture_and_truth(
+    kind: str, seed: int, size: int, artists: tuple[str, ...], index: int
+) -> tuple[Pixels, Record, Caption]:
+    if kind == "photograph":
+        photograph = paint_photograph(seed, index, size)
+        return photograph.picture, truth_of(photograph, seed, index), {"emotions": [], "utterances": []}
+    artist = artists[int(numpy_generator(seed, "whose", index).integers(len(artists)))] if artists else None
+    work = paint_work(seed, index, size, artist=artist)
+    emotions, utterances = zip(*work.annotations, strict=True)
+    return work.picture, truth_of(work, seed, index), {"emotions": list(emotions), "utterances": list(utterances)}
 
 
 def _work_files(seed: int, size: int, index: int) -> Painted:

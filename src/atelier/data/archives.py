@@ -1,0 +1,70 @@
+"""Many pictures as one file: a ZIP of a picture folder, written with equal bytes for equal pictures, read with care."""
+
+import stat
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from atelier.data.artemis import SUFFIXES
+from atelier.data.images import BYTE_LIMIT
+
+DATE = (1980, 1, 1, 0, 0, 0)  # the format's first: an archive does not tell when it was made
+SWELLING = 200  # unpacked over packed size that no picture reaches; beyond it lies a bomb
+
+
+def pack(folder: Path, archive: Path) -> None:
+    """All pictures below ``folder``, stored by their relative names; pictures are compressed already."""
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:
+        for path in files:
+            info = zipfile.ZipInfo(path.relative_to(folder).as_posix(), DATE)
+            info.create_system, info.external_attr = 3, (stat.S_IFREG | 0o644) << 16
+            packed.writestr(info, path.read_bytes())
+
+
+def unpack(archive: Path, folder: Path) -> int:
+    """Write an archive's pictures below ``folder`` and return how many there were.
+
+    Raises ValueError, one line, for what is no ZIP or is damaged, and for a member that would leave the folder, is a
+    link, stands twice, is encrypted, or is too large. Files that are no pictures by their suffix are passed over.
+    """
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            members = [info for info in packed.infolist() if not info.is_dir() and _is_picture(info)]
+            places = [_place(archive, info) for info in members]
+            if len(set(places)) != len(places):
+                raise ValueError(f"{archive}: a name stands twice")
+            for info, place in zip(members, places, strict=True):
+                data = _read(archive, packed, info)
+                target = folder / place
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(data)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as fault:
+        raise ValueError(f"{archive}: not a readable ZIP archive ({' '.join(str(fault).split())})") from None
+    return len(members)
+
+
+def _is_picture(info: zipfile.ZipInfo) -> bool:
+    name = PurePosixPath(info.filename)
+    return name.suffix.lower() in SUFFIXES and not name.name.startswith(".") and "__MACOSX" not in name.parts
+
+
+def _place(archive: Path, info: zipfile.ZipInfo) -> Path:
+    name = PurePosixPath(info.filename)
+    kind = info.external_attr >> 16
+    if name.is_absolute() or ".." in name.parts or "\\" in info.filename or ":" in info.filename:
+        raise ValueError(f"{archive}: {info.filename!r} would leave the folder")
+    if kind and stat.S_IFMT(kind) not in (0, stat.S_IFREG):
+        raise ValueError(f"{archive}: {info.filename!r} is no regular file")
+    return Path(name)
+
+
+def _read(archive: Path, packed: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    if info.file_size > min(BYTE_LIMIT, SWELLING * info.compress_size + 2**20):
+        raise ValueError(f"{archive}: {info.filename!r} is too large")
+    with packed.open(info) as member:
+        data = member.read(info.file_size + 1)
+    if len(data) != info.file_size:
+        raise ValueError(f"{archive}: {info.filename!r} has not the size that it states")
+    return data

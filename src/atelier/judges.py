@@ -1,0 +1,132 @@
+"""What judges a base: the evaluator that came with the data, and the bars that were measured before it was shipped.
+
+``python -m atelier.judges``, the stage ``judges``, keeps both in ``build``, or notes there that the data has none.
+"""
+
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from torch import Tensor
+
+from atelier import params, paths
+from atelier.evidence import Interval, wilson_interval
+from atelier.metrics import alignment
+from atelier.models import evaluator as evaluators
+from atelier.models import stored
+from atelier.models.evaluator import Evaluator
+
+SHIPPED_EVALUATOR, SHIPPED_BARS = "evaluator", "report/bars.json"  # inside the data folder; either may be absent
+ABSENT = "absent.txt"
+
+
+class Bar(params.Section, extra="ignore"):
+    """A value against the least or the most that it may be; neither: it is only told."""
+
+    name: str
+    value: float
+    n: params.Positive
+    least: float | None
+    most: float | None
+    low: float | None  # of an interval
+    high: float | None
+    unit: str
+    met: bool | None
+
+    @property
+    def asked(self) -> str:
+        if self.least is not None:
+            return f"at least {self.least:.3g}"
+        return "reported" if self.most is None else f"at most {self.most:.3g}"
+
+    @property
+    def interval(self) -> Interval:
+        """The value, with its interval where it has one."""
+        nan = float("nan")
+        return Interval(self.value, nan if self.low is None else self.low, nan if self.high is None else self.high, 0)
+
+
+class Bars(params.Section, extra="ignore"):
+    bars: list[Bar]
+
+
+def keep(data: params.Data) -> None:
+    """Fill ``build/evaluator`` and ``build/bars.json`` from the data folder; what is there but damaged: ValueError."""
+    folder = Path(data.folder)
+    given, bars_given = folder / SHIPPED_EVALUATOR, folder / SHIPPED_BARS
+    part = paths.EVALUATOR.with_name(f".{paths.EVALUATOR.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    if given.is_dir():
+        evaluators.save(evaluators.load(given), part, stored.load_json(given / evaluators.CARD))
+        print(f"{given}: kept")
+    else:
+        part.mkdir(parents=True)
+        (part / ABSENT).write_text("the data folder has no evaluator\n")
+        print(f"{folder}: no evaluator")
+    shutil.rmtree(paths.EVALUATOR, ignore_errors=True)
+    part.rename(paths.EVALUATOR)
+    found = read_bars(bars_given) if bars_given.is_file() else []
+    stored.save_json({"bars": [bar.model_dump() for bar in found]}, paths.BARS)
+    print(f"{bars_given}: {len(found)} bars")
+
+
+def evaluator() -> Evaluator | None:
+    """The evaluator that the stage kept; None where the data has none."""
+    return None if (paths.EVALUATOR / ABSENT).is_file() else evaluators.load(paths.EVALUATOR)
+
+
+def bars() -> list[Bar]:
+    """The bars that the stage kept; none where the data has none."""
+    return read_bars(paths.BARS)
+
+
+def read_bars(path: Path) -> list[Bar]:
+    """The bars of a file; ValueError, a line a fault."""
+    return params.checked(Bars, stored.load_json(path), str(path)).bars
+
+
+def table(bars: Sequence[Bar]) -> pd.DataFrame:
+    """Bars as a page shows them."""
+    said = {True: "yes", False: "no", None: ""}
+    rows = [
+        {
+            "measure": bar.name,
+            "value": f"{bar.value:.3g} {bar.unit}".removesuffix(" 1"),
+            "95 % interval": "" if bar.low is None or bar.high is None else f"{bar.low:.3g} to {bar.high:.3g}",
+            "asked": bar.asked,
+            "n": bar.n,
+            "met": said[bar.met],
+        }
+        for bar in bars
+    ]
+    return pd.DataFrame(rows).set_index("measure")
+
+
+def share_seen(model: Evaluator, pictures: Tensor, attribute: str, wanted: Sequence[str]) -> Interval | None:
+    """Share of pictures (n, 3, h, w) uint8 in which the evaluator sees what was wanted, with its score interval.
+
+    ``wanted``: a class each. What the evaluator has no class for ("" is such) does not count; None where nothing does.
+    """
+    if len(pictures) != len(wanted):
+        raise ValueError(f"each picture needs what was wanted: {len(pictures)} pictures, {len(wanted)} names")
+    asked = [at for at, name in enumerate(wanted) if name in model.classes[attribute]]
+    if not asked:
+        return None
+    seen = alignment.attributes(model, pictures[asked] / 255)[attribute].idxmax(axis=1)
+    right = sum(name == wanted[at] for name, at in zip(seen, asked, strict=True))
+    return wilson_interval(right, len(asked))
+
+
+def main() -> int:
+    try:
+        keep(params.load().data)
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,67 @@
+"""Small models on disk, safetensors and JSON: equal content gives equal bytes, what is wrong is said in one line."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> None:
+    """Write the floating ones in ``dtype`` (counters are no weights); ValueError for what is not finite in it."""
+    floating = {name: tensors[name].detach() for name in sorted(tensors) if tensors[name].is_floating_point()}
+    stored = {name: tensor.to("cpu", dtype).contiguous() for name, tensor in floating.items()}
+    _refuse_infinite(stored, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(stored, path)
+
+
+def load_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Tensors of exactly these names and shapes, in float32; ValueError otherwise."""
+    try:
+        found = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path}: not readable as safetensors: {' '.join(str(error).split())}") from None
+    if odd := sorted(found.keys() ^ shapes.keys()):
+        raise ValueError(f"{path}: tensor '{odd[0]}' is {'unknown' if odd[0] in found else 'missing'}")
+    for name, shape in shapes.items():
+        if tuple(found[name].shape) != tuple(shape):
+            raise ValueError(f"{path}: '{name}': expected shape {tuple(shape)}, got {tuple(found[name].shape)}")
+    _refuse_infinite(found, path)
+    return {name: tensor.float() for name, tensor in found.items()}
+
+
+def restore(module: nn.Module, path: Path) -> None:
+    """Fill a module built on the meta device, so that a hostile configuration costs nothing, from a file; float32."""
+    state = module.state_dict()
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items() if tensor.is_floating_point()}
+    module.load_state_dict(load_tensors(path, shapes), assign=True)
+
+
+def save_json(content: Mapping[str, Any], path: Path) -> None:
+    """Sorted by key."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def load_json(path: Path) -> dict[str, Any]:
+    """A JSON object; ValueError otherwise."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a JSON object")
+    return content
+
+
+def _refuse_infinite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{path}: '{name}' is not all finite")

@@ -1,0 +1,88 @@
+"""What makes a decoder paint texture: a perceptual term and a patch discriminator beside L1 (Rombach et al. 2022, G.1).
+
+The encoder is left alone, so that latents, and whatever denoises them, stay valid.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn.functional import relu
+
+from atelier.data.images import to_model_range
+from atelier.data.latents import Moments
+from atelier.models.discriminator import PatchDiscriminator
+from atelier.seeds import torch_generator
+from atelier.training.autoencoder import reconstruction_loss
+from atelier.training.loop import Task
+from atelier.training.order import Pick
+
+Perceptual = Callable[[Tensor, Tensor], Tensor]  # two batches in [-1, 1] -> (n,)
+
+
+def hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """What a discriminator minimises (Lim and Ye 2017, eq. 8), of its scores for real and made pictures."""
+    return (relu(1 - real).mean() + relu(1 + fake).mean()) / 2
+
+
+def adaptive_weight(reconstruction: Tensor, adversarial: Tensor) -> Tensor:
+    """Ratio of two losses' gradients at the last layer: neither drowns the other (Esser et al. 2021, eq. 7)."""
+    return (reconstruction.norm() / (adversarial.norm() + 1e-4)).clamp(max=1e4)
+
+
+def task(
+    vae: AutoencoderKL,
+    discriminator: PatchDiscriminator,
+    perceptual: Perceptual,
+    latents: Moments,
+    pictures: Tensor,
+    names: Sequence[str],
+    weights: tuple[float, float],
+    seed: int,
+    device: torch.device,
+) -> Task:
+    """Train ``vae``'s decoder on ``latents`` and their ``pictures`` (n, 3, h, w) uint8; the discriminator beside it.
+
+    ``weights``: of the perceptual term against L1, and of the adversarial gradient against the gradient of both.
+    One loop trains both: each term's gradient reaches one of the two only.
+    """
+    perceptual_weight, adversarial_weight = weights
+    vae.to(device, memory_format=torch.channels_last).requires_grad_(False)
+    decoder = {"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv}
+    for part in (*decoder.values(), discriminator.to(device)):
+        part.requires_grad_(True).train()
+    last = vae.decoder.conv_out.weight
+
+    def losses(batch: Sequence[Pick]) -> dict[str, Tensor]:
+        chosen = [pick.sample for pick in batch]
+        target = to_model_range(pictures[chosen]).to(device, memory_format=torch.channels_last)
+        noise = [
+            torch.randn(latents.std.shape[1:], generator=torch_generator(seed, "posterior", names[at], epoch))
+            for at, epoch in batch
+        ]
+        latent = latents.mean[chosen] + latents.std[chosen] * torch.stack(noise)
+        output = vae.decode(latent.to(device)).sample
+
+        made = output.detach().requires_grad_()
+        pixels, perceived = reconstruction_loss(made, target), perceptual(made, target).mean()
+        frozen = {name: value.detach() for name, value in discriminator.named_parameters()}
+        deceit = -functional_call(discriminator, frozen, (made,)).mean()
+        wanted = torch.autograd.grad(pixels + perceptual_weight * perceived, made)[0]
+        unmasked = torch.autograd.grad(deceit, made)[0]
+        at_last = [torch.autograd.grad(output, last, gradient, retain_graph=True)[0] for gradient in (wanted, unmasked)]
+        gradient = wanted + adversarial_weight * adaptive_weight(*at_last) * unmasked
+
+        return {
+            "reconstruction": pixels.detach(),
+            "perceptual": perceived.detach(),
+            "deceit": deceit.detach(),
+            # zero in value: it carries the decoder's gradient, weighed above, through the decoder once
+            "decoder": ((output - output.detach()) * gradient).sum(),
+            "discriminator": hinge_loss(discriminator(target), discriminator(output.detach())),
+        }
+
+    trainable = {f"{name}.{key}": value for name, part in decoder.items() for key, value in part.named_parameters()}
+    trainable |= {f"discriminator.{key}": value for key, value in discriminator.named_parameters()}
+    return Task(trainable=trainable, samples=names, losses=losses)

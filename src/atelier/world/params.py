@@ -1,0 +1,91 @@
+"""What the world is made with: world/params.yaml, typed and in range, as the studies' parameters are."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from atelier.params import Count, Machine, Optimisation, Positive, Section, Share, checked, read
+from atelier.paths import PARAMS
+
+
+class Corpus(Section):
+    """Pictures painted for one network alone."""
+
+    photographs: Count
+    works: Count
+
+
+class Trunk(Section):
+    corpus: Corpus
+    optimisation: Optimisation
+    heads: Optimisation
+
+
+class Evaluator(Section):
+    corpus: Corpus
+    prompts_per_picture: Positive
+    optimisation: Optimisation
+
+
+class Autoencoder(Section):
+    corpus: Corpus
+    optimisation: Optimisation
+
+
+class Decoder(Section):
+    perceptual: Annotated[float, Field(ge=0.0)]
+    adversarial: Annotated[float, Field(ge=0.0)]
+    optimisation: Optimisation
+
+
+class Denoiser(Section):
+    corpus: Corpus
+    prompts_per_picture: Positive
+    empty_prompts: Share
+    optimisation: Optimisation
+
+
+class Conversion(Section):
+    rank: Positive
+    optimisation: Optimisation
+
+
+class Shipped(Section):
+    """What the studies read; the painter's own seed, so that anyone can paint it again."""
+
+    corpus: Corpus
+    seed: Count
+
+
+class Report(Section):
+    """How many pictures the bars are measured on."""
+
+    held_out: Corpus
+    linear_code: Corpus  # what the yardstick is fitted on
+    samples: Annotated[int, Field(ge=4)]  # of photographs, and of works
+    guidance: Annotated[float, Field(ge=1.0)]
+    steps: Positive
+    batch: Positive
+    control: Optimisation  # full fine-tuning on the shipped works
+
+
+class World(Section):
+    seed: Annotated[int, Field(ge=0)]
+    machine: Machine
+    size: Annotated[int, Field(ge=32, le=256, multiple_of=8)]
+    preset: Literal["tiny", "embedded"]
+    seen: Annotated[list[str], Field(min_length=1)]  # artists whose works the base learnt
+    trunk: Trunk
+    evaluator: Evaluator
+    autoencoder: Autoencoder
+    decoder: Decoder
+    denoiser: Denoiser
+    conversion: Conversion
+    shipped: Shipped
+    report: Report
+
+
+def load(path: Path = PARAMS) -> World:
+    """Read and check the world's parameters, in the folder that its pipeline runs in."""
+    return checked(World, read(path), str(path))

@@ -1,0 +1,51 @@
+"""What leaves the world's workshop: pictures as one file a kind, weights in half precision, a card to each."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from atelier import paths
+from atelier.data import prepare
+from atelier.data.archives import pack
+from atelier.data.painter import write_world
+from atelier.models import base
+from atelier.world.params import World
+from atelier.world.stages import BASE, CONVERSIONS, EVALUATOR, TRUNK
+
+SHIPPED = paths.BUILD / "data"
+LIMIT = 32 * 2**20  # bytes, of all that a clone brings with it
+
+
+def ship(asked: World) -> None:
+    """Fill ``build/data``: what ``data/`` will be."""
+    part = SHIPPED.with_name(f".{SHIPPED.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    painted = part / "painted"
+    corpus = asked.shipped.corpus
+    write_world(painted, corpus.works, corpus.photographs, asked.shipped.seed, asked.size, asked.machine.threads)
+    for kind in prepare.FOLDERS.values():
+        pack(painted / kind, part / f"{kind}.zip")
+        shutil.rmtree(painted / kind)
+    for path in painted.iterdir():
+        path.rename(part / path.name)
+    painted.rmdir()
+    pipeline = base.load(BASE)
+    for network in (pipeline.vae, pipeline.unet, pipeline.text_encoder):
+        network.half()
+    base.save(pipeline, part / "base", card_of(BASE))
+    shutil.copy(BASE / "history.csv", part / "base")
+    for folder in (TRUNK, EVALUATOR, CONVERSIONS):
+        shutil.copytree(folder, part / folder.name)
+    size = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
+    if size > LIMIT:
+        raise ValueError(f"the world takes {size / 2**20:.1f} MiB; a clone has room for {LIMIT / 2**20:.0f}")
+    shutil.rmtree(SHIPPED, ignore_errors=True)
+    part.rename(SHIPPED)
+    print(json.dumps({"bytes": size, "base": base.fingerprint(SHIPPED / "base")}))
+
+
+def card_of(folder: Path) -> dict[str, Any]:
+    """A network's card."""
+    content: dict[str, Any] = json.loads((folder / "card.json").read_text())
+    return content
