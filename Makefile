@@ -12,10 +12,10 @@ export DVC_NO_ANALYTICS := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro test lab results world verify clean
+.PHONY: help env repro test lab results world world-report verify clean
 
 help:           ## this list
-	@grep -E '^[a-z]+: .*##' Makefile | sed -E 's/: [^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+: .*##' Makefile | sed -E 's/: [^#]*## /\t/' | expand -t 16
 
 env: $(VENV)/.installed  ## build .venv from requirements.lock
 $(VENV)/.installed: requirements.lock pyproject.toml
@@ -51,13 +51,19 @@ test: env data  ## lint, types and tests
 lab: env data   ## JupyterLab on notebooks/, saving clean files
 	@jupyter lab --config=src/atelier/pipeline/jupyter_config.py notebooks
 
-world: env      ## paint the world anew and put it into data-store/
-	@echo "== world: paint, track, store"
-	@rm -rf data && python -m atelier.data.painter --out data --works 640 --photographs 160 --seed 1
+world: env      ## make the world anew: pictures, base, evaluator, trunk (hours on a CPU), and store it
+	@echo "== world: paint, train, measure"
+	@cd world && dvc repro
+	@echo "== world: ship"
+	@rm -rf data data-store/files && cp -R world/build/data data && cp -R world/build/report data/report
+	@cp data/report/report.md docs/world_report.md
 	@dvc add --quiet data && dvc push --quiet data
+
+world-report: env data  ## measure the bars of the shipped world and print them
+	@cd world && python -m atelier.world report ../data
 
 verify: env data  ## run the pipeline in a clone and compare with results/<profile>
 	@python -m atelier.pipeline.verify
 
 clean:          ## remove what the pipeline built and its scratch; keep data, results and .venv
-	@rm -rf build .scratch .mypy_cache .ruff_cache .hypothesis
+	@rm -rf build .scratch world/build world/.scratch .mypy_cache .ruff_cache .hypothesis

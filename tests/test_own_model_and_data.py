@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from atelier import params, paths
+from atelier import judges, params, paths
 from atelier.data import prepare
 from atelier.sampling import stages, store
-from atelier.training.base import fetch
+from atelier.training.base import fetch, keep_history
 
 
 def changed(asked: params.Params, section: str, **values: object) -> params.Params:
@@ -33,7 +33,32 @@ def test_a_base_from_another_folder_is_that_base(asked: params.Params, tmp_path:
     out = tmp_path / "base"
     fetch(changed(asked, "base", source="folder", location=str(paths.BASE)), out)
     assert weights(out) == weights(paths.BASE)
-    assert (out / "history.csv").read_text().strip() == "step,learning_rate,part"
+    assert (out / "history.csv").read_bytes() == (paths.BASE / "history.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, None),
+        (b"step,learning_rate,part\n", None),
+        (b"", "No columns"),
+        (b"step,part\n1,denoiser\n", "learning_rate"),
+        (b"step,learning_rate,denoising,part\n1,0.1,lots,denoiser\n", "no numbers in denoising"),
+        (b"step,learning_rate,part\n1,0.1,a,b,c\n1,2\n", "no numbers in learning_rate, step"),
+        (b"\xff\xfe\x00", "codec"),
+    ],
+)
+def test_a_history_that_is_none_is_left_out_by_name_and_stops_nothing(
+    content: bytes | None, said: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, target = tmp_path / "found.csv", tmp_path / "history.csv"
+    if content is not None:
+        found.write_bytes(content)
+    keep_history(found, target)
+    assert target.read_text().strip() == "step,learning_rate,part"
+    told = capsys.readouterr().err
+    assert len(told.splitlines()) == (said is not None)
+    assert said is None or (said in told and str(found) in told)
 
 
 def test_a_shipped_base_lies_in_the_data_folder(asked: params.Params, tmp_path: Path) -> None:
@@ -76,8 +101,16 @@ def test_works_without_captions_or_photographs_go_through(
     paths.BASE.parent.mkdir(exist_ok=True)
     paths.BASE.symlink_to(built)
     stages.sample_base(own)
-    pictures, listed = store.read("base_model", "works", own.base_model.guidance)
+    pictures, listed = store.read("base_model", "works", own.base_model.measured_at)
     assert len(pictures) == len(listed) == own.base_model.pictures
     assert all(text for text in listed["prompt"])
-    pictures, listed = store.read("base_model", "photographs", own.base_model.guidance)
+    pictures, listed = store.read("base_model", "photographs", own.base_model.measured_at)
     assert len(pictures) == len(listed) == 0
+    for guidance in own.base_model.guidance:
+        for sheet in ("subjects", "styles", "emotions"):
+            pictures, listed = store.read("base_model", sheet, guidance)
+            assert len(pictures) == len(listed) > 0
+    assert set(store.read("base_model", "subjects", guidance)[1]["wanted"]) == {""}
+    judges.keep(own.data)
+    assert judges.evaluator() is None
+    assert judges.bars() == []

@@ -116,7 +116,9 @@ def test_a_key_like_no_other_is_refused_without_a_guess() -> None:
         ("sampling/steps", 1001),
         ("sampling/batch", 0),
         ("base_model/pictures", 1),
-        ("base_model/guidance", 0.5),
+        ("base_model/guidance", 4.0),
+        ("base_model/guidance", []),
+        ("base_model/measured_at", "4.0"),
         ("art_finetuning/prompt_level", 3),
         ("art_finetuning/repeats", 1),
         ("art_finetuning/pictures", 1),
@@ -126,7 +128,7 @@ def test_a_key_like_no_other_is_refused_without_a_guess() -> None:
         ("profile", "mine"),
         # neither a number nor out of range in the plain sense
         ("base/train/autoencoder/learning_rate", float("nan")),
-        ("base_model/guidance", float("inf")),
+        ("base_model/measured_at", float("inf")),
         ("base/train/denoiser/weight_decay", float("inf")),
         # null
         ("seed", None),
@@ -173,6 +175,13 @@ def test_variants_must_name_each_adapter_once() -> None:
         said = refusal(edited("art_finetuning/variants", change))
         assert said.startswith("p.yaml: art_finetuning.variants: must name each of the adapters once")
     assert "a scale stands twice" in refusal(edited("art_finetuning/guidance", [4.0, 4.0]))
+
+
+def test_the_scale_of_measurements_is_one_of_the_sheets() -> None:
+    said = refusal(edited("base_model/measured_at", 5.0))
+    assert said == "p.yaml: base_model.measured_at: expected one of guidance's scales, got 5.0"
+    assert "base_model.guidance: a scale stands twice" in refusal(edited("base_model/guidance", [4.0, 4.0]))
+    assert refusal(edited("base_model/guidance", [4.0, 0.5])).startswith("p.yaml: base_model.guidance.1: ")
 
 
 @pytest.mark.parametrize(

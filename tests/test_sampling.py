@@ -13,11 +13,12 @@ from torch import Tensor
 
 from atelier import params, paths
 from atelier.data import prepare
+from atelier.data.artemis import EMOTIONS
 from atelier.data.images import to_pixels
 from atelier.data.prompts import prompt
 from atelier.models import base
-from atelier.sampling import stages, store
-from atelier.sampling.sampler import first_latents, sample, with_ddim
+from atelier.sampling import sheets, stages, store
+from atelier.sampling.sampler import Seed, first_latents, sample, with_ddim
 from atelier.training import art_finetuning
 
 PROMPTS = ["a harbour at night", "two cats", "", "a mountain in the manner of nobody", "a boat"]
@@ -185,6 +186,100 @@ def test_without_a_held_out_work_it_says_so(asked: params.Params, monkeypatch: p
     monkeypatch.setattr(prepare, "works", lambda: dataclasses.replace(works, table=works.table.assign(split="train")))
     with pytest.raises(ValueError, match="the test split is empty"):
         stages.held_out_prompts(7, 1, 3, 0)
+
+
+def manifest(rows: list[tuple[str, ...]]) -> pd.DataFrame:
+    """Rows of art_style, artist, title, subject, emotion, split."""
+    table = pd.DataFrame(rows, columns=["art_style", "artist", "title", "subject", "emotion", "split"])
+    painting = table["artist"] + "_" + table["title"]
+    return table.assign(painting=painting, path=table["art_style"] + "/" + painting + ".png")
+
+
+PHOTOGRAPHS = manifest(
+    [
+        ("Photograph", "Box", "a cat", "cat", "", "train"),
+        ("Photograph", "Box", "the cat", "cat", "", "test"),
+        ("Photograph", "Box", "", "apples", "", "test"),
+        ("Photograph", "Box", "two apples", "apples", "", "test"),
+        ("Photograph", "Pocket", "a white cat", "cat", "", "test"),
+    ]
+)
+WORKS = manifest(
+    [
+        ("Ukiyo_e", "", "a bird", "bird", "awe", "train"),
+        ("Ukiyo_e", "Yuki", "a bird", "bird", "awe", "train"),
+        ("Cubism", "Max", "a boat", "boat", "fear", "test"),
+        ("Cubism", "Ida", "a boat", "boat", "fear", "train"),
+        ("Naive", "", "a house", "house", "fear", "test"),
+    ]
+)
+
+
+def test_the_sheet_of_subjects_has_the_first_held_out_title_of_each() -> None:
+    found = sheets.steering(PHOTOGRAPHS, WORKS)["subjects"]
+    assert list(found["wanted"]) == ["apples", "cat"]
+    assert list(found["path"]) == ["Photograph/Box_two apples.png", "Photograph/Box_the cat.png"]
+    assert [title in text for title, text in zip(["two apples", "the cat"], found["prompt"], strict=True)] == [True] * 2
+    assert list(sheets.steering(PHOTOGRAPHS.iloc[:0], WORKS)["subjects"]["wanted"]) == ["boat", "house"]
+
+
+def test_where_no_subject_is_known_the_first_titles_that_differ_are_asked_for() -> None:
+    titles = [f"view {at // 2}" for at in range(40)]
+    many = manifest([("Photograph", f"A{at}", title, "", "", "test") for at, title in enumerate(titles)])
+    found = sheets.steering(many, WORKS)["subjects"]
+    assert list(found["wanted"]) == [""] * sheets.TITLES
+    assert all(f"view {at}" in text for at, text in enumerate(found["prompt"]))
+
+
+def test_styles_and_emotions_change_one_thing_at_a_time() -> None:
+    found = sheets.steering(PHOTOGRAPHS, WORKS)
+    assert list(found["styles"]["prompt"]) == [
+        "two apples, Cubism by Ida",
+        "two apples, Naive",
+        "two apples, Ukiyo-e by Yuki",
+    ]
+    assert list(found["styles"]["wanted"]) == ["Cubism", "Naive", "Ukiyo_e"]
+    assert list(found["emotions"]["wanted"]) == list(EMOTIONS)
+    assert found["emotions"]["prompt"].iloc[0] == "two apples, Cubism by Ida, evoking amusement"
+    assert found["emotions"]["prompt"].iloc[-1].endswith(", evoking a feeling hard to name")
+    for table in found.values():
+        assert list(table.columns) == sheets.COLUMNS
+        assert table["file"].is_unique
+
+
+def test_without_a_held_out_title_styles_and_emotions_are_still_asked_for() -> None:
+    found = sheets.steering(PHOTOGRAPHS.assign(split="train"), WORKS)
+    assert len(found["subjects"]) == 0
+    assert found["styles"]["prompt"].iloc[0] == "a picture, Cubism by Ida"
+
+
+def test_the_base_paints_every_sheet_at_every_scale_from_the_same_noise(
+    asked: params.Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "SAMPLES", tmp_path / "samples")
+    drawn: list[list[Seed]] = []
+
+    def instead(pipeline: object, prompts: list[str], seeds: list[Seed], **settings: object) -> Tensor:
+        drawn.append(list(seeds))
+        return torch.zeros(len(prompts), 3, 8, 8)
+
+    monkeypatch.setattr(stages, "sample", instead)
+    stages.sample_base(asked)
+    assert {path.name for path in (tmp_path / "samples/base_model").iterdir()} == {
+        "photographs", "works", "subjects", "styles", "emotions",
+    }  # fmt: skip
+    for kind in ("photographs", "works"):
+        _, listed = store.read("base_model", kind, asked.base_model.measured_at)
+        assert 0 < len(listed) <= asked.base_model.pictures
+        assert set(listed["path"]) <= set(getattr(prepare, kind)().table["path"])
+    for sheet in sheets.ATTRIBUTES:
+        tables = [store.read("base_model", sheet, guidance)[1] for guidance in asked.base_model.guidance]
+        pd.testing.assert_frame_equal(*tables)
+        assert len([seeds for seeds in drawn if seeds[0][2] == sheet]) == len(tables)
+        assert len({tuple(seeds) for seeds in drawn if seeds[0][2] == sheet}) == 1
+    held_out = prepare.with_truth(prepare.photographs().table).query("split == 'test'")
+    subjects = store.read("base_model", "subjects", 4.0)[1]
+    assert sorted(subjects["wanted"]) == sorted(set(held_out["subject"]))
 
 
 def test_pictures_are_written_and_read_without_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

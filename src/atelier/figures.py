@@ -59,7 +59,7 @@ def contact_sheet(rows: Mapping[str, Tensor], columns: Sequence[str] = (), scale
                 axis.imshow(pictures[place].permute(1, 2, 0).numpy(), interpolation="nearest")
         line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
     for axis, name in zip(axes[0], columns, strict=False):
-        axis.set_title(textwrap.fill(name, round(16 * scale)), fontsize=7)
+        axis.set_title(textwrap.fill(name, round(16 * scale), break_long_words=False), fontsize=7)
     return figure
 
 
@@ -83,13 +83,13 @@ def radial_spectra(sets: Mapping[str, Tensor], low: int) -> Figure:
 
 
 def training_panels(history: pd.DataFrame, terms: Mapping[str, str]) -> Figure:
-    """One panel a loss term, against step; ``terms`` maps a column of ``history`` to its axis."""
+    """One panel a loss term, against step; ``terms`` maps a column of ``history`` to what stands above."""
     columns = min(2, len(terms))
     lines = -(-len(terms) // columns)
     figure, axes = plt.subplots(lines, columns, figsize=(WIDTH * 0.5 * columns, 2.3 * lines), squeeze=False)
-    for axis, (name, label) in zip(axes.flat, terms.items(), strict=False):
+    for axis, (name, title) in zip(axes.flat, terms.items(), strict=False):
         axis.plot(history["step"], _smoothed(history[name]), color=PALETTE[0], linewidth=1.2)
-        axis.set(xlabel="step", ylabel=label)
+        axis.set(xlabel="step", title=title)
     for axis in list(axes.flat)[len(terms) :]:
         axis.set_axis_off()
     return figure

@@ -42,6 +42,7 @@ def ship(asked: World) -> None:
         raise ValueError(f"the world takes {size / 2**20:.1f} MiB; a clone has room for {LIMIT / 2**20:.0f}")
     shutil.rmtree(SHIPPED, ignore_errors=True)
     part.rename(SHIPPED)
+    shutil.rmtree(paths.SCRATCH, ignore_errors=True)  # all that it was kept for has been made
     print(json.dumps({"bytes": size, "base": base.fingerprint(SHIPPED / "base")}))
 
 

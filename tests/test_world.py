@@ -1,0 +1,213 @@
+"""The world's own pipeline with budgets that teach nothing: all of it runs, twice the same, and survives a kill."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from atelier.data.archives import unpack
+from atelier.models import base, evaluator, trunk
+from atelier.models.base import fingerprint
+from atelier.world import params
+from atelier.world.report import Bar, table
+
+ROOT = Path(__file__).parent.parent
+WORLD = ROOT / "world"
+
+TINY = """\
+seed: 3
+machine: {threads: 1, device: cpu, precision: fp32}
+size: 64
+preset: tiny
+seen: [odile-marchand, bruno-castell]
+trunk:
+  corpus: {photographs: 8, works: 40}
+  optimisation: &adam {steps: 3, batch: 8, learning_rate: 0.001, decay: cosine, warmup: 1, beta2: 0.99,
+                       weight_decay: 0.0, clip: 1.0, ema: 0, checkpoint_every: 2}
+  heads: *adam
+evaluator: {corpus: {photographs: 8, works: 60}, prompts_per_picture: 2, optimisation: *adam}
+autoencoder: {corpus: {photographs: 12, works: 4}, optimisation: *adam}
+decoder: {perceptual: 1.0, adversarial: 0.2, optimisation: *adam}
+denoiser:
+  corpus: {photographs: 12, works: 4}
+  prompts_per_picture: 2
+  empty_prompts: 0.1
+  optimisation: &long {steps: 24, batch: 4, learning_rate: 0.001, decay: cosine, warmup: 1, beta2: 0.99,
+                       weight_decay: 0.0, clip: 1.0, ema: 2, checkpoint_every: 5}
+conversion: {rank: 2, optimisation: *adam}
+shipped: {corpus: {photographs: 4, works: 12}, seed: 1}
+report:
+  held_out: {photographs: 8, works: 40}
+  linear_code: {photographs: 8, works: 8}
+  samples: 6
+  guidance: 4.0
+  steps: 2
+  batch: 6
+  control: *adam
+"""
+
+ORDER = (
+    "trunk", "evaluator", "autoencoder", "decoder", "denoiser", "conversion v_prediction",
+    "conversion flow_prediction", "ship",
+)  # fmt: skip
+# all stages in one process: importing diffusers costs more than they do
+ALL = """
+import sys
+from atelier.world.__main__ import main
+for stage in sys.argv[1:]:
+    assert main(stage.split()) == 0, stage
+"""
+
+
+def folder_for(path: Path) -> Path:
+    path.mkdir(parents=True)
+    (path / "params.yaml").write_text(TINY)
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, run_python) -> Path:
+    """The folder ``world/`` after all training stages and the shipping."""
+    folder = folder_for(tmp_path_factory.mktemp("made") / "world")
+    done = run_python("-c", ALL, *ORDER, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    shipped = folder / "build" / "data"
+    parts = [shipped / name for name in ("base", "evaluator", "trunk", "conversions")]
+    return {part.name: fingerprint(part) for part in parts} | {
+        path.name: path.read_bytes().hex() for path in sorted(shipped.iterdir()) if path.is_file()
+    }
+
+
+@pytest.mark.slow
+def test_made_twice_it_is_the_same(made: Path, tmp_path: Path, run_python) -> None:
+    again = folder_for(tmp_path / "world")
+    done = run_python("-c", ALL, *ORDER, cwd=again, PYTHONHASHSEED="9")
+    assert done.returncode == 0, done.stderr
+    one, two = hashes(made), hashes(again)
+    assert one.keys() == two.keys()
+    assert [name for name in one if one[name] != two[name]] == []
+
+
+@pytest.mark.slow
+def test_a_killed_stage_goes_on_where_it_was(made: Path, tmp_path: Path, run_python) -> None:
+    folder = tmp_path / "world"
+    shutil.copytree(made, folder)
+    shutil.rmtree(folder / ".scratch", ignore_errors=True)
+    shutil.rmtree(folder / "build" / "base")
+    command = ["-m", "atelier.world", "denoiser"]
+    process = subprocess.Popen(
+        [sys.executable, *command], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    until = time.monotonic() + 120
+    while steps_done(folder) < 12 and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.001)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
+    before = steps_done(folder)
+    done = run_python(*command, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    told = re.search(r"first executed (\d+), executed here (\d+)", done.stdout)
+    assert told is not None
+    assert int(told[1]) > 0
+    assert before + int(told[2]) <= 24 + 5
+    assert fingerprint(folder / "build" / "base") == fingerprint(made / "build" / "base")
+
+
+def steps_done(folder: Path) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in folder.glob(".scratch/world-denoiser-*/journal"))
+
+
+def test_what_is_shipped_can_be_used(made: Path, tmp_path: Path) -> None:
+    shipped = made / "build" / "data"
+    pipeline = base.load(shipped / "base")
+    assert {value.dtype for value in pipeline.unet.parameters()} == {pipeline.vae.dtype}
+    judge = evaluator.load(shipped / "evaluator")
+    assert len(judge.classes["subject"]) == 12
+    _, weights = trunk.load(shipped / "trunk")
+    assert all((weight >= 0).all() for weight in weights)
+    assert unpack(shipped / "wikiart.zip", tmp_path / "wikiart") == 12
+    assert unpack(shipped / "photographs.zip", tmp_path / "photographs") == 4
+    for card in shipped.rglob("card.json"):
+        content = json.loads(card.read_text())
+        assert content["asked"]["seed"] == 3
+        assert content["asked"]["painter"]
+
+
+@pytest.mark.parametrize("kind", ["v_prediction", "flow_prediction"])
+def test_a_conversion_paints_with_its_own_scheduler(made: Path, kind: str) -> None:
+    import torch
+
+    from atelier.sampling.adapters import converted
+    from atelier.sampling.sampler import sample, with_ddim
+
+    shipped = made / "build" / "data"
+    plain = base.load(shipped / "base")
+    before = {name: value.clone() for name, value in plain.unet.state_dict().items()}
+    turned = with_ddim(converted(plain, shipped / "conversions" / kind))
+    assert turned.scheduler.config.prediction_type == kind
+    assert turned.unet.state_dict().keys() == before.keys()
+    assert any(not torch.equal(value, before[name]) for name, value in turned.unet.state_dict().items())
+    pictures = sample(turned, ["a boat"] * 2, [(1, 0), (1, 1)], guidance=4.0, steps=3, batch=2, size=64)
+    assert pictures.shape == (2, 3, 64, 64)
+    assert pictures.isfinite().all()
+
+
+@pytest.mark.slow
+def test_the_report_measures_every_bar(made: Path, run_python) -> None:
+    done = run_python("-m", "atelier.world", "report", cwd=made)
+    assert done.returncode == 0, done.stderr
+    bars = json.loads((made / "build" / "report" / "bars.json").read_text())["bars"]
+    assert len(bars) > 30
+    assert all(bar["n"] > 0 for bar in bars)
+    lines = (made / "build" / "report" / "report.md").read_text().splitlines()
+    assert len(lines) == len(bars) + 2
+    assert all(line.startswith("| ") for line in lines)
+
+
+def test_the_committed_parameters_are_in_range() -> None:
+    asked = params.load(WORLD / "params.yaml")
+    assert len(asked.seen) == 10
+
+
+def test_an_unknown_parameter_is_refused_by_name(tmp_path: Path, run_python) -> None:
+    folder = folder_for(tmp_path / "world")
+    (folder / "params.yaml").write_text(TINY.replace("seed: 3", "sede: 3"))
+    done = run_python("-m", "atelier.world", "ship", cwd=folder)
+    assert done.returncode == 1
+    assert "sede: unknown parameter; did you mean 'seed'?" in done.stderr
+
+
+def test_every_stage_of_the_pipeline_is_a_command_with_its_parameters() -> None:
+    stages = YAML(typ="safe").load(WORLD / "dvc.yaml")["stages"]
+    assert [stage.split()[0] for stage in ORDER if "flow" not in stage] == list(stages)[:-1]
+    for name, stage in stages.items():
+        assert stage["cmd"].startswith(f"python -m atelier.world {name}")
+        assert [dep for dep in stage["deps"] if dep.startswith("..") and not (WORLD / dep).exists()] == []
+
+
+@pytest.mark.parametrize(
+    ("bar", "met"),
+    [
+        (Bar("share", 0.9, 10, least=0.8, low=0.7, high=0.95), False),  # the low end counts
+        (Bar("share", 0.9, 10, least=0.8), True),
+        (Bar("distance", 0.2, 10, most=0.1), False),
+        (Bar("told", 0.2, 10), None),
+    ],
+)
+def test_a_bar_is_met_or_not_or_only_told(bar: Bar, met: bool | None) -> None:
+    assert bar.met is met
+    said = {True: "met", False: "not met", None: ""}[met]
+    assert table([bar]).iloc[0]["bar"] == said
