@@ -87,7 +87,7 @@ def test_a_size_that_is_a_lie_is_refused(tmp_path: Path) -> None:
     at = data.rindex(b"PK\x01\x02")
     data[at + 24 : at + 28] = struct.pack("<I", 1000)  # the directory's uncompressed size
     archive.write_bytes(data)
-    with pytest.raises(ValueError, match="a.zip"):
+    with pytest.raises(ValueError, match=r"ZIP|size"):
         unpack(archive, tmp_path / "out")
 
 

@@ -1,7 +1,5 @@
 """The decoder's training: two losses in one loop, each reaching one network only, weighed as VQGAN weighs them."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
@@ -24,11 +22,11 @@ def squared(made: Tensor, target: Tensor) -> Tensor:
 
 
 @pytest.fixture
-def parts() -> Iterator[tuple]:
+def parts() -> tuple:
     vae = base.build_autoencoder("tiny", 64, seed=2)
     pictures = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     torch.manual_seed(0)
-    yield vae, PatchDiscriminator((8, 8, 8)), encode_pictures(vae, pictures), pictures
+    return vae, PatchDiscriminator((8, 8, 8)), encode_pictures(vae, pictures), pictures
 
 
 def task_of(parts: tuple, weights: tuple[float, float] = WEIGHTS) -> Task:

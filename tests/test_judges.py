@@ -86,7 +86,7 @@ def test_a_damaged_evaluator_is_refused_and_nothing_is_left_in_its_place(data: p
         (json.dumps({"bars": [{**BAR, "value": "high"}]}), "bars.0.value: "),
         (json.dumps({"bars": [{**BAR, "value": float("nan")}]}), "bars.0.value: "),
         (json.dumps({"bars": [{**BAR, "n": 0}]}), "bars.0.n: "),
-        (json.dumps({"bars": [{key: value for key, value in BAR.items() if key != "met"}]}), "bars.0.met: missing"),
+        (json.dumps({"bars": [{key: value for key, value in BAR.items() if key != "n"}]}), "bars.0.n: missing"),
     ],
 )
 def test_bars_that_are_none_are_refused_in_one_line(data: params.Data, content: str, said: str) -> None:

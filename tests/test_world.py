@@ -14,10 +14,10 @@ import pytest
 from ruamel.yaml import YAML
 
 from atelier.data.archives import unpack
+from atelier.judges import Bar, table
 from atelier.models import base, evaluator, trunk
 from atelier.models.base import fingerprint
 from atelier.world import params
-from atelier.world.report import Bar, table
 
 ROOT = Path(__file__).parent.parent
 WORLD = ROOT / "world"
@@ -201,13 +201,12 @@ def test_every_stage_of_the_pipeline_is_a_command_with_its_parameters() -> None:
 @pytest.mark.parametrize(
     ("bar", "met"),
     [
-        (Bar("share", 0.9, 10, least=0.8, low=0.7, high=0.95), False),  # the low end counts
-        (Bar("share", 0.9, 10, least=0.8), True),
-        (Bar("distance", 0.2, 10, most=0.1), False),
-        (Bar("told", 0.2, 10), None),
+        (Bar(name="share", value=0.9, n=10, least=0.8, low=0.7, high=0.95), False),  # the low end counts
+        (Bar(name="share", value=0.9, n=10, least=0.8), True),
+        (Bar(name="distance", value=0.2, n=10, most=0.1), False),
+        (Bar(name="told", value=0.2, n=10), None),
     ],
 )
 def test_a_bar_is_met_or_not_or_only_told(bar: Bar, met: bool | None) -> None:
     assert bar.met is met
-    said = {True: "met", False: "not met", None: ""}[met]
-    assert table([bar]).iloc[0]["bar"] == said
+    assert table([bar]).iloc[0]["met"] == {True: "yes", False: "no", None: ""}[met]

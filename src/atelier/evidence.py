@@ -37,4 +37,5 @@ def wilson_interval(successes: int, n: int, level: float = 0.95) -> Interval:
     share, z = successes / n, float(stats.norm.ppf(0.5 + level / 2))
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
-    return Interval(share, max(0.0, middle - half), min(1.0, middle + half), n)
+    low, high = middle - half, middle + half  # exactly 0 and 1 where the share is, but for rounding
+    return Interval(share, low if successes else 0.0, high if successes < n else 1.0, n)

@@ -28,12 +28,18 @@ class Bar(params.Section, extra="ignore"):
     name: str
     value: float
     n: params.Positive
-    least: float | None
-    most: float | None
-    low: float | None  # of an interval
-    high: float | None
-    unit: str
-    met: bool | None
+    least: float | None = None
+    most: float | None = None
+    low: float | None = None  # of an interval
+    high: float | None = None
+    unit: str = "1"
+
+    @property
+    def met(self) -> bool | None:
+        """Whether it is met; a share is held to the low end of its interval where it has one."""
+        if self.least is not None:
+            return (self.value if self.low is None else self.low) >= self.least
+        return self.value <= self.most if self.most is not None else None
 
     @property
     def asked(self) -> str:

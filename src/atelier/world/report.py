@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,7 +15,8 @@ from atelier.data.images import to_pixels
 from atelier.data.latents import decode, encode_pictures
 from atelier.data.painter import VERSION
 from atelier.data.prompts import prompt
-from atelier.evidence import Interval, wilson_interval
+from atelier.evidence import Interval
+from atelier.judges import Bar, share_seen, table
 from atelier.machine import accelerator
 from atelier.metrics import alignment, frechet_distance, power_spectrum_slope
 from atelier.metrics.reconstruction import linear_patch_code, psnr
@@ -43,26 +43,6 @@ PRICE = 2.5  # dB below the linear code that painting texture may cost
 SLOPE_FLOOR = 0.3
 
 
-class Bar(NamedTuple):
-    """One line of the report: a value against the least or the most that it may be; neither: it is only told."""
-
-    name: str
-    value: float
-    n: int
-    least: float | None = None
-    most: float | None = None
-    low: float | None = None  # of an interval
-    high: float | None = None
-    unit: str = "1"
-
-    @property
-    def met(self) -> bool | None:
-        """Whether the bar is met; a share is held to the low end of its interval where it has one."""
-        if self.least is not None:
-            return (self.value if self.low is None else self.low) >= self.least
-        return self.value <= self.most if self.most is not None else None
-
-
 def measured(asked: World, shipped: Path) -> Iterator[Bar]:
     """All bars of the world in ``shipped``, in the order of what they need."""
     place = accelerator(asked.machine)
@@ -74,7 +54,7 @@ def measured(asked: World, shipped: Path) -> Iterator[Bar]:
     yield from _autoencoder(asked, pipeline, real.pictures, returned, styles)
     yield from _evaluator(judge, real, real.pictures, "held-out", {"subject": 0.97, "art_style": 0.97, "emotion": 0.85})
     yield from _evaluator(judge, real, returned, "reconstructed", {"subject": 0.92, "art_style": 0.90})
-    yield from _base(asked, pipeline, judge, real, styles)
+    yield from _base(asked, shipped, pipeline, judge, real, styles)
 
 
 def _autoencoder(
@@ -86,25 +66,18 @@ def _autoencoder(
         those = torch.from_numpy(styles == style)
         one, two, yardstick = real[those] / 255, returned[those] / 255, linear[those]
         least = 26.0 if style == PHOTOGRAPH else psnr(one, yardstick) - PRICE
-        yield Bar(f"autoencoder, PSNR, {style}", psnr(one, two), len(one), least=least, unit="dB")
+        yield Bar(name=f"autoencoder, PSNR, {style}", value=psnr(one, two), n=len(one), least=least, unit="dB")
         slopes = [power_spectrum_slope(pictures, low=SLOPE_LOW) for pictures in (one, two)]
         name = f"autoencoder, change of slope, {style}"
-        yield Bar(name, abs(slopes[1] - slopes[0]), len(one), most=SLOPE_FLOOR)
-
-
-def shares_right(judge: Evaluator, pictures: Tensor, records: Sequence[dict[str, Any]], attribute: str) -> Interval:
-    """Share of pictures (n, 3, h, w) uint8 whose attribute the evaluator names as the record does."""
-    seen = alignment.attributes(judge, pictures / 255)[attribute].idxmax(axis=1)
-    right = sum(name == record[attribute] for name, record in zip(seen, records, strict=True))
-    return wilson_interval(right, len(records))
+        yield Bar(name=name, value=abs(slopes[1] - slopes[0]), n=len(one), most=SLOPE_FLOOR)
 
 
 def _evaluator(judge: Evaluator, truth: Painted, pictures: Tensor, what: str, bars: dict[str, float]) -> Iterator[Bar]:
     works = [at for at, record in enumerate(truth.records) if record["kind"] == "work"]
     for attribute, least in bars.items():
-        share = shares_right(judge, pictures[works], [truth.records[at] for at in works], attribute)
+        share = _share(judge, pictures[works], truth._replace(records=[truth.records[at] for at in works]), attribute)
         name = f"evaluator, {what} works, {attribute.replace('art_', '')}"
-        yield Bar(name, share.mean, share.n, least=least)
+        yield Bar(name=name, value=share.mean, n=share.n, least=least)
 
 
 def asked_for(asked: World, kind: str, corpus: Corpus, artists: Sequence[str] = ()) -> tuple[Painted, list[str]]:
@@ -114,8 +87,19 @@ def asked_for(asked: World, kind: str, corpus: Corpus, artists: Sequence[str] = 
     return truth, [prompt(record, level, 0) for record in truth.records]
 
 
+def _share(judge: Evaluator, made: Tensor, truth: Painted, attribute: str) -> Interval:
+    share = share_seen(judge, made, attribute, [str(record[attribute]) for record in truth.records])
+    assert share is not None  # the evaluator knows all of the painter's names
+    return share
+
+
 def _base(
-    asked: World, pipeline: StableDiffusionPipeline, judge: Evaluator, real: Painted, styles: np.ndarray
+    asked: World,
+    shipped: Path,
+    pipeline: StableDiffusionPipeline,
+    judge: Evaluator,
+    real: Painted,
+    styles: np.ndarray,
 ) -> Iterator[Bar]:
     n = asked.report.samples
 
@@ -130,37 +114,39 @@ def _base(
 
     truth, prompts = asked_for(asked, "photographs", Corpus(photographs=n, works=0))
     made = pictures_for(prompts, "photographs")
-    share = shares_right(judge, made, truth.records, "subject")
-    yield Bar("base, photographs, subject", share.mean, n, least=0.8, low=share.low, high=share.high)
+    share = _share(judge, made, truth, "subject")
+    yield Bar(name="base, photographs, subject", value=share.mean, n=n, least=0.8, low=share.low, high=share.high)
     ours, reference = alignment.features(judge, made / 255), alignment.features(judge, truth.pictures / 255)
     floor = frechet_distance(reference, alignment.features(judge, real.pictures[styles == PHOTOGRAPH] / 255))
     distance = frechet_distance(reference, ours)
-    yield Bar("base, photographs, Frechet distance", distance, n)
-    yield Bar("real against real over base, Frechet distance", floor / distance, n, most=0.1)
+    yield Bar(name="base, photographs, Frechet distance", value=distance, n=n)
+    yield Bar(name="real against real over base, Frechet distance", value=floor / distance, n=n, most=0.1)
     spread = brightness_spread(made / 255) / brightness_spread(truth.pictures / 255)
-    yield Bar("base, spread of luminance over the photographs'", spread, n)
+    yield Bar(name="base, spread of luminance over the photographs'", value=spread, n=n)
 
     truth, prompts = asked_for(asked, "seen", Corpus(photographs=0, works=n), asked.seen)
     made = pictures_for(prompts, "seen")
-    share = shares_right(judge, made, truth.records, "art_style")
-    yield Bar("base, works of seen artists, style", share.mean, n, least=0.6, low=share.low, high=share.high)
-    share = shares_right(judge, made, truth.records, "subject")
-    yield Bar("base, works of seen artists, subject", share.mean, n, low=share.low, high=share.high)
+    share = _share(judge, made, truth, "art_style")
+    name = "base, works of seen artists, style"
+    yield Bar(name=name, value=share.mean, n=n, least=0.6, low=share.low, high=share.high)
+    share = _share(judge, made, truth, "subject")
+    yield Bar(name="base, works of seen artists, subject", value=share.mean, n=n, low=share.low, high=share.high)
 
     truth, prompts = asked_for(asked, "art", Corpus(photographs=0, works=n))
     art = alignment.features(judge, truth.pictures / 255)
     other = alignment.features(judge, real.pictures[styles != PHOTOGRAPH][:n] / 255)
     before = frechet_distance(art, alignment.features(judge, pictures_for(prompts, "art") / 255))
-    _fully_tuned(asked, pipeline)
+    _tune_fully(asked, pipeline, base.fingerprint(shipped / "base"))
     after = frechet_distance(art, alignment.features(judge, pictures_for(prompts, "art") / 255))
     floor = frechet_distance(art, other)
-    yield Bar("base, art, Frechet distance", before, n)
-    yield Bar("real art against real art, Frechet distance", floor, n)
-    yield Bar("positive control, share of the gap to art closed", (before - after) / (before - floor), n, least=0.4)
+    yield Bar(name="base, art, Frechet distance", value=before, n=n)
+    yield Bar(name="real art against real art, Frechet distance", value=floor, n=n)
+    name = "positive control, share of the gap to art closed"
+    yield Bar(name=name, value=(before - after) / (before - floor), n=n, least=0.4)
 
 
-def _fully_tuned(asked: World, pipeline: StableDiffusionPipeline) -> None:
-    """The positive control: the whole denoiser on the shipped works; the text encoder stays."""
+def _tune_fully(asked: World, pipeline: StableDiffusionPipeline, start: str) -> None:
+    """The positive control: the whole denoiser, on as many works as are shipped; the text encoder stays."""
     works = painted(asked, "control", Corpus(photographs=0, works=asked.shipped.corpus.works))
     prompts = [[prompt(record, 1, draw) for draw in range(2)] for record in works.records]
     latents = encode_pictures(pipeline.vae, works.pictures)
@@ -168,41 +154,19 @@ def _fully_tuned(asked: World, pipeline: StableDiffusionPipeline) -> None:
     task = denoiser_task(pipeline, latents, works.names, prompts, 0.1, asked.seed, device)
     pipeline.text_encoder.requires_grad_(False)
     trainable = {name: value for name, value in task.trainable.items() if name.startswith("unet.")}
-    trained("control", replace(task, trainable=trainable), asked.report.control, asked, determinants(asked, "report"))
-
-
-def table(bars: Sequence[Bar]) -> pd.DataFrame:
-    """The report as one table."""
-    said = {True: "met", False: "not met", None: ""}
-    rows = [
-        {
-            "measure": bar.name,
-            "value": f"{bar.value:.3g} {bar.unit}".removesuffix(" 1"),
-            "95 % interval": "" if bar.low is None else f"{bar.low:.3g} to {bar.high:.3g}",
-            "asked": _asked(bar),
-            "n": bar.n,
-            "bar": said[bar.met],
-        }
-        for bar in bars
-    ]
-    return pd.DataFrame(rows)
-
-
-def _asked(bar: Bar) -> str:
-    if bar.least is not None:
-        return f"at least {bar.least:.3g}"
-    return "reported" if bar.most is None else f"at most {bar.most:.3g}"
+    keys = {**determinants(asked, "report"), "base": start}
+    trained("control", replace(task, trainable=trainable), asked.report.control, asked, keys)
 
 
 def report(asked: World, shipped: Path = SHIPPED) -> None:
     """Measure, print as it goes, and keep the table and its numbers."""
-    bars = []
+    bars: list[Bar] = []
     for bar in measured(asked, shipped):
         bars.append(bar)
-        print(*table([bar]).iloc[0].astype(str), sep=" | ", flush=True)
+        print(*table([bar]).reset_index().iloc[0].astype(str), sep=" | ", flush=True)
     REPORT.mkdir(parents=True, exist_ok=True)
-    (REPORT / "report.md").write_text(HEAD.format(VERSION, asked.seed) + markdown(table(bars)))
-    stored.save_json({"bars": [{**bar._asdict(), "met": bar.met} for bar in bars]}, REPORT / "bars.json")
+    (REPORT / "report.md").write_text(HEAD.format(VERSION, asked.seed) + markdown(table(bars).reset_index()))
+    stored.save_json({"bars": [{**bar.model_dump(), "met": bar.met} for bar in bars]}, REPORT / "bars.json")
 
 
 def markdown(rows: pd.DataFrame) -> str:
