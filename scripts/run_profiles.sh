@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
-# Run profiles one after the other where time is short (a borrowed GPU), and pack what they publish.
+# Make the world or run profiles, one after the other, where time is short (a borrowed GPU), and pack what comes of it.
 #
-#   scripts/run_profiles.sh OUT PROFILE...      e.g. scripts/run_profiles.sh /tmp/out study paintings
+#   scripts/run_profiles.sh OUT [world] PROFILE...      e.g. scripts/run_profiles.sh out world study paintings
+#
+# `world` makes the world anew and puts it into data/; take it home with `cat world.tar.* | tar -x`, and land it with
+# `dvc add data && dvc push data`.
 #
 # Packages are those at hand: no environment is built. On a machine with a GPU, machine.device `auto` finds it.
-# A run that is cut short goes on where it was when started again; OUT/results.tar is written after each profile.
+# A run that is cut short goes on where it was when started again; the archive in OUT, in parts of 15 MiB, is written after each profile.
 set -euo pipefail
-[ $# -ge 2 ] || { echo "usage: scripts/run_profiles.sh OUT PROFILE..." >&2; exit 2; }
+[ $# -ge 2 ] || { echo "usage: scripts/run_profiles.sh OUT [world] PROFILE..." >&2; exit 2; }
 out=$1; shift
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -16,11 +19,19 @@ cp params.yaml "$out/params.before.yaml"
 # the lock and the parameters of the checkout describe the profile `embedded`: they are put back, whatever happens
 cp dvc.lock "$out/dvc.before.lock"
 trap 'cp "$out/params.before.yaml" params.yaml; cp "$out/dvc.before.lock" dvc.lock' EXIT
-[ -d data ] || dvc pull --quiet data
+[ -d data ] || [ "$1" = world ] || dvc pull --quiet data
+pack() { rm -f "$out/$1.tar."*; tar -c "${@:2}" | split -b 15M - "$out/$1.tar."; }
 for profile in "$@"; do
   echo "== $profile"
+  if [ "$profile" = world ]; then
+    (cd world && dvc repro)
+    rm -rf data && cp -R world/build/data data && cp -R world/build/report data/report
+    cp data/report/report.md docs/world_report.md
+    pack world data docs/world_report.md world/dvc.lock
+    continue
+  fi
   cp "profiles/$profile.yaml" params.yaml
   dvc repro
   python -m atelier.pipeline.render results
-  tar -cf "$out/results.tar" results
+  pack results results
 done

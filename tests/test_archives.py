@@ -54,6 +54,12 @@ def test_only_pictures_are_unpacked(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] == ["a.png"]
 
 
+def test_a_folder_packed_with_its_own_name_is_the_same(tmp_path: Path) -> None:
+    archive = archive_of(tmp_path / "wikiart.zip", ("wikiart/s/a.png", b"1"), ("wikiart/t/b.png", b"2"))
+    assert unpack(archive, tmp_path / "out") == 2
+    assert (tmp_path / "out" / "s" / "a.png").read_bytes() == b"1"
+
+
 def link() -> zipfile.ZipInfo:
     info = zipfile.ZipInfo("s/link.png")
     info.create_system, info.external_attr = 3, (stat.S_IFLNK | 0o777) << 16

@@ -33,6 +33,8 @@ def unpack(archive: Path, folder: Path) -> int:
         with zipfile.ZipFile(archive) as packed:
             members = [info for info in packed.infolist() if not info.is_dir() and _is_picture(info)]
             places = [_place(archive, info) for info in members]
+            if all(len(place.parts) > 1 and place.parts[0] == archive.stem for place in places):
+                places = [place.relative_to(archive.stem) for place in places]  # the folder itself was packed
             if len(set(places)) != len(places):
                 raise ValueError(f"{archive}: a name stands twice")
             for info, place in zip(members, places, strict=True):

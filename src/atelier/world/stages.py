@@ -167,7 +167,8 @@ def decoder(asked: World) -> None:
 
 def denoiser(asked: World) -> None:
     """Denoiser and text encoder on latents of photographs and a little art: the base."""
-    keys, recipe = determinants(asked, "preset", "seen", "trunk", "autoencoder", "decoder", "denoiser"), asked.denoiser
+    # not the decoder: a denoiser knows latents only
+    keys, recipe = determinants(asked, "preset", "seen", "autoencoder", "denoiser"), asked.denoiser
     corpus = painted(asked, "denoiser", recipe.corpus, asked.seen)
     prompts = [captions(record, recipe.prompts_per_picture) for record in corpus.records]
     vae = AutoencoderKL.from_pretrained(DECODER, use_safetensors=True, local_files_only=True)
