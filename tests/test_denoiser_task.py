@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor, nn
 
 from atelier.data.latents import Cache, Moments
@@ -38,7 +38,9 @@ def cache() -> Cache:
     return Cache(Moments(mean, std), embeddings, torch.randn(TOKENS, WIDTH, generator=generator))
 
 
-def scheduler(kind: str = "epsilon") -> DDIMScheduler:
+def scheduler(kind: str = "epsilon") -> DDIMScheduler | DPMSolverMultistepScheduler:
+    if kind == "flow_prediction":
+        return DPMSolverMultistepScheduler(prediction_type=kind, use_flow_sigmas=True)
     return DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction_type=kind)
 
 
@@ -93,7 +95,7 @@ def test_draws_have_their_distributions() -> None:
     assert {d.prompt for d in draws} == {0, 1, 2}
 
 
-@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "flow_prediction"])
 @pytest.mark.parametrize("empty_share", [0.0, 0.5, 1.0])
 def test_the_loss_is_its_equation_in_float64(cache: Cache, kind: str, empty_share: float) -> None:
     abar, product = [], 1.0
@@ -104,12 +106,14 @@ def test_the_loss_is_its_equation_in_float64(cache: Cache, kind: str, empty_shar
     squares = []
     for pick in BATCH:
         d = denoiser.draw(5, NAMES[pick.sample], pick.epoch, SHAPE, 1000, PROMPTS, empty_share)
-        alpha, s = math.sqrt(abar[d.t]), math.sqrt(1 - abar[d.t])
+        alpha, s, told = math.sqrt(abar[d.t]), math.sqrt(1 - abar[d.t]), float(d.t)
+        if kind == "flow_prediction":
+            alpha, s, told = 1 - (d.t + 1) / 1000, (d.t + 1) / 1000, float(d.t + 1)
         z0 = cache.latents.mean[pick.sample].double() + cache.latents.std[pick.sample].double() * d.posterior.double()
         eps = d.eps.double()
         embedding = (cache.empty if d.empty else cache.embeddings[pick.sample, d.prompt]).double()
-        output = 0.3 * (alpha * z0 + s * eps) + d.t / 1000 + embedding.mean()
-        target = eps if kind == "epsilon" else alpha * eps - s * z0
+        output = 0.3 * (alpha * z0 + s * eps) + told / 1000 + embedding.mean()
+        target = {"epsilon": eps, "v_prediction": alpha * eps - s * z0, "flow_prediction": eps - z0}[kind]
         squares.append((output - target).square())
     expected = torch.stack(squares).mean()
     torch.testing.assert_close(loss_of(cache, kind, empty_share, BATCH).double(), expected, rtol=1e-5, atol=1e-7)
@@ -147,7 +151,7 @@ def test_a_sample_is_given_its_own_prompts_only(cache: Cache) -> None:
     assert len(used) == N * PROMPTS
 
 
-@pytest.mark.parametrize("kind", ["sample", "flow_prediction"])
+@pytest.mark.parametrize("kind", ["sample", "x0"])
 def test_another_parameterisation_is_refused_by_name(cache: Cache, kind: str) -> None:
-    with pytest.raises(ValueError, match=f"a denoiser that predicts '{kind}' is not known here; expected epsilon or v"):
+    with pytest.raises(ValueError, match=f"a denoiser that predicts '{kind}' is not known here; expected one of"):
         loss_of(cache, kind, 0.0, BATCH)

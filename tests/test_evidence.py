@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from atelier.evidence import t_interval
+from atelier.evidence import t_interval, wilson_interval
 
 
 @pytest.mark.parametrize("n", [3, 5, 20])
@@ -28,3 +28,18 @@ def test_interval_agrees_with_scipys_confidence_interval() -> None:
 def test_what_has_no_interval_is_refused(values: list[float]) -> None:
     with pytest.raises(ValueError, match="interval needs"):
         t_interval(values)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 10), (1, 10), (7, 10), (10, 10), (340, 400)])
+def test_shares_agree_with_scipys_wilson_interval(successes: int, n: int) -> None:
+    theirs = stats.binomtest(successes, n).proportion_ci(0.95, method="wilson")
+    ours = wilson_interval(successes, n)
+    assert (ours.mean, ours.n) == (successes / n, n)
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+    assert 0.0 <= ours.low <= ours.mean <= ours.high <= 1.0
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 0), (3, 2), (-1, 5)])
+def test_what_is_no_share_is_refused(successes: int, n: int) -> None:
+    with pytest.raises(ValueError, match="a share needs"):
+        wilson_interval(successes, n)
