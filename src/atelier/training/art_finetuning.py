@@ -9,7 +9,6 @@ from typing import Any
 import pandas as pd
 import torch
 from diffusers import UNet2DConditionModel
-from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
@@ -72,8 +71,8 @@ def add_adapter(
 
 
 def save_adapter(unet: UNet2DConditionModel, folder: Path, card: dict[str, Any]) -> None:
-    """The diffusers format; alpha = rank needs no further key. A card beside it says where it came from."""
-    state = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
+    """PEFT's names, which diffusers reads; alpha = rank needs no further key. A card says where it came from."""
+    state = get_peft_model_state_dict(unet)  # diffusers' own names differ for attention alone, and it mixes them up
     folder.mkdir(parents=True)
     save_file({f"unet.{name}": tensor.cpu().contiguous() for name, tensor in sorted(state.items())}, folder / WEIGHTS)
     (folder / "card.json").write_text(json.dumps(card, indent=2, sort_keys=True) + "\n")

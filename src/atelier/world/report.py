@@ -24,11 +24,15 @@ from atelier.metrics.summary import SLOPE_LOW, brightness_spread
 from atelier.models import base, stored
 from atelier.models import evaluator as evaluators
 from atelier.models.evaluator import Evaluator
+from atelier.sampling.adapters import converted
 from atelier.sampling.sampler import Seed, sample, with_ddim
+from atelier.training import scratch
 from atelier.training.base import denoiser_task
+from atelier.training.conversion import KINDS
+from atelier.training.loop import fit
 from atelier.world.params import Corpus, World
 from atelier.world.ship import SHIPPED
-from atelier.world.stages import Painted, determinants, painted, trained
+from atelier.world.stages import Painted, determinants, painted
 
 REPORT = paths.BUILD / "report"
 HEAD = """# The world's bars
@@ -103,11 +107,11 @@ def _base(
 ) -> Iterator[Bar]:
     n = asked.report.samples
 
-    def pictures_for(prompts: Sequence[str], purpose: str) -> Tensor:
+    def pictures_for(prompts: Sequence[str], purpose: str, model: StableDiffusionPipeline = pipeline) -> Tensor:
         seeds: list[Seed] = [(asked.seed, "report", purpose, at) for at in range(len(prompts))]
         setting = asked.report
         made = sample(
-            pipeline, prompts, seeds, guidance=setting.guidance, steps=setting.steps, batch=setting.batch,
+            model, prompts, seeds, guidance=setting.guidance, steps=setting.steps, batch=setting.batch,
             size=asked.size,
         )  # fmt: skip
         return to_pixels(made)
@@ -123,6 +127,12 @@ def _base(
     yield Bar(name="real against real over base, Frechet distance", value=floor / distance, n=n, most=0.1)
     spread = brightness_spread(made / 255) / brightness_spread(truth.pictures / 255)
     yield Bar(name="base, spread of luminance over the photographs'", value=spread, n=n)
+
+    for kind in KINDS:
+        model = with_ddim(converted(base.load(shipped / "base"), shipped / "conversions" / kind)).to(pipeline.device)
+        share = _share(judge, pictures_for(prompts, "photographs", model), truth, "subject")
+        name = f"{kind.replace('_', ' ')}, photographs, subject"
+        yield Bar(name=name, value=share.mean, n=n, low=share.low, high=share.high)
 
     truth, prompts = asked_for(asked, "seen", Corpus(photographs=0, works=n), asked.seen)
     made = pictures_for(prompts, "seen")
@@ -154,8 +164,10 @@ def _tune_fully(asked: World, pipeline: StableDiffusionPipeline, start: str) -> 
     task = denoiser_task(pipeline, latents, works.names, prompts, 0.1, asked.seed, device)
     pipeline.text_encoder.requires_grad_(False)
     trainable = {name: value for name, value in task.trainable.items() if name.startswith("unet.")}
-    keys = {**determinants(asked, "report"), "base": start}
-    trained("control", replace(task, trainable=trainable), asked.report.control, asked, keys)
+    run = scratch.folder("world-control", **determinants(asked, "report"), base=start)
+    task, place = replace(task, trainable=trainable), accelerator(asked.machine)
+    fit(task, asked.report.control, seed=asked.seed, scratch=run, accelerator=place)
+    scratch.discard(run)
 
 
 def report(asked: World, shipped: Path = SHIPPED) -> None:
