@@ -18,7 +18,7 @@ DIGITS = 10  # significant digits of a written number: beyond them, machines dif
 
 CAVEATS = {
     "smoke": "Smoke run: nothing on this page means anything.",
-    "embedded": "Short run: few training steps, one training seed, few repeats. It shows the method; it decides nothing.",
+    "embedded": "Short run: few steps, one training seed, few repeats. It shows the method; it decides nothing.",
 }
 
 
