@@ -1,0 +1,175 @@
+"""The papers' claims (``claims.yaml``), each with the comparisons that decide it, and their verdicts."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from atelier.evidence import LEVEL, Compared, FloatArray, compare, holm
+from atelier.params import Section, checked, read
+
+PATH = Path("claims.yaml")
+
+SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
+CANNOT_TELL, BROKEN = "instrument cannot tell", "measurement broken"
+
+Cell = Annotated[str, Field(pattern=r"^[a-z0-9-]+@[012]/[0-9.]+$")]  # MODEL@LEVEL/GUIDANCE
+Cells = Annotated[list[Cell], Field(min_length=1)]
+Values = Mapping[tuple[str, str], FloatArray]  # (measure, cell) -> pseudo-values, one a group
+
+
+class Gain(Section):
+    """A difference that sets another one's margin: half of what ``changed`` gained on ``reference``."""
+
+    changed: Cells
+    reference: Cells
+
+
+class Part(Section):
+    """One comparison: ``changed`` less ``reference``, each the mean of its cells."""
+
+    measure: str
+    changed: Cells
+    reference: Cells
+    rule: Literal["below", "above", "same", "not below"]
+    margin: Annotated[float, Field(ge=0.0)] = 0.0
+    half_gain: Gain | None = None
+
+    @model_validator(mode="after")
+    def _one_margin(self) -> "Part":
+        if self.half_gain is not None and self.margin:
+            raise ValueError("half_gain: a margin stands beside it")
+        if self.rule == "same" and not self.margin and self.half_gain is None:
+            raise ValueError("margin: 'same' needs one")
+        return self
+
+    @property
+    def cells(self) -> list[str]:
+        gain = [*self.half_gain.changed, *self.half_gain.reference] if self.half_gain else []
+        return [*self.changed, *self.reference, *gain]
+
+    @property
+    def name(self) -> str:
+        return f"{self.measure.upper()} of {' + '.join(self.changed)} against {' + '.join(self.reference)}"
+
+
+class Claim(Section):
+    study: str
+    reach: Literal["mechanism", "direction", "proxy"]
+    says: str
+    paper: str
+    rule: str
+    control: Part | None = None
+    parts: Annotated[list[Part], Field(default_factory=list)]
+
+    @property
+    def digest(self) -> str:
+        """What results cite: it changes with any word of the claim."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:16]
+
+
+class Claims(Section):
+    claims: dict[Annotated[str, Field(pattern=r"^[A-F][0-9]+$")], Claim]
+
+
+class Finding(NamedTuple):
+    """A part and what was found; ``compared`` is None where one of its cells was not measured."""
+
+    part: Part
+    compared: Compared | None
+    verdict: str  # of the part, its p-values adjusted within the claim
+
+
+class Verdict(NamedTuple):
+    claim: str
+    verdict: str
+    reason: str  # why there is none; "" where there is one, or where the numbers are undecided
+    findings: list[Finding]
+
+
+def load(path: Path = PATH) -> dict[str, Claim]:
+    """All claims by name. Raises ValueError, one line a fault."""
+    return checked(Claims, {"claims": read(path)}, str(path)).claims
+
+
+def decide(claims: Mapping[str, Claim], values: Values, itself: Sequence[Part] = ()) -> list[Verdict]:
+    """Verdicts of a study's claims from what it measured.
+
+    ``itself``: comparisons of a model with itself under other noise; where one is called different, nothing is decided.
+    p-values are adjusted within each claim, then those of the claims over the study (Holm, both).
+    """
+    selves = {part.name: _compared(part, values) for part in itself}
+    differ = [name for name, found in selves.items() if found and _either_way(found) <= LEVEL / len(selves)]
+    findings = {name: [_compared(part, values) for part in claim.parts] for name, claim in claims.items()}
+    supported = {name: _adjusted(found, "supported_p") for name, found in findings.items()}
+    contradicted = {name: _adjusted(found, "contradicted_p") for name, found in findings.items()}
+    # all parts must hold, so that the largest p-value speaks; one contradicted part is enough, so that the least does
+    whole = dict(zip(claims, holm([max(p, default=1.0) for p in supported.values()]), strict=True))
+    broken = dict(zip(claims, holm([min(p, default=1.0) for p in contradicted.values()]), strict=True))
+    verdicts = []
+    for name, claim in claims.items():
+        verdict, reason = UNDECIDED, ""
+        control = _compared(claim.control, values) if claim.control else None
+        missing = sorted({cell for part in claim.parts for cell in part.cells if (part.measure, cell) not in values})
+        if differ:
+            verdict, reason = BROKEN, differ[0]
+        elif claim.control and (control is None or control.supported_p > LEVEL):
+            verdict, reason = CANNOT_TELL, f"the control does not show: {claim.control.name}"
+        elif broken[name] <= LEVEL:
+            verdict = CONTRADICTED
+        elif missing or not claim.parts:
+            reason = f"not measured: {', '.join(missing) or 'any part'}"
+        elif whole[name] <= LEVEL:
+            verdict = SUPPORTED
+        rows = [
+            Finding(part, found, _called(yes, no) if found else "")
+            for part, found, yes, no in zip(
+                claim.parts, findings[name], supported[name], contradicted[name], strict=True
+            )
+        ]
+        verdicts.append(Verdict(name, verdict, reason, rows))
+    return verdicts
+
+
+def differences(part: Part, values: Values) -> FloatArray:
+    """Changed less reference, one a group; KeyError for a cell that was not measured."""
+    return _mean(part.measure, part.changed, values) - _mean(part.measure, part.reference, values)
+
+
+def _compared(part: Part, values: Values) -> Compared | None:
+    if any((part.measure, cell) not in values for cell in part.cells):
+        return None
+    found = differences(part, values).tolist()
+    if part.rule == "not below":
+        below = compare(found, "below")
+        return below._replace(supported_p=float(below.supported_p <= LEVEL), contradicted_p=below.supported_p)
+    if part.half_gain is None:
+        return compare(found, part.rule, part.margin)
+    gain = part.half_gain
+    half = 0.5 * (_mean(part.measure, gain.reference, values) - _mean(part.measure, gain.changed, values))
+    if half.mean() <= 0:  # nothing was gained: no margin, no verdict
+        return compare(found, "below")._replace(supported_p=1.0, contradicted_p=1.0)
+    return compare(found, part.rule, half.tolist())
+
+
+def _mean(measure: str, cells: Sequence[str], values: Values) -> FloatArray:
+    return np.mean([values[measure, cell] for cell in cells], axis=0)
+
+
+def _adjusted(found: Sequence[Compared | None], which: str) -> list[float]:
+    """Holm's p-values of a claim's parts; 1 for those that were not measured."""
+    return holm([getattr(each, which) if each else 1.0 for each in found])
+
+
+def _either_way(found: Compared) -> float:
+    return min(found.supported_p, found.contradicted_p)
+
+
+def _called(supported_p: float, contradicted_p: float) -> str:
+    if contradicted_p <= LEVEL:
+        return CONTRADICTED
+    return SUPPORTED if supported_p <= LEVEL else UNDECIDED

@@ -1,0 +1,152 @@
+"""Verdicts on simulated studies whose truth is known; and the committed claims are readable."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from atelier import claims
+from atelier.claims import BROKEN, CANNOT_TELL, CONTRADICTED, SUPPORTED, UNDECIDED, Claim, Part, Verdict
+from atelier.evidence import FloatArray
+
+GROUPS = 5
+STUDIES = 400
+
+
+def part(changed: str, rule: str = "below", **more: object) -> Part:
+    if "@" not in changed:
+        changed = f"{changed}@1/4"
+    return Part.model_validate(
+        {"measure": "fd", "changed": [changed], "reference": ["untuned@1/4"], "rule": rule, **more}
+    )
+
+
+def claim(*parts: Part, control: Part | None = None) -> Claim:
+    return Claim(study="s", reach="direction", says="", paper="", rule="", control=control, parts=list(parts))
+
+
+def study(rng: np.random.Generator, **truths: float) -> dict[tuple[str, str], FloatArray]:
+    """Five groups a cell, scatter 1; groups share what their prompts and noise bring to all models."""
+    shared = rng.normal(size=GROUPS)
+    return {("fd", f"{name}@1/4"): truth + shared + rng.normal(size=GROUPS) for name, truth in truths.items()}
+
+
+def verdict_of(
+    values: dict[tuple[str, str], FloatArray], *asked: Claim, itself: list[Part] | None = None
+) -> list[Verdict]:
+    return claims.decide({f"A{at}": each for at, each in enumerate(asked)}, values, itself or [])
+
+
+def test_without_any_effect_few_studies_give_any_verdict() -> None:
+    rng = np.random.default_rng(0)
+    asked = [claim(part("a"), part("b")), claim(part("a", "above")), claim(part("b", "same", margin=0.01))]
+    called = []
+    for _ in range(STUDIES):
+        found = verdict_of(study(rng, untuned=0, a=0, b=0), *asked)
+        called.append(any(each.verdict != UNDECIDED for each in found))
+    assert np.mean(called) <= 0.05 + 4 * (0.05 * 0.95 / STUDIES) ** 0.5
+
+
+def test_a_large_effect_is_found_and_its_opposite_contradicted() -> None:
+    rng = np.random.default_rng(1)
+    asked = [claim(part("a"), part("b")), claim(part("a", "above"), part("b"))]
+    found = [verdict_of(study(rng, untuned=0, a=-12, b=-12), *asked) for _ in range(50)]
+    assert np.mean([each[0].verdict == SUPPORTED for each in found]) > 0.9
+    assert np.mean([each[1].verdict == CONTRADICTED for each in found]) > 0.9
+    first = found[0][0].findings[0]
+    assert first.verdict == SUPPORTED
+    assert first.compared is not None
+    assert first.compared.interval.high < 0
+    assert first.compared.detectable > 0
+
+
+def test_one_part_that_fails_keeps_a_claim_from_support() -> None:
+    rng = np.random.default_rng(2)
+    found = [verdict_of(study(rng, untuned=0, a=-12, b=0), claim(part("a"), part("b")))[0] for _ in range(STUDIES)]
+    assert np.mean([each.verdict == SUPPORTED for each in found]) <= 0.05
+
+
+def test_where_the_control_does_not_show_nothing_is_told() -> None:
+    rng = np.random.default_rng(3)
+    values = study(rng, untuned=0, a=-12, full=0)
+    told = verdict_of(values, claim(part("a"), control=part("full")))[0]
+    assert (told.verdict, told.reason) == (CANNOT_TELL, "the control does not show: FD of full@1/4 against untuned@1/4")
+    values["fd", "full@1/4"] = values["fd", "untuned@1/4"] - 10
+    assert verdict_of(values, claim(part("a"), control=part("full")))[0].verdict == SUPPORTED
+    del values["fd", "full@1/4"]
+    assert verdict_of(values, claim(part("a"), control=part("full")))[0].verdict == CANNOT_TELL
+
+
+def test_a_model_that_differs_from_itself_breaks_the_measurement() -> None:
+    rng = np.random.default_rng(4)
+    values = study(rng, untuned=0, a=-12, again=9)
+    told = verdict_of(values, claim(part("a")), itself=[part("again")])[0]
+    assert (told.verdict, told.reason) == (BROKEN, "FD of again@1/4 against untuned@1/4")
+
+
+def test_what_was_not_measured_is_named_and_not_decided() -> None:
+    values = study(np.random.default_rng(5), untuned=0, a=-12)
+    told = verdict_of(values, claim(part("a"), part("b")))[0]
+    assert (told.verdict, told.reason) == (UNDECIDED, "not measured: b@1/4")
+    assert [row.verdict for row in told.findings] == [SUPPORTED, ""]
+    assert verdict_of(values, claim())[0].reason == "not measured: any part"
+
+
+def test_half_a_measured_gain_is_a_margin() -> None:
+    even = np.linspace(-0.1, 0.1, GROUPS)
+    values = {
+        ("fd", "untuned@0/4"): 10 + even,
+        ("fd", "untuned@1/4"): np.full(GROUPS, 6.0),  # a gain of 4: a margin of 2
+        ("fd", "near@1/4"): 7 - even,
+        ("fd", "far@1/4"): 9 - even,
+    }
+    gain = {"changed": ["untuned@1/4"], "reference": ["untuned@0/4"]}
+    near, far = (verdict_of(values, claim(part(name, "same", half_gain=gain)))[0] for name in ("near", "far"))
+    assert (near.verdict, far.verdict) == (SUPPORTED, CONTRADICTED)
+    values["fd", "untuned@0/4"] = 5 + even  # nothing gained: no margin
+    assert verdict_of(values, claim(part("near", "same", half_gain=gain)))[0].verdict == UNDECIDED
+
+
+def test_not_below_is_contradicted_by_below() -> None:
+    rng = np.random.default_rng(6)
+    values = study(rng, untuned=0, a=-12, b=0)
+    down, level = (verdict_of(values, claim(part(name, "not below")))[0].verdict for name in "ab")
+    assert (down, level) == (CONTRADICTED, SUPPORTED)
+
+
+def test_cells_are_averaged() -> None:
+    values = {
+        ("fd", cell): np.array(x)
+        for cell, x in {"a@1/4": [1.0, 2.0], "b@1/4": [3.0, 6.0], "untuned@1/4": [1.0, 1.0]}.items()
+    }
+    both = Part(measure="fd", changed=["a@1/4", "b@1/4"], reference=["untuned@1/4"], rule="below")
+    np.testing.assert_array_equal(claims.differences(both, values), [1.0, 3.0])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"rule": "same"}, "'same' needs one"),
+        ({"margin": -1.0}, "margin"),
+        ({"rule": "beneath"}, "rule"),
+        ({"changed": ["untuned/4"]}, "changed"),
+        ({"margin": 1.0, "half_gain": {"changed": ["a@1/4"], "reference": ["a@0/4"]}}, "half_gain"),
+    ],
+)
+def test_a_part_that_cannot_be_decided_is_refused(wrong: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Part.model_validate({"measure": "fd", "changed": ["a@1/4"], "reference": ["b@1/4"], "rule": "below", **wrong})
+
+
+def test_the_committed_claims_are_readable_and_complete() -> None:
+    table = claims.load(Path(__file__).parents[1] / "claims.yaml")
+    assert len(table) == 36
+    assert all(each.says and each.paper and each.rule for each in table.values())
+    assert [name for name, each in table.items() if each.parts] == ["A1", "A2", "A3", "A4", "A5", "A6"]
+
+
+def test_any_word_changes_a_claims_digest() -> None:
+    one = claim(part("a"))
+    assert one.digest == claim(part("a")).digest
+    assert one.digest != one.model_copy(update={"rule": "x"}).digest
+    assert one.digest != claim(part("a", margin=0.1)).digest
