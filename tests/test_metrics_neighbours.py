@@ -71,3 +71,14 @@ def test_blocks_do_not_matter(monkeypatch):
 def test_refusals(n, m, k, line):
     with pytest.raises(ValueError, match=line):
         precision_recall_density_coverage(np.zeros((n, 2)), np.zeros((m, 2)), k)
+
+
+def test_the_nearest_is_found_in_blocks_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    samples, known = rng.normal(size=(30, 4)), rng.normal(size=(50, 4))
+    gaps = np.sqrt(((samples[:, None] - known) ** 2).sum(2))
+    monkeypatch.setattr(neighbours, "BLOCK", 7)
+    places, distances = neighbours.nearest(samples, known)
+    np.testing.assert_array_equal(places, gaps.argmin(1))
+    np.testing.assert_allclose(distances, gaps.min(1), rtol=1e-12)
+    assert neighbours.nearest(known[[3]], known)[1][0] == 0.0

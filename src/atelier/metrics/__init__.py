@@ -3,7 +3,7 @@
 from .features import haar_statistics
 from .frechet import Moments, frechet_distance, frechet_distance_from_moments
 from .kernel import kernel_distance
-from .neighbours import precision_recall_density_coverage
+from .neighbours import nearest, precision_recall_density_coverage
 from .spectra import (
     SpectrumMean,
     mean_power_spectrum,
@@ -19,16 +19,19 @@ from .spectra import (
     spectrum_distance,
     spectrum_slope,
 )
+from .wavelets import frechet_wavelet_distance
 
 __all__ = [
     "Moments",
     "SpectrumMean",
     "frechet_distance",
     "frechet_distance_from_moments",
+    "frechet_wavelet_distance",
     "haar_statistics",
     "kernel_distance",
     "mean_power_spectrum",
     "mean_residual_spectrum",
+    "nearest",
     "power_spectrum_mean",
     "power_spectrum_slope",
     "power_spectrum_slope_distance",

@@ -17,6 +17,20 @@ def neighbour_radius(features: FloatArray, k: int) -> FloatArray:
     return np.concatenate([np.partition(block, k, axis=1)[:, k] for block in blocks])  # index 0 is the sample itself
 
 
+def nearest(samples: Samples, known: Samples) -> tuple[np.ndarray, FloatArray]:
+    """Of each sample (n, d), its nearest among ``known`` (m, d): index (n,) and Euclidean distance (n,), float64.
+
+    Of ties the first. Raises ValueError for different d, an empty matrix or values that are not finite.
+    """
+    x, y = feature_pair(known, samples, at_least=1)
+    places, distances = [], []
+    for start in range(0, len(y), BLOCK):
+        block = cdist(y[start : start + BLOCK], x)
+        places.append(block.argmin(axis=1))
+        distances.append(block.min(axis=1))
+    return np.concatenate(places), np.concatenate(distances)
+
+
 def precision_recall_density_coverage(real: Samples, generated: Samples, k: int = 5) -> dict[str, float]:
     """Features (n, d), (m, d) -> {"precision", "recall", "density", "coverage"} (Naeem et al. 2020).
 
