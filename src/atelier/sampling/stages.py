@@ -13,7 +13,7 @@ from atelier.data.prompts import prompt
 from atelier.models import base
 from atelier.sampling import sheets
 from atelier.sampling.adapters import load_adapter
-from atelier.sampling.sampler import Seed, sample, with_ddim
+from atelier.sampling.sampler import Seed, first_latents, sample, with_ddim
 from atelier.sampling.store import UNTUNED, guidance_folder, write
 from atelier.seeds import torch_generator
 
@@ -49,17 +49,13 @@ def sample_variant(asked: params.Params, variant: str) -> None:
     ]
     table = pd.DataFrame(rows)
     seeds: list[Seed] = [(asked.seed, "picture", row["repeat"], row["place"]) for row in rows]
+    latents = first_latents(pipeline, seeds, asked.data.size)
     out = paths.SAMPLES / "art_finetuning" / variant
     shutil.rmtree(out, ignore_errors=True)
     for guidance in tqdm(study.guidance, desc=variant, unit="scale"):
         with place.autocast():
             pictures = sample(
-                pipeline,
-                list(table["prompt"]),
-                seeds,
-                guidance=guidance,
-                size=asked.data.size,
-                **asked.sampling.model_dump(),
+                pipeline, list(table["prompt"]), latents, guidance=guidance, **asked.sampling.model_dump()
             )
         write(pictures, table, out / guidance_folder(guidance))
 
@@ -89,14 +85,10 @@ def sample_base(asked: params.Params) -> None:
             if not seeds:
                 listed.to_csv(target / "pictures.csv", index=False)
                 continue
+            latents = first_latents(pipeline, seeds, asked.data.size)
             with place.autocast():
                 pictures = sample(
-                    pipeline,
-                    list(listed["prompt"]),
-                    seeds,
-                    guidance=guidance,
-                    size=asked.data.size,
-                    **asked.sampling.model_dump(),
+                    pipeline, list(listed["prompt"]), latents, guidance=guidance, **asked.sampling.model_dump()
                 )
             write(pictures, listed, target)
 
