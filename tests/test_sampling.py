@@ -161,22 +161,26 @@ def test_an_adapter_that_is_absent_or_pickled_is_refused_in_one_line(
 # ------------------------------------------------------------------------------------------------ prompts and files
 
 
+def listed(*arguments: int) -> list[str]:
+    return list(stages.held_out_prompts(*arguments)["prompt"])
+
+
 def test_held_out_prompts_are_of_the_test_split_and_fixed(asked: params.Params) -> None:
     table = prepare.works().table
     held_out = table.query("split == 'test'").to_dict("records")
     n = len(held_out)
     assert n == 6
     for level in (0, 1, 2):
-        once = stages.held_out_prompts(7, level, n, 0)
+        once = listed(7, level, n, 0)
         torch.manual_seed(1)
-        assert stages.held_out_prompts(7, level, n, 0) == once
+        assert listed(7, level, n, 0) == once
         assert sorted(once) == sorted(prompt(row, level, 0) for row in held_out)
         # used up, they come again with the next draw, in the same order of works
-        again = stages.held_out_prompts(7, level, n, 1)
+        again = listed(7, level, n, 1)
         assert sorted(again) == sorted(prompt(row, level, 1) for row in held_out)
-        halves = [text for repeat in range(4) for text in stages.held_out_prompts(7, level, n // 2, repeat)]
+        halves = [text for repeat in range(4) for text in listed(7, level, n // 2, repeat)]
         assert halves == once + again
-    assert stages.held_out_prompts(8, 1, n, 0) != stages.held_out_prompts(7, 1, n, 0)
+    assert listed(8, 1, n, 0) != listed(7, 1, n, 0)
 
 
 def test_without_a_held_out_work_it_says_so(asked: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:
