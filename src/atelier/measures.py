@@ -4,7 +4,7 @@
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from atelier.claims import Values
 from atelier.data import prepare
 from atelier.data.images import to_pixels
 from atelier.data.latents import decode, encode_pictures
-from atelier.evidence import FloatArray, pseudo_values
+from atelier.evidence import FloatArray, Interval, pseudo_values, t_interval
 from atelier.metrics import (
     alignment,
     frechet_distance,
@@ -226,8 +226,42 @@ def measure_all(asked: params.Params) -> pd.DataFrame:
 
 def values(table: pd.DataFrame) -> Values:
     """A table of measures as verdicts read it."""
-    columns = [name for name in table if name.startswith("group")]
-    return {(row["measure"], row["cell"]): row[columns].to_numpy(dtype=np.float64) for _, row in table.iterrows()}
+    groups = table[[name for name in table if name.startswith("group")]].to_numpy()
+    return dict(zip(zip(table["measure"], table["cell"], strict=True), groups, strict=True))
+
+
+def intervals(table: pd.DataFrame) -> pd.DataFrame:
+    """One row a measure and cell: its interval over groups, and what the cell's name says; guidance NaN where none."""
+    named = table["cell"].str.extract(r"^(?P<model>.+)@(?P<level>\d)/(?P<guidance>[\d.]+)$")
+    found = pd.DataFrame([t_interval(row.tolist()) for row in values(table).values()])
+    return table[["cell", "measure", "n"]].assign(
+        model=named["model"],
+        level=named["level"].astype(float),
+        guidance=named["guidance"].astype(float),
+        interval=[Interval(*row) for row in found.itertuples(index=False)],
+        value=found["mean"],
+        low=found["low"],
+        high=found["high"],
+    )
+
+
+def wide(rows: pd.DataFrame, names: Iterable[str], by: Sequence[str] = ("model", "guidance")) -> pd.DataFrame:
+    """``intervals`` as ``figures.curves`` wants them: NAME, NAME_low, NAME_high a measure, a row each of ``by``."""
+    columns = {"value": "", "low": "_low", "high": "_high"}
+    parts = [
+        rows.pivot(index=list(by), columns="measure", values=value)[list(names)].add_suffix(suffix)
+        for value, suffix in columns.items()
+    ]
+    order = rows[list(by)].drop_duplicates()
+    return order.merge(pd.concat(parts, axis=1).reset_index(), on=list(by))
+
+
+def rank_correlations(table: pd.DataFrame, measure: str) -> pd.Series:
+    """Spearman's correlation of a measure of all repeats together with guidance, by model and level."""
+    named = intervals(table).assign(whole=table["whole"]).query("measure == @measure and guidance == guidance")
+    return named.groupby(["model", "level"], sort=False)[["guidance", "whole"]].apply(
+        lambda rows: rows["guidance"].corr(rows["whole"], method="spearman")
+    )
 
 
 def load() -> pd.DataFrame:

@@ -21,7 +21,7 @@ from atelier.training.art_finetuning import tuned_folder
 
 
 def held_out_prompts(seed: int, level: int, n: int, repeat: int) -> pd.DataFrame:
-    """Prompt and path of ``n`` held-out works for one repeat, in a seeded order; when used up, again with other draws."""
+    """Prompt and path of ``n`` held-out works for one repeat, in a seeded order; used up, they come again."""
     table = prepare.works().table.query("split == 'test'").reset_index(drop=True)
     order = torch.randperm(len(table), generator=torch_generator(seed, "held out prompts")).tolist()
     if table.empty:
