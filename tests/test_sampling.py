@@ -35,9 +35,18 @@ def pipeline(asked: params.Params) -> StableDiffusionPipeline:
     return with_ddim(base.load(paths.BASE))
 
 
+def latents(pipeline: StableDiffusionPipeline, seeds: list[Seed]) -> Tensor:
+    return first_latents(pipeline, seeds, 64)
+
+
 def paint(pipeline: StableDiffusionPipeline, chosen: list[int], guidance: float = 4.0) -> Tensor:
     return sample(
-        pipeline, [PROMPTS[i] for i in chosen], [SEEDS[i] for i in chosen], guidance=guidance, steps=2, batch=3, size=64
+        pipeline,
+        [PROMPTS[i] for i in chosen],
+        latents(pipeline, [SEEDS[i] for i in chosen]),
+        guidance=guidance,
+        steps=2,
+        batch=3,
     )
 
 
@@ -54,7 +63,7 @@ def test_a_picture_does_not_depend_on_the_others(pipeline: StableDiffusionPipeli
 
 def test_prompt_seed_and_guidance_each_change_the_picture(pipeline: StableDiffusionPipeline) -> None:
     def one(text: str, seed: tuple[str | int, ...], guidance: float) -> Tensor:
-        return sample(pipeline, [text], [seed], guidance=guidance, steps=2, batch=1, size=64)
+        return sample(pipeline, [text], latents(pipeline, [seed]), guidance=guidance, steps=2, batch=1)
 
     first = one(PROMPTS[0], SEEDS[0], 4.0)
     for other in (one(PROMPTS[1], SEEDS[0], 4.0), one(PROMPTS[0], SEEDS[1], 4.0), one(PROMPTS[0], SEEDS[0], 9.0)):
@@ -73,8 +82,8 @@ def test_first_latents_are_functions_of_their_seeds(pipeline: StableDiffusionPip
 
 
 def test_prompts_and_seeds_must_be_as_many(pipeline: StableDiffusionPipeline) -> None:
-    with pytest.raises(ValueError, match="got 2 prompts and 1 seeds"):
-        sample(pipeline, ["a", "b"], SEEDS[:1], guidance=1.0, steps=1, batch=1, size=64)
+    with pytest.raises(ValueError, match="got 2 prompts, 1 latents"):
+        sample(pipeline, ["a", "b"], latents(pipeline, SEEDS[:1]), guidance=1.0, steps=1, batch=1)
 
 
 # --------------------------------------------------------------------------------------------------------- adapters

@@ -172,7 +172,7 @@ def test_a_conversion_paints_with_its_own_scheduler(made: Path, kind: str) -> No
     import torch
 
     from atelier.sampling.adapters import converted
-    from atelier.sampling.sampler import sample, with_ddim
+    from atelier.sampling.sampler import first_latents, sample, with_ddim
 
     shipped = made / "build" / "data"
     plain = base.load(shipped / "base")
@@ -181,7 +181,8 @@ def test_a_conversion_paints_with_its_own_scheduler(made: Path, kind: str) -> No
     assert turned.scheduler.config.prediction_type == kind
     assert turned.unet.state_dict().keys() == before.keys()
     assert any(not torch.equal(value, before[name]) for name, value in turned.unet.state_dict().items())
-    pictures = sample(turned, ["a boat"] * 2, [(1, 0), (1, 1)], guidance=4.0, steps=3, batch=2, size=64)
+    latents = first_latents(turned, [(1, 0), (1, 1)], 64)
+    pictures = sample(turned, ["a boat"] * 2, latents, guidance=4.0, steps=3, batch=2)
     assert pictures.shape == (2, 3, 64, 64)
     assert pictures.isfinite().all()
 

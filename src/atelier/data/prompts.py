@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from ruamel.yaml import YAML, YAMLError
 
-from atelier.data.artemis import EMOTIONS
+from atelier.data.artemis import EMOTIONS, artist_and_title
 from atelier.seeds import seed_of
 
 LEVELS = (0, 1, 2)
@@ -50,6 +50,12 @@ def prompt(work: Row, level: int, draw: int) -> str:
         emotion, utterance = work["emotions"][at], " ".join(work["utterances"][at].split())
         text += _picked("feeling", work, draw).format(emotion=templates()["emotions"][emotion], utterance=utterance)
     return text
+
+
+def painted_row(record: Mapping[str, Any], caption: Mapping[str, Any]) -> dict[str, Any]:
+    """A picture's truth and what is said of it, as one row; its artist by name, as the loader reads it."""
+    artist, _, _ = artist_and_title(record["painting"])
+    return {**record, **caption, "artist": artist}
 
 
 def style_name(art_style: str) -> str:

@@ -18,7 +18,7 @@ from atelier.models.evaluator import SIZE, Evaluator
 
 @torch.no_grad()
 def features(model: Evaluator, pictures: Samples) -> FloatArray:
-    """The evaluator's features (n, 64), a space for Frechet and kernel distances."""
+    """The evaluator's features (n, 48), a space for Frechet and kernel distances."""
     return _float64([model.features(batch) for batch in _batches(model, pictures)])
 
 

@@ -23,6 +23,9 @@ from atelier.seeds import seed_of
 
 DOWNSAMPLING = 8  # pixels a latent element; four autoencoder blocks
 MAX_TOKENS = 56
+# A latent's standard deviation as the denoiser sees it. Its channels are principal components, so that one holds
+# most of the brightness; at 1, the mean of that one alone outshines the first noise of an 8x8 latent: all samples grey.
+LATENT_STD = 0.5
 WHEREABOUTS = ("_name_or_path", "is_local", "local_files_only")  # of the folder a model was read from; not the model
 
 # What differs between the presets; all else is in the three functions below.
@@ -51,6 +54,7 @@ def build(
     """
     recipe = PRESETS[preset]
     vae = vae or build_autoencoder(preset, size, seed)
+    vae.register_to_config(scaling_factor=LATENT_STD)
     torch.manual_seed(seed_of(seed, "base", preset))
     tokenizer = train_tokenizer(texts, recipe["text"]["vocabulary"])
     return StableDiffusionPipeline(
@@ -81,7 +85,7 @@ def _autoencoder(size: int, channels: tuple[int, ...], groups: int, latent: int)
         norm_num_groups=groups,
         mid_block_add_attention=False,
         sample_size=size,
-        # a pipeline has one factor for all channels; statistics a channel are folded into the 1x1 convolutions
+        # one factor for all channels, set with the denoiser; statistics a channel are folded into the 1x1 convolutions
         scaling_factor=1.0,
     )
 

@@ -8,7 +8,7 @@ SLOPE = 0.2  # of the leaky rectifier
 class PatchDiscriminator(nn.Module):
     """(n, 3, h, w) in [-1, 1] -> scores (n, 1, h/4, w/4), each mostly of a patch of some 26 pixels."""
 
-    def __init__(self, channels: tuple[int, int, int] = (32, 64, 96)) -> None:
+    def __init__(self, channels: tuple[int, int, int] = (64, 128, 128)) -> None:
         super().__init__()
         one, two, three = channels
         self.layers = nn.Sequential(

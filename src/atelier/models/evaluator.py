@@ -19,7 +19,7 @@ from atelier.models import base, stored
 from atelier.seeds import seed_of
 
 SIZE = 64  # px
-FEATURES = 64  # few, because a Frechet distance of d features needs several times d pictures
+FEATURES = 48  # few: of n pictures, a Frechet distance is too high by about d^2 / n
 WIDTHS = (32, 64, 128, 160)  # at 32, 16, 8 and 4 px
 TEXT = {"width": 96, "layers": 2, "heads": 4}
 VOCABULARY = 1200
@@ -47,7 +47,7 @@ class Residual(nn.Module):
 
 
 class ImageTower(nn.Module):
-    """Pictures (n, 3, 64, 64) in [0, 1] to features (n, 64)."""
+    """Pictures (n, 3, 64, 64) in [0, 1] to features (n, 48)."""
 
     def __init__(self, features: int, widths: Sequence[int]) -> None:
         super().__init__()
@@ -111,19 +111,19 @@ class Evaluator(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(math.log(START_SCALE)))
 
     def features(self, pictures: Tensor) -> Tensor:
-        """(n, 3, 64, 64) in [0, 1] -> (n, 64), what distances between sets of pictures are measured in."""
+        """(n, 3, 64, 64) in [0, 1] -> (n, 48), what distances between sets of pictures are measured in."""
         return self.image(pictures)
 
     def logits(self, features: Tensor) -> dict[str, Tensor]:
-        """Features (n, 64) -> (n, classes) for each attribute, before the softmax."""
+        """Features (n, 48) -> (n, classes) for each attribute, before the softmax."""
         return {name: head(features) for name, head in self.heads.items()}
 
     def image_embedding(self, features: Tensor) -> Tensor:
-        """Features (n, 64) -> unit vectors (n, 64), to be multiplied with a text's."""
+        """Features (n, 48) -> unit vectors (n, 48), to be multiplied with a text's."""
         return normalize(self.project(features), dim=1)
 
     def text_embedding(self, ids: Tensor) -> Tensor:
-        """Token ids (n, length) of ``base.prompt_ids`` -> unit vectors (n, 64). Padding after the first end is cut."""
+        """Token ids (n, length) of ``base.prompt_ids`` -> unit vectors (n, 48). Padding after the first end is cut."""
         ends = (ids == self.tokenizer.eos_token_id).long()
         counts = ends.cumsum(1) - ends == 0  # up to the first end, that one included
         longest = int(counts.sum(1).max())

@@ -26,20 +26,22 @@ def first_latents(pipeline: StableDiffusionPipeline, seeds: Sequence[Seed], size
 def sample(
     pipeline: StableDiffusionPipeline,
     prompts: Sequence[str],
-    seeds: Sequence[Seed],
+    latents: Tensor,
     *,
     guidance: float,
     steps: int,
     batch: int,
-    size: int,
 ) -> Tensor:
-    """Pictures (n, 3, size, size) float32 in [-1, 1], with classifier-free guidance (Ho and Salimans 2021, eq. 6).
+    """Pictures (n, 3, 8 h, 8 w) float32 in [-1, 1], with classifier-free guidance (Ho and Salimans 2021, eq. 6).
 
-    The pipeline's own sampler and prompt handling; deterministic, as DDIM with eta = 0 is.
+    One a prompt and first latent of ``latents`` (n, c, h, w), as ``first_latents`` draws them. The pipeline's own
+    sampler and prompt handling; deterministic, as DDIM with eta = 0 is.
     """
-    if len(prompts) != len(seeds):
-        raise ValueError(f"each picture needs a prompt and a seed, got {len(prompts)} prompts and {len(seeds)} seeds")
-    latents = first_latents(pipeline, seeds, size)
+    if len(prompts) != len(latents):
+        raise ValueError(
+            f"each picture needs a prompt and a latent, got {len(prompts)} prompts, {len(latents)} latents"
+        )
+    height, width = (side * pipeline.vae_scale_factor for side in latents.shape[2:])
     pictures = []
     for start in range(0, len(prompts), batch):
         places = [min(start + i, len(prompts) - 1) for i in range(batch)]
@@ -48,8 +50,8 @@ def sample(
             latents=latents[places].to(pipeline.device),
             guidance_scale=guidance,
             num_inference_steps=steps,
-            height=size,
-            width=size,
+            height=height,
+            width=width,
             output_type="latent",
         ).images
         pictures.append(decode(pipeline.vae, made, batch)[: len(prompts) - start])

@@ -14,7 +14,7 @@ from atelier.data.prompts import prompt
 from atelier.models import base
 from atelier.sampling import sheets
 from atelier.sampling.adapters import tuned
-from atelier.sampling.sampler import Seed, sample, with_ddim
+from atelier.sampling.sampler import Seed, first_latents, sample, with_ddim
 from atelier.sampling.store import UNTUNED, UNTUNED_AGAIN, at_level, guidance_folder, write
 from atelier.seeds import torch_generator
 from atelier.training.art_finetuning import tuned_folder
@@ -73,15 +73,11 @@ def sample_cells(asked: params.Params, model: str, level: int, noise: str, out: 
             pipeline = tuned(pipeline, tuned_folder(model, seed))
         pipeline.to(place.device)
         seeds: list[Seed] = [(asked.seed, noise, row.repeat, row.place) for row in rows.itertuples()]
+        latents = first_latents(pipeline, seeds, asked.data.size)
         for guidance in tqdm(study.guidance, desc=out.name, unit="scale"):
             with place.autocast():
                 pictures = sample(
-                    pipeline,
-                    list(rows["prompt"]),
-                    seeds,
-                    guidance=guidance,
-                    size=asked.data.size,
-                    **asked.sampling.model_dump(),
+                    pipeline, list(rows["prompt"]), latents, guidance=guidance, **asked.sampling.model_dump()
                 )
             made[guidance].append(pictures)
     shutil.rmtree(out, ignore_errors=True)
@@ -115,14 +111,10 @@ def sample_base(asked: params.Params) -> None:
             if not seeds:
                 listed.to_csv(target / "pictures.csv", index=False)
                 continue
+            latents = first_latents(pipeline, seeds, asked.data.size)
             with place.autocast():
                 pictures = sample(
-                    pipeline,
-                    list(listed["prompt"]),
-                    seeds,
-                    guidance=guidance,
-                    size=asked.data.size,
-                    **asked.sampling.model_dump(),
+                    pipeline, list(listed["prompt"]), latents, guidance=guidance, **asked.sampling.model_dump()
                 )
             write(pictures, listed, target)
 

@@ -21,7 +21,7 @@ from atelier.data import prepare
 from atelier.data.images import to_model_range
 from atelier.data.latents import Moments, encode_pictures
 from atelier.data.painter import paint_corpus
-from atelier.data.prompts import prompt
+from atelier.data.prompts import painted_row, prompt
 from atelier.machine import accelerator
 from atelier.models import base
 from atelier.models.linear_start import start_at_linear_code
@@ -48,7 +48,7 @@ def corpus(asked: Params) -> tuple[Tensor, list[str], list[list[str]]]:
             recipe.works, recipe.photographs, seed, asked.data.size, asked.machine.threads
         )
         pictures = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-        rows: list[dict[Any, Any]] = [{**record, **caption} for record, caption in zip(records, captions, strict=True)]
+        rows: list[dict[Any, Any]] = [painted_row(*told) for told in zip(records, captions, strict=True)]
         levels = [0 if record["kind"] == "photograph" else 1 for record in records]
         names = [str(record["painting"]) for record in records]
     else:
@@ -94,10 +94,9 @@ def train(asked: Params, out: Path) -> None:
 
 def standardised(vae: AutoencoderKL, moments: Moments) -> Moments:
     """Fold the statistics of these latents into ``vae``; returns the moments that it would give from now on."""
-    mean, std = moments.mean.mean((0, 2, 3)), moments.mean.std((0, 2, 3))
-    base.fold_latent_statistics(vae, mean.to(vae.device), std.to(vae.device))
-    scale = std[:, None, None]
-    return Moments((moments.mean - mean[:, None, None]) / scale, moments.std / scale)
+    mean, std = moments.mean.mean((0, 2, 3)), moments.mean.std((0, 2, 3)) / vae.config.scaling_factor
+    base.fold_latent_statistics(vae, (mean / vae.config.scaling_factor).to(vae.device), std.to(vae.device))
+    return Moments((moments.mean - mean[:, None, None]) / std[:, None, None], moments.std / std[:, None, None])
 
 
 def denoiser_task(

@@ -15,7 +15,7 @@ from atelier import paths
 from atelier.data.images import to_model_range
 from atelier.data.latents import encode_pictures
 from atelier.data.painter import VERSION, paint_corpus
-from atelier.data.prompts import prompt
+from atelier.data.prompts import painted_row, prompt
 from atelier.machine import accelerator, fingerprint
 from atelier.methods.perceptual import perceptual_distance
 from atelier.models import base
@@ -39,7 +39,7 @@ AUTOENCODER, DECODER = paths.BUILD / "autoencoder", paths.BUILD / "decoder"
 TRUNK, EVALUATOR = paths.BUILD / "trunk", paths.BUILD / "evaluator"
 BASE, CONVERSIONS = paths.BASE, paths.BUILD / "conversions"
 
-CAPTION_LEVELS = (1, 2)  # of works, alternately: style and artist, then emotion and why too; photographs have level 0
+CAPTION_LEVELS = (1, 2, 2)  # of works, in turn: style and artist, or emotion and why too; photographs have level 0
 
 
 class Painted(NamedTuple):
@@ -56,14 +56,14 @@ def painted(asked: World, purpose: str, corpus: Corpus, artists: Sequence[str] =
     pixels, records, captions = paint_corpus(
         corpus.works, corpus.photographs, seed, asked.size, asked.machine.threads, artists
     )
-    whole = [{**record, **caption} for record, caption in zip(records, captions, strict=True)]
+    whole = [painted_row(record, caption) for record, caption in zip(records, captions, strict=True)]
     pictures = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
     return Painted(pictures, whole, [f"{record['kind']}-{record['index']}" for record in records])
 
 
 def captions(record: dict[str, Any], n: int) -> list[str]:
     """``n`` prompts of one picture."""
-    return [prompt(record, CAPTION_LEVELS[draw % 2] if record["kind"] == "work" else 0, draw // 2) for draw in range(n)]
+    return [prompt(record, CAPTION_LEVELS[draw % 3] if record["kind"] == "work" else 0, draw // 3) for draw in range(n)]
 
 
 def determinants(asked: World, *parts: str) -> dict[str, Any]:
