@@ -5,11 +5,11 @@
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
@@ -34,7 +34,7 @@ from atelier.metrics import (
     spectrum_slope,
 )
 from atelier.metrics.summary import SLOPE_LOW
-from atelier.metrics.wavelets import haar_packets
+from atelier.metrics.wavelets import Bands, bands, distance_from_bands, haar_packets
 from atelier.models import base
 from atelier.models.evaluator import Evaluator
 from atelier.sampling.store import UNTUNED, UNTUNED_AGAIN, at_level, read
@@ -65,6 +65,7 @@ class Reference(NamedTuple):
     """Held-out works, the training works, and how near the former come to the latter at the rarest."""
 
     held_out: Group
+    bands: Bands  # of its packets, once for all
     training: Group
     near: dict[str, float]  # "features", "small" -> distance
 
@@ -114,10 +115,6 @@ def slope_distance(real: Group, made: Group, low: int) -> float:
     return abs(spectrum_slope(real.spectrum, low) - spectrum_slope(made.spectrum, low))
 
 
-def wavelet_distance(real: Group, made: Group) -> float:
-    return float(np.mean([frechet_distance(a, b) for a, b in zip(real.packets, made.packets, strict=True)]))
-
-
 def near_copies(reference: Reference, made: Group, space: str) -> float:
     """Share of pictures that lie nearer to a training work than all but one in a hundred held-out works do."""
     _, distance = nearest(getattr(made, space), getattr(reference.training, space))
@@ -129,7 +126,7 @@ MEASURES: dict[str, Callable[[Reference, Group], float]] = {
     "fd": lambda real, made: frechet_distance(real.held_out.features, made.features),
     "kid": lambda real, made: kernel_distance(real.held_out.features, made.features),
     "fd_haar": lambda real, made: frechet_distance(real.held_out.haar, made.haar),
-    "fwd": lambda real, made: wavelet_distance(real.held_out, made),
+    "fwd": lambda real, made: distance_from_bands(real.bands, bands(made.packets)),
     "pr": lambda real, made: spectrum_distance(real.held_out.residual, made.residual),
     "psd": lambda real, made: slope_distance(real.held_out, made, SLOPE_LOW),
     "psd10": lambda real, made: slope_distance(real.held_out, made, 10),
@@ -148,22 +145,24 @@ def all_measures(reference: Reference, made: Group) -> dict[str, float]:
 
 
 def measured(reference: Reference, groups: Sequence[Group]) -> pd.DataFrame:
-    """Each measure of all groups together (``whole``) and its pseudo-values, a column a group."""
-    known: dict[tuple[int, ...], dict[str, float]] = {}
+    """Each measure of all groups together (``whole``) and its pseudo-values, a column a group.
 
-    def of(some: Sequence[int]) -> dict[str, float]:
-        if tuple(some) not in known:
-            known[tuple(some)] = all_measures(reference, pooled([groups[at] for at in some]))
-        return known[tuple(some)]
+    What needs more pictures than there are without one of the groups is left out.
+    """
 
-    whole = of(range(len(groups)))
-    rows = {}
-    for name in whole:
-        values = pseudo_values(lambda some, name=name: of(some)[name], len(groups))
-        rows[name] = {"n": sum(each.n for each in groups), "whole": whole[name]} | {
-            f"group{at}": value for at, value in enumerate(values)
-        }
-    return pd.DataFrame(rows).T.rename_axis("measure").reset_index()
+    @cache
+    def of(some: tuple[int, ...]) -> dict[str, float]:
+        return all_measures(reference, pooled([groups[at] for at in some]))
+
+    every = tuple(range(len(groups)))
+    known = set.intersection(*(set(of(tuple(at for at in every if at != left_out))) for left_out in every))
+    rows = []
+    for name, whole in of(every).items():
+        if name in known:
+            found = pseudo_values(lambda some, name=name: of(tuple(some))[name], len(groups))  # type: ignore[misc]
+            columns = {f"group{at}": value for at, value in enumerate(found)}
+            rows.append({"measure": name, "n": sum(each.n for each in groups), "whole": whole, **columns})
+    return pd.DataFrame(rows)
 
 
 def reference_of(asked: params.Params, model: Evaluator | None) -> Reference:
@@ -176,7 +175,7 @@ def reference_of(asked: params.Params, model: Evaluator | None) -> Reference:
         space: float(np.quantile(nearest(getattr(held_out, space), getattr(training, space))[1], RARE))
         for space in ("features", "small")
     }
-    return Reference(held_out, training, near)
+    return Reference(held_out, bands(held_out.packets), training, near)
 
 
 def cells(asked: params.Params) -> dict[str, tuple[str, str, float]]:
@@ -219,7 +218,7 @@ def measure_all(asked: params.Params) -> pd.DataFrame:
         for repeats in together:
             those = listed["repeat"].isin(repeats).to_numpy()
             rows = listed[those]
-            parts.append(group(pictures[torch.from_numpy(those)], model, list(rows["prompt"]), table.loc[rows["path"]]))
+            parts.append(group(pictures[those.nonzero()[0]], model, list(rows["prompt"]), table.loc[rows["path"]]))
         found.append(measured(reference, parts).assign(cell=cell))
     return pd.concat(found, ignore_index=True)
 
