@@ -20,7 +20,7 @@ from atelier.claims import Values
 from atelier.data import prepare
 from atelier.data.images import to_pixels
 from atelier.data.latents import decode, encode_pictures
-from atelier.evidence import FloatArray, Interval, pseudo_values, t_interval
+from atelier.evidence import FloatArray, pseudo_values, t_interval
 from atelier.metrics import (
     alignment,
     frechet_distance,
@@ -225,22 +225,22 @@ def measure_all(asked: params.Params) -> pd.DataFrame:
 
 def values(table: pd.DataFrame) -> Values:
     """A table of measures as verdicts read it."""
-    groups = table[[name for name in table if name.startswith("group")]].to_numpy()
+    groups = table.filter(regex=r"^group\d+$").to_numpy()
     return dict(zip(zip(table["measure"], table["cell"], strict=True), groups, strict=True))
 
 
 def intervals(table: pd.DataFrame) -> pd.DataFrame:
     """One row a measure and cell: its interval over groups, and what the cell's name says; guidance NaN where none."""
     named = table["cell"].str.extract(r"^(?P<model>.+)@(?P<level>\d)/(?P<guidance>[\d.]+)$")
-    found = pd.DataFrame([t_interval(row.tolist()) for row in values(table).values()])
+    found = [t_interval(row.tolist()) for row in values(table).values()]
     return table[["cell", "measure", "n"]].assign(
         model=named["model"],
         level=named["level"].astype(float),
         guidance=named["guidance"].astype(float),
-        interval=[Interval(*row) for row in found.itertuples(index=False)],
-        value=found["mean"],
-        low=found["low"],
-        high=found["high"],
+        interval=pd.Series(found, dtype=object),  # type: ignore[arg-type]
+        value=[each.mean for each in found],
+        low=[each.low for each in found],
+        high=[each.high for each in found],
     )
 
 

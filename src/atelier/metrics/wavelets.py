@@ -48,7 +48,7 @@ def bands(packets: FloatArray) -> Bands:
         raise ValueError(f"a covariance needs at least 2 pictures, got {n}")
     mean = packets.mean(axis=1)
     factor = (packets - mean[:, None]) / np.sqrt(n - 1)
-    return Bands(mean, np.linalg.qr(factor, mode="r") if n > d else factor)
+    return Bands(mean, np.asarray(np.linalg.qr(factor, mode="r")) if n > d else factor)
 
 
 def distance_from_bands(real: Bands, generated: Bands) -> float:

@@ -55,7 +55,7 @@ def sample_cells(asked: params.Params, model: str, level: int, noise: str, out: 
     study = asked.art_finetuning
     if model != UNTUNED and model not in study.adapters:
         raise ValueError(f"art_finetuning.adapters: no variant '{model}'")
-    place = machine.accelerator(asked.machine)
+    accelerator = machine.accelerator(asked.machine)
     repeats = [
         held_out_prompts(asked.seed, level, study.pictures, repeat).assign(repeat=repeat, place=range(study.pictures))
         for repeat in range(study.repeats)
@@ -71,19 +71,20 @@ def sample_cells(asked: params.Params, model: str, level: int, noise: str, out: 
         pipeline = with_ddim(base.load(paths.BASE))
         if seed is not None:
             pipeline = tuned(pipeline, tuned_folder(model, seed))
-        pipeline.to(place.device)
-        seeds: list[Seed] = [(asked.seed, noise, row.repeat, row.place) for row in rows.itertuples()]
+        pipeline.to(accelerator.device)
+        places = zip(rows["repeat"].tolist(), rows["place"].tolist(), strict=True)
+        seeds: list[Seed] = [(asked.seed, noise, repeat, place) for repeat, place in places]
         latents = first_latents(pipeline, seeds, asked.data.size)
         for guidance in tqdm(study.guidance, desc=out.name, unit="scale"):
-            with place.autocast():
+            with accelerator.autocast():
                 pictures = sample(
                     pipeline, list(rows["prompt"]), latents, guidance=guidance, **asked.sampling.model_dump()
                 )
             made[guidance].append(pictures)
     shutil.rmtree(out, ignore_errors=True)
     listed = pd.concat(parts.values())
-    for guidance, pictures in made.items():
-        write(torch.cat(pictures), listed, out / guidance_folder(guidance))
+    for guidance, sets in made.items():
+        write(torch.cat(sets), listed, out / guidance_folder(guidance))
 
 
 def sample_base(asked: params.Params) -> None:
