@@ -237,7 +237,7 @@ def intervals(table: pd.DataFrame) -> pd.DataFrame:
         model=named["model"],
         level=named["level"].astype(float),
         guidance=named["guidance"].astype(float),
-        interval=pd.Series(found, dtype=object),  # type: ignore[arg-type]
+        interval=pd.Series(found, dtype=object),
         value=[each.mean for each in found],
         low=[each.low for each in found],
         high=[each.high for each in found],
