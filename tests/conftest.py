@@ -32,15 +32,18 @@ base_model: {pictures: 3, guidance: [1.0, 4.0], measured_at: 4.0}
 art_finetuning:
   prompt_level: 1
   prompts_per_work: 2
-  variants: [conditional, mixed]
+  variants: [conditional, mixed, full]
   adapters:
     conditional: {rank: 2, empty_prompts: 0.0}
     mixed: {rank: 3, empty_prompts: 0.2}
+    full: {rank: null, empty_prompts: 0.2, learning_rate: 0.001}
   optimisation: {steps: 24, batch: 4, learning_rate: 0.01, decay: cosine, warmup: 2, beta2: 0.999,
                  weight_decay: 0.0, clip: 1.0, ema: 0, checkpoint_every: 5}
+  training_seeds: [0, 1]
   guidance: [1.0, 4.0]
-  repeats: 2
+  repeats: 4
   pictures: 3
+prompt_enrichment: {models: [mixed], levels: [0, 2]}
 """
 
 # the three stages in one process: importing diffusers costs more than all of them

@@ -109,7 +109,7 @@ def test_the_stage_refuses_a_cache_of_other_pictures_prompts_size_or_model(
 ) -> None:
     def refused(other: params.Params, part: str) -> None:
         with pytest.raises(ValueError, match=rf"stale cache, made from other {part}$"):
-            art_finetuning.train(other, "mixed")
+            art_finetuning.train(other, "mixed", 0)
 
     study = asked.art_finetuning
     refused(asked.model_copy(update={"art_finetuning": study.model_copy(update={"prompt_level": 0})}), "prompts")
@@ -132,12 +132,22 @@ def test_the_command_refuses_a_damaged_cache_in_one_line(
     (tmp_path / "c.safetensors").write_bytes(data)
     monkeypatch.setattr(art_finetuning, "CACHE", tmp_path / "c.safetensors")
     monkeypatch.setattr("atelier.machine.settle", lambda threads: None)
-    assert main(["art_finetuning", "mixed"]) == 1
+    assert main(["art_finetuning", "mixed", "0"]) == 1
     assert capsys.readouterr().err == (
         f"{tmp_path}/c.safetensors: damaged cache, its content is not what was written\n"
     )
-    assert main(["art_finetuning", "absent"]) == 1
-    assert "no variant 'absent', there are conditional, mixed" in capsys.readouterr().err
+    assert main(["art_finetuning", "absent", "0"]) == 1
+    assert "no variant 'absent', there are conditional, mixed, full" in capsys.readouterr().err
+
+
+def test_the_command_refuses_a_training_seed_that_no_parameter_names(
+    in_tiny_world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("atelier.machine.settle", lambda threads: None)
+    assert main(["art_finetuning", "mixed", "7"]) == 1
+    assert capsys.readouterr().err == "art_finetuning.training_seeds: 7 is none of [0, 1]\n"
+    assert main(["art_finetuning", "mixed", "one"]) == 1
+    assert capsys.readouterr().err.startswith("usage: ")
 
 
 def read(asked: params.Params) -> tuple[Cache, pd.DataFrame, list[list[str]]]:

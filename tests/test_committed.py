@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from atelier import claims, measures, params
+
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results" / "embedded"
 
@@ -27,7 +29,7 @@ def test_lock_names_no_stage_that_the_pipeline_lacks() -> None:
     assert {name.split("@")[0] for name in locked} == set(pipeline)
 
 
-@pytest.mark.parametrize("study", ["base_model", "art_finetuning"])
+@pytest.mark.parametrize("study", ["base_model", "art_finetuning", "prompt_enrichment"])
 def test_published_metrics_have_values_counts_and_units(study: str) -> None:
     content = json.loads((RESULTS / study / "metrics.json").read_text())
     assert content["profile"] == "embedded"
@@ -35,6 +37,32 @@ def test_published_metrics_have_values_counts_and_units(study: str) -> None:
         assert metric["value"] is not None, name
         assert metric["n"] > 0, name
         assert metric["unit"], name
+
+
+CITING = sorted((ROOT / "results").glob("*/*/metrics.json"))
+
+
+@pytest.mark.parametrize("path", CITING, ids=lambda path: "/".join(path.parts[-3:-1]))
+def test_verdicts_are_on_the_claims_as_they_stand(path: Path) -> None:
+    """A claim that was changed after the run that it judges is no longer the claim that was judged."""
+    written = claims.load(ROOT / "claims.yaml")
+    verdicts = json.loads(path.read_text()).get("verdicts", {})
+    changed = [name for name, verdict in verdicts.items() if written[name].digest != verdict["claim"]]
+    assert changed == [], f"claims.yaml is newer than {path}: run that profile again"
+    due = {name for name, claim in written.items() if claim.study == path.parent.name and claim.parts}
+    assert due == set(verdicts)
+
+
+def test_every_cell_that_a_claim_compares_is_measured_but_for_the_tuned_decoders() -> None:
+    asked = params.load(ROOT / "profiles" / "study.yaml")
+    measured = set(measures.cells(asked))
+    named = {
+        cell
+        for claim in claims.load(ROOT / "claims.yaml").values()
+        for part in [*claim.parts, *([claim.control] if claim.control else [])]
+        for cell in part.cells
+    }
+    assert {cell.split("@")[0] for cell in named - measured} <= {"untuned-decoder"}
 
 
 def test_every_link_of_the_readme_leads_somewhere() -> None:

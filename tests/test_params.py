@@ -158,7 +158,9 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> list[str]:
     return [f"{prefix}{key}" for key in tree] + [leaf for part in below for leaf in part]
 
 
-@pytest.mark.parametrize("where", [leaf for leaf in leaves(content()) if not re.search(r"adapters/[^/]+$", leaf)])
+@pytest.mark.parametrize(
+    "where", [leaf for leaf in leaves(content()) if not re.search(r"adapters/[^/]+(/learning_rate)?$", leaf)]
+)
 def test_every_missing_key_is_refused_by_name(where: str) -> None:
     assert refusal(edited(where, MISSING)) == f"p.yaml: {where.replace('/', '.')}: missing"
 
@@ -175,6 +177,26 @@ def test_variants_must_name_each_adapter_once() -> None:
         said = refusal(edited("art_finetuning/variants", change))
         assert said.startswith("p.yaml: art_finetuning.variants: must name each of the adapters once")
     assert "a scale stands twice" in refusal(edited("art_finetuning/guidance", [4.0, 4.0]))
+
+
+def test_repeats_are_shared_by_the_training_seeds() -> None:
+    assert "a seed stands twice" in refusal(edited("art_finetuning/training_seeds", [1, 1]))
+    tree = edited("art_finetuning/training_seeds", [0, 1])
+    tree["art_finetuning"]["repeats"] = 3
+    assert refusal(tree) == "p.yaml: art_finetuning.repeats: 3 cannot be shared by 2 training seeds"
+    for seeds, repeats, groups in (([5], 3, [[0], [1], [2]]), ([5, 6], 4, [[0, 2], [1, 3]]), ([5, 6], 2, [[0], [1]])):
+        tree["art_finetuning"] |= {"training_seeds": seeds, "repeats": repeats}
+        study = params.check(tree, "p.yaml").art_finetuning
+        assert study.groups == groups
+        for group in groups:
+            assert len({study.seed_of_repeat(repeat) for repeat in group}) == 1
+
+
+def test_prompts_are_enriched_of_models_and_levels_that_are_there_to_enrich() -> None:
+    for models in (["rank9"], ["rank4-mixed", "rank4-mixed"], ["untuned"]):
+        assert "prompt_enrichment.models: expected some of" in refusal(edited("prompt_enrichment/models", models))
+    for levels in ([0, 1], [0, 0]):
+        assert "other levels than art_finetuning's" in refusal(edited("prompt_enrichment/levels", levels))
 
 
 def test_the_scale_of_measurements_is_one_of_the_sheets() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 VARIANT, STEPS, EVERY = "mixed", 24, 5  # as in conftest's params.yaml
-TRAIN = ["-m", "atelier.training", "art_finetuning", VARIANT]
+TRAIN = ["-m", "atelier.training", "art_finetuning", VARIANT, "0"]
 MOMENTS = random.Random(2025).sample(range(EVERY + 1, STEPS - 3), 3)  # steps done when the signal is sent
 
 # the process kills itself while the second checkpoint is being written, or renamed
@@ -39,13 +39,13 @@ def deadly(*arguments):
     return real(*arguments)
 
 setattr(owner, name, deadly)
-command.main(["art_finetuning", sys.argv[2]])
+command.main(["art_finetuning", sys.argv[2], "0"])
 """
 
 
 def result(folder: Path) -> dict[str, str]:
     """The hashes of everything that a training leaves."""
-    out = folder / "build/adapters/art_finetuning" / VARIANT
+    out = folder / "build/adapters/art_finetuning" / VARIANT / "0"
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(out.iterdir())}
 
 

@@ -17,7 +17,7 @@ from atelier.data.artemis import EMOTIONS
 from atelier.data.images import to_pixels
 from atelier.data.prompts import prompt
 from atelier.models import base
-from atelier.sampling import sheets, stages, store
+from atelier.sampling import adapters, sheets, stages, store
 from atelier.sampling.sampler import Seed, first_latents, sample, with_ddim
 from atelier.training import art_finetuning
 
@@ -105,8 +105,9 @@ def trained(asked: params.Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(paths, "ADAPTERS", tmp_path / "adapters")
     monkeypatch.setattr(art_finetuning, "save_adapter", enlarge_and_save)
-    art_finetuning.train(asked, "mixed")
-    return held[0], tmp_path / "adapters/art_finetuning/mixed"
+    for seed in asked.art_finetuning.training_seeds:
+        art_finetuning.train(asked, "mixed", seed)
+    return held[0], art_finetuning.tuned_folder("mixed", 0)
 
 
 def test_a_loaded_adapter_is_the_trained_one(
@@ -121,7 +122,7 @@ def test_a_loaded_adapter_is_the_trained_one(
     try:
         for logger in loggers:
             logger.addHandler(listener)
-        stages.load_adapter(pipeline, folder)
+        adapters.load_adapter(pipeline, folder)
     finally:
         for logger in loggers:
             logger.removeHandler(listener)
@@ -160,14 +161,18 @@ def test_an_adapter_that_is_absent_or_pickled_is_refused_in_one_line(
 ) -> None:
     torch.save({"unet.x": torch.zeros(1)}, tmp_path / "pytorch_lora_weights.bin")
     with pytest.raises(ValueError, match=r"holds no pytorch_lora_weights\.safetensors$"):
-        stages.load_adapter(pipeline, tmp_path)
+        adapters.load_adapter(pipeline, tmp_path)
     (tmp_path / "pytorch_lora_weights.bin").rename(tmp_path / art_finetuning.WEIGHTS)
     with pytest.raises(ValueError, match=r"not a readable adapter") as caught:
-        stages.load_adapter(pipeline, tmp_path)
+        adapters.load_adapter(pipeline, tmp_path)
     assert len(str(caught.value).splitlines()) == 1
 
 
 # ------------------------------------------------------------------------------------------------ prompts and files
+
+
+def listed(*arguments: int) -> list[str]:
+    return list(stages.held_out_prompts(*arguments)["prompt"])
 
 
 def test_held_out_prompts_are_of_the_test_split_and_fixed(asked: params.Params) -> None:
@@ -176,16 +181,16 @@ def test_held_out_prompts_are_of_the_test_split_and_fixed(asked: params.Params) 
     n = len(held_out)
     assert n == 6
     for level in (0, 1, 2):
-        once = stages.held_out_prompts(7, level, n, 0)
+        once = listed(7, level, n, 0)
         torch.manual_seed(1)
-        assert stages.held_out_prompts(7, level, n, 0) == once
+        assert listed(7, level, n, 0) == once
         assert sorted(once) == sorted(prompt(row, level, 0) for row in held_out)
         # used up, they come again with the next draw, in the same order of works
-        again = stages.held_out_prompts(7, level, n, 1)
+        again = listed(7, level, n, 1)
         assert sorted(again) == sorted(prompt(row, level, 1) for row in held_out)
-        halves = [text for repeat in range(4) for text in stages.held_out_prompts(7, level, n // 2, repeat)]
+        halves = [text for repeat in range(4) for text in listed(7, level, n // 2, repeat)]
         assert halves == once + again
-    assert stages.held_out_prompts(8, 1, n, 0) != stages.held_out_prompts(7, 1, n, 0)
+    assert listed(8, 1, n, 0) != listed(7, 1, n, 0)
 
 
 def test_without_a_held_out_work_it_says_so(asked: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,16 +317,79 @@ def test_guidance_folders_tell_scales_apart() -> None:
     ]  # fmt: skip
 
 
-def test_the_stage_samples_all_cells_and_the_untuned_model_from_the_same_noise(
+def cell(model: str, guidance: float = 4.0, study: str = "art_finetuning") -> tuple[Tensor, pd.DataFrame]:
+    pictures, table = store.read(study, model, guidance)
+    order = table.sort_values(["repeat", "place"]).index  # models of several training seeds lie seed by seed
+    return pictures[list(order)], table.loc[order].reset_index(drop=True)
+
+
+def test_the_stages_sample_all_cells_from_the_same_works_and_noise(
     asked: params.Params, trained: tuple[UNet2DConditionModel, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(paths, "SAMPLES", tmp_path / "samples")
     for variant in ("untuned", "mixed"):
         stages.sample_variant(asked, variant)
+        stages.sample_levels(asked, variant)
     for guidance in (1.0, 4.0):
-        (base_pictures, one), (tuned, two) = (store.read("art_finetuning", v, guidance) for v in ("untuned", "mixed"))
-        pd.testing.assert_frame_equal(one, two)
-        assert base_pictures.shape == tuned.shape == (6, 3, 64, 64)
-        assert not torch.equal(base_pictures, tuned)
+        cells = {name: cell(name, guidance) for name in ("untuned", "untuned-again", "mixed")}
+        cells |= {
+            f"{name}@{level}": cell(f"{name}/level-{level}", guidance, "prompt_enrichment")
+            for name in ("untuned", "mixed")
+            for level in (0, 2)
+        }
+        assert {tuple(pictures.shape) for pictures, _ in cells.values()} == {(12, 3, 64, 64)}
+        for name in ("untuned-again", "mixed"):
+            pd.testing.assert_frame_equal(cells[name][1], cells["untuned"][1])
+        for name, (_, table) in cells.items():
+            assert list(table["path"]) == list(cells["untuned"][1]["path"]), name
+        texts = [list(cells[name][1]["prompt"]) for name in ("untuned@0", "untuned", "untuned@2")]
+        assert all(two.startswith(one) and two != one for one, two in zip(texts[0], texts[1], strict=True))
+        assert sum(two != one for one, two in zip(texts[1], texts[2], strict=True)) > 0
+        names = list(cells)
+        for at, one in enumerate(names):
+            assert not any(torch.equal(cells[one][0], cells[two][0]) for two in names[at + 1 :])
     with pytest.raises(ValueError, match="no variant 'other'"):
         stages.sample_variant(asked, "other")
+    with pytest.raises(ValueError, match=r"prompt_enrichment\.models: no 'conditional'"):
+        stages.sample_levels(asked, "conditional")
+
+
+def test_each_repeat_is_painted_by_its_own_training_seed(
+    asked: params.Params, trained: tuple[UNet2DConditionModel, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "SAMPLES", tmp_path / "samples")
+    stages.sample_variant(asked, "mixed")
+    both, table = cell("mixed")
+    one_seed = asked.art_finetuning.model_copy(update={"training_seeds": [0]})
+    stages.sample_variant(asked.model_copy(update={"art_finetuning": one_seed}), "mixed")
+    alone, _ = cell("mixed")
+    first = torch.from_numpy((table["repeat"] % 2 == 0).to_numpy())
+    # 8-bit pictures of other batches may differ in a last bit
+    assert int((both[first].int() - alone[first].int()).abs().max()) <= 1
+    assert not torch.equal(both[~first], alone[~first])
+
+
+def test_a_whole_denoiser_is_loaded_as_it_was_trained(
+    asked: params.Params, pipeline: StableDiffusionPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "ADAPTERS", tmp_path / "adapters")
+    held: list[dict[str, Tensor]] = []
+    save = art_finetuning.save_denoiser
+
+    def keep_and_save(unet: UNet2DConditionModel, folder: Path, card: dict) -> None:
+        held.append({name: value.detach().clone() for name, value in unet.state_dict().items()})
+        save(unet, folder, card)
+
+    monkeypatch.setattr(art_finetuning, "save_denoiser", keep_and_save)
+    art_finetuning.train(asked, "full", 1)
+    folder = art_finetuning.tuned_folder("full", 1)
+    before = pipeline.unet.state_dict()
+    loaded = adapters.tuned(pipeline, folder).unet.state_dict()
+    assert loaded.keys() == held[0].keys()
+    assert all(torch.equal(loaded[name], held[0][name]) for name in loaded)
+    assert sum(not torch.equal(loaded[name], before[name]) for name in loaded) > 0.9 * len(loaded)
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(b"not a tensor")
+    with pytest.raises(ValueError, match="not a readable denoiser") as caught:
+        adapters.tuned(pipeline, folder)
+    assert len(str(caught.value).splitlines()) == 1

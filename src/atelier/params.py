@@ -98,8 +98,9 @@ class BaseModelStudy(Section):
 
 
 class Adapter(Section):
-    rank: Positive
+    rank: Positive | None  # None: the whole denoiser, not an adapter
     empty_prompts: Share
+    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] | None = None  # instead of the optimisation's
 
 
 class ArtFinetuning(Section):
@@ -108,6 +109,7 @@ class ArtFinetuning(Section):
     variants: Annotated[list[Name], Field(min_length=1)]
     adapters: dict[Name, Adapter]
     optimisation: Optimisation
+    training_seeds: Annotated[list[Count], Field(min_length=1)]
     guidance: Annotated[list[Annotated[float, Field(ge=1.0)]], Field(min_length=1)]
     repeats: Annotated[int, Field(ge=2)]
     pictures: Annotated[int, Field(ge=2)]
@@ -117,11 +119,33 @@ class ArtFinetuning(Section):
         if sorted(self.variants) != sorted(self.adapters):
             odd = sorted(set(self.variants) ^ set(self.adapters)) or "one named twice"
             raise ValueError(f"variants: must name each of the adapters once, differs in {odd}")
-        if "untuned" in self.adapters:
-            raise ValueError("adapters: 'untuned' is what the model without an adapter is called")
+        if taken := {"untuned", "untuned-again"} & set(self.adapters):
+            raise ValueError(f"adapters: '{taken.pop()}' is what the model without an adapter is called")
         if len(set(self.guidance)) != len(self.guidance):
             raise ValueError("guidance: a scale stands twice")
+        if len(set(self.training_seeds)) != len(self.training_seeds):
+            raise ValueError("training_seeds: a seed stands twice")
+        if self.repeats % len(self.training_seeds):
+            raise ValueError(f"repeats: {self.repeats} cannot be shared by {len(self.training_seeds)} training seeds")
         return self
+
+    def seed_of_repeat(self, repeat: int) -> int:
+        """The training seed whose models paint a repeat: each repeat has its own where there are as many."""
+        return self.training_seeds[repeat % len(self.training_seeds)]
+
+    @property
+    def groups(self) -> list[list[int]]:
+        """Repeats that vary together, over which intervals are: by training seed, or each where there is one seed."""
+        if len(self.training_seeds) == 1:
+            return [[repeat] for repeat in range(self.repeats)]
+        return [list(range(at, self.repeats, len(self.training_seeds))) for at in range(len(self.training_seeds))]
+
+
+class PromptEnrichment(Section):
+    """Tuned models of art_finetuning that, as the untuned one, also paint from other prompts; all else is as there."""
+
+    models: Annotated[list[Name], Field(min_length=1)]
+    levels: Annotated[list[Annotated[int, Field(ge=0, le=2)]], Field(min_length=1)]
 
 
 class Params(Section):
@@ -133,6 +157,16 @@ class Params(Section):
     sampling: Sampling
     base_model: BaseModelStudy
     art_finetuning: ArtFinetuning
+    prompt_enrichment: PromptEnrichment
+
+    @model_validator(mode="after")
+    def _enriches_what_is_there(self) -> "Params":
+        own, other = self.prompt_enrichment, self.art_finetuning
+        if not set(own.models) <= set(other.adapters) or len(set(own.models)) != len(own.models):
+            raise ValueError(f"prompt_enrichment.models: expected some of {', '.join(other.adapters)}, each once")
+        if other.prompt_level in own.levels or len(set(own.levels)) != len(own.levels):
+            raise ValueError("prompt_enrichment.levels: expected other levels than art_finetuning's, each once")
+        return self
 
 
 def load(path: Path = PARAMS) -> Params:

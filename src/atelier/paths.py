@@ -17,6 +17,7 @@ BARS = BUILD / "bars.json"
 CACHE = BUILD / "cache"
 ADAPTERS = BUILD / "adapters"
 SAMPLES = BUILD / "samples"
+MEASURES = BUILD / "measures"
 STUDIES = BUILD / "studies"
 SITE = BUILD / "site"
 MARK = "ATELIER_PIPELINE"  # in the environment: the pipeline's runner executes the notebook

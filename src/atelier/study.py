@@ -1,5 +1,6 @@
 """What every study's notebook begins and ends with: parameters in, figures, tables and metrics out."""
 
+import html
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from atelier import figures, machine, params, paths
+from atelier.claims import Claim, Verdict
 from atelier.evidence import Interval
 
 DIGITS = 10  # significant digits of a written number: beyond them, machines differ
@@ -19,6 +21,12 @@ DIGITS = 10  # significant digits of a written number: beyond them, machines dif
 CAVEATS = {
     "smoke": "Smoke run: nothing on this page means anything.",
     "embedded": "Short run: few steps, one training seed, few repeats. It shows the method; it decides nothing.",
+}
+
+
+GROUPED = {  # whether there are several training seeds -> what intervals are over
+    False: "intervals over repeats of sampling, for the adapters at hand",
+    True: "intervals over training seeds, each with its own repeat of sampling",
 }
 
 
@@ -32,6 +40,7 @@ class Study:
         self.name, self.params = name, asked
         self.folder = (paths.STUDIES if paths.MARK in os.environ else paths.BY_HAND) / name
         self.metrics: dict[str, dict[str, Any]] = {}
+        self.verdicts: dict[str, dict[str, str]] = {}
 
     def show(self, figure: Figure, name: str, caption: str) -> None:
         """Keep a figure as PNG and display those very bytes, with its caption."""
@@ -46,8 +55,8 @@ class Study:
         target = self.folder / "tables" / f"{name}.csv"
         target.parent.mkdir(parents=True, exist_ok=True)
         table.to_csv(target, float_format=f"%.{DIGITS}g")
-        html = table.to_html(float_format=lambda value: f"{value:.{digits}f}", na_rep="–", border=0)
-        display(HTML(html), metadata={"caption": caption})
+        shown = table.to_html(float_format=lambda value: f"{value:.{digits}f}", na_rep="–", border=0)
+        display(HTML(shown), metadata={"caption": caption})
 
     def record(self, name: str, value: float | Interval, n: int, unit: str) -> None:
         """One number of ``metrics.json``: its value, its interval where it has one, what it was measured on."""
@@ -55,6 +64,30 @@ class Study:
         numbers = {"value": interval.mean, "low": interval.low, "high": interval.high}
         rounded = {key: float(f"{x:.{DIGITS}g}") if x == x else None for key, x in numbers.items()}
         self.metrics[name] = {**rounded, "n": n, "repeats": interval.n, "unit": unit}
+
+    def judge(self, claim: Claim, found: Verdict, n: int) -> None:
+        """Show a claim's card, its verdict and the numbers behind it, and cite its very words by their digest."""
+        self.verdicts[found.claim] = {"verdict": found.verdict, "reason": found.reason, "claim": claim.digest}
+        rows = {}
+        for at, (part, compared, verdict) in enumerate(found.findings, 1):
+            row: dict[str, object] = {"rule": part.rule, "change": "not measured"}
+            if compared is not None:
+                low, high = compared.interval.low, compared.interval.high
+                row |= {
+                    "change": f"{compared.interval.mean:+.3g}",
+                    "95 % interval": f"{low:+.3g} to {high:+.3g}",
+                    "detectable": f"{compared.detectable:.3g}",
+                    "part": verdict,
+                }
+                self.record(f"claim/{found.claim}/{at}", compared.interval, n, "1")
+                self.record(f"claim/{found.claim}/{at}/detectable", compared.detectable, n, "1")
+            rows[part.name] = row
+        said = f"<b>{found.claim}: {html.escape(claim.says)}</b><br>Verdict: <b>{found.verdict}</b>"
+        said += f" ({html.escape(found.reason)})" if found.reason else ""
+        said += f"<br>The paper: {html.escape(claim.paper)}<br>The rule, written beforehand: {html.escape(claim.rule)}"
+        table = pd.DataFrame(rows).T.fillna("").to_html(border=0)
+        caption = f"Claim {found.claim}: {GROUPED[len(self.params.art_finetuning.training_seeds) > 1]}; n = {n} a cell."
+        display(HTML(f"<div>{said}</div>{table}"), metadata={"caption": caption})
 
     def caveat(self) -> None:
         """Say on the page what a short profile's numbers are worth."""
@@ -66,6 +99,8 @@ class Study:
         if missing:
             raise ValueError(f"headline names what was never recorded: {', '.join(missing)}")
         content = {"profile": self.params.profile, "headline": list(headline), "metrics": self.metrics}
+        if self.verdicts:
+            content["verdicts"] = self.verdicts
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "metrics.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 

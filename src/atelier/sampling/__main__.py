@@ -1,4 +1,4 @@
-"""``python -m atelier.sampling base_model | STUDY VARIANT``: pictures of one model, one process each."""
+"""``python -m atelier.sampling base_model | STUDY MODEL``: pictures of one model, one process each."""
 
 import sys
 
@@ -6,7 +6,7 @@ from safetensors import SafetensorError
 
 from atelier import machine, params
 
-USAGE = "usage: python -m atelier.sampling base_model | art_finetuning VARIANT"
+USAGE = "usage: python -m atelier.sampling base_model | art_finetuning VARIANT | prompt_enrichment MODEL"
 
 
 def main(arguments: list[str]) -> int:
@@ -21,6 +21,8 @@ def main(arguments: list[str]) -> int:
                 stages.sample_base(asked)
             case ["art_finetuning", variant]:
                 stages.sample_variant(asked, variant)
+            case ["prompt_enrichment", model]:
+                stages.sample_levels(asked, model)
             case _:
                 raise ValueError(USAGE)
     except (ValueError, OSError, SafetensorError) as error:

@@ -1,8 +1,8 @@
-"""Trained adapters put into a pipeline; nothing pickled is read."""
+"""What was trained, put into a pipeline; nothing pickled is read."""
 
 from pathlib import Path
 
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from safetensors import SafetensorError
 
 from atelier.models.base import scheduler_of
@@ -19,10 +19,24 @@ def load_adapter(pipeline: StableDiffusionPipeline, folder: Path) -> None:
         raise ValueError(f"{folder / WEIGHTS}: not a readable adapter: {' '.join(str(error).split())}") from None
 
 
-def converted(pipeline: StableDiffusionPipeline, folder: Path) -> StableDiffusionPipeline:
-    """``pipeline`` with a conversion (``training.conversion``) merged into its denoiser, and that one's scheduler."""
+def tuned(pipeline: StableDiffusionPipeline, folder: Path) -> StableDiffusionPipeline:
+    """``pipeline`` with what a training left in ``folder``: a whole denoiser, or an adapter merged into this one."""
+    if (folder / "unet").is_dir():
+        try:
+            pipeline.unet = UNet2DConditionModel.from_pretrained(
+                folder / "unet", use_safetensors=True, local_files_only=True
+            )
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"{folder / 'unet'}: not a readable denoiser: {' '.join(str(error).split())}") from None
+        return pipeline
     load_adapter(pipeline, folder)
     pipeline.fuse_lora()
     pipeline.unload_lora_weights()
+    return pipeline
+
+
+def converted(pipeline: StableDiffusionPipeline, folder: Path) -> StableDiffusionPipeline:
+    """``pipeline`` with a conversion (``training.conversion``) merged into its denoiser, and that one's scheduler."""
+    pipeline = tuned(pipeline, folder)
     pipeline.scheduler = scheduler_of(folder)
     return pipeline

@@ -1,10 +1,11 @@
 """Stages ``sample``: which pictures a study asks for, of which models."""
 
 import shutil
-from typing import Any
+from pathlib import Path
 
 import pandas as pd
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from atelier import machine, params, paths
@@ -12,52 +13,78 @@ from atelier.data import prepare
 from atelier.data.prompts import prompt
 from atelier.models import base
 from atelier.sampling import sheets
-from atelier.sampling.adapters import load_adapter
+from atelier.sampling.adapters import tuned
 from atelier.sampling.sampler import Seed, first_latents, sample, with_ddim
-from atelier.sampling.store import UNTUNED, guidance_folder, write
+from atelier.sampling.store import UNTUNED, UNTUNED_AGAIN, at_level, guidance_folder, write
 from atelier.seeds import torch_generator
+from atelier.training.art_finetuning import tuned_folder
 
 
-def held_out_prompts(seed: int, level: int, n: int, repeat: int) -> list[str]:
-    """Prompts of ``n`` held-out works for one repeat: in a seeded order, again with another draw when they run out."""
+def held_out_prompts(seed: int, level: int, n: int, repeat: int) -> pd.DataFrame:
+    """Prompt and path of ``n`` held-out works for one repeat, in a seeded order; used up, they come again."""
     table = prepare.works().table.query("split == 'test'").reset_index(drop=True)
     order = torch.randperm(len(table), generator=torch_generator(seed, "held out prompts")).tolist()
     if table.empty:
         raise ValueError("no work is held out: the test split is empty, so that there is nothing to ask pictures for")
-    rows = table.to_dict("records")
-    places = range(repeat * n, (repeat + 1) * n)
-    return [prompt(rows[order[place % len(rows)]], level, place // len(rows)) for place in places]
+    works = table.to_dict("records")
+    chosen = [(works[order[place % len(works)]], place // len(works)) for place in range(repeat * n, (repeat + 1) * n)]
+    return pd.DataFrame([{"prompt": prompt(work, level, draw), "path": work["path"]} for work, draw in chosen])
 
 
 def sample_variant(asked: params.Params, variant: str) -> None:
-    """Stage ``sample`` of art_finetuning: a model's pictures at every guidance scale.
+    """Stage ``sample`` of art_finetuning: a model's pictures at every guidance scale, from prompts and noise of all.
 
-    From the same prompts and noise as all the others'.
+    The untuned model's from other noise too, which shows how far chance alone reaches.
     """
+    level, out = asked.art_finetuning.prompt_level, paths.SAMPLES / "art_finetuning"
+    sample_cells(asked, variant, level, "picture", out / variant)
+    if variant == UNTUNED:
+        sample_cells(asked, variant, level, "picture again", out / UNTUNED_AGAIN)
+
+
+def sample_levels(asked: params.Params, model: str) -> None:
+    """Stage ``sample`` of prompt_enrichment: a model of art_finetuning asked at other levels, from the same noise."""
+    if model not in (UNTUNED, *asked.prompt_enrichment.models):
+        raise ValueError(f"prompt_enrichment.models: no '{model}'")
+    for level in asked.prompt_enrichment.levels:
+        sample_cells(asked, model, level, "picture", paths.SAMPLES / "prompt_enrichment" / at_level(model, level))
+
+
+def sample_cells(asked: params.Params, model: str, level: int, noise: str, out: Path) -> None:
+    """One model's pictures of held-out prompts at every guidance scale; a repeat's are by its training seed's model."""
     study = asked.art_finetuning
-    if variant != UNTUNED and variant not in study.adapters:
-        raise ValueError(f"art_finetuning.adapters: no variant '{variant}'")
-    place = machine.accelerator(asked.machine)
-    pipeline = with_ddim(base.load(paths.BASE))
-    if variant != UNTUNED:
-        load_adapter(pipeline, paths.ADAPTERS / "art_finetuning" / variant)
-    pipeline.to(place.device)
-    rows: list[dict[str, Any]] = [
-        {"repeat": repeat, "place": at, "prompt": text, "file": f"{repeat}-{at:04d}.png"}
+    if model != UNTUNED and model not in study.adapters:
+        raise ValueError(f"art_finetuning.adapters: no variant '{model}'")
+    accelerator = machine.accelerator(asked.machine)
+    repeats = [
+        held_out_prompts(asked.seed, level, study.pictures, repeat).assign(repeat=repeat, place=range(study.pictures))
         for repeat in range(study.repeats)
-        for at, text in enumerate(held_out_prompts(asked.seed, study.prompt_level, study.pictures, repeat))
     ]
-    table = pd.DataFrame(rows)
-    seeds: list[Seed] = [(asked.seed, "picture", row["repeat"], row["place"]) for row in rows]
-    latents = first_latents(pipeline, seeds, asked.data.size)
-    out = paths.SAMPLES / "art_finetuning" / variant
+    table = pd.concat(repeats, ignore_index=True)
+    table["file"] = [f"{row.repeat}-{row.place:04d}.png" for row in table.itertuples()]
+    parts: dict[int | None, pd.DataFrame] = {None: table}  # the untuned model has no training seed
+    if model != UNTUNED:
+        whose = table["repeat"].map(study.seed_of_repeat)
+        parts = {seed: table[whose == seed] for seed in study.training_seeds}
+    made: dict[float, list[Tensor]] = {guidance: [] for guidance in study.guidance}
+    for seed, rows in parts.items():
+        pipeline = with_ddim(base.load(paths.BASE))
+        if seed is not None:
+            pipeline = tuned(pipeline, tuned_folder(model, seed))
+        pipeline.to(accelerator.device)
+        places = zip(rows["repeat"].tolist(), rows["place"].tolist(), strict=True)
+        seeds: list[Seed] = [(asked.seed, noise, repeat, place) for repeat, place in places]
+        latents = first_latents(pipeline, seeds, asked.data.size)
+        for guidance in tqdm(study.guidance, desc=out.name, unit="scale"):
+            with accelerator.autocast():
+                pictures = sample(
+                    pipeline, list(rows["prompt"]), latents, guidance=guidance, **asked.sampling.model_dump()
+                )
+            made[guidance].append(pictures)
     shutil.rmtree(out, ignore_errors=True)
-    for guidance in tqdm(study.guidance, desc=variant, unit="scale"):
-        with place.autocast():
-            pictures = sample(
-                pipeline, list(table["prompt"]), latents, guidance=guidance, **asked.sampling.model_dump()
-            )
-        write(pictures, table, out / guidance_folder(guidance))
+    listed = pd.concat(parts.values())
+    for guidance, sets in made.items():
+        write(torch.cat(sets), listed, out / guidance_folder(guidance))
 
 
 def sample_base(asked: params.Params) -> None:

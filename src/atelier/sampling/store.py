@@ -11,7 +11,12 @@ from torch import Tensor
 from atelier import paths
 from atelier.data.images import load_pictures, save_picture, to_pixels
 
-UNTUNED = "untuned"
+UNTUNED, UNTUNED_AGAIN = "untuned", "untuned-again"  # again: from other noise, to see how far chance reaches
+
+
+def at_level(model: str, level: int) -> str:
+    """Where prompt_enrichment's pictures of a model from prompts of one level lie."""
+    return f"{model}/level-{level}"
 
 
 def guidance_folder(guidance: float) -> str:

@@ -1,4 +1,4 @@
-"""``python -m atelier.training base | cache STUDY | STUDY VARIANT``: the heavy stages, one process each."""
+"""``python -m atelier.training base | cache STUDY | STUDY VARIANT SEED``: the heavy stages, one process each."""
 
 import sys
 
@@ -6,7 +6,7 @@ from safetensors import SafetensorError
 
 from atelier import machine, params
 
-USAGE = "usage: python -m atelier.training base | cache art_finetuning | art_finetuning VARIANT"
+USAGE = "usage: python -m atelier.training base | cache art_finetuning | art_finetuning VARIANT SEED"
 
 
 def main(arguments: list[str]) -> int:
@@ -21,8 +21,8 @@ def main(arguments: list[str]) -> int:
                 base.main(asked)
             case ["cache", "art_finetuning"]:
                 art_finetuning.encode(asked)
-            case ["art_finetuning", variant]:
-                art_finetuning.train(asked, variant)
+            case ["art_finetuning", variant, seed] if seed.isdecimal():
+                art_finetuning.train(asked, variant, int(seed))
             case _:
                 raise ValueError(USAGE)
     except (ValueError, OSError, FloatingPointError, SafetensorError) as error:

@@ -1,4 +1,4 @@
-"""Stages ``cache`` and ``train`` of the study of Sickert et al. 2025: LoRA adapters of the denoiser on works of art."""
+"""Stages ``cache`` and ``train`` of the study of Sickert et al. 2025: the denoiser tuned on art, by LoRA or whole."""
 
 import json
 import shutil
@@ -78,19 +78,31 @@ def save_adapter(unet: UNet2DConditionModel, folder: Path, card: dict[str, Any])
     (folder / "card.json").write_text(json.dumps(card, indent=2, sort_keys=True) + "\n")
 
 
-def train(asked: Params, variant: str) -> None:
-    """Stage ``train``: one adapter, from the cache, into ``build/adapters``."""
+def save_denoiser(unet: UNet2DConditionModel, folder: Path, card: dict[str, Any]) -> None:
+    """The whole denoiser in the diffusers format, and its card."""
+    unet.to("cpu", memory_format=torch.contiguous_format).save_pretrained(folder / "unet", safe_serialization=True)
+    (folder / "card.json").write_text(json.dumps(card, indent=2, sort_keys=True) + "\n")
+
+
+def train(asked: Params, variant: str, training_seed: int) -> None:
+    """Stage ``train``: one adapter, or one denoiser, from the cache, into ``build/adapters``."""
     study = asked.art_finetuning
     if variant not in study.adapters:
         raise ValueError(f"art_finetuning.adapters: no variant '{variant}', there are {', '.join(study.variants)}")
+    if training_seed not in study.training_seeds:
+        raise ValueError(f"art_finetuning.training_seeds: {training_seed} is none of {study.training_seeds}")
     adapter = study.adapters[variant]
+    seed = seed_of(asked.seed, "training", training_seed)
     table, prompts = works_and_prompts(asked)
     made_from = key(asked, table, prompts)
     cache = read_cache(CACHE, made_from)
     place = accelerator(asked.machine)
     unet = UNet2DConditionModel.from_pretrained(paths.BASE / "unet", use_safetensors=True).to(place.device)
     scheduler = base.scheduler_of(paths.BASE)
-    trainable = add_adapter(unet, adapter.rank, asked.seed)
+    if adapter.rank is None:
+        trainable = dict(unet.requires_grad_(True).named_parameters())
+    else:
+        trainable = add_adapter(unet, adapter.rank, seed)
     task = denoiser.task(
         unet,
         trainable,
@@ -100,27 +112,37 @@ def train(asked: Params, variant: str) -> None:
         names=list(table["path"]),
         prompts=study.prompts_per_work,
         empty_share=adapter.empty_prompts,
-        seed=asked.seed,
+        seed=seed,
         device=place.device,
+    )
+    settings = study.optimisation.model_copy(
+        update={"learning_rate": adapter.learning_rate or study.optimisation.learning_rate}
     )
     determinants = {
         **made_from,
         "variant": adapter.model_dump(mode="json"),
-        "optimisation": study.optimisation.model_dump(mode="json"),
+        "optimisation": settings.model_dump(mode="json"),
         "machine": asked.machine.model_dump(mode="json"),
         "seed": asked.seed,
+        "training_seed": training_seed,
         "works": list(table["path"]),  # their names seed the noise
     }
-    folder = scratch.folder(f"{STUDY}-{variant}", **determinants)
-    history = fit(task, study.optimisation, seed=asked.seed, scratch=folder, accelerator=place)
-    out = paths.ADAPTERS / STUDY / variant
-    part = out.with_name(f".{variant}.part")
+    folder = scratch.folder(f"{STUDY}-{variant}-{training_seed}", **determinants)
+    history = fit(task, settings, seed=seed, scratch=folder, accelerator=place)
+    out = tuned_folder(variant, training_seed)
+    part = out.with_name(f".{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    save_adapter(unet, part, {**determinants, "study": STUDY, "name": variant, "works": len(table)})
+    save = save_denoiser if adapter.rank is None else save_adapter
+    save(unet, part, {**determinants, "study": STUDY, "name": variant, "works": len(table)})
     history.to_csv(part / "history.csv", index=False)
     shutil.rmtree(out, ignore_errors=True)
     part.rename(out)
     scratch.discard(folder)
+
+
+def tuned_folder(variant: str, training_seed: int) -> Path:
+    """Where a variant's training with one seed lies."""
+    return paths.ADAPTERS / STUDY / variant / str(training_seed)
 
 
 def cached_embeddings(cache: Cache, samples: Sequence[int], chosen: Sequence[int], empty: Sequence[bool]) -> Tensor:

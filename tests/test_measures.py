@@ -1,0 +1,109 @@
+"""Measures of groups of pictures: pooled as if they had been one set, and a pseudo-value each; copies are seen."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+from atelier import measures, params
+from atelier.measures import Group, Reference
+from atelier.metrics import frechet_distance, haar_statistics, mean_power_spectrum, spectrum_slope
+from atelier.metrics.wavelets import bands
+
+
+def pictures(n: int, seed: int) -> Tensor:
+    """Coarse blobs, so that sets have a slope and differ from each other."""
+    coarse = torch.rand(n, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+    fine = torch.nn.functional.interpolate(coarse, (64, 64), mode="bicubic", antialias=True)
+    noise = torch.rand(n, 3, 64, 64, generator=torch.Generator().manual_seed(seed + 1000))
+    return ((0.8 * fine + 0.2 * noise).clamp(0, 1) * 255).to(torch.uint8)
+
+
+@pytest.fixture(scope="module")
+def groups() -> list[Group]:
+    return [measures.group(pictures(8, seed), None) for seed in range(3)]
+
+
+@pytest.fixture(scope="module")
+def reference() -> Reference:
+    held_out, training = (measures.group(pictures(30, seed), None) for seed in (50, 51))
+    return Reference(held_out, bands(held_out.packets), training, {"features": 1.0, "small": 0.5})
+
+
+def test_pooled_groups_are_what_their_pictures_together_are(groups: list[Group]) -> None:
+    one = measures.group(torch.cat([pictures(8, seed) for seed in range(3)]), None)
+    together = measures.pooled(groups)
+    assert together.n == one.n == 24
+    for ours, theirs in zip(together[1:-1], one[1:-1], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_measures_are_the_metrics_of_the_same_pictures(groups: list[Group], reference: Reference) -> None:
+    found = measures.all_measures(reference, measures.pooled(groups))
+    real, made = pictures(30, 50) / 255, torch.cat([pictures(8, seed) for seed in range(3)]) / 255
+    assert found["fd"] == pytest.approx(frechet_distance(haar_statistics(real), haar_statistics(made)))
+    assert found["fd"] == found["fd_haar"]  # without an evaluator
+    slopes = [spectrum_slope(mean_power_spectrum(x), 2) for x in (real, made)]
+    assert found["psd"] == pytest.approx(abs(slopes[0] - slopes[1]), rel=1e-6)
+    assert set(found) == {*measures.MEASURES, *measures.NEIGHBOURHOODS}
+
+
+def test_a_table_holds_the_whole_and_a_pseudo_value_a_group(groups: list[Group], reference: Reference) -> None:
+    table = measures.measured(reference, groups).set_index("measure")
+    whole = measures.all_measures(reference, measures.pooled(groups))
+    without = [measures.all_measures(reference, measures.pooled([*groups[:at], *groups[at + 1 :]])) for at in range(3)]
+    assert (table["n"] == 24).all()
+    for name, value in whole.items():
+        expected = [3 * value - 2 * each[name] for each in without]
+        np.testing.assert_allclose(table.loc[name, ["group0", "group1", "group2"]].to_numpy(float), expected)
+
+
+def test_copies_of_training_works_are_seen_and_other_pictures_are_not(reference: Reference) -> None:
+    shifted = measures.group(pictures(30, 51), None)  # the training works themselves
+    for space in ("features", "small"):
+        assert measures.near_copies(reference._replace(near={space: 1e-6}), shifted, space) == 1.0
+        assert measures.near_copies(reference._replace(near={space: 1e-6}), reference.held_out, space) == 0.0
+
+
+def test_every_cell_has_its_folder() -> None:
+    asked = params.load(Path(__file__).parents[1] / "profiles" / "smoke.yaml")
+    cells = measures.cells(asked)
+    study, own = asked.art_finetuning, asked.prompt_enrichment
+    assert len(cells) == len(study.guidance) * (2 + len(study.variants) + len(own.levels) * (1 + len(own.models)))
+    assert cells["untuned@1/4"] == ("art_finetuning", "untuned", 4.0)
+    assert cells["rank8-unconditional@0/16"] == ("prompt_enrichment", "rank8-unconditional/level-0", 16.0)
+    assert len(set(cells.values())) == len(cells)
+
+
+TABLE = pd.DataFrame(
+    [
+        ("fd", 6, 2.0, 1.0, 3.0, "untuned@1/4"),
+        ("fd", 6, 4.0, 3.0, 6.0, "untuned@1/16"),
+        ("fd", 6, 1.0, 0.0, 1.0, "training works"),
+    ],
+    columns=["measure", "n", "whole", "group0", "group1", "cell"],
+)
+
+
+def test_values_are_what_verdicts_read() -> None:
+    found = measures.values(TABLE)
+    np.testing.assert_array_equal(found["fd", "untuned@1/16"], [3.0, 6.0])
+    assert list(found) == [("fd", "untuned@1/4"), ("fd", "untuned@1/16"), ("fd", "training works")]
+
+
+def test_intervals_name_model_level_and_guidance() -> None:
+    rows = measures.intervals(TABLE)
+    assert list(rows["model"][:2]) == ["untuned", "untuned"]
+    assert list(rows["guidance"][:2]) == [4.0, 16.0]
+    assert rows["guidance"].isna()[2]
+    assert list(rows["value"]) == [2.0, 4.5, 0.5]
+    wide = measures.wide(rows[:2], ["fd"])
+    assert list(wide.columns) == ["model", "guidance", "fd", "fd_low", "fd_high"]
+    assert (wide["fd_low"] < wide["fd"]).all()
+
+
+def test_rank_correlation_is_of_the_whole_with_guidance() -> None:
+    assert measures.rank_correlations(TABLE, "fd").loc[("untuned", 1.0)] == pytest.approx(1.0)
