@@ -273,11 +273,12 @@ def test_the_base_paints_every_sheet_at_every_scale_from_the_same_noise(
     monkeypatch.setattr(paths, "SAMPLES", tmp_path / "samples")
     drawn: list[list[Seed]] = []
 
-    def instead(pipeline: object, prompts: list[str], seeds: list[Seed], **settings: object) -> Tensor:
+    def noted(pipeline: StableDiffusionPipeline, seeds: list[Seed], size: int) -> Tensor:
         drawn.append(list(seeds))
-        return torch.zeros(len(prompts), 3, 8, 8)
+        return first_latents(pipeline, seeds, size)
 
-    monkeypatch.setattr(stages, "sample", instead)
+    monkeypatch.setattr(stages, "first_latents", noted)
+    monkeypatch.setattr(stages, "sample", lambda pipeline, prompts, *_, **__: torch.zeros(len(prompts), 3, 8, 8))
     stages.sample_base(asked)
     assert {path.name for path in (tmp_path / "samples/base_model").iterdir()} == {
         "photographs", "works", "subjects", "styles", "emotions",
@@ -363,7 +364,7 @@ def test_each_repeat_is_painted_by_its_own_training_seed(
     one_seed = asked.art_finetuning.model_copy(update={"training_seeds": [0]})
     stages.sample_variant(asked.model_copy(update={"art_finetuning": one_seed}), "mixed")
     alone, _ = cell("mixed")
-    first = torch.from_numpy((table["repeat"] % 2 == 0).to_numpy())
+    first = torch.tensor((table["repeat"] % 2 == 0).tolist())
     # 8-bit pictures of other batches may differ in a last bit
     assert int((both[first].int() - alone[first].int()).abs().max()) <= 1
     assert not torch.equal(both[~first], alone[~first])
