@@ -86,7 +86,7 @@ def test_intervals_of_frechet_differences_cover_the_truth(d: int, spread: float,
 
     Differences of each group's own distance fail here: a narrower law looks closer at small n.
     """
-    rng, studies, n = np.random.default_rng(2), 120, 100
+    rng, studies, n = np.random.default_rng(2), 200, 100
     covered = {"pseudo-values": 0, "a group alone": 0}
     for _ in range(studies):
         real = rng.normal(size=(250, d))
@@ -105,7 +105,7 @@ def test_intervals_of_frechet_differences_cover_the_truth(d: int, spread: float,
         for name, differences in {"pseudo-values": values(arms[1]) - values(arms[0]), "a group alone": alone}.items():
             interval = t_interval(list(differences))
             covered[name] += interval.low <= truth[1] - truth[0] <= interval.high
-    assert 0.90 <= covered["pseudo-values"] / studies <= 1.0
+    assert 0.90 <= covered["pseudo-values"] / studies <= 0.98
     if spread < 1.0 and d == 64:
         assert covered["a group alone"] / studies < 0.5
 
