@@ -83,7 +83,7 @@ def test_shapes_and_size(corpus: Corpus) -> None:
     model = built(corpus).eval()
     assert sum(parameter.numel() for parameter in model.parameters()) < 1_100_000
     features = model.features(torch.rand(3, 3, 64, 64))
-    assert features.shape == (3, 64)
+    assert features.shape == (3, evaluators.FEATURES)
     assert {name: tuple(out.shape) for name, out in model.logits(features).items()} == {
         name: (3, len(classes)) for name, classes in model.classes.items()
     }
@@ -239,7 +239,8 @@ def test_what_metrics_are_told(corpus: Corpus) -> None:
     model, pictures = built(corpus), corpus.pictures[:40].float() / 255  # 40: more than a batch
     prompts = [row[0] for row in corpus.prompts[:40]]
     features, scores = alignment.features(model, pictures), alignment.clip_scores(model, pictures, prompts)
-    assert (features.shape, features.dtype, scores.shape, scores.dtype) == ((40, 64), np.float64, (40,), np.float64)
+    assert (features.shape, scores.shape) == ((40, evaluators.FEATURES), (40,))
+    assert features.dtype == scores.dtype == np.float64
     assert float(scores.min()) >= 0
     assert float(scores.max()) <= 100 * (1 + 1e-6)
     for name, table in alignment.attributes(model, pictures).items():
@@ -253,8 +254,8 @@ def test_what_metrics_are_told(corpus: Corpus) -> None:
 def test_pictures_of_any_size_are_seen_at_64(corpus: Corpus) -> None:
     model, pictures = built(corpus), corpus.pictures[:4].float() / 255
     large = pictures.repeat_interleave(3, 2).repeat_interleave(3, 3)
-    assert alignment.features(model, large).shape == (4, 64)
-    assert alignment.features(model, pictures[:, :, :32, :48]).shape == (4, 64)
+    assert alignment.features(model, large).shape == (4, evaluators.FEATURES)
+    assert alignment.features(model, pictures[:, :, :32, :48]).shape == (4, evaluators.FEATURES)
     seen = next(alignment._batches(model, large))
     assert seen.shape == (4, 3, 64, 64)
     assert float((seen - pictures).abs().mean()) < 0.05

@@ -199,9 +199,10 @@ def measure_all(asked: params.Params) -> pd.DataFrame:
     pictures_each = asked.art_finetuning.repeats * asked.art_finetuning.pictures // len(together)
 
     def reference_row(name: str, pictures: Tensor) -> pd.DataFrame:
-        # as many as a group of a cell has, or as many as there are: never a work twice
-        size = min(pictures_each, len(pictures) // len(together))
-        parts = [group(pictures[at :: len(together)][:size], model) for at in range(len(together))]
+        # as many as a cell has, or as many as there are: never a work twice; evenly, because they lie sorted by style
+        n = min(pictures_each, len(pictures) // len(together)) * len(together)
+        chosen = [at * len(pictures) // n for at in range(n)]
+        parts = [group(pictures[chosen[at :: len(together)]], model) for at in range(len(together))]
         return measured(reference, parts).assign(cell=name)
 
     works = prepare.works().table

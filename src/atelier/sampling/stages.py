@@ -90,7 +90,7 @@ def sample_cells(asked: params.Params, model: str, level: int, noise: str, out: 
 def sample_base(asked: params.Params) -> None:
     """Stage ``sample-base``: what the base paints when asked for the photographs it learnt, and for art.
 
-    And the sheets that steer it, each with the same noise at every guidance scale.
+    And the sheets that steer it, each from one first latent.
     """
     study = asked.base_model
     place = machine.accelerator(asked.machine)
@@ -105,7 +105,8 @@ def sample_base(asked: params.Params) -> None:
     for kind, (listed, scales) in asked_for.items():
         out = paths.SAMPLES / "base_model" / kind
         shutil.rmtree(out, ignore_errors=True)
-        seeds: list[Seed] = [(asked.seed, "picture", kind, at) for at in listed["place"]]
+        # in a sheet nothing but the word changes: all its pictures begin with one latent
+        seeds: list[Seed] = [(asked.seed, "picture", kind, 0 if kind in steering else at) for at in listed["place"]]
         for guidance in scales:
             target = out / guidance_folder(guidance)
             target.mkdir(parents=True)
