@@ -38,6 +38,7 @@ from atelier.metrics.wavelets import Bands, bands, distance_from_bands, haar_pac
 from atelier.models import base
 from atelier.models.evaluator import Evaluator
 from atelier.sampling.store import UNTUNED, UNTUNED_AGAIN, at_level, read
+from atelier.training.base import spread
 
 OUT = paths.MEASURES / "art_finetuning.csv"
 REAL, RECONSTRUCTED = "training works", "reconstructed held-out works"  # reference rows
@@ -121,7 +122,7 @@ def near_copies(reference: Reference, made: Group, space: str) -> float:
     return float((distance < reference.near[space]).mean())
 
 
-# Lower is closer for the first block; the second tells where a set lies; the third what is seen in it.
+# Lower is closer, and fewer copies are better.
 MEASURES: dict[str, Callable[[Reference, Group], float]] = {
     "fd": lambda real, made: frechet_distance(real.held_out.features, made.features),
     "kid": lambda real, made: kernel_distance(real.held_out.features, made.features),
@@ -201,7 +202,7 @@ def measure_all(asked: params.Params) -> pd.DataFrame:
     def reference_row(name: str, pictures: Tensor) -> pd.DataFrame:
         # as many as a cell has, or as many as there are: never a work twice; evenly, because they lie sorted by style
         n = min(pictures_each, len(pictures) // len(together)) * len(together)
-        chosen = [at * len(pictures) // n for at in range(n)]
+        chosen = spread(len(pictures), n)
         parts = [group(pictures[chosen[at :: len(together)]], model) for at in range(len(together))]
         return measured(reference, parts).assign(cell=name)
 

@@ -20,10 +20,8 @@ DIGITS = 10  # significant digits of a written number: beyond them, machines dif
 
 CAVEATS = {
     "smoke": "Smoke run: nothing on this page means anything.",
-    "embedded": "Short run: few steps, one training seed, few repeats. It shows the method; it decides nothing.",
+    "embedded": "Short run: few steps, one training seed, few repeats. Its verdicts are of this run alone.",
 }
-
-
 GROUPED = {  # whether there are several training seeds -> what intervals are over
     False: "intervals over repeats of sampling, for the adapters at hand",
     True: "intervals over training seeds, each with its own repeat of sampling",
