@@ -43,6 +43,7 @@ art_finetuning:
   guidance: [1.0, 4.0]
   repeats: 4
   pictures: 3
+  diagnosed: [mixed, full]
 prompt_enrichment: {models: [mixed], levels: [0, 2]}
 """
 

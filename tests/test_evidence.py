@@ -10,6 +10,7 @@ from atelier.evidence import (
     Rule,
     compare,
     detectable_difference,
+    groups_needed,
     holm,
     pseudo_values,
     t_interval,
@@ -184,6 +185,28 @@ def test_the_detectable_difference_is_found_with_the_power_it_states(groups: int
     effect = detectable_difference(exact, LEVEL / 2)
     found = [compare((effect + rng.normal(size=groups)).tolist(), "above").supported_p <= LEVEL for _ in range(STUDIES)]
     assert abs(np.mean(found) - POWER) < 4 * (POWER * (1 - POWER) / STUDIES) ** 0.5
+
+
+@pytest.mark.parametrize("groups", [3, 5, 12])
+def test_as_many_groups_as_are_needed_find_it_with_the_power_asked_for(groups: int) -> None:
+    """At the detectable difference of n groups, n groups are needed; and fewer would not do."""
+    shape = np.random.default_rng(9).normal(size=groups)
+    shape = (shape - shape.mean()) / shape.std(ddof=1)
+    effect = detectable_difference(shape, LEVEL / 2)
+    assert groups_needed(shape + 1.001 * effect, LEVEL / 2) == groups
+    assert groups_needed(-shape - 1.001 * effect, LEVEL / 2) == groups  # the other way round
+    assert groups_needed(shape + 0.999 * effect, LEVEL / 2) == groups + 1
+
+
+def test_groups_needed_are_cohens() -> None:
+    """d = 0.5, one-sided 5 %, power 80 %: 27 (Cohen 1988, one-sample)."""
+    assert groups_needed(np.array([0.5 - 0.5**0.5, 0.5 + 0.5**0.5]), 0.05) == 27
+
+
+def test_of_nothing_no_number_of_groups_finds_anything() -> None:
+    assert groups_needed(np.array([-1.0, 1.0]), LEVEL) is None
+    assert groups_needed(np.array([-1.0, 1.001]), LEVEL) is None  # beyond ten thousand
+    assert groups_needed(np.array([1.0, 1.0]), LEVEL) is None  # no scatter: nothing can be planned from it
 
 
 def test_holm_agrees_with_a_worked_example() -> None:

@@ -47,7 +47,7 @@ def test_what_the_data_has_is_kept_with_equal_bytes(data: params.Data, model: Ev
     Path("data/report").mkdir()
     Path("data/report/bars.json").write_text(json.dumps({"bars": [BAR], "more": 1}))
     for _ in range(2):  # again over what is there
-        judges.keep(data)
+        judges.keep(data, "shipped")
     kept = {path.relative_to(paths.EVALUATOR) for path in paths.EVALUATOR.rglob("*") if path.is_file()}
     given = {path.relative_to("data/evaluator") for path in Path("data/evaluator").rglob("*") if path.is_file()}
     assert given - kept == {Path("history.csv")}
@@ -62,7 +62,7 @@ def test_a_data_folder_without_them_is_said_to_have_none(
     data: params.Data, model: Evaluator, capsys: pytest.CaptureFixture[str]
 ) -> None:
     evaluators.save(model, paths.EVALUATOR, {})  # of another data folder
-    judges.keep(data)
+    judges.keep(data, "shipped")
     assert judges.evaluator() is None
     assert judges.bars() == []
     assert "no evaluator" in capsys.readouterr().out
@@ -72,7 +72,7 @@ def test_a_damaged_evaluator_is_refused_and_nothing_is_left_in_its_place(data: p
     evaluators.save(model, Path("data/evaluator"), {})
     Path("data/evaluator/model.safetensors").write_bytes(b"no weights")
     with pytest.raises(ValueError, match=r"model\.safetensors: not readable") as caught:
-        judges.keep(data)
+        judges.keep(data, "shipped")
     assert len(str(caught.value).splitlines()) == 1
     assert not paths.EVALUATOR.exists()
 
@@ -93,7 +93,7 @@ def test_bars_that_are_none_are_refused_in_one_line(data: params.Data, content: 
     Path("data/report").mkdir()
     Path("data/report/bars.json").write_text(content)
     with pytest.raises(ValueError, match=r"bars\.json: ") as caught:
-        judges.keep(data)
+        judges.keep(data, "shipped")
     assert said in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
 
@@ -127,6 +127,20 @@ def test_a_share_counts_what_has_a_class_and_nothing_else(corpus: tuple[Tensor, 
 
 
 # ---------------------------------------------------------------------------------------------- truth
+
+
+def test_a_shipped_base_says_whose_works_it_learnt(data: params.Data) -> None:
+    judges.keep(data, "shipped")
+    assert judges.known_artists() == []
+    Path("data/base").mkdir()
+    Path("data/base/card.json").write_text(json.dumps({"asked": {"seen": ["marie-de-la-tour", "x"], "more": 1}}))
+    judges.keep(data, "shipped")
+    assert judges.known_artists() == ["Marie de la Tour", "X"]
+    judges.keep(data, "train")  # another base than the one that the data folder holds
+    assert judges.known_artists() == []
+    Path("data/base/card.json").write_text(json.dumps({"asked": {"seen": "all"}}))
+    with pytest.raises(ValueError, match=r"card.json: asked.seen: input should be a valid list"):
+        judges.keep(data, "shipped")
 
 
 def test_truth_names_subject_and_emotion_of_every_picture(in_tiny_world: Path) -> None:

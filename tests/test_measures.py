@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from atelier import measures, params
+from atelier import judges, measures, params, paths
+from atelier.data import prepare
 from atelier.measures import Group, Reference
 from atelier.metrics import frechet_distance, haar_statistics, mean_power_spectrum, spectrum_slope
 from atelier.metrics.wavelets import bands
+from atelier.sampling import stages, store
 
 
 def pictures(n: int, seed: int) -> Tensor:
@@ -68,11 +70,58 @@ def test_copies_of_training_works_are_seen_and_other_pictures_are_not(reference:
         assert measures.near_copies(reference._replace(near={space: 1e-6}), reference.held_out, space) == 0.0
 
 
+def test_the_parts_of_a_frechet_distance_add_up(groups: list[Group], reference: Reference) -> None:
+    found = measures.all_measures(reference, groups[0])
+    assert found["fd_mean"] + found["fd_spread"] == pytest.approx(found["fd"])
+    shifted = reference.held_out._replace(features=reference.held_out.features + 2.0)
+    moved = measures.all_measures(reference, shifted)
+    assert moved["fd_mean"] == pytest.approx(4.0 * shifted.features.shape[1])
+    assert moved["fd_spread"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_styles_lie_apart_and_halves_of_one_together() -> None:
+    light = (pictures(40, 7).float() * 0.5 + 127).to(torch.uint8)
+    works = {"Dark": pictures(40, 8) // 8, "Light": light, "Rare": pictures(7, 9)}
+    found = measures.between_styles(works, None)
+    assert set(found["style"]) == set(found["reference"]) == {"Dark", "Light"}  # of seven works no two groups of two
+    assert (found["n"] == 20).all()
+    fd = found[found["measure"] == "fd"].set_index(["style", "reference"])["whole"]
+    for style in ("Dark", "Light"):
+        for other in {"Dark", "Light"} - {style}:
+            assert fd[style, other] > 5 * fd[style, style] > 0
+    ours = haar_statistics(works["Light"][1::2] / 255)
+    assert fd["Light", "Dark"] == pytest.approx(frechet_distance(haar_statistics(works["Dark"][::2] / 255), ours))
+
+
+def test_known_and_unknown_artists_share_out_a_cells_pictures(
+    in_tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "SAMPLES", tmp_path)
+    study = params.load().art_finetuning.model_dump(mode="json")
+    asked = params.overridden({"art_finetuning": {**study, "pictures": 8, "guidance": [4.0]}})
+    stages.sample_variant(asked, "untuned")
+    stages.sample_levels(asked, "untuned")
+    works = prepare.works().table.query("split == 'test'")
+    held_out = prepare.pictures(works, asked.data)
+    _, listed = store.read("art_finetuning", "untuned", 4.0)
+    artists = list(dict.fromkeys(works.set_index("path")["artist"].loc[listed["path"]]))
+    monkeypatch.setattr(judges, "known_artists", list)
+    assert measures.by_acquaintance(asked, held_out, works, None).empty
+    monkeypatch.setattr(judges, "known_artists", lambda: artists[: len(artists) // 2])
+    found = measures.by_acquaintance(asked, held_out, works, None)
+    kid = found[found["measure"] == "kid"].set_index("cell")["n"]
+    for level in (0, 1, 2):
+        assert kid[f"untuned-known@{level}/4"] + kid[f"untuned-unknown@{level}/4"] == len(listed)
+    assert {name.split("@")[0] for name in kid.index} == {"untuned-known", "untuned-unknown"}
+
+
 def test_every_cell_has_its_folder() -> None:
     asked = params.load(Path(__file__).parents[1] / "profiles" / "smoke.yaml")
     cells = measures.cells(asked)
     study, own = asked.art_finetuning, asked.prompt_enrichment
-    assert len(cells) == len(study.guidance) * (2 + len(study.variants) + len(own.levels) * (1 + len(own.models)))
+    of_levels = len(own.levels) * (1 + len(own.models))
+    assert len(cells) == len(study.guidance) * (2 + len(study.variants) + of_levels) + 1 + len(study.diagnosed)
+    assert cells["untuned-carried@1/4"] == ("carried", "untuned", 4.0)
     assert cells["untuned@1/4"] == ("art_finetuning", "untuned", 4.0)
     assert cells["rank8-unconditional@0/16"] == ("prompt_enrichment", "rank8-unconditional/level-0", 16.0)
     assert len(set(cells.values())) == len(cells)

@@ -111,6 +111,6 @@ def test_works_without_captions_or_photographs_go_through(
             pictures, listed = store.read("base_model", sheet, guidance)
             assert len(pictures) == len(listed) > 0
     assert set(store.read("base_model", "subjects", guidance)[1]["wanted"]) == {""}
-    judges.keep(own.data)
+    judges.keep(own.data, own.base.source)
     assert judges.evaluator() is None
     assert judges.bars() == []

@@ -179,6 +179,12 @@ def test_variants_must_name_each_adapter_once() -> None:
     assert "a scale stands twice" in refusal(edited("art_finetuning/guidance", [4.0, 4.0]))
 
 
+def test_what_is_diagnosed_is_a_variant() -> None:
+    for wrong in (["rank9"], ["rank8-mixed", "rank8-mixed"]):
+        said = refusal(edited("art_finetuning/diagnosed", wrong))
+        assert "art_finetuning.diagnosed: expected some of rank4-unconditional" in said
+
+
 def test_repeats_are_shared_by_the_training_seeds() -> None:
     assert "a seed stands twice" in refusal(edited("art_finetuning/training_seeds", [1, 1]))
     tree = edited("art_finetuning/training_seeds", [0, 1])

@@ -5,6 +5,7 @@ training seed. A measure of all pictures becomes one value a group by ``pseudo_v
 groups are compared by the differences of these values, and everything below takes such differences.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
@@ -121,6 +122,20 @@ def detectable_difference(differences: FloatArray, level: float, power: float = 
         return float(stats.nct.sf(critical, n - 1, effect)) - power
 
     return float(optimize.brentq(missing, 0.0, 20.0 * critical)) * scatter / n**0.5
+
+
+def groups_needed(differences: FloatArray, level: float, power: float = POWER, most: int = 10_000) -> int | None:
+    """The least number of groups in which a one-sided t test finds this mean at this scatter with ``power``.
+
+    Cohen 1988, ch. 2. None beyond ``most``, and where there is nothing to find.
+    """
+    scatter = float(differences.std(ddof=1))
+    effect = abs(float(differences.mean())) / scatter if scatter else 0.0
+
+    def found(n: int) -> bool:
+        return bool(stats.nct.sf(stats.t.ppf(1 - level, n - 1), n - 1, effect * n**0.5) >= power)
+
+    return bisect_left(range(2, most + 1), True, key=found) + 2 if effect and found(most) else None
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -138,6 +138,18 @@ def curves(table: pd.DataFrame, measures: Mapping[str, str], x: str, group: str,
     return figure
 
 
+def matrix(table: pd.DataFrame, label: str, xlabel: str, ylabel: str) -> Figure:
+    """A table's numbers as colours and in figures, rows downwards."""
+    size = 0.62 * len(table) + 1.6
+    figure, axis = plt.subplots(figsize=(min(WIDTH, size + 1.2), min(0.75 * WIDTH, 0.62 * size + 1)))
+    sns.heatmap(
+        table, annot=True, fmt=".0f", cmap="cividis", ax=axis, annot_kws={"fontsize": 7}, cbar_kws={"label": label}
+    )
+    axis.set(xlabel=xlabel, ylabel=ylabel)
+    axis.tick_params(labelsize=7.5)
+    return figure
+
+
 def residual_spectra(sets: Mapping[str, Tensor]) -> Figure:
     """Mean residual power spectra as pictures, log scale, one colour bar; label -> pictures (n, 3, h, w) in [0, 1]."""
     maps = {label: np.log10(spectra.mean_residual_spectrum(pictures) + 1e-3) for label, pictures in sets.items()}

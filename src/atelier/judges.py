@@ -1,6 +1,6 @@
-"""What judges a base: the evaluator that came with the data, and the bars that were measured before it was shipped.
+"""What judges a base: the evaluator and the bars that came with the data, and the artists whom a shipped base knows.
 
-``python -m atelier.judges``, the stage ``judges``, keeps both in ``build``, or notes there that the data has none.
+``python -m atelier.judges``, the stage ``judges``, keeps them in ``build``, or notes there that the data has none.
 """
 
 import shutil
@@ -9,16 +9,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from pydantic import Field
 from torch import Tensor
 
 from atelier import params, paths
+from atelier.data.artemis import artist_and_title
 from atelier.evidence import Interval, wilson_interval
 from atelier.metrics import alignment
 from atelier.models import evaluator as evaluators
 from atelier.models import stored
 from atelier.models.evaluator import Evaluator
 
-SHIPPED_EVALUATOR, SHIPPED_BARS = "evaluator", "report/bars.json"  # inside the data folder; either may be absent
+# inside the data folder; any may be absent
+SHIPPED_EVALUATOR, SHIPPED_BARS, SHIPPED_CARD = "evaluator", "report/bars.json", "base/card.json"
 ABSENT = "absent.txt"
 
 
@@ -58,8 +61,21 @@ class Bars(params.Section, extra="ignore"):
     bars: list[Bar]
 
 
-def keep(data: params.Data) -> None:
-    """Fill ``build/evaluator`` and ``build/bars.json`` from the data folder; what is there but damaged: ValueError."""
+class Lessons(params.Section, extra="ignore"):
+    """Of a shipped base's card, what it was asked to learn."""
+
+    seen: list[str] = Field(default_factory=list)
+
+
+class Card(params.Section, extra="ignore"):
+    asked: Lessons = Lessons()
+
+
+def keep(data: params.Data, source: str) -> None:
+    """Fill ``build/evaluator``, ``build/bars.json`` and ``build/known_artists.json`` from the data folder.
+
+    ``source``: of the base; only a shipped one's card says whom it knows. What is there but damaged: ValueError.
+    """
     folder = Path(data.folder)
     given, bars_given = folder / SHIPPED_EVALUATOR, folder / SHIPPED_BARS
     part = paths.EVALUATOR.with_name(f".{paths.EVALUATOR.name}.part")
@@ -76,11 +92,22 @@ def keep(data: params.Data) -> None:
     found = read_bars(bars_given) if bars_given.is_file() else []
     stored.save_json({"bars": [bar.model_dump() for bar in found]}, paths.BARS)
     print(f"{bars_given}: {len(found)} bars")
+    card = folder / SHIPPED_CARD
+    known: list[str] = []
+    if source == "shipped" and card.is_file():
+        seen = params.checked(Card, stored.load_json(card), str(card)).asked.seen
+        known = [artist_and_title(f"{slug}_")[0] for slug in seen]
+    stored.save_json({"artists": known}, paths.KNOWN_ARTISTS)
 
 
 def evaluator() -> Evaluator | None:
     """The evaluator that the stage kept; None where the data has none."""
     return None if (paths.EVALUATOR / ABSENT).is_file() else evaluators.load(paths.EVALUATOR)
+
+
+def known_artists() -> list[str]:
+    """The artists, as works' rows name them, whom the base learnt by name; none where the data does not say."""
+    return list(stored.load_json(paths.KNOWN_ARTISTS)["artists"])
 
 
 def bars() -> list[Bar]:
@@ -127,7 +154,8 @@ def share_seen(model: Evaluator, pictures: Tensor, attribute: str, wanted: Seque
 
 def main() -> int:
     try:
-        keep(params.load().data)
+        asked = params.load()
+        keep(asked.data, asked.base.source)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1

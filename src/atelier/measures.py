@@ -1,16 +1,16 @@
 """Stage ``measures``: every model's pictures against held-out works, one pseudo-value a measure and group of repeats.
 
-``python -m atelier.measures`` fills ``build/measures/art_finetuning.csv``, which two notebooks and the verdicts read.
+It fills ``build/measures/art_finetuning.csv``, which two notebooks and the verdicts read, and ``styles.csv``: how far
+one style of real works is from another, so that a distance has something to be compared with.
 """
 
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from safetensors import SafetensorError
+import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 from tqdm import tqdm
@@ -20,6 +20,7 @@ from atelier.claims import Values
 from atelier.data import prepare
 from atelier.data.images import to_pixels
 from atelier.data.latents import decode, encode_pictures
+from atelier.diagnosis import CARRIED
 from atelier.evidence import FloatArray, pseudo_values, t_interval
 from atelier.metrics import (
     alignment,
@@ -40,8 +41,10 @@ from atelier.models.evaluator import Evaluator
 from atelier.sampling.store import UNTUNED, UNTUNED_AGAIN, at_level, read
 from atelier.training.base import spread
 
-OUT = paths.MEASURES / "art_finetuning.csv"
+OUT, STYLES = paths.MEASURES / "art_finetuning.csv", paths.MEASURES / "styles.csv"
 REAL, RECONSTRUCTED = "training works", "reconstructed held-out works"  # reference rows
+SIMPLE = ("fd", "kid", "pr", "psd")  # measures of small sets: one style against another, some artists' works
+PARTS = 5  # of a style's works: groups, where there are no repeats
 NEIGHBOURS = 5
 SMALL = 16  # px: pictures that are compared with the training works by pixels
 RARE = 0.01  # share of held-out works that lie as near to a training work as what is called a near copy
@@ -122,9 +125,18 @@ def near_copies(reference: Reference, made: Group, space: str) -> float:
     return float((distance < reference.near[space]).mean())
 
 
+def mean_distance(real: Group, made: Group) -> float:
+    """The part of a Frechet distance that lies between the means; the rest lies between the covariances."""
+    return float(((real.features.mean(axis=0) - made.features.mean(axis=0)) ** 2).sum())
+
+
 # Lower is closer, and fewer copies are better.
 MEASURES: dict[str, Callable[[Reference, Group], float]] = {
     "fd": lambda real, made: frechet_distance(real.held_out.features, made.features),
+    "fd_mean": lambda real, made: mean_distance(real.held_out, made),
+    "fd_spread": lambda real, made: (
+        frechet_distance(real.held_out.features, made.features) - mean_distance(real.held_out, made)
+    ),
     "kid": lambda real, made: kernel_distance(real.held_out.features, made.features),
     "fd_haar": lambda real, made: frechet_distance(real.held_out.haar, made.haar),
     "fwd": lambda real, made: distance_from_bands(real.bands, bands(made.packets)),
@@ -145,7 +157,17 @@ def all_measures(reference: Reference, made: Group) -> dict[str, float]:
     return found | {name: float(np.nanmean(x)) for name, x in made.shares.items() if not np.isnan(x).all()}
 
 
-def measured(reference: Reference, groups: Sequence[Group]) -> pd.DataFrame:
+def simple(reference: Reference, made: Group) -> dict[str, float]:
+    """The measures that small sets can have."""
+    found = {name: MEASURES[name](reference, made) for name in SIMPLE}
+    return found | {name: float(np.nanmean(x)) for name, x in made.shares.items() if not np.isnan(x).all()}
+
+
+def measured(
+    reference: Reference,
+    groups: Sequence[Group],
+    measures: Callable[[Reference, Group], dict[str, float]] = all_measures,
+) -> pd.DataFrame:
     """Each measure of all groups together (``whole``) and its pseudo-values, a column a group.
 
     What needs more pictures than there are without one of the groups is left out.
@@ -153,7 +175,7 @@ def measured(reference: Reference, groups: Sequence[Group]) -> pd.DataFrame:
 
     @cache
     def of(some: tuple[int, ...]) -> dict[str, float]:
-        return all_measures(reference, pooled([groups[at] for at in some]))
+        return measures(reference, pooled([groups[at] for at in some]))
 
     every = tuple(range(len(groups)))
     known = set.intersection(*(set(of(tuple(at for at in every if at != left_out))) for left_out in every))
@@ -166,17 +188,68 @@ def measured(reference: Reference, groups: Sequence[Group]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def reference_of(asked: params.Params, model: Evaluator | None) -> Reference:
+def reference_of(held_out: Tensor, training: Tensor, model: Evaluator | None) -> Reference:
     """The held-out works that all is measured against, and the training works that may have been copied."""
-    table = prepare.works().table
-    held_out, training = (
-        group(prepare.pictures(table[table["split"] == split], asked.data), model) for split in ("test", "train")
-    )
+    groups = group(held_out, model), group(training, model)
     near = {
-        space: float(np.quantile(nearest(getattr(held_out, space), getattr(training, space))[1], RARE))
+        space: float(np.quantile(nearest(*(getattr(each, space) for each in groups))[1], RARE))
         for space in ("features", "small")
     }
-    return Reference(held_out, bands(held_out.packets), training, near)
+    return Reference(groups[0], bands(groups[0].packets), groups[1], near)
+
+
+def reference_alone(works: Group) -> Reference:
+    """Works that ``simple`` measures against."""
+    return Reference(works, bands(works.packets), works, {})
+
+
+def by_acquaintance(
+    asked: params.Params, held_out: Tensor, works: pd.DataFrame, model: Evaluator | None
+) -> pd.DataFrame:
+    """The untuned model at every prompt level, apart: works by artists whom it learnt by name, and by the others.
+
+    ``works``: the rows of ``held_out``. Nothing where the data does not say whom its base knows, and of cells with
+    fewer than two such pictures in a group.
+    """
+    known, artists = judges.known_artists(), works.set_index("path")["artist"]
+    found = [pd.DataFrame()]
+    for word, wanted in {"known": True, "unknown": False}.items() if known else ():
+        those = works["artist"].isin(known).to_numpy() == wanted
+        reference = reference_alone(group(held_out[those.nonzero()[0]], model))
+        truth = prepare.with_truth(works[those]).set_index("path")
+        for cell, place in cells(asked).items():
+            if not cell.startswith(f"{UNTUNED}@"):
+                continue
+            pictures, listed = read(*place)
+            of_them = artists.loc[listed["path"]].isin(known).to_numpy() == wanted
+            chosen = [listed["repeat"].isin(repeats).to_numpy() & of_them for repeats in asked.art_finetuning.groups]
+            if min(some.sum() for some in chosen) < 2:
+                continue
+            parts = [
+                group(pictures[some.nonzero()[0]], model, list(rows["prompt"]), truth.loc[rows["path"]])
+                for some, rows in ((some, listed[some]) for some in chosen)
+            ]
+            found.append(measured(reference, parts, simple).assign(cell=cell.replace("@", f"-{word}@")))
+    return pd.concat(found, ignore_index=True)
+
+
+def between_styles(works: Mapping[str, Tensor], model: Evaluator | None) -> pd.DataFrame:
+    """How far each style's works are from each other's, and from other works of their own; a row a measure and pair.
+
+    Half of each style's works are the reference and half are measured, so that no work is on both sides. A style with
+    too few works for two groups of two is left out.
+    """
+    works = {style: pictures for style, pictures in works.items() if len(pictures) >= 8}
+    # alternately, so that the halves are of the same artists where works lie sorted by them
+    references = {style: reference_alone(group(pictures[::2], model)) for style, pictures in works.items()}
+    found = [pd.DataFrame({name: [] for name in ("style", "reference", "measure", "n")})]
+    for style, pictures in works.items():
+        half = pictures[1::2]
+        parts = min(PARTS, len(half) // 2)
+        groups = [group(half[at::parts], model) for at in range(parts)]
+        for other, reference in references.items():
+            found.append(measured(reference, groups, simple).assign(style=style, reference=other))
+    return pd.concat(found, ignore_index=True)
 
 
 def cells(asked: params.Params) -> dict[str, tuple[str, str, float]]:
@@ -188,14 +261,20 @@ def cells(asked: params.Params) -> dict[str, tuple[str, str, float]]:
     }
     for model in (UNTUNED, *own.models):
         folders |= {f"{model}@{level}": ("prompt_enrichment", at_level(model, level)) for level in own.levels}
-    return {f"{name}/{scale:g}": (*place, scale) for name, place in folders.items() for scale in study.guidance}
+    found = {f"{name}/{scale:g}": (*place, scale) for name, place in folders.items() for scale in study.guidance}
+    least = min(study.guidance)
+    for model in (UNTUNED, *study.diagnosed):
+        found[f"{model}-{CARRIED}@{study.prompt_level}/{least:g}"] = (CARRIED, model, least)
+    return found
 
 
-def measure_all(asked: params.Params) -> pd.DataFrame:
-    """Reference rows, then every cell."""
+def measure_all(asked: params.Params) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Reference rows, then every cell; and one style against another."""
     model = judges.evaluator()
-    reference = reference_of(asked, model)
-    table = prepare.with_truth(prepare.works().table).set_index("path")
+    works = prepare.works().table
+    truth = prepare.with_truth(works).set_index("path")
+    held_out, training = (prepare.pictures(works[works["split"] == split], asked.data) for split in ("test", "train"))
+    reference = reference_of(held_out, training, model)
     together = asked.art_finetuning.groups
     pictures_each = asked.art_finetuning.repeats * asked.art_finetuning.pictures // len(together)
 
@@ -206,23 +285,22 @@ def measure_all(asked: params.Params) -> pd.DataFrame:
         parts = [group(pictures[chosen[at :: len(together)]], model) for at in range(len(together))]
         return measured(reference, parts).assign(cell=name)
 
-    works = prepare.works().table
     vae = base.load(paths.BASE).vae.to(machine.accelerator(asked.machine).device)
-    held_out = prepare.pictures(works.query("split == 'test'"), asked.data)
     returned = to_pixels(decode(vae, encode_pictures(vae, held_out).mean))
-    found = [
-        reference_row(REAL, prepare.pictures(works.query("split == 'train'"), asked.data)),
-        reference_row(RECONSTRUCTED, returned),
-    ]
+    found = [reference_row(REAL, training), reference_row(RECONSTRUCTED, returned)]
     for cell, (study, folder, guidance) in tqdm(cells(asked).items(), unit="cell"):
         pictures, listed = read(study, folder, guidance)
         parts = []
         for repeats in together:
             those = listed["repeat"].isin(repeats).to_numpy()
             rows = listed[those]
-            parts.append(group(pictures[those.nonzero()[0]], model, list(rows["prompt"]), table.loc[rows["path"]]))
+            parts.append(group(pictures[those.nonzero()[0]], model, list(rows["prompt"]), truth.loc[rows["path"]]))
         found.append(measured(reference, parts).assign(cell=cell))
-    return pd.concat(found, ignore_index=True)
+    found.append(by_acquaintance(asked, held_out, works[works["split"] == "test"], model))
+    everything = torch.cat([held_out, training])
+    styles = pd.concat([works[works["split"] == split]["art_style"] for split in ("test", "train")]).to_numpy()
+    by_style = {style: everything[(styles == style).nonzero()[0]] for style in sorted(set(styles))}
+    return pd.concat(found, ignore_index=True), between_styles(by_style, model)
 
 
 def values(table: pd.DataFrame) -> Values:
@@ -266,21 +344,20 @@ def rank_correlations(table: pd.DataFrame, measure: str) -> pd.Series:
 
 
 def load() -> pd.DataFrame:
-    """What the stage left."""
+    """What the stage left of the models."""
     return pd.read_csv(OUT)
 
 
-def main() -> int:
-    try:
-        asked = params.load()
-        machine.settle(asked.machine.threads)
-        OUT.parent.mkdir(parents=True, exist_ok=True)
-        measure_all(asked).to_csv(OUT, index=False, float_format="%.12g")
-    except (ValueError, OSError, SafetensorError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+def load_styles() -> pd.DataFrame:
+    """What the stage left of the styles, with an interval over groups a row."""
+    table = pd.read_csv(STYLES)
+    groups = table.filter(regex=r"^group\d+$").to_numpy()
+    found = [t_interval(row[np.isfinite(row)].tolist()) for row in groups]  # a small style has fewer groups
+    shown = table[["style", "reference", "measure", "n"]]
+    return shown.assign(value=[x.mean for x in found], low=[x.low for x in found], high=[x.high for x in found])
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+def main(asked: params.Params) -> None:
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    for table, target in zip(measure_all(asked), (OUT, STYLES), strict=True):
+        table.to_csv(target, index=False, float_format="%.12g")

@@ -113,6 +113,7 @@ class ArtFinetuning(Section):
     guidance: Annotated[list[Annotated[float, Field(ge=1.0)]], Field(min_length=1)]
     repeats: Annotated[int, Field(ge=2)]
     pictures: Annotated[int, Field(ge=2)]
+    diagnosed: list[Name]  # variants whose errors and first latents are looked into
 
     @model_validator(mode="after")
     def _variants_are_adapters(self) -> "ArtFinetuning":
@@ -127,6 +128,8 @@ class ArtFinetuning(Section):
             raise ValueError("training_seeds: a seed stands twice")
         if self.repeats % len(self.training_seeds):
             raise ValueError(f"repeats: {self.repeats} cannot be shared by {len(self.training_seeds)} training seeds")
+        if not set(self.diagnosed) <= set(self.variants) or len(set(self.diagnosed)) != len(self.diagnosed):
+            raise ValueError(f"diagnosed: expected some of {', '.join(self.variants)}, each once")
         return self
 
     def seed_of_repeat(self, repeat: int) -> int:

@@ -14,6 +14,7 @@ PICTURES = BUILD / "pictures"  # unpacked from archives
 BASE = BUILD / "base"
 EVALUATOR = BUILD / "evaluator"
 BARS = BUILD / "bars.json"
+KNOWN_ARTISTS = BUILD / "known_artists.json"  # whose works a shipped base learnt
 CACHE = BUILD / "cache"
 ADAPTERS = BUILD / "adapters"
 SAMPLES = BUILD / "samples"

@@ -14,10 +14,10 @@ from atelier.data.images import to_pixels
 from atelier.data.latents import decode, encode_pictures
 from atelier.data.painter import VERSION
 from atelier.data.prompts import prompt
-from atelier.diffusion import noised, signal_and_noise
 from atelier.evidence import Interval
 from atelier.judges import Bar, share_seen, table
 from atelier.machine import accelerator
+from atelier.methods.signal_leak import carrying
 from atelier.metrics import alignment, frechet_distance, power_spectrum_slope
 from atelier.metrics.reconstruction import linear_patch_code, psnr
 from atelier.metrics.summary import SLOPE_LOW, brightness_spread
@@ -118,7 +118,8 @@ def _base(
         setting = asked.report
         latents = first_latents(model, seeds, asked.size)
         if means is not None:
-            latents = _carrying(means, latents, model, setting.steps)
+            # what white noise lacks most: with it the control is seen apart from the signal leak
+            latents = carrying(means, latents, model.scheduler, setting.steps)
         return to_pixels(
             sample(model, prompts, latents, guidance=setting.guidance, steps=setting.steps, batch=setting.batch)
         )
@@ -177,17 +178,6 @@ def _base(
             n=n,
             least=None if start else 0.4,
         )
-
-
-def _carrying(means: Tensor, noise: Tensor, pipeline: StableDiffusionPipeline, steps: int) -> Tensor:
-    """First latents that carry ``means`` (n, c, 1, 1) as the sampler's first step would, ``alpha z + s eps``.
-
-    What white noise lacks most (Everaert et al. 2024): with it the control is seen apart from the signal leak.
-    """
-    pipeline.scheduler.set_timesteps(steps)
-    alphas, sigmas = signal_and_noise(pipeline.scheduler.betas)
-    first = int(pipeline.scheduler.timesteps[0])
-    return noised(means, noise, alphas[first].float(), sigmas[first].float())
 
 
 def _tune_fully(asked: World, pipeline: StableDiffusionPipeline, start: str) -> None:
