@@ -21,6 +21,7 @@ base:
     preset: tiny
     photographs: 12
     works: 6
+    unseen_styles: []
     prompts_per_picture: 2
     empty_prompts: 0.1
     autoencoder: {steps: 3, batch: 4, learning_rate: 0.001, decay: cosine, warmup: 1, beta2: 0.99,
@@ -51,10 +52,9 @@ prompt_enrichment: {models: [mixed], levels: [0, 2]}
 STAGES = """
 from atelier.data.painter import write_world
 from pathlib import Path
-from atelier.data import prepare
-from atelier.training.__main__ import main
+from atelier.__main__ import main
 write_world(Path("data"), works=24, photographs=8, seed=3, size=64, workers=1)
-assert prepare.main() == 0 and main(["base"]) == 0 and main(["cache", "art_finetuning"]) == 0
+assert all(main(stage) == 0 for stage in (["prepare"], ["train", "base"], ["train", "cache"]))
 """
 
 

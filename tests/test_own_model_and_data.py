@@ -3,12 +3,15 @@
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from atelier import judges, params, paths
 from atelier.data import prepare
 from atelier.sampling import stages, store
+from atelier.training import autoencoder
+from atelier.training import base as base_training
 from atelier.training.base import fetch, keep_history
 
 
@@ -74,6 +77,32 @@ def test_a_shipped_base_lies_in_the_data_folder(asked: params.Params, tmp_path: 
 def test_a_source_that_is_not_told_where_is_refused(asked: params.Params, values: dict[str, str], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         changed(asked, "base", **values)
+
+
+def test_unseen_styles_reach_the_autoencoder_alone(
+    asked: params.Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On one's own pictures: the autoencoder learns all of the training split, the denoiser some of its styles."""
+    recipe = asked.base.train.model_dump(mode="json") | {"photographs": 0, "works": 0}
+    learnt = prepare.works().table.query("split == 'train'")
+    unseen = [str(style) for style in learnt["art_style"].unique()[:2]]
+    own = changed(asked, "base", train={**recipe, "unseen_styles": unseen})
+    seen: dict[str, list[str]] = {}
+    for module, name in ((autoencoder, "task"), (base_training, "denoiser_task")):
+        real = getattr(module, name)
+
+        def spy(*given: Any, real: Any = real, name: str = name) -> Any:
+            seen[name] = next(list(x) for x in given if isinstance(x, list) and isinstance(x[0], str))
+            return real(*given)
+
+        monkeypatch.setattr(module, name, spy)
+    base_training.train(own, tmp_path / "base")
+    assert seen["task"] == list(learnt["path"])
+    assert seen["denoiser_task"] == list(learnt.loc[~learnt["art_style"].isin(unseen), "path"])
+    assert len(seen["denoiser_task"]) < len(seen["task"])
+    wrong = changed(asked, "base", train={**recipe, "unseen_styles": ["Dada"]})
+    with pytest.raises(ValueError, match=r"unseen_styles: no works of Dada among those it learns"):
+        base_training.train(wrong, tmp_path / "base")
 
 
 def bare_folder(tmp_path: Path) -> Path:

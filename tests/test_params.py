@@ -284,8 +284,8 @@ def test_command_line_says_yes_or_names_the_fault(tmp_path: Path, run_python) ->
 def test_a_mistyped_parameter_stops_a_heavy_stage_before_anything_heavy_is_imported(tmp_path: Path, run_python) -> None:
     (tmp_path / "params.yaml").write_text(TEXT.replace("\nseed:", "\nsede:"))
     code = (
-        "import sys, atelier.params, atelier.training.__main__ as t, atelier.sampling.__main__ as s\n"
-        "assert t.main(['base']) == 1 and s.main(['base_model']) == 1\n"
+        "import sys; from atelier.__main__ import main\n"
+        "assert main(['train', 'base']) == 1 and main(['sample', 'base_model']) == 1\n"
         "print(sorted({'torch', 'pandas', 'diffusers', 'numpy', 'transformers'} & set(sys.modules)))"
     )
     said = run_python("-c", code, cwd=tmp_path)

@@ -1,12 +1,23 @@
-"""LPIPS's formula: against a loop written out, gradients in float64, and where features are equal or zero."""
+"""LPIPS: its formula against a loop written out, gradients, networks by torchvision's names, and the real ones."""
 
 import math
+import os
+import pickle
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import get_args
 
 import pytest
 import torch
-from torch import Tensor
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
-from atelier.methods.perceptual import directions, perceptual_distance
+from atelier.data.images import to_model_range
+from atelier.methods.perceptual import LPIPS, directions, perceptual_distance
+from atelier.models import imagenet
+from atelier.models import trunk as trunks
 
 STAGES = ((5, 6, 4), (3, 3, 2))  # channels, height, width
 
@@ -95,3 +106,166 @@ def test_stages_that_do_not_match_are_refused() -> None:
         perceptual_distance(one, one[::-1], weighed)
     with pytest.raises(ValueError, match=r"stage 0: .*weights \(c,\), got .*\(3,\)"):
         perceptual_distance(one, one, weighed[::-1])
+
+
+# ---------------------------------------------------------------------------------------------- networks
+
+NAMES = get_args(imagenet.Name)
+# of torchvision's features, to be found in any description of the networks
+PARAMETERS = {"squeeze": 722_496, "alex": 2_469_696, "vgg": 14_714_688}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_trunks_have_the_parameters_and_stages_that_are_published(name: imagenet.Name) -> None:
+    with torch.device("meta"):
+        trunk = imagenet.Trunk(name)
+        found = trunk(torch.zeros(2, 3, 64, 64))
+    assert sum(parameter.numel() for parameter in trunk.parameters()) == PARAMETERS[name]
+    assert tuple(feature.shape[1] for feature in found) == imagenet.CHANNELS[name]
+    assert all(key.startswith("features.") for key in trunk.state_dict())
+
+
+def weights_files(name: imagenet.Name, folder: Path, suffix: str) -> tuple[Path, Path]:
+    """A random trunk with a classifier beside it, and heads."""
+    torch.manual_seed(5)
+    state = {**imagenet.Trunk(name).state_dict(), "classifier.1.weight": torch.zeros(3)}
+    heads = {f"lin{at}.model.1.weight": torch.rand(1, c, 1, 1) for at, c in enumerate(imagenet.CHANNELS[name])}
+    paths = folder / f"trunk{suffix}", folder / f"heads{suffix}"
+    for path, tensors in zip(paths, (state, heads), strict=True):
+        save_file(tensors, path) if suffix == ".safetensors" else torch.save(tensors, path)
+    return paths
+
+
+def batch(seed: int) -> Tensor:
+    return 2 * torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(seed)) - 1
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_it_reads_both_kinds_of_files_and_is_frozen(suffix: str, tmp_path: Path) -> None:
+    lpips = LPIPS.from_files("squeeze", *weights_files("squeeze", tmp_path, suffix))
+    pictures = batch(1).requires_grad_()
+    distance = lpips(pictures, batch(2))
+    assert distance.shape == (2,)
+    assert bool((distance > 0).all())
+    torch.testing.assert_close(lpips(batch(2)[1:], pictures[1:]), distance[1:], rtol=1e-4, atol=0)
+    assert torch.equal(lpips(pictures, pictures), torch.zeros(2))
+    distance.sum().backward()
+    assert pictures.grad is not None
+    assert bool(pictures.grad.isfinite().all())
+    assert not any(parameter.requires_grad for parameter in lpips.parameters())
+
+
+def test_features_are_those_of_the_normalised_picture(tmp_path: Path) -> None:
+    """Layer by layer, on pictures as ImageNet's networks want them."""
+    trunk = imagenet.load_trunk("squeeze", weights_files("squeeze", tmp_path, ".safetensors")[0])
+    shift, scale = (torch.tensor(values).view(3, 1, 1) for values in ((-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)))
+    x = (batch(3) - shift) / scale
+    first = torch.conv2d(x, trunk.features[0].weight, trunk.features[0].bias, stride=2).relu()
+    torch.testing.assert_close(trunk(batch(3))[0], first)
+
+
+def test_the_embedded_trunk_goes_by_the_same_formula(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    net, heads = trunks.build(3), [torch.rand(c) for c in trunks.CHANNELS]
+    trunks.save(net, heads, tmp_path, {})
+    loaded, weighed = trunks.load(tmp_path)
+    expected = perceptual_distance(loaded(batch(1)), loaded(batch(2)), weighed)
+    assert torch.equal(LPIPS.from_folder(tmp_path)(batch(1), batch(2)), expected)
+
+
+class Hostile:
+    def __reduce__(self) -> tuple:
+        return (os.mkdir, ("made-by-a-pickle",))
+
+
+def test_other_files_are_refused_by_name_and_no_pickle_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    trunk, heads = weights_files("squeeze", tmp_path, ".safetensors")
+    with pytest.raises(ValueError, match="names differ from what is expected"):
+        LPIPS.from_files("alex", trunk, heads)
+    with pytest.raises(ValueError, match=r"heads.safetensors: names differ"):
+        LPIPS.from_files("squeeze", heads, heads)
+    save_file({f"lin{at}.model.1.weight": -torch.ones(1, c, 1, 1) for at, c in enumerate(imagenet.CHANNELS["squeeze"])},
+              tmp_path / "negative.safetensors")  # fmt: skip
+    with pytest.raises(ValueError, match="must not be negative"):
+        LPIPS.from_files("squeeze", trunk, tmp_path / "negative.safetensors")
+    (tmp_path / "hostile.pth").write_bytes(pickle.dumps(Hostile()))
+    torch.save({"a": Hostile()}, tmp_path / "hostile2.pth")
+    torch.save([torch.zeros(1)], tmp_path / "list.pth")
+    (tmp_path / "cut.safetensors").write_bytes(trunk.read_bytes()[:200])
+    for name in ("hostile.pth", "hostile2.pth", "list.pth", "cut.safetensors", "absent.pth"):
+        with pytest.raises(ValueError, match=f"{name}: not readable as weights") as refused:
+            LPIPS.from_files("squeeze", tmp_path / name, heads)
+        assert "\n" not in str(refused.value)
+    assert not (tmp_path / "made-by-a-pickle").exists()
+    with pytest.raises(ValueError, match="trunk: expected one of squeeze, alex, vgg, got 'resnet'"):
+        LPIPS.from_files("resnet", trunk, heads)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_takes_weights_from_the_packages_where_they_are_installed(
+    name: imagenet.Name, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """The packages cannot be installed here; what stands in for them has their names, layers and files."""
+    package = tmp_path / "lpips"
+    (package / "weights" / "v0.1").mkdir(parents=True)
+    trunk, heads = weights_files(name, tmp_path, ".pth")
+    heads.rename(package / "weights" / "v0.1" / f"{name}.pth")
+    (package / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("lpips", None)
+    request.addfinalizer(lambda: sys.modules.pop("lpips", None))
+    filled = imagenet.load_trunk(name, trunk)
+    layers = nn.Sequential(*filled.features, nn.MaxPool2d(2))  # theirs go on
+    asked: list[str] = []
+
+    def network(weights: str) -> SimpleNamespace:
+        asked.append(weights)
+        return SimpleNamespace(features=layers)
+
+    models = ModuleType("torchvision.models")
+    models.__dict__[{"squeeze": "squeezenet1_1", "alex": "alexnet", "vgg": "vgg16"}[name]] = network
+    monkeypatch.setitem(sys.modules, "torchvision", ModuleType("torchvision"))
+    monkeypatch.setitem(sys.modules, "torchvision.models", models)
+    found = LPIPS.from_packages(name)(batch(1), batch(2))
+    assert asked == ["IMAGENET1K_V1"]
+    expected = LPIPS.from_files(name, trunk, package / "weights" / "v0.1" / f"{name}.pth")(batch(1), batch(2))
+    assert torch.equal(found, expected)
+
+
+needs_real = pytest.mark.skipif(
+    "ATELIER_REAL_INPUTS" not in os.environ, reason="ATELIER_REAL_INPUTS is unset: no real weights, no triplet"
+)
+
+
+def real() -> tuple[LPIPS, dict[str, Tensor]]:
+    folder = Path(os.environ["ATELIER_REAL_INPUTS"])
+    weights = folder / "weights"
+    lpips = LPIPS.from_files(
+        "squeeze", weights / "squeezenet1_1.safetensors", weights / "lpips_squeeze_heads.safetensors"
+    )
+    pictures = {}
+    for name in ("ref", "p0", "p1"):
+        with Image.open(folder / "fixtures" / f"ex_{name}.png") as image:
+            pixels = torch.frombuffer(bytearray(image.convert("RGB").tobytes()), dtype=torch.uint8)
+            pictures[name] = to_model_range(pixels.view(1, image.height, image.width, 3).permute(0, 3, 1, 2))
+    return lpips, pictures
+
+
+@needs_real
+def test_the_authors_triplet_is_ordered_as_people_order_it() -> None:
+    lpips, pictures = real()
+    distance = {name: float(lpips(pictures["ref"], pictures[name])) for name in ("p0", "p1")}
+    print(f"\nLPIPS-squeeze of the triplet: p0 {distance['p0']:.4f}, p1 {distance['p1']:.4f}")
+    assert distance["p1"] < distance["p0"]
+    assert all(0.01 < value < 1.5 for value in distance.values())
+
+
+@needs_real
+def test_it_agrees_with_the_package_where_that_can_be_installed() -> None:
+    package = pytest.importorskip("lpips", reason="lpips is not installed (it needs torchvision)")
+    ours, pictures = LPIPS.from_packages("squeeze"), real()[1]
+    theirs = package.LPIPS(net="squeeze", verbose=False)
+    for name in ("p0", "p1"):
+        found, expected = (float(f(pictures["ref"], pictures[name])) for f in (ours, theirs))
+        assert found == pytest.approx(expected, rel=1e-5)

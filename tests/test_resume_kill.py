@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 VARIANT, STEPS, EVERY = "mixed", 24, 5  # as in conftest's params.yaml
-TRAIN = ["-m", "atelier.training", "art_finetuning", VARIANT, "0"]
+TRAIN = ["-m", "atelier", "train", VARIANT, "0"]
 MOMENTS = random.Random(2025).sample(range(EVERY + 1, STEPS - 3), 3)  # steps done when the signal is sent
 
 # the process kills itself while the second checkpoint is being written, or renamed
@@ -22,7 +22,8 @@ SUICIDE = """
 import os, signal, sys
 from atelier import machine, params
 machine.settle(params.load().machine.threads)
-from atelier.training import __main__ as command, checkpoints
+from atelier import __main__ as command
+from atelier.training import checkpoints
 
 owner, name, half = {"save_file": (checkpoints, "save_file", True), "replace": (checkpoints.os, "replace", False)}[
     sys.argv[1]
@@ -39,7 +40,7 @@ def deadly(*arguments):
     return real(*arguments)
 
 setattr(owner, name, deadly)
-command.main(["art_finetuning", sys.argv[2], "0"])
+command.main(["train", sys.argv[2], "0"])
 """
 
 

@@ -1,4 +1,4 @@
-"""``python -m atelier measures | diagnosis``: the stages that look at what others made, one process each."""
+"""``python -m atelier STAGE ...``: one stage of ``dvc.yaml``, a process each."""
 
 import sys
 
@@ -6,24 +6,65 @@ from safetensors import SafetensorError
 
 from atelier import machine, params
 
-USAGE = "usage: python -m atelier measures | diagnosis"
+USAGE = """usage: python -m atelier
+  prepare | judges | diagnose | measure
+  train base | train cache | train VARIANT SEED
+  sample base_model | sample art_finetuning VARIANT | sample prompt_enrichment MODEL"""
+
+
+def run(asked: params.Params, arguments: list[str]) -> None:
+    """What is imported here reads the settled environment as it loads, so that none of it is imported above."""
+    match arguments:
+        case ["prepare"]:
+            from atelier.data import prepare
+
+            prepare.main(asked)
+        case ["judges"]:
+            from atelier import judges
+
+            judges.keep(asked.data, asked.base.source)
+        case ["train", "base"]:
+            from atelier.training import base
+
+            base.main(asked)
+        case ["train", "cache"]:
+            from atelier.training import art_finetuning
+
+            art_finetuning.encode(asked)
+        case ["train", variant, seed] if seed.isdecimal():
+            from atelier.training import art_finetuning
+
+            art_finetuning.train(asked, variant, int(seed))
+        case ["sample", "base_model"]:
+            from atelier.sampling import stages
+
+            stages.sample_base(asked)
+        case ["sample", "art_finetuning", variant]:
+            from atelier.sampling import stages
+
+            stages.sample_variant(asked, variant)
+        case ["sample", "prompt_enrichment", model]:
+            from atelier.sampling import stages
+
+            stages.sample_levels(asked, model)
+        case ["diagnose"]:
+            from atelier import diagnosis
+
+            diagnosis.main(asked)
+        case ["measure"]:
+            from atelier import measures
+
+            measures.main(asked)
+        case _:
+            raise ValueError(USAGE)
 
 
 def main(arguments: list[str]) -> int:
     try:
         asked = params.load()
         machine.settle(asked.machine.threads)
-        # imported only now: the libraries below read the settled environment as they load
-        from atelier import diagnosis, measures
-
-        match arguments:
-            case ["measures"]:
-                measures.main(asked)
-            case ["diagnosis"]:
-                diagnosis.main(asked)
-            case _:
-                raise ValueError(USAGE)
-    except (ValueError, OSError, SafetensorError) as error:
+        run(asked, arguments)
+    except (ValueError, OSError, FloatingPointError, SafetensorError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

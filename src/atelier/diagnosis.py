@@ -5,8 +5,7 @@ noise levels? That is what tuning trains; pictures come later. Carried means: th
 latents that carry other works' means, which white noise lacks and no tuning can give (Everaert et al. 2024).
 """
 
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 import torch
@@ -17,17 +16,17 @@ from atelier import machine, paths
 from atelier.data import prepare
 from atelier.data.latents import encode_pictures, encode_prompts
 from atelier.data.prompts import prompt
-from atelier.diffusion import noised, v_target
+from atelier.diffusion import noised
 from atelier.methods.signal_leak import carrying
 from atelier.models import base
 from atelier.params import Params
 from atelier.sampling.adapters import tuned
-from atelier.sampling.sampler import Seed, first_latents, sample, with_ddim
-from atelier.sampling.stages import held_out_prompts
-from atelier.sampling.store import UNTUNED, guidance_folder, write
+from atelier.sampling.sampler import Seed
+from atelier.sampling.stages import sample_cells
+from atelier.sampling.store import UNTUNED
 from atelier.seeds import torch_generator
 from atelier.training.art_finetuning import tuned_folder
-from atelier.training.denoiser import path
+from atelier.training.denoiser import path, target
 
 ERRORS = paths.MEASURES / "held_out_errors.csv"
 CARRIED = "carried"  # where the pictures lie, as if of a study
@@ -39,21 +38,21 @@ def models(asked: Params) -> list[str]:
     return [UNTUNED, *asked.art_finetuning.diagnosed]
 
 
-def pipelines(asked: Params, model: str) -> Iterator[tuple[list[int], StableDiffusionPipeline]]:
-    """Groups of repeats as the measures have them, each with the model that paints it."""
+def pipelines(asked: Params, model: str) -> Iterator[StableDiffusionPipeline]:
+    """The model that paints each group of repeats."""
     study = asked.art_finetuning
     device = machine.accelerator(asked.machine).device
-    for at, repeats in enumerate(study.groups):
-        pipeline = with_ddim(base.load(paths.BASE))
+    for at in range(len(study.groups)):
+        pipeline = base.load(paths.BASE)
         if model != UNTUNED:
             pipeline = tuned(pipeline, tuned_folder(model, study.seed_of_repeat(at)))
-        yield repeats, pipeline.to(device)
+        yield pipeline.to(device)
 
 
 def held_out_errors(asked: Params) -> pd.DataFrame:
     """Mean squared error of what a model predicts of held-out works, by model and noise level, a column a group.
 
-    In the parameterisation that it was trained in, noise or v. Every model sees the same works, prompts and noise; a
+    In the parameterisation that it was trained in. Every model sees the same works, prompts and noise; a
     group's works are seen by the models of its training seed.
     """
     study = asked.art_finetuning
@@ -62,7 +61,7 @@ def held_out_errors(asked: Params) -> pd.DataFrame:
     texts = [prompt(work, study.prompt_level, 0) for work in table.to_dict("records")]
     found: dict[tuple[str, int], dict[str, float]] = {}
     for model in models(asked):
-        for at, (_, pipeline) in enumerate(pipelines(asked, model)):
+        for at, pipeline in enumerate(pipelines(asked, model)):
             those = list(range(at, len(table), len(study.groups)))
             z0 = encode_pictures(pipeline.vae, pictures[those]).mean
             embeddings = encode_prompts(pipeline, [texts[place] for place in those])
@@ -71,16 +70,15 @@ def held_out_errors(asked: Params) -> pd.DataFrame:
                 t = (2 * level + 1) * len(times) // (2 * LEVELS)
                 seeds: list[Seed] = [(asked.seed, "held-out error", name, level) for name in table.loc[those, "path"]]
                 eps = torch.stack([torch.randn(z0.shape[1:], generator=torch_generator(*seed)) for seed in seeds])
-                v = pipeline.scheduler.config.prediction_type == "v_prediction"
-                target = v_target(z0, eps, alphas[t], sigmas[t]) if v else eps
-                error = errors(pipeline, noised(z0, eps, alphas[t], sigmas[t]), target, times[t], embeddings, asked)
+                wanted = target(pipeline.scheduler.config.prediction_type, z0, eps, alphas[t], sigmas[t])
+                error = errors(pipeline, noised(z0, eps, alphas[t], sigmas[t]), wanted, times[t], embeddings, asked)
                 found.setdefault((model, t), {})[f"group{at}"] = float(error.double().mean())
     rows = pd.DataFrame.from_dict(found, orient="index").rename_axis(["model", "timestep"])
     return rows.reset_index().assign(n=len(table))
 
 
 def errors(
-    pipeline: StableDiffusionPipeline, zt: Tensor, target: Tensor, t: Tensor, embeddings: Tensor, asked: Params
+    pipeline: StableDiffusionPipeline, zt: Tensor, wanted: Tensor, t: Tensor, embeddings: Tensor, asked: Params
 ) -> Tensor:
     """Mean squared error (n,) of the denoiser's output on ``zt`` (n, c, h, w), all at one time ``t``."""
     parts, batch = [], asked.sampling.batch
@@ -89,7 +87,7 @@ def errors(
         for start in range(0, len(zt), batch):
             some = slice(start, start + batch)
             output = pipeline.unet(zt[some].to(place.device), t.to(place.device), embeddings[some].to(place.device))
-            parts.append((output.sample.float().cpu() - target[some]).square().mean((1, 2, 3)))
+            parts.append((output.sample.float().cpu() - wanted[some]).square().mean((1, 2, 3)))
     return torch.cat(parts)
 
 
@@ -98,38 +96,17 @@ def carried_means(asked: Params) -> None:
 
     Prompts and white noise are those of the study, so that nothing else differs from its pictures.
     """
+    known = means_of(prepare.works().table.query("split == 'train'"), asked)
+
+    def start(pipeline: StableDiffusionPipeline, places: Sequence[tuple[int, int]], noise: Tensor) -> Tensor:
+        drawn = [torch_generator(asked.seed, "carried mean", *place) for place in places]
+        chosen = [int(torch.randint(len(known), (), generator=generator)) for generator in drawn]
+        return carrying(known[chosen], noise, pipeline.scheduler, asked.sampling.steps)
+
     study = asked.art_finetuning
-    works = prepare.works().table.query("split == 'train'").reset_index(drop=True)
-    guidance = min(study.guidance)
-    place = machine.accelerator(asked.machine)
-    known = means_of(works, asked)
     for model in models(asked):
-        made, listed = [], []
-        for repeats, pipeline in pipelines(asked, model):
-            rows = pd.concat(
-                held_out_prompts(asked.seed, study.prompt_level, study.pictures, repeat).assign(
-                    repeat=repeat, place=range(study.pictures)
-                )
-                for repeat in repeats
-            )
-            places = list(zip(rows["repeat"].tolist(), rows["place"].tolist(), strict=True))
-            seeds: list[Seed] = [(asked.seed, "picture", *where) for where in places]
-            noise = first_latents(pipeline, seeds, asked.data.size)
-            chosen = [
-                int(torch.randint(len(known), (), generator=torch_generator(asked.seed, "carried mean", *where)))
-                for where in places
-            ]
-            latents = carrying(known[chosen], noise, pipeline.scheduler, asked.sampling.steps)
-            with place.autocast():
-                made.append(
-                    sample(pipeline, list(rows["prompt"]), latents, guidance=guidance, **asked.sampling.model_dump())
-                )
-            listed.append(rows)
-        table = pd.concat(listed, ignore_index=True)
-        table["file"] = [f"{row.repeat}-{row.place:04d}.png" for row in table.itertuples()]
         out = paths.SAMPLES / CARRIED / model
-        shutil.rmtree(out, ignore_errors=True)
-        write(torch.cat(made), table, out / guidance_folder(guidance))
+        sample_cells(asked, model, study.prompt_level, "picture", out, [min(study.guidance)], start)
 
 
 def means_of(works: pd.DataFrame, asked: Params) -> Tensor:

@@ -116,9 +116,10 @@ def curves(table: pd.DataFrame, measures: Mapping[str, str], x: str, group: str,
 
     ``table`` has columns x, group and, for each measure, NAME, NAME_low, NAME_high; ``measures`` maps NAME to its axis.
     """
-    columns = 2
+    columns = min(2, len(measures))
     lines = -(-len(measures) // columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(WIDTH, 2.7 * lines), squeeze=False)
+    size = (WIDTH if columns > 1 else WIDTH * 0.62, 2.7 * lines)
+    figure, axes = plt.subplots(lines, columns, figsize=size, squeeze=False)
     groups = list(dict.fromkeys(table[group]))
     for axis, (name, label) in zip(axes.flat, measures.items(), strict=False):
         for at, which in enumerate(groups):
@@ -145,6 +146,7 @@ def matrix(table: pd.DataFrame, label: str, xlabel: str, ylabel: str) -> Figure:
     sns.heatmap(
         table, annot=True, fmt=".0f", cmap="cividis", ax=axis, annot_kws={"fontsize": 7}, cbar_kws={"label": label}
     )
+    axis.grid(False)
     axis.set(xlabel=xlabel, ylabel=ylabel)
     axis.tick_params(labelsize=7.5)
     return figure

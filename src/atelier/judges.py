@@ -1,10 +1,9 @@
 """What judges a base: the evaluator and the bars that came with the data, and the artists whom a shipped base knows.
 
-``python -m atelier.judges``, the stage ``judges``, keeps them in ``build``, or notes there that the data has none.
+The stage ``judges`` keeps them in ``build``, or notes there that the data has none.
 """
 
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -150,17 +149,3 @@ def share_seen(model: Evaluator, pictures: Tensor, attribute: str, wanted: Seque
     seen = alignment.attributes(model, pictures[asked] / 255)[attribute].idxmax(axis=1)
     right = sum(name == wanted[at] for name, at in zip(seen, asked, strict=True))
     return wilson_interval(right, len(asked))
-
-
-def main() -> int:
-    try:
-        asked = params.load()
-        keep(asked.data, asked.base.source)
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

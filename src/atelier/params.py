@@ -54,9 +54,10 @@ class Optimisation(Section):
 
 
 class BaseTraining(Section):
-    preset: Literal["tiny", "embedded"]
+    preset: Literal["tiny", "embedded", "paintings"]
     photographs: Count
     works: Count
+    unseen_styles: list[str]  # of works: the autoencoder learns them, the denoiser does not
     prompts_per_picture: Positive
     empty_prompts: Share
     autoencoder: Optimisation

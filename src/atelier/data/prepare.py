@@ -116,22 +116,13 @@ def prepare(data: params.Data, seed: int, out: Path) -> dict[str, dict[str, obje
     return report
 
 
-def main() -> int:
-    try:
-        asked = params.load()
-        unpack_archives(asked.data, paths.PICTURES)
-        report = prepare(asked.data, asked.seed, paths.MANIFESTS)
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
+def main(asked: params.Params) -> None:
+    """Stage ``prepare``."""
+    unpack_archives(asked.data, paths.PICTURES)
+    report = prepare(asked.data, asked.seed, paths.MANIFESTS)
     for kind, facts in report.items():
         left_out = facts["quarantined"]
         assert isinstance(left_out, list)
         print(f"{kind}: {facts['works']} read, split {facts['split']}, {len(left_out)} left out")
         for line in left_out:
             print(f"  left out: {line}", file=sys.stderr)
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -42,6 +42,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "unet": {"channels": (96, 160), "heads": 4, "groups": 16},
         "text": {"width": 128, "layers": 2, "heads": 4, "vocabulary": 2000},
     },
+    # the same with sixteen latent channels: real paintings have more in eight pixels than painted ones
+    "paintings": {
+        "autoencoder": {"channels": (32, 32, 64, 128), "groups": 8, "latent": 16},
+        "unet": {"channels": (96, 160), "heads": 4, "groups": 16},
+        "text": {"width": 128, "layers": 2, "heads": 4, "vocabulary": 2000},
+    },
 }
 
 

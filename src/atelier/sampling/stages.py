@@ -1,10 +1,12 @@
 """Stages ``sample``: which pictures a study asks for, of which models."""
 
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
 import torch
+from diffusers import StableDiffusionPipeline
 from torch import Tensor
 from tqdm import tqdm
 
@@ -50,9 +52,30 @@ def sample_levels(asked: params.Params, model: str) -> None:
         sample_cells(asked, model, level, "picture", paths.SAMPLES / "prompt_enrichment" / at_level(model, level))
 
 
-def sample_cells(asked: params.Params, model: str, level: int, noise: str, out: Path) -> None:
-    """One model's pictures of held-out prompts at every guidance scale; a repeat's are by its training seed's model."""
+# (pipeline, a picture's repeat and place, white noise) -> first latents
+Start = Callable[[StableDiffusionPipeline, Sequence[tuple[int, int]], Tensor], Tensor]
+
+
+def white(pipeline: StableDiffusionPipeline, places: Sequence[tuple[int, int]], noise: Tensor) -> Tensor:
+    """How sampling begins unless something else is asked for."""
+    return noise
+
+
+def sample_cells(
+    asked: params.Params,
+    model: str,
+    level: int,
+    noise: str,
+    out: Path,
+    scales: Sequence[float] = (),
+    start: Start = white,
+) -> None:
+    """One model's pictures of held-out prompts; a repeat's are by its training seed's model.
+
+    At every guidance scale of the study, or at ``scales``; from white noise, or from what ``start`` makes of it.
+    """
     study = asked.art_finetuning
+    scales = scales or study.guidance
     if model != UNTUNED and model not in study.adapters:
         raise ValueError(f"art_finetuning.adapters: no variant '{model}'")
     accelerator = machine.accelerator(asked.machine)
@@ -66,16 +89,16 @@ def sample_cells(asked: params.Params, model: str, level: int, noise: str, out: 
     if model != UNTUNED:
         whose = table["repeat"].map(study.seed_of_repeat)
         parts = {seed: table[whose == seed] for seed in study.training_seeds}
-    made: dict[float, list[Tensor]] = {guidance: [] for guidance in study.guidance}
+    made: dict[float, list[Tensor]] = {guidance: [] for guidance in scales}
     for seed, rows in parts.items():
         pipeline = with_ddim(base.load(paths.BASE))
         if seed is not None:
             pipeline = tuned(pipeline, tuned_folder(model, seed))
         pipeline.to(accelerator.device)
-        places = zip(rows["repeat"].tolist(), rows["place"].tolist(), strict=True)
-        seeds: list[Seed] = [(asked.seed, noise, repeat, place) for repeat, place in places]
-        latents = first_latents(pipeline, seeds, asked.data.size)
-        for guidance in tqdm(study.guidance, desc=out.name, unit="scale"):
+        places = list(zip(rows["repeat"].tolist(), rows["place"].tolist(), strict=True))
+        seeds: list[Seed] = [(asked.seed, noise, *place) for place in places]
+        latents = start(pipeline, places, first_latents(pipeline, seeds, asked.data.size))
+        for guidance in tqdm(scales, desc=out.name, unit="scale"):
             with accelerator.autocast():
                 pictures = sample(
                     pipeline, list(rows["prompt"]), latents, guidance=guidance, **asked.sampling.model_dump()

@@ -9,7 +9,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -36,11 +36,17 @@ HISTORY = "history.csv"
 HISTORY_COLUMNS = ("step", "learning_rate", "part")  # and its loss terms
 
 
-def corpus(asked: Params) -> tuple[Tensor, list[str], list[list[str]]]:
-    """What a base learns: pictures (n, 3, h, w) uint8, their names, and each one's prompts.
+class Corpus(NamedTuple):
+    """What a base learns: pictures (n, 3, h, w) uint8, their names, each one's prompts, and its style ("": none)."""
 
-    Painted for the base alone, from seeds that nothing else uses; or the training split of the data.
-    """
+    pictures: Tensor
+    names: list[str]
+    prompts: list[list[str]]
+    styles: list[str]
+
+
+def corpus(asked: Params) -> Corpus:
+    """Painted for the base alone, from seeds that nothing else uses; or the training split of the data."""
     recipe = asked.base.train
     if recipe.photographs + recipe.works:
         seed = seed_of(asked.seed, "corpus") % 2**31
@@ -57,14 +63,17 @@ def corpus(asked: Params) -> tuple[Tensor, list[str], list[list[str]]]:
         rows, levels, names = table.to_dict("records"), [1] * len(table), list(table["path"])
     draws = range(recipe.prompts_per_picture)
     prompts = [[prompt(row, level, draw) for draw in draws] for row, level in zip(rows, levels, strict=True)]
-    return pictures, names, prompts
+    styles = [row["art_style"] if level else "" for row, level in zip(rows, levels, strict=True)]
+    if unknown := sorted(set(recipe.unseen_styles) - set(styles)):
+        raise ValueError(f"base.train.unseen_styles: no works of {', '.join(unknown)} among those it learns")
+    return Corpus(pictures, names, prompts, styles)
 
 
 def train(asked: Params, out: Path) -> None:
     """Train a base by ``asked.base.train`` into ``out``, with the history of both parts beside it."""
     recipe, seed = asked.base.train, asked.seed
     determinants = asked.model_dump(mode="json", include={"seed", "machine", "base"})
-    pictures, names, prompts = corpus(asked)
+    pictures, names, prompts, styles = corpus(asked)
     # the folder's name alone does not say which pictures lie in it
     determinants["corpus"] = hashlib.sha256(
         pictures.numpy().tobytes() + json.dumps([names, prompts]).encode()
@@ -78,6 +87,9 @@ def train(asked: Params, out: Path) -> None:
     history = [fit(task, recipe.autoencoder, seed=seed, scratch=first, accelerator=place).assign(part="autoencoder")]
     pipeline.vae.requires_grad_(False).to(memory_format=torch.contiguous_format)
     latents = standardised(pipeline.vae, encode_pictures(pipeline.vae, pictures))
+    seen = [at for at, style in enumerate(styles) if style not in recipe.unseen_styles]
+    latents = Moments(latents.mean[seen], latents.std[seen])
+    names, prompts = [names[at] for at in seen], [prompts[at] for at in seen]
 
     second = scratch.folder("base-denoiser", **determinants)
     task = denoiser_task(pipeline, latents, names, prompts, recipe.empty_prompts, seed, place.device)

@@ -50,6 +50,13 @@ def path(scheduler: SchedulerMixin) -> tuple[Tensor, Tensor, Tensor]:
     return alphas.float(), sigmas.float(), torch.arange(len(alphas))
 
 
+def target(kind: str, z0: Tensor, eps: Tensor, alpha: Tensor, s: Tensor) -> Tensor:
+    """What a denoiser of this kind is to say of ``alpha z0 + s eps``."""
+    if kind == "v_prediction":
+        return v_target(z0, eps, alpha, s)
+    return flow_target(z0, eps) if kind == "flow_prediction" else eps
+
+
 def task(
     unet: UNet2DConditionModel,
     trainable: dict[str, nn.Parameter],
@@ -76,9 +83,8 @@ def task(
         z0 = latents.mean[chosen] + latents.std[chosen] * torch.stack([d.posterior for d in draws])
         eps, t = torch.stack([d.eps for d in draws]), torch.tensor([d.t for d in draws])
         alpha, s = alphas[t].view(-1, 1, 1, 1), sigmas[t].view(-1, 1, 1, 1)
-        target = {"epsilon": eps, "v_prediction": v_target(z0, eps, alpha, s), "flow_prediction": flow_target(z0, eps)}
         embeddings = condition(chosen, [d.prompt for d in draws], [d.empty for d in draws])
         output = unet(noised(z0, eps, alpha, s).to(device), times[t].to(device), embeddings.to(device)).sample
-        return {"denoising": (output.float() - target[kind].to(device)).square().mean()}
+        return {"denoising": (output.float() - target(kind, z0, eps, alpha, s).to(device)).square().mean()}
 
     return Task(trainable=trainable, samples=names, losses=losses)

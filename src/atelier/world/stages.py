@@ -17,7 +17,7 @@ from atelier.data.latents import encode_pictures
 from atelier.data.painter import VERSION, paint_corpus
 from atelier.data.prompts import painted_row, prompt
 from atelier.machine import accelerator, fingerprint
-from atelier.methods.perceptual import perceptual_distance
+from atelier.methods.perceptual import LPIPS
 from atelier.models import base
 from atelier.models import evaluator as evaluators
 from atelier.models import trunk as trunks
@@ -139,20 +139,11 @@ def decoder(asked: World) -> None:
     vae = AutoencoderKL.from_pretrained(AUTOENCODER, use_safetensors=True, local_files_only=True)
     place = accelerator(asked.machine)
     latents = encode_pictures(vae.to(place.device), corpus.pictures)
-    net, weights = trunks.load(TRUNK)
-    net.to(place.device)
-    weights = [weight.to(place.device) for weight in weights]
-
-    def perceptual(made: Tensor, target: Tensor) -> Tensor:
-        with torch.no_grad():
-            wanted = net(target)
-        return perceptual_distance(net(made), wanted, weights)
-
     torch.manual_seed(seed_of(asked.seed, "discriminator"))
     task = decoder_training.task(
         vae,
         PatchDiscriminator(),
-        perceptual,
+        LPIPS.from_folder(TRUNK).to(place.device),
         latents,
         corpus.pictures,
         corpus.names,

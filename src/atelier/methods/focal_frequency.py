@@ -1,0 +1,51 @@
+"""Focal frequency loss (Jiang et al. 2021): frequencies that are hard to paint weigh more."""
+
+import torch
+from torch import Tensor
+
+
+def focal_frequency_loss(
+    pred: Tensor,
+    target: Tensor,
+    alpha: float = 1.0,
+    patch_factor: int = 1,
+    average_spectrum: bool = False,
+    log_matrix: bool = False,
+    batch_matrix: bool = False,
+) -> Tensor:
+    """Eqs. 6 and 8: mean of w |F_pred - F_target|^2 over orthonormal spectra, w = |F_pred - F_target|^alpha; scalar.
+
+    ``pred``, ``target`` (n, c, h, w), one float dtype; half precision is computed in float32, also under autocast.
+    w carries no gradient and is divided by its maximum: that of each picture's channel, or of the whole batch
+    (``batch_matrix``); ``log_matrix`` takes ln(w + 1) first. ``patch_factor`` cuts each side into so many tiles.
+    ``average_spectrum`` averages the complex spectra over the batch. By Parseval's theorem it is at most the mean
+    squared error, and equal to it for alpha = 0.
+    Raises ValueError for shapes that differ or do not divide, and alpha < 0.
+    """
+    if pred.shape != target.shape or pred.ndim != 4 or pred.numel() == 0:
+        shapes = f"{tuple(pred.shape)} and {tuple(target.shape)}"
+        raise ValueError(f"expected pictures (n, c, h, w) of one shape, got {shapes}")
+    height, width = pred.shape[2:]
+    if patch_factor < 1 or height % patch_factor or width % patch_factor:
+        raise ValueError(f"patch_factor: {height}x{width} pictures cannot be cut into {patch_factor} a side")
+    if not alpha >= 0:
+        raise ValueError(f"alpha: expected at least 0, got {alpha}")
+    with torch.autocast(pred.device.type, enabled=False):
+        difference = pred - target  # the transform is linear: one of the difference instead of two
+        if difference.dtype in (torch.float16, torch.bfloat16):
+            difference = pred.float() - target.float()
+        if average_spectrum:
+            difference = difference.mean(0, keepdim=True)
+        tiles = difference.unflatten(3, (patch_factor, -1)).unflatten(2, (patch_factor, -1)).movedim(4, 3)
+        # of a real picture half of the spectrum says all: the columns between the first and the last stand for two
+        spectrum = torch.fft.rfft2(tiles, norm="ortho")
+        distance = spectrum.real.square() + spectrum.imag.square()
+        with torch.no_grad():
+            weight = distance.sqrt() ** alpha
+            if log_matrix:
+                weight = torch.log1p(weight)
+            peak = weight.max() if batch_matrix else weight.amax((-2, -1), keepdim=True)
+            weight = weight / peak.clamp_min(torch.finfo(weight.dtype).tiny)  # 0 where all is equal
+        side = width // patch_factor
+        weight[..., 1 : (side + 1) // 2] *= 2
+        return (weight * distance).sum() / difference.numel()

@@ -1,0 +1,167 @@
+"""The three ImageNet networks that LPIPS looks through, under torchvision's parameter names; weights from files alone.
+
+Each is its ``features`` and the layers after which LPIPS reads them (Zhang et al. 2018, v0.1).
+"""
+
+import pickle
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+Name = Literal["squeeze", "alex", "vgg"]
+
+# after which layers features are read, and their channels
+TAPS: dict[str, tuple[int, ...]] = {
+    "squeeze": (1, 4, 7, 9, 10, 11, 12),
+    "alex": (1, 4, 7, 9, 11),
+    "vgg": (3, 8, 15, 22, 29),
+}
+CHANNELS: dict[str, tuple[int, ...]] = {
+    "squeeze": (64, 128, 256, 384, 384, 512, 512),
+    "alex": (64, 192, 384, 256, 256),
+    "vgg": (64, 128, 256, 512, 512),
+}
+# of pictures in [-1, 1]: ImageNet's statistics, to three digits as LPIPS has them
+SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
+
+
+class Fire(nn.Module):
+    """SqueezeNet's module (Iandola et al. 2016, sec. 3.1): to few channels, then two convolutions side by side."""
+
+    def __init__(self, before: int, squeezed: int, after: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(before, squeezed, 1)
+        self.expand1x1 = nn.Conv2d(squeezed, after // 2, 1)
+        self.expand3x3 = nn.Conv2d(squeezed, after // 2, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.squeeze(x).relu()
+        return torch.cat([self.expand1x1(x), self.expand3x3(x)], 1).relu()
+
+
+class Trunk(nn.Module):
+    """Pictures (n, 3, h, w) in [-1, 1] to the feature maps that LPIPS reads."""
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, name: Name) -> None:
+        super().__init__()
+        if name not in get_args(Name):
+            raise ValueError(f"trunk: expected one of {', '.join(get_args(Name))}, got {name!r}")
+        self.features = {"squeeze": _squeeze, "alex": _alex, "vgg": _vgg}[name]()
+        self.taps = TAPS[name]
+        for key, values in {"shift": SHIFT, "scale": SCALE}.items():
+            self.register_buffer(key, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x, found = (x - self.shift) / self.scale, []
+        for at, layer in enumerate(self.features):
+            x = layer(x)
+            if at in self.taps:
+                found.append(x)
+        return found
+
+
+def _squeeze() -> nn.Sequential:
+    """SqueezeNet 1.1."""
+    return nn.Sequential(
+        nn.Conv2d(3, 64, 3, stride=2),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2, ceil_mode=True),
+        Fire(64, 16, 128),
+        Fire(128, 16, 128),
+        nn.MaxPool2d(3, 2, ceil_mode=True),
+        Fire(128, 32, 256),
+        Fire(256, 32, 256),
+        nn.MaxPool2d(3, 2, ceil_mode=True),
+        Fire(256, 48, 384),
+        Fire(384, 48, 384),
+        Fire(384, 64, 512),
+        Fire(512, 64, 512),
+    )
+
+
+def _alex() -> nn.Sequential:
+    """AlexNet (Krizhevsky 2014), convolutions only."""
+    return nn.Sequential(
+        nn.Conv2d(3, 64, 11, stride=4, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2),
+        nn.Conv2d(64, 192, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2),
+        nn.Conv2d(192, 384, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(384, 256, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(256, 256, 3, padding=1),
+        nn.ReLU(),
+    )
+
+
+def _vgg() -> nn.Sequential:
+    """VGG-16 (Simonyan and Zisserman 2015), convolutions only, up to the last one's activation."""
+    layers: list[nn.Module] = []
+    before = 3
+    for stage, (after, convolutions) in enumerate([(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)]):
+        layers += [nn.MaxPool2d(2)] if stage else []
+        for _ in range(convolutions):
+            layers += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU()]
+            before = after
+    return nn.Sequential(*layers)
+
+
+def load_trunk(name: Name, path: Path) -> Trunk:
+    """A trunk, frozen, float32, from a file of torchvision's parameters; those of its classifier are not read."""
+    trunk = Trunk(name)
+    found = {key: value for key, value in read_state(path).items() if key.startswith("features.")}
+    return fill(trunk, found, path)
+
+
+def load_heads(name: Name, path: Path) -> list[Tensor]:
+    """LPIPS v0.1's weights, (c_l,) float32 a stage; ValueError for others, and for negative ones."""
+    expected: dict[str, tuple[int, ...]] = {
+        f"lin{stage}.model.1.weight": (1, c, 1, 1) for stage, c in enumerate(CHANNELS[name])
+    }
+    state = read_state(path)
+    _refuse_other_shapes(state, expected, path)
+    heads = [state[key].float().flatten() for key in expected]
+    if any(bool((head < 0).any()) for head in heads):
+        raise ValueError(f"{path}: the weights of a distance must not be negative")
+    return heads
+
+
+def fill(trunk: Trunk, state: dict[str, Tensor], source: object) -> Trunk:
+    """``trunk`` with these parameters, which must be its own by name and shape; frozen."""
+    _refuse_other_shapes(state, {key: tuple(value.shape) for key, value in trunk.state_dict().items()}, source)
+    trunk.load_state_dict({key: value.float() for key, value in state.items()})
+    return trunk.requires_grad_(False).eval()
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file, or of a ``.pth`` from which nothing but tensors is unpickled; else ValueError."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    # what torch raises for a pickle that holds code, a cut file, or no file of its own
+    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path}: not readable as weights: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise ValueError(f"{path}: not readable as weights: expected tensors by name")
+    return dict(found)
+
+
+def _refuse_other_shapes(state: dict[str, Tensor], expected: dict[str, tuple[int, ...]], source: object) -> None:
+    if odd := sorted(state.keys() ^ expected.keys()):
+        raise ValueError(f"{source}: names differ from what is expected: {', '.join(odd[:3])}")
+    for key, shape in expected.items():
+        if tuple(state[key].shape) != shape or not state[key].is_floating_point():
+            raise ValueError(f"{source}: '{key}': expected floats of shape {shape}, got {tuple(state[key].shape)}")
+        if not torch.isfinite(state[key]).all():
+            raise ValueError(f"{source}: '{key}' is not all finite")
