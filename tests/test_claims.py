@@ -107,6 +107,28 @@ def test_half_a_measured_gain_is_a_margin() -> None:
     assert verdict_of(values, claim(part("near", "same", half_gain=gain)))[0].verdict == UNDECIDED
 
 
+def test_a_share_of_the_reference_is_a_margin() -> None:
+    even = np.linspace(-0.1, 0.1, GROUPS)
+    values = {
+        ("fd", "untuned@1/4"): np.full(GROUPS, 100.0),  # 2 % of it are 2
+        ("fd", "near@1/4"): 99 + even,
+        ("fd", "far@1/4"): 95 + even,
+        ("fd", "over@1/4"): 105 + even,
+    }
+    found = {
+        (name, rule): verdict_of(values, claim(part(name, rule, share=0.02)))[0].verdict
+        for name in ("near", "far", "over")
+        for rule in ("at least", "at most")
+    }
+    assert {pair for pair, verdict in found.items() if verdict == CONTRADICTED} == {
+        ("far", "at least"),
+        ("over", "at most"),
+    }
+    assert all(verdict == SUPPORTED for pair, verdict in found.items() if pair[0] == "near")
+    values["fd", "untuned@1/4"] = np.full(GROUPS, -1.0)  # a distance less its bias can be: there is no share of it
+    assert verdict_of(values, claim(part("near", "at least", share=0.02)))[0].verdict == UNDECIDED
+
+
 def test_not_below_is_contradicted_by_below() -> None:
     rng = np.random.default_rng(6)
     values = study(rng, untuned=0, a=-12, b=0)
@@ -127,10 +149,13 @@ def test_cells_are_averaged() -> None:
     ("wrong", "said"),
     [
         ({"rule": "same"}, "'same' needs one"),
+        ({"rule": "at least"}, "'at least' needs one"),
+        ({"rule": "same", "margin": 1.0, "share": 0.1}, "more than one"),
+        ({"changed": ["a+b+c@1/4"]}, "changed"),
         ({"margin": -1.0}, "margin"),
         ({"rule": "beneath"}, "rule"),
         ({"changed": ["untuned/4"]}, "changed"),
-        ({"margin": 1.0, "half_gain": {"changed": ["a@1/4"], "reference": ["a@0/4"]}}, "half_gain"),
+        ({"margin": 1.0, "half_gain": {"changed": ["a@1/4"], "reference": ["a@0/4"]}}, "more than one"),
     ],
 )
 def test_a_part_that_cannot_be_decided_is_refused(wrong: dict[str, object], said: str) -> None:
@@ -142,7 +167,7 @@ def test_the_committed_claims_are_readable_and_complete() -> None:
     table = claims.load(Path(__file__).parents[1] / "claims.yaml")
     assert len(table) == 36
     assert all(each.says and each.paper and each.rule for each in table.values())
-    assert [name for name, each in table.items() if each.parts] == ["A1", "A2", "A3", "A4", "A5", "A6"]
+    assert [name for name, each in table.items() if each.parts] == [*(f"A{at}" for at in range(1, 7)), "B1", "B2"]
 
 
 def test_any_word_changes_a_claims_digest() -> None:
@@ -150,3 +175,5 @@ def test_any_word_changes_a_claims_digest() -> None:
     assert one.digest == claim(part("a")).digest
     assert one.digest != one.model_copy(update={"rule": "x"}).digest
     assert one.digest != claim(part("a", margin=0.1)).digest
+    assert one.digest != claim(part("a", share=0.1)).digest
+    assert one.digest == claim(part("a", share=0.0)).digest  # what is not said is not cited

@@ -159,6 +159,25 @@ def test_rules_agree_with_scipys_t_tests() -> None:
     assert same.supported_p == pytest.approx(max(edges), rel=1e-10)
 
 
+def test_at_least_and_at_most_are_halves_of_the_same() -> None:
+    values = [-1.2, -0.4, -2.0, -0.9, 0.1]
+    least, most, same = (compare(values, rule, 1.5) for rule in ("at least", "at most", "same"))
+    assert max(least.supported_p, most.supported_p) == same.supported_p
+    assert min(least.contradicted_p, most.contradicted_p) == same.contradicted_p
+    assert least.supported_p == pytest.approx(stats.ttest_1samp(values, -1.5, alternative="greater").pvalue, rel=1e-10)
+    mirrored = compare([-value for value in values], "at most", 1.5)
+    assert mirrored[1:] == pytest.approx(least[1:])
+    far = compare([-9.0, -8.0, -9.5], "at least", 1.5)  # by more than the margin: contradicted
+    assert far.contradicted_p < 0.05 < far.supported_p
+
+
+def test_at_least_is_falsely_supported_in_five_percent_at_its_margin() -> None:
+    rng = np.random.default_rng(11)
+    found = [compare((rng.normal(size=5) - 1.0).tolist(), "at least", 1.0) for _ in range(STUDIES)]
+    assert abs(np.mean([each.supported_p <= LEVEL for each in found]) - 0.05) < 4 * (0.05 * 0.95 / STUDIES) ** 0.5
+    assert abs(np.mean([each.contradicted_p <= LEVEL for each in found]) - 0.025) < 4 * (0.05 / STUDIES) ** 0.5
+
+
 def test_a_margin_that_was_measured_moves_with_its_group() -> None:
     changes, margins = np.array([0.1, 0.5, 0.9, 1.3, 1.7]), np.array([1.1, 1.5, 1.9, 2.3, 2.7])
     # each group's change lies one under its margin, whatever its size
@@ -166,7 +185,9 @@ def test_a_margin_that_was_measured_moves_with_its_group() -> None:
     assert compare(changes.tolist(), "same", float(margins.mean())).supported_p > 0.01
 
 
-@pytest.mark.parametrize(("rule", "margin"), [("same", 0.0), ("below", -1.0), ("above", float("nan"))])
+@pytest.mark.parametrize(
+    ("rule", "margin"), [("same", 0.0), ("at least", 0.0), ("at most", 0.0), ("below", -1.0), ("above", float("nan"))]
+)
 def test_a_margin_that_bounds_nothing_is_refused(rule: Rule, margin: float) -> None:
     with pytest.raises(ValueError, match="a margin must be"):
         compare([0.0, 1.0], rule, margin)

@@ -17,7 +17,8 @@ PATH = Path("claims.yaml")
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
 CANNOT_TELL, BROKEN = "instrument cannot tell", "measurement broken"
 
-Cell = Annotated[str, Field(pattern=r"^[a-z0-9-]+@[012]/[0-9.]+$")]  # MODEL@LEVEL/GUIDANCE
+# MODEL@LEVEL/GUIDANCE, MODEL+DECODER@LEVEL/GUIDANCE, or a decoder alone: held-out works that went through it
+Cell = Annotated[str, Field(pattern=r"^[a-z0-9-]+(\+[a-z0-9-]+)?(@[012]/[0-9.]+)?$")]
 Cells = Annotated[list[Cell], Field(min_length=1)]
 Values = Mapping[tuple[str, str], FloatArray]  # (measure, cell) -> pseudo-values, one a group
 
@@ -35,16 +36,18 @@ class Part(Section):
     measure: str
     changed: Cells
     reference: Cells
-    rule: Literal["below", "above", "same", "not below"]
+    rule: Literal["below", "above", "same", "at least", "at most", "not below"]
     margin: Annotated[float, Field(ge=0.0)] = 0.0
+    share: Annotated[float, Field(ge=0.0)] = 0.0  # a margin as a share of the reference's measure
     half_gain: Gain | None = None
 
     @model_validator(mode="after")
     def _one_margin(self) -> "Part":
-        if self.half_gain is not None and self.margin:
-            raise ValueError("half_gain: a margin stands beside it")
-        if self.rule == "same" and not self.margin and self.half_gain is None:
-            raise ValueError("margin: 'same' needs one")
+        given = bool(self.margin) + bool(self.share) + (self.half_gain is not None)
+        if given > 1:
+            raise ValueError("margin: with share and half_gain more than one is given")
+        if self.rule in ("same", "at least", "at most") and not given:
+            raise ValueError(f"margin: '{self.rule}' needs one")
         return self
 
     @property
@@ -68,8 +71,9 @@ class Claim(Section):
 
     @property
     def digest(self) -> str:
-        """What results cite: it changes with any word of the claim."""
-        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:16]
+        """What results cite: it changes with any word of the claim, and not with what other claims may say."""
+        said = self.model_dump(mode="json", exclude_defaults=True)
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class Claims(Section):
@@ -147,13 +151,20 @@ def _compared(part: Part, values: Values) -> Compared | None:
     if part.rule == "not below":
         below = compare(found, "below")
         return below._replace(supported_p=float(below.supported_p <= LEVEL), contradicted_p=below.supported_p)
-    if part.half_gain is None:
+    if not part.share and part.half_gain is None:
         return compare(found, part.rule, part.margin)
-    gain = part.half_gain
-    half = 0.5 * (_mean(part.measure, gain.reference, values) - _mean(part.measure, gain.changed, values))
-    if half.mean() <= 0:  # nothing was gained: no margin, no verdict
+    room = _margin(part, values)
+    if room.mean() <= 0:  # nothing was gained, or there is nothing to take a share of: no margin, no verdict
         return compare(found, "below")._replace(supported_p=1.0, contradicted_p=1.0)
-    return compare(found, part.rule, half.tolist())
+    return compare(found, part.rule, room.tolist())
+
+
+def _margin(part: Part, values: Values) -> FloatArray:
+    """A margin that was itself measured, a value a group."""
+    if part.half_gain is None:
+        return part.share * _mean(part.measure, part.reference, values)
+    gain = part.half_gain
+    return 0.5 * (_mean(part.measure, gain.reference, values) - _mean(part.measure, gain.changed, values))
 
 
 def _mean(measure: str, cells: Sequence[str], values: Values) -> FloatArray:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, stats
 
-Rule = Literal["below", "above", "same"]
+Rule = Literal["below", "above", "same", "at least", "at most"]
 FloatArray = npt.NDArray[np.float64]
 
 LEVEL = 0.05  # of every test; directional ones spend half of it on each side
@@ -85,18 +85,22 @@ def compare(differences: Sequence[float], rule: Rule, margin: float | Sequence[f
 
     below: supported under -margin, contradicted above 0; above: its mirror image; both two-sided. same: supported
     within +-margin by two one-sided tests, that is by the 90 % interval (Schuirmann 1987), contradicted outside it.
+    at least: supported above -margin by the first of the two, contradicted under it; at most: its mirror image.
     A margin that was itself measured has a value a group. Raises ValueError for fewer than two groups, values that are
-    not finite, a margin below 0 on average, or none for same.
+    not finite, a margin below 0 on average, or none for same, at least and at most.
     """
     found = np.asarray(differences, dtype=np.float64)
     interval = t_interval(found.tolist())
     room = np.broadcast_to(np.asarray(margin, dtype=np.float64), found.shape)
-    if not np.isfinite(room).all() or room.mean() < 0 or (rule == "same" and room.mean() == 0):
-        raise ValueError(f"a margin must be finite and at least 0, above 0 for same; got {room.mean():g}")
+    if not np.isfinite(room).all() or room.mean() < 0 or (rule not in ("below", "above") and room.mean() == 0):
+        raise ValueError(f"a margin must be finite and at least 0, above 0 for '{rule}'; got {room.mean():g}")
     if rule == "same":
         supported = max(p_below(found - room), p_below(-found - room))
         contradicted = min(1.0, 2 * min(p_below(room - found), p_below(room + found)))
         return Compared(interval, supported, contradicted, detectable_difference(found, LEVEL))
+    if rule in ("at least", "at most"):
+        short = found + room if rule == "at least" else room - found  # below 0: by more than the margin
+        return Compared(interval, p_below(-short), min(1.0, 2 * p_below(short)), detectable_difference(found, LEVEL))
     signed = found if rule == "below" else -found
     supported, contradicted = (min(1.0, 2 * p_below(values)) for values in (signed + room, -signed))
     return Compared(interval, supported, contradicted, detectable_difference(found, LEVEL / 2))
