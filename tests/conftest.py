@@ -46,15 +46,32 @@ art_finetuning:
   pictures: 3
   diagnosed: [mixed, full]
 prompt_enrichment: {models: [mixed], levels: [0, 2]}
+vae_decoder:
+  variants: [mse, all]
+  decoders:
+    mse: {scope: upsamplers, mse: 1.0, lpips: 0.0, ffl: 0.0}
+    all: {scope: upsamplers, mse: 1.0, lpips: 0.1, ffl: 1.0}
+  perceptual: {network: trunk, weights: data/trunk, heads: null}
+  judge: null
+  crop: 0
+  checkpointing: false
+  optimisation: {steps: 24, batch: 4, learning_rate: 0.003, decay: cosine, warmup: 2, beta2: 0.99,
+                 weight_decay: 0.0, clip: 1.0, ema: 2, checkpoint_every: 5}
+  models: [untuned, mixed]
+  guidance: [4.0]
 """
 
-# the three stages in one process: importing diffusers costs more than all of them
+# the stages in one process: importing diffusers costs more than all of them
 STAGES = """
 from atelier.data.painter import write_world
 from pathlib import Path
 from atelier.__main__ import main
+import torch
 write_world(Path("data"), works=24, photographs=8, seed=3, size=64, workers=1)
-assert all(main(stage) == 0 for stage in (["prepare"], ["train", "base"], ["train", "cache"]))
+from atelier.models import trunk
+net = trunk.build(3)
+trunk.save(net, [torch.ones(c) for c in net.channels], Path("data/trunk"), {})
+assert all(main(stage) == 0 for stage in (["prepare"], ["judges"], ["train", "base"], ["train", "cache"]))
 """
 
 

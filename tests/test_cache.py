@@ -132,11 +132,11 @@ def test_the_command_refuses_a_damaged_cache_in_one_line(
     (tmp_path / "c.safetensors").write_bytes(data)
     monkeypatch.setattr(art_finetuning, "CACHE", tmp_path / "c.safetensors")
     monkeypatch.setattr("atelier.machine.settle", lambda threads: None)
-    assert main(["train", "mixed", "0"]) == 1
+    assert main(["train", "art_finetuning", "mixed", "0"]) == 1
     assert capsys.readouterr().err == (
         f"{tmp_path}/c.safetensors: damaged cache, its content is not what was written\n"
     )
-    assert main(["train", "absent", "0"]) == 1
+    assert main(["train", "art_finetuning", "absent", "0"]) == 1
     assert "no variant 'absent', there are conditional, mixed, full" in capsys.readouterr().err
 
 
@@ -144,9 +144,9 @@ def test_the_command_refuses_a_training_seed_that_no_parameter_names(
     in_tiny_world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("atelier.machine.settle", lambda threads: None)
-    assert main(["train", "mixed", "7"]) == 1
+    assert main(["train", "art_finetuning", "mixed", "7"]) == 1
     assert capsys.readouterr().err == "art_finetuning.training_seeds: 7 is none of [0, 1]\n"
-    assert main(["train", "mixed", "one"]) == 1
+    assert main(["train", "art_finetuning", "mixed", "one"]) == 1
     assert capsys.readouterr().err.startswith("usage: ")
 
 

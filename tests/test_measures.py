@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from atelier import judges, measures, params, paths
+from atelier import judges, params, paths
 from atelier.data import prepare
-from atelier.measures import Group, Reference
+from atelier.measures import art_finetuning, sets, tables
+from atelier.measures.sets import Group, Reference
 from atelier.metrics import frechet_distance, haar_statistics, mean_power_spectrum, spectrum_slope
 from atelier.metrics.wavelets import bands
 from atelier.sampling import stages, store
@@ -26,37 +27,37 @@ def pictures(n: int, seed: int) -> Tensor:
 
 @pytest.fixture(scope="module")
 def groups() -> list[Group]:
-    return [measures.group(pictures(8, seed), None) for seed in range(3)]
+    return [sets.group(pictures(8, seed), None) for seed in range(3)]
 
 
 @pytest.fixture(scope="module")
 def reference() -> Reference:
-    held_out, training = (measures.group(pictures(30, seed), None) for seed in (50, 51))
+    held_out, training = (sets.group(pictures(30, seed), None) for seed in (50, 51))
     return Reference(held_out, bands(held_out.packets), training, {"features": 1.0, "small": 0.5})
 
 
 def test_pooled_groups_are_what_their_pictures_together_are(groups: list[Group]) -> None:
-    one = measures.group(torch.cat([pictures(8, seed) for seed in range(3)]), None)
-    together = measures.pooled(groups)
+    one = sets.group(torch.cat([pictures(8, seed) for seed in range(3)]), None)
+    together = sets.pooled(groups)
     assert together.n == one.n == 24
     for ours, theirs in zip(together[1:-1], one[1:-1], strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
 def test_measures_are_the_metrics_of_the_same_pictures(groups: list[Group], reference: Reference) -> None:
-    found = measures.all_measures(reference, measures.pooled(groups))
+    found = sets.all_measures(reference, sets.pooled(groups))
     real, made = pictures(30, 50) / 255, torch.cat([pictures(8, seed) for seed in range(3)]) / 255
     assert found["fd"] == pytest.approx(frechet_distance(haar_statistics(real), haar_statistics(made)))
     assert found["fd"] == found["fd_haar"]  # without an evaluator
     slopes = [spectrum_slope(mean_power_spectrum(x), 2) for x in (real, made)]
     assert found["psd"] == pytest.approx(abs(slopes[0] - slopes[1]), rel=1e-6)
-    assert set(found) == {*measures.MEASURES, *measures.NEIGHBOURHOODS}
+    assert set(found) == {*sets.MEASURES, *sets.NEIGHBOURHOODS}
 
 
 def test_a_table_holds_the_whole_and_a_pseudo_value_a_group(groups: list[Group], reference: Reference) -> None:
-    table = measures.measured(reference, groups).set_index("measure")
-    whole = measures.all_measures(reference, measures.pooled(groups))
-    without = [measures.all_measures(reference, measures.pooled([*groups[:at], *groups[at + 1 :]])) for at in range(3)]
+    table = sets.measured(reference, groups).set_index("measure")
+    whole = sets.all_measures(reference, sets.pooled(groups))
+    without = [sets.all_measures(reference, sets.pooled([*groups[:at], *groups[at + 1 :]])) for at in range(3)]
     assert (table["n"] == 24).all()
     for name, value in whole.items():
         expected = [3 * value - 2 * each[name] for each in without]
@@ -64,17 +65,17 @@ def test_a_table_holds_the_whole_and_a_pseudo_value_a_group(groups: list[Group],
 
 
 def test_copies_of_training_works_are_seen_and_other_pictures_are_not(reference: Reference) -> None:
-    shifted = measures.group(pictures(30, 51), None)  # the training works themselves
+    shifted = sets.group(pictures(30, 51), None)  # the training works themselves
     for space in ("features", "small"):
-        assert measures.near_copies(reference._replace(near={space: 1e-6}), shifted, space) == 1.0
-        assert measures.near_copies(reference._replace(near={space: 1e-6}), reference.held_out, space) == 0.0
+        assert sets.near_copies(reference._replace(near={space: 1e-6}), shifted, space) == 1.0
+        assert sets.near_copies(reference._replace(near={space: 1e-6}), reference.held_out, space) == 0.0
 
 
 def test_the_parts_of_a_frechet_distance_add_up(groups: list[Group], reference: Reference) -> None:
-    found = measures.all_measures(reference, groups[0])
+    found = sets.all_measures(reference, groups[0])
     assert found["fd_mean"] + found["fd_spread"] == pytest.approx(found["fd"])
     shifted = reference.held_out._replace(features=reference.held_out.features + 2.0)
-    moved = measures.all_measures(reference, shifted)
+    moved = sets.all_measures(reference, shifted)
     assert moved["fd_mean"] == pytest.approx(4.0 * shifted.features.shape[1])
     assert moved["fd_spread"] == pytest.approx(0.0, abs=1e-6)
 
@@ -82,7 +83,7 @@ def test_the_parts_of_a_frechet_distance_add_up(groups: list[Group], reference: 
 def test_styles_lie_apart_and_halves_of_one_together() -> None:
     light = (pictures(40, 7).float() * 0.5 + 127).to(torch.uint8)
     works = {"Dark": pictures(40, 8) // 8, "Light": light, "Rare": pictures(7, 9)}
-    found = measures.between_styles(works, None)
+    found = art_finetuning.between_styles(works, None)
     assert set(found["style"]) == set(found["reference"]) == {"Dark", "Light"}  # of seven works no two groups of two
     assert (found["n"] == 20).all()
     fd = found[found["measure"] == "fd"].set_index(["style", "reference"])["whole"]
@@ -106,9 +107,9 @@ def test_known_and_unknown_artists_share_out_a_cells_pictures(
     _, listed = store.read("art_finetuning", "untuned", 4.0)
     artists = list(dict.fromkeys(works.set_index("path")["artist"].loc[listed["path"]]))
     monkeypatch.setattr(judges, "known_artists", list)
-    assert measures.by_acquaintance(asked, held_out, works, None).empty
+    assert art_finetuning.by_acquaintance(asked, held_out, works, None).empty
     monkeypatch.setattr(judges, "known_artists", lambda: artists[: len(artists) // 2])
-    found = measures.by_acquaintance(asked, held_out, works, None)
+    found = art_finetuning.by_acquaintance(asked, held_out, works, None)
     kid = found[found["measure"] == "kid"].set_index("cell")["n"]
     for level in (0, 1, 2):
         assert kid[f"untuned-known@{level}/4"] + kid[f"untuned-unknown@{level}/4"] == len(listed)
@@ -117,7 +118,7 @@ def test_known_and_unknown_artists_share_out_a_cells_pictures(
 
 def test_every_cell_has_its_folder() -> None:
     asked = params.load(Path(__file__).parents[1] / "profiles" / "smoke.yaml")
-    cells = measures.cells(asked)
+    cells = art_finetuning.cells(asked)
     study, own = asked.art_finetuning, asked.prompt_enrichment
     of_levels = len(own.levels) * (1 + len(own.models))
     assert len(cells) == len(study.guidance) * (2 + len(study.variants) + of_levels) + 1 + len(study.diagnosed)
@@ -138,21 +139,21 @@ TABLE = pd.DataFrame(
 
 
 def test_values_are_what_verdicts_read() -> None:
-    found = measures.values(TABLE)
+    found = tables.values(TABLE)
     np.testing.assert_array_equal(found["fd", "untuned@1/16"], [3.0, 6.0])
     assert list(found) == [("fd", "untuned@1/4"), ("fd", "untuned@1/16"), ("fd", "training works")]
 
 
 def test_intervals_name_model_level_and_guidance() -> None:
-    rows = measures.intervals(TABLE)
+    rows = tables.intervals(TABLE)
     assert list(rows["model"][:2]) == ["untuned", "untuned"]
     assert list(rows["guidance"][:2]) == [4.0, 16.0]
     assert rows["guidance"].isna()[2]
     assert list(rows["value"]) == [2.0, 4.5, 0.5]
-    wide = measures.wide(rows[:2], ["fd"])
+    wide = tables.wide(rows[:2], ["fd"])
     assert list(wide.columns) == ["model", "guidance", "fd", "fd_low", "fd_high"]
     assert (wide["fd_low"] < wide["fd"]).all()
 
 
 def test_rank_correlation_is_of_the_whole_with_guidance() -> None:
-    assert measures.rank_correlations(TABLE, "fd").loc[("untuned", 1.0)] == pytest.approx(1.0)
+    assert tables.rank_correlations(TABLE, "fd").loc[("untuned", 1.0)] == pytest.approx(1.0)

@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-VARIANT, STEPS, EVERY = "mixed", 24, 5  # as in conftest's params.yaml
-TRAIN = ["-m", "atelier", "train", VARIANT, "0"]
+STEPS, EVERY = 24, 5  # as in conftest's params.yaml
 MOMENTS = random.Random(2025).sample(range(EVERY + 1, STEPS - 3), 3)  # steps done when the signal is sent
 
 # the process kills itself while the second checkpoint is being written, or renamed
@@ -40,95 +42,122 @@ def deadly(*arguments):
     return real(*arguments)
 
 setattr(owner, name, deadly)
-command.main(["train", sys.argv[2], "0"])
+command.main(["train", *sys.argv[2:]])
 """
 
 
-def result(folder: Path) -> dict[str, str]:
+class Run(NamedTuple):
+    """A training, where it leaves what, and its weights."""
+
+    study: str
+    variant: str
+    folder: str
+    weights: str
+
+    @property
+    def arguments(self) -> list[str]:
+        return [self.study, self.variant, "0"]
+
+
+ADAPTER = Run("art_finetuning", "mixed", "build/adapters/art_finetuning/mixed/0", "pytorch_lora_weights.safetensors")
+DECODER = Run("vae_decoder", "all", "build/decoders/all/0", "vae/diffusion_pytorch_model.safetensors")
+
+
+def result(folder: Path, run: Run) -> dict[str, str]:
     """The hashes of everything that a training leaves."""
-    out = folder / "build/adapters/art_finetuning" / VARIANT / "0"
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(out.iterdir())}
+    out = folder / run.folder
+    files = [path for path in sorted(out.rglob("*")) if path.is_file()]
+    return {path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def journals(folder: Path) -> list[Path]:
-    return sorted(folder.glob(f".scratch/art_finetuning-{VARIANT}-*/journal"))
+def journals(folder: Path, run: Run) -> list[Path]:
+    return sorted(folder.glob(f".scratch/{run.study}-{run.variant}-*/journal"))
 
 
-def steps_done(folder: Path) -> int:
-    return sum(path.read_bytes().count(b"\n") for path in journals(folder))
+def steps_done(folder: Path, run: Run) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in journals(folder, run))
 
 
-def finish(folder: Path, run_python) -> tuple[int, int, dict[str, str]]:
+def finish(folder: Path, run_python, run: Run) -> tuple[int, int, dict[str, str]]:
     """Run to the end: the first step executed, how many were, and what came out."""
-    done = run_python(*TRAIN, cwd=folder)
+    done = run_python("-m", "atelier", "train", *run.arguments, cwd=folder)
     assert done.returncode == 0, done.stderr
     told = re.search(rf"trained steps (\d+) to {STEPS}: first executed (\d+), executed here (\d+)", done.stdout)
     assert told is not None, done.stdout
-    assert not journals(folder)  # a finished run keeps nothing
-    return int(told[2]), int(told[3]), result(folder)
+    assert not journals(folder, run)  # a finished run keeps nothing
+    return int(told[2]), int(told[3]), result(folder, run)
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tiny_world: Path, run_python) -> dict[str, str]:
-    shutil.rmtree(tiny_world / ".scratch", ignore_errors=True)
-    first, executed, hashes = finish(tiny_world, run_python)
-    assert (first, executed) == (0, STEPS)
-    assert set(hashes) == {"card.json", "history.csv", "pytorch_lora_weights.safetensors"}
-    return hashes
+def undisturbed(tiny_world: Path, run_python) -> Callable[[Run], dict[str, str]]:
+    """What a run leaves that nobody kills."""
+
+    @cache
+    def hashes_of(run: Run) -> dict[str, str]:
+        shutil.rmtree(tiny_world / ".scratch", ignore_errors=True)
+        first, executed, hashes = finish(tiny_world, run_python, run)
+        assert (first, executed) == (0, STEPS)
+        assert {"card.json", "history.csv", run.weights} <= set(hashes)
+        shutil.rmtree(tiny_world / run.folder)
+        return hashes
+
+    return hashes_of
 
 
 @pytest.fixture
 def fresh(tiny_world: Path) -> Path:
     shutil.rmtree(tiny_world / ".scratch", ignore_errors=True)
-    shutil.rmtree(tiny_world / "build/adapters", ignore_errors=True)
+    for run in (ADAPTER, DECODER):
+        shutil.rmtree(tiny_world / run.folder, ignore_errors=True)
     return tiny_world
 
 
-def kill_after(folder: Path, steps: int) -> int:
+def kill_after(folder: Path, steps: int, run: Run) -> int:
     """Start a training, kill -9 it once so many steps are done, and return how many were when it died."""
     process = subprocess.Popen(
-        [sys.executable, *TRAIN],
+        [sys.executable, "-m", "atelier", "train", *run.arguments],
         cwd=folder,
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     until = time.monotonic() + 120
-    while steps_done(folder) < steps and process.poll() is None and time.monotonic() < until:
+    while steps_done(folder, run) < steps and process.poll() is None and time.monotonic() < until:
         time.sleep(0.001)
     process.kill()
     assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
-    return steps_done(folder)
+    return steps_done(folder, run)
 
 
-def compare(kind: str, before: int, ended: tuple[int, int, dict[str, str]], undisturbed: dict[str, str]) -> None:
+def compare(run: Run, kind: str, before: int, ended: tuple[int, int, dict[str, str]], expected: dict[str, str]) -> None:
     first, executed, hashes = ended
     print(
-        f"\nkilled {kind}: {before} steps done; then first executed {first}, in all {before + executed} "
-        f"(allowed {STEPS + EVERY}); weights {hashes['pytorch_lora_weights.safetensors'][:16]}, "
-        f"undisturbed {undisturbed['pytorch_lora_weights.safetensors'][:16]}"
+        f"\n{run.study} killed {kind}: {before} steps done; then first executed {first}, in all {before + executed} "
+        f"(allowed {STEPS + EVERY}); weights {hashes[run.weights][:16]}, undisturbed {expected[run.weights][:16]}"
     )
     assert first > 0
     assert first % EVERY == 0
     assert executed == STEPS - first
     assert before + executed <= STEPS + EVERY
-    assert hashes == undisturbed
+    assert hashes == expected
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_killed_while_training(fresh: Path, undisturbed: dict[str, str], run_python, moment: int) -> None:
-    before = kill_after(fresh, moment)
-    compare(f"at step {moment}", before, finish(fresh, run_python), undisturbed)
+@pytest.mark.parametrize(("run", "moment"), [*((ADAPTER, moment) for moment in MOMENTS), (DECODER, MOMENTS[0])])
+def test_killed_while_training(fresh: Path, undisturbed, run_python, run: Run, moment: int) -> None:
+    expected = undisturbed(run)
+    before = kill_after(fresh, moment, run)
+    compare(run, f"at step {moment}", before, finish(fresh, run_python, run), expected)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["save_file", "replace"])
-def test_killed_while_writing_a_checkpoint(fresh: Path, undisturbed: dict[str, str], run_python, where: str) -> None:
-    died = run_python("-c", SUICIDE, where, VARIANT, cwd=fresh)
+@pytest.mark.parametrize(("run", "where"), [(ADAPTER, "save_file"), (ADAPTER, "replace"), (DECODER, "save_file")])
+def test_killed_while_writing_a_checkpoint(fresh: Path, undisturbed, run_python, run: Run, where: str) -> None:
+    expected = undisturbed(run)
+    died = run_python("-c", SUICIDE, where, *run.arguments, cwd=fresh)
     assert died.returncode == -signal.SIGKILL, died.stderr
-    left = sorted(path.name for path in journals(fresh)[0].parent.iterdir())
+    left = sorted(path.name for path in journals(fresh, run)[0].parent.iterdir())
     assert left == ["journal", "part-00000010", "step-00000005"]
-    before = steps_done(fresh)
+    before = steps_done(fresh, run)
     assert before == 2 * EVERY
-    compare(f"in {where} of the second checkpoint", before, finish(fresh, run_python), undisturbed)
+    compare(run, f"in {where} of the second checkpoint", before, finish(fresh, run_python, run), expected)

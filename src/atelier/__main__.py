@@ -7,8 +7,8 @@ from safetensors import SafetensorError
 from atelier import machine, params
 
 USAGE = """usage: python -m atelier
-  prepare | judges | diagnose | measure
-  train base | train cache | train VARIANT SEED
+  prepare | judges | diagnose | measure art_finetuning | measure vae_decoder
+  train base | train cache | train art_finetuning VARIANT SEED | train vae_decoder VARIANT SEED
   sample base_model | sample art_finetuning VARIANT | sample prompt_enrichment MODEL"""
 
 
@@ -31,10 +31,14 @@ def run(asked: params.Params, arguments: list[str]) -> None:
             from atelier.training import art_finetuning
 
             art_finetuning.encode(asked)
-        case ["train", variant, seed] if seed.isdecimal():
+        case ["train", "art_finetuning", variant, seed] if seed.isdecimal():
             from atelier.training import art_finetuning
 
             art_finetuning.train(asked, variant, int(seed))
+        case ["train", "vae_decoder", variant, seed] if seed.isdecimal():
+            from atelier.training import vae_decoder
+
+            vae_decoder.train(asked, variant, int(seed))
         case ["sample", "base_model"]:
             from atelier.sampling import stages
 
@@ -51,10 +55,14 @@ def run(asked: params.Params, arguments: list[str]) -> None:
             from atelier import diagnosis
 
             diagnosis.main(asked)
-        case ["measure"]:
-            from atelier import measures
+        case ["measure", "art_finetuning"]:
+            from atelier.measures import art_finetuning as tuned
 
-            measures.main(asked)
+            tuned.main(asked)
+        case ["measure", "vae_decoder"]:
+            from atelier.measures import vae_decoder as retuned
+
+            retuned.main(asked)
         case _:
             raise ValueError(USAGE)
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch import Tensor
 
+from atelier.evidence import t_interval
 from atelier.metrics import spectra
 
 # Okabe and Ito's colours tell apart for all common kinds of colour blindness; markers repeat what colour says
@@ -136,6 +137,31 @@ def curves(table: pd.DataFrame, measures: Mapping[str, str], x: str, group: str,
     for axis in list(axes.flat)[len(measures) :]:
         axis.set_axis_off()
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=7.5)
+    return figure
+
+
+def spectral_ratios(ratios: Mapping[str, Sequence[np.ndarray]], frequency: np.ndarray) -> Figure:
+    """Power of made over real pictures against frequency: label -> a ring curve a group; lines are geometric means.
+
+    Shaded: 95 % intervals over groups.
+    """
+    figure, axis = plt.subplots(figsize=(WIDTH * 0.62, 3.0))
+    for at, (label, curves_there) in enumerate(ratios.items()):
+        rings = [t_interval(values.tolist()) for values in np.log10(np.stack(list(curves_there))).T]
+        middle, low, high = (
+            10 ** np.array([getattr(ring, name) for ring in rings]) for name in ("mean", "low", "high")
+        )
+        color = PALETTE[at % len(PALETTE)]
+        axis.plot(frequency, middle, color=color, marker=MARKERS[at % len(MARKERS)], markersize=3, label=label)
+        axis.fill_between(frequency, low, high, color=color, alpha=0.2, linewidth=0)
+    axis.axhline(1.0, color="0.6", linewidth=0.8, linestyle=":")
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    ticks = [2**power for power in range(int(np.log2(frequency[-1])) + 1)]
+    axis.set_xticks(ticks, [str(tick) for tick in ticks])
+    axis.minorticks_off()
+    axis.set(xlabel="frequency (cycles per picture)", ylabel="power over the works' power")
+    axis.legend(fontsize=7.5)
     return figure
 
 

@@ -152,6 +152,59 @@ class PromptEnrichment(Section):
     levels: Annotated[list[Annotated[int, Field(ge=0, le=2)]], Field(min_length=1)]
 
 
+Scope = Literal["upsamplers", "up_blocks", "decoder"]
+
+
+class LossWeights(Section):
+    """One retuning of the decoder: what of it learns, from which loss."""
+
+    scope: Scope
+    mse: Annotated[float, Field(ge=0.0)]
+    lpips: Annotated[float, Field(ge=0.0)]
+    ffl: Annotated[float, Field(ge=0.0)]
+
+    @model_validator(mode="after")
+    def _learns_from_something(self) -> "LossWeights":
+        if not self.mse + self.lpips + self.ffl:
+            raise ValueError("mse: with lpips and ffl it is zero: nothing to learn from")
+        return self
+
+
+class Perceptual(Section):
+    """A perceptual network and its files: ``trunk`` is a folder of the embedded world's; the others have two files."""
+
+    network: Literal["trunk", "squeeze", "alex", "vgg"]
+    weights: Annotated[str, Field(min_length=1)]
+    heads: str | None
+
+    @model_validator(mode="after")
+    def _heads_where_needed(self) -> "Perceptual":
+        if (self.network == "trunk") == bool(self.heads):
+            raise ValueError("heads: a file, but for network 'trunk', whose folder holds them: null")
+        return self
+
+
+class VaeDecoder(Section):
+    variants: Annotated[list[Name], Field(min_length=1)]
+    decoders: dict[Name, LossWeights]
+    perceptual: Perceptual  # of the loss
+    judge: Perceptual | None  # of a distance that no decoder was trained on
+    crop: Annotated[int, Field(ge=0, multiple_of=8)]  # px; 0: whole pictures
+    checkpointing: bool
+    optimisation: Optimisation
+    models: Annotated[list[Name], Field(min_length=1)]  # of art_finetuning: whose pictures are decoded again
+    guidance: Annotated[list[Annotated[float, Field(ge=1.0)]], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _variants_are_decoders(self) -> "VaeDecoder":
+        if sorted(self.variants) != sorted(self.decoders):
+            odd = sorted(set(self.variants) ^ set(self.decoders)) or "one named twice"
+            raise ValueError(f"variants: must name each of the decoders once, differs in {odd}")
+        if "original" in self.decoders:
+            raise ValueError("decoders: 'original' is what the decoder that was not retuned is called")
+        return self
+
+
 class Params(Section):
     profile: Literal["smoke", "embedded", "study", "paintings", "paper"]
     seed: Annotated[int, Field(ge=0)]
@@ -162,6 +215,7 @@ class Params(Section):
     base_model: BaseModelStudy
     art_finetuning: ArtFinetuning
     prompt_enrichment: PromptEnrichment
+    vae_decoder: VaeDecoder
 
     @model_validator(mode="after")
     def _enriches_what_is_there(self) -> "Params":
@@ -170,6 +224,17 @@ class Params(Section):
             raise ValueError(f"prompt_enrichment.models: expected some of {', '.join(other.adapters)}, each once")
         if other.prompt_level in own.levels or len(set(own.levels)) != len(own.levels):
             raise ValueError("prompt_enrichment.levels: expected other levels than art_finetuning's, each once")
+        return self
+
+    @model_validator(mode="after")
+    def _decodes_what_is_there(self) -> "Params":
+        own, other = self.vae_decoder, self.art_finetuning
+        if not set(own.models) <= {"untuned", *other.adapters} or len(set(own.models)) != len(own.models):
+            raise ValueError(f"vae_decoder.models: expected some of untuned, {', '.join(other.adapters)}, each once")
+        if not set(own.guidance) <= set(other.guidance) or len(set(own.guidance)) != len(own.guidance):
+            raise ValueError(f"vae_decoder.guidance: expected some of {other.guidance}, each once")
+        if own.crop > self.data.size:
+            raise ValueError(f"vae_decoder.crop: {own.crop} px is more than the pictures' {self.data.size}")
         return self
 
 

@@ -17,6 +17,7 @@ BARS = BUILD / "bars.json"
 KNOWN_ARTISTS = BUILD / "known_artists.json"  # whose works a shipped base learnt
 CACHE = BUILD / "cache"
 ADAPTERS = BUILD / "adapters"
+DECODERS = BUILD / "decoders"
 SAMPLES = BUILD / "samples"
 MEASURES = BUILD / "measures"
 STUDIES = BUILD / "studies"

@@ -45,20 +45,26 @@ def encode_pictures(vae: AutoencoderKL, pictures: Tensor) -> Moments:
     means, stds = [], []
     with torch.no_grad():
         for part in pictures.split(BATCH):
-            posterior = vae.encode(to_model_range(part).to(vae.device)).latent_dist
-            means.append(((posterior.mean - shift) * factor).cpu())
-            stds.append((posterior.std * factor).cpu())
+            found = vae.encode(to_model_range(part).to(vae.device))
+            # an autoencoder without a posterior (AutoencoderTiny) gives one latent, for certain
+            certain = getattr(found, "latents", None)
+            mean = found.latent_dist.mean if certain is None else certain
+            std = found.latent_dist.std if certain is None else torch.zeros_like(certain)
+            means.append(((mean - shift) * factor).cpu())
+            stds.append((std * factor).cpu())
     return Moments(torch.cat(means).float(), torch.cat(stds).float())
 
 
 def decode(vae: AutoencoderKL, latents: Tensor, batch: int = BATCH) -> Tensor:
     """Pictures (n, 3, h, w) float32, about [-1, 1], of latents in the denoiser's units (scale and shift undone)."""
-    factor, shift = vae.config.scaling_factor, vae.config.shift_factor or 0.0
     with torch.no_grad():
-        parts = [
-            vae.decode((part / factor + shift).to(vae.device)).sample.float().cpu() for part in latents.split(batch)
-        ]
+        parts = [vae.decode(unscaled(vae, part.to(vae.device))).sample.float().cpu() for part in latents.split(batch)]
     return torch.cat(parts)
+
+
+def unscaled(vae: AutoencoderKL, latents: Tensor) -> Tensor:
+    """Latents in the autoencoder's own units, from the denoiser's."""
+    return latents / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
 
 
 def encode_prompts(pipeline: StableDiffusionPipeline, prompts: Sequence[str]) -> Tensor:

@@ -6,6 +6,7 @@ from .kernel import kernel_distance
 from .neighbours import nearest, precision_recall_density_coverage
 from .spectra import (
     SpectrumMean,
+    log_power_error,
     mean_power_spectrum,
     mean_residual_spectrum,
     power_spectrum_mean,
@@ -29,6 +30,7 @@ __all__ = [
     "frechet_wavelet_distance",
     "haar_statistics",
     "kernel_distance",
+    "log_power_error",
     "mean_power_spectrum",
     "mean_residual_spectrum",
     "nearest",

@@ -127,6 +127,18 @@ def spectrum_slope(spectrum: FloatArray, low: int = 10, high: int | None = None)
     return log_log_slope(frequency[rings], power[rings])
 
 
+def log_power_error(real: FloatArray, made: FloatArray, above: float) -> float:
+    """Mean |log10 P(made) - log10 P(real)| of two power spectra (h, w) over rings above so many cycles a picture.
+
+    Raises ValueError for different sizes, no ring above, and a ring without power.
+    """
+    (frequency, one), (_, other) = (radial_power(spectrum) for spectrum in _same_size(real, made))
+    chosen = frequency > above
+    if not chosen.any() or min(one[chosen].min(), other[chosen].min()) <= 0:
+        raise ValueError(f"no power above {above:g} cycles a picture, or no such frequency")
+    return float(np.abs(np.log10(other[chosen]) - np.log10(one[chosen])).mean())
+
+
 def log_log_slope(x: FloatArray, y: FloatArray) -> float:
     """Least-squares slope of log10 y against log10 x, both (r,) and positive."""
     u = np.log10(x) - np.log10(x).mean()

@@ -4,10 +4,10 @@ A picture's first latent is a function of its own seed, and every batch has the 
 that a picture does not depend on the others asked for with it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
 from torch import Tensor
 
 from atelier.data.latents import decode
@@ -23,7 +23,7 @@ def first_latents(pipeline: StableDiffusionPipeline, seeds: Sequence[Seed], size
     return torch.stack([torch.randn(shape, generator=torch_generator(*seed)) for seed in seeds])
 
 
-def sample(
+def denoise(
     pipeline: StableDiffusionPipeline,
     prompts: Sequence[str],
     latents: Tensor,
@@ -32,7 +32,7 @@ def sample(
     steps: int,
     batch: int,
 ) -> Tensor:
-    """Pictures (n, 3, 8 h, 8 w) float32 in [-1, 1], with classifier-free guidance (Ho and Salimans 2021, eq. 6).
+    """Last latents (n, c, h, w) float32, with classifier-free guidance (Ho and Salimans 2021, eq. 6).
 
     One a prompt and first latent of ``latents`` (n, c, h, w), as ``first_latents`` draws them. The pipeline's own
     sampler and prompt handling; deterministic, as DDIM with eta = 0 is.
@@ -42,9 +42,8 @@ def sample(
             f"each picture needs a prompt and a latent, got {len(prompts)} prompts, {len(latents)} latents"
         )
     height, width = (side * pipeline.vae_scale_factor for side in latents.shape[2:])
-    pictures = []
-    for start in range(0, len(prompts), batch):
-        places = [min(start + i, len(prompts) - 1) for i in range(batch)]
+    found = []
+    for places in _full_batches(len(prompts), batch):
         made = pipeline(
             [prompts[place] for place in places],
             latents=latents[places].to(pipeline.device),
@@ -54,8 +53,34 @@ def sample(
             width=width,
             output_type="latent",
         ).images
-        pictures.append(decode(pipeline.vae, made, batch)[: len(prompts) - start])
-    return torch.cat(pictures)
+        found.append(made.float().cpu())
+    return torch.cat(found)[: len(prompts)]
+
+
+def paint(vae: AutoencoderKL, latents: Tensor, batch: int) -> Tensor:
+    """Pictures (n, 3, 8 h, 8 w) float32, about [-1, 1], of last latents (n, c, h, w)."""
+    found = [decode(vae, latents[places], batch) for places in _full_batches(len(latents), batch)]
+    return torch.cat(found)[: len(latents)]
+
+
+def sample(
+    pipeline: StableDiffusionPipeline,
+    prompts: Sequence[str],
+    latents: Tensor,
+    *,
+    guidance: float,
+    steps: int,
+    batch: int,
+) -> Tensor:
+    """``denoise``, then ``paint``."""
+    last = denoise(pipeline, prompts, latents, guidance=guidance, steps=steps, batch=batch)
+    return paint(pipeline.vae, last, batch)
+
+
+def _full_batches(n: int, batch: int) -> Iterator[list[int]]:
+    """Indices up to n, ``batch`` at a time; the last batch is filled up with the last of them."""
+    for start in range(0, n, batch):
+        yield [min(start + i, n - 1) for i in range(batch)]
 
 
 def with_ddim(pipeline: StableDiffusionPipeline) -> StableDiffusionPipeline:

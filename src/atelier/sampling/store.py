@@ -6,11 +6,14 @@ from pathlib import Path
 import pandas as pd
 import torch
 from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from atelier import paths
 from atelier.data.images import load_pictures, save_picture, to_pixels
 
+LATENTS = "latents.safetensors"
 UNTUNED, UNTUNED_AGAIN = "untuned", "untuned-again"  # again: from other noise, to see how far chance reaches
 
 
@@ -25,14 +28,33 @@ def guidance_folder(guidance: float) -> str:
 
 def read(study: str, variant: str, guidance: float) -> tuple[Tensor, pd.DataFrame]:
     """One cell's pictures (n, 3, h, w) uint8 and their table: repeat, place, prompt, file."""
-    folder = paths.SAMPLES / study / variant / guidance_folder(guidance)
-    table = pd.read_csv(folder / "pictures.csv", keep_default_na=False)
+    folder, table = paths.SAMPLES / study / variant / guidance_folder(guidance), listed(study, variant, guidance)
     files = [folder / name for name in table["file"]]
     if not files:  # a base asked for photographs where the data folder has none
         return torch.empty(0, 3, 0, 0, dtype=torch.uint8), table
     with Image.open(files[0]) as image:
         size = image.width
     return load_pictures(files, size), table
+
+
+def listed(study: str, variant: str, guidance: float) -> pd.DataFrame:
+    """One cell's table: repeat, place, prompt, path, file."""
+    folder = paths.SAMPLES / study / variant / guidance_folder(guidance)
+    return pd.read_csv(folder / "pictures.csv", keep_default_na=False)
+
+
+def read_latents(study: str, variant: str, guidance: float) -> Tensor:
+    """The last latents (n, c, h, w) float32 of one cell's pictures, in the order of its table."""
+    path = paths.SAMPLES / study / variant / guidance_folder(guidance) / LATENTS
+    try:
+        return load_file(path)["latents"]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise ValueError(f"{path}: not readable as latents: {' '.join(str(error).split())}") from None
+
+
+def write_latents(latents: Tensor, folder: Path) -> None:
+    """What the pictures of a folder were decoded from, so that another decoder can be put in that one's place."""
+    save_file({"latents": latents.contiguous()}, folder / LATENTS)
 
 
 def write(pictures: Tensor, table: pd.DataFrame, folder: Path) -> None:

@@ -28,12 +28,14 @@ def task(vae: AutoencoderKL, pictures: Tensor, names: Sequence[str], seed: int, 
     def losses(batch: Sequence[Pick]) -> dict[str, Tensor]:
         target = to_model_range(pictures[[pick.sample for pick in batch]]).to(device, memory_format=torch.channels_last)
         posterior = vae.encode(target).latent_dist
-        noise = torch.stack([_noise(posterior.mean.shape[1:], seed, names[pick.sample], pick.epoch) for pick in batch])
+        noise = posterior_noise(posterior.mean.shape[1:], seed, names, batch)
         output = vae.decode(posterior.mean + posterior.std * noise.to(device)).sample
         return {"reconstruction": reconstruction_loss(output, target), "kl": KL_WEIGHT * posterior.kl().mean()}
 
     return Task(trainable=dict(vae.named_parameters()), samples=names, losses=losses)
 
 
-def _noise(shape: torch.Size, seed: int, name: str, epoch: int) -> Tensor:
-    return torch.randn(shape, generator=torch_generator(seed, "posterior", name, epoch))
+def posterior_noise(shape: torch.Size, seed: int, names: Sequence[str], batch: Sequence[Pick]) -> Tensor:
+    """White noise (b, *shape), a function of (seed, name, epoch) each."""
+    generators = [torch_generator(seed, "posterior", names[pick.sample], pick.epoch) for pick in batch]
+    return torch.stack([torch.randn(shape, generator=generator) for generator in generators])

@@ -14,8 +14,7 @@ from torch.nn.functional import relu
 from atelier.data.images import to_model_range
 from atelier.data.latents import Moments
 from atelier.models.discriminator import PatchDiscriminator
-from atelier.seeds import torch_generator
-from atelier.training.autoencoder import reconstruction_loss
+from atelier.training.autoencoder import posterior_noise, reconstruction_loss
 from atelier.training.loop import Task
 from atelier.training.order import Pick
 
@@ -58,11 +57,8 @@ def task(
     def losses(batch: Sequence[Pick]) -> dict[str, Tensor]:
         chosen = [pick.sample for pick in batch]
         target = to_model_range(pictures[chosen]).to(device, memory_format=torch.channels_last)
-        noise = [
-            torch.randn(latents.std.shape[1:], generator=torch_generator(seed, "posterior", names[at], epoch))
-            for at, epoch in batch
-        ]
-        latent = latents.mean[chosen] + latents.std[chosen] * torch.stack(noise)
+        noise = posterior_noise(latents.std.shape[1:], seed, names, batch)
+        latent = latents.mean[chosen] + latents.std[chosen] * noise
         output = vae.decode(latent.to(device)).sample
 
         made = output.detach().requires_grad_()

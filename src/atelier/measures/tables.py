@@ -1,0 +1,48 @@
+"""Tables of measures as notebooks and verdicts read them: a row a measure and cell, a pseudo-value a group."""
+
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+
+from atelier.claims import Values
+from atelier.evidence import t_interval
+
+
+def values(table: pd.DataFrame) -> Values:
+    """A table of measures as verdicts read it."""
+    groups = table.filter(regex=r"^group\d+$").to_numpy()
+    return dict(zip(zip(table["measure"], table["cell"], strict=True), groups, strict=True))
+
+
+def intervals(table: pd.DataFrame) -> pd.DataFrame:
+    """One row a measure and cell: its interval over groups, and what the cell's name says; guidance NaN where none."""
+    named = table["cell"].str.extract(r"^(?P<model>.+)@(?P<level>\d)/(?P<guidance>[\d.]+)$")
+    found = [t_interval(row.tolist()) for row in values(table).values()]
+    return table[["cell", "measure", "n"]].assign(
+        model=named["model"],
+        level=named["level"].astype(float),
+        guidance=named["guidance"].astype(float),
+        interval=pd.Series(found, dtype=object),
+        value=[each.mean for each in found],
+        low=[each.low for each in found],
+        high=[each.high for each in found],
+    )
+
+
+def wide(rows: pd.DataFrame, names: Iterable[str], by: Sequence[str] = ("model", "guidance")) -> pd.DataFrame:
+    """``intervals`` as ``figures.curves`` wants them: NAME, NAME_low, NAME_high a measure, a row each of ``by``."""
+    columns = {"value": "", "low": "_low", "high": "_high"}
+    parts = [
+        rows.pivot(index=list(by), columns="measure", values=value)[list(names)].add_suffix(suffix)
+        for value, suffix in columns.items()
+    ]
+    order = rows[list(by)].drop_duplicates()
+    return order.merge(pd.concat(parts, axis=1).reset_index(), on=list(by))
+
+
+def rank_correlations(table: pd.DataFrame, measure: str) -> pd.Series:
+    """Spearman's correlation of a measure of all repeats together with guidance, by model and level."""
+    named = intervals(table).assign(whole=table["whole"]).query("measure == @measure and guidance == guidance")
+    return named.groupby(["model", "level"], sort=False)[["guidance", "whole"]].apply(
+        lambda rows: rows["guidance"].corr(rows["whole"], method="spearman")
+    )
