@@ -6,6 +6,9 @@
 # `world` makes the world anew and puts it into data/; take it home with `cat world.tar.* | tar -x`, and land it with
 # `dvc add data && dvc push data`.
 #
+# `paintings` takes its pictures from paintings/ and the network of its loss from weights/; where these are missing and
+# ATELIER_REAL_INPUTS names a folder that has both, links to them are made.
+#
 # Packages are those at hand: no environment is built. On a machine with a GPU, machine.device `auto` finds it.
 # A run that is cut short goes on where it was when started again; the archive in OUT, in parts of 15 MiB, is written after each profile.
 set -euo pipefail
@@ -29,6 +32,9 @@ for profile in "$@"; do
     cp data/report/report.md docs/world_report.md
     pack world data docs/world_report.md world/dvc.lock
     continue
+  fi
+  if [ "$profile" = paintings ] && [ -n "${ATELIER_REAL_INPUTS:-}" ]; then
+    for folder in paintings weights; do [ -e $folder ] || ln -s "$(realpath "$ATELIER_REAL_INPUTS")/$folder" $folder; done
   fi
   cp "profiles/$profile.yaml" params.yaml
   dvc repro

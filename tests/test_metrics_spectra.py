@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from atelier.metrics import (
+    log_power_error,
     mean_power_spectrum,
     mean_residual_spectrum,
     power_spectrum_mean,
@@ -222,3 +223,23 @@ def test_label():
 def test_refusals(call, line):
     with pytest.raises(ValueError, match=line):
         call(power_law(2.0, 2))
+
+
+def test_log_power_error_is_the_mean_factor_above_a_frequency() -> None:
+    """A spectrum ten times as strong in some rings is off by one there; rings below count for nothing."""
+    real = mean_power_spectrum(power_law(2.0))
+    frequency = np.hypot(
+        *np.meshgrid(np.fft.fftshift(np.fft.fftfreq(64)) * 64, np.fft.fftshift(np.fft.fftfreq(64)) * 64)
+    )
+    ring = np.round(frequency)
+    assert log_power_error(real, real, 16) == 0.0
+    assert log_power_error(real, np.where(ring > 16, 10 * real, real), 16) == pytest.approx(1.0)
+    assert log_power_error(real, np.where(ring > 16, real / 10, real), 16) == pytest.approx(1.0)
+    assert log_power_error(real, np.where(ring <= 16, 10 * real, real), 16) == pytest.approx(0.0)
+    assert log_power_error(real, np.where(ring > 24, 100 * real, real), 16) == pytest.approx(2 * 8 / 16)
+    with pytest.raises(ValueError, match="no power above 33 cycles"):
+        log_power_error(real, real, 33)
+    with pytest.raises(ValueError, match="no power above 16 cycles"):
+        log_power_error(real, np.where(ring == 20, 0.0, real), 16)
+    with pytest.raises(ValueError):
+        log_power_error(real, real[:32, :32], 8)
