@@ -16,7 +16,7 @@ from atelier.data.prompts import prompt
 from atelier.models import base
 from atelier.sampling import sheets
 from atelier.sampling.adapters import tuned
-from atelier.sampling.sampler import Seed, denoise, first_latents, paint, sample, with_ddim
+from atelier.sampling.sampler import Seed, denoise, first_latents, paint, sample, settled, with_ddim
 from atelier.sampling.store import UNTUNED, UNTUNED_AGAIN, at_level, guidance_folder, write, write_latents
 from atelier.seeds import torch_generator
 from atelier.training.art_finetuning import tuned_folder
@@ -94,7 +94,7 @@ def sample_cells(
         pipeline = with_ddim(base.load(paths.BASE))
         if seed is not None:
             pipeline = tuned(pipeline, tuned_folder(model, seed))
-        pipeline.to(accelerator.device)
+        pipeline = settled(pipeline, accelerator.device)
         places = list(zip(rows["repeat"].tolist(), rows["place"].tolist(), strict=True))
         seeds: list[Seed] = [(asked.seed, noise, *place) for place in places]
         latents = start(pipeline, places, first_latents(pipeline, seeds, asked.data.size))
@@ -119,7 +119,7 @@ def sample_base(asked: params.Params) -> None:
     """
     study = asked.base_model
     place = machine.accelerator(asked.machine)
-    pipeline = with_ddim(base.load(paths.BASE)).to(place.device)
+    pipeline = settled(with_ddim(base.load(paths.BASE)), place.device)
     works, photographs = (manifest.table for manifest in (prepare.works(), prepare.photographs()))
     asked_for = {
         "works": (held_out_pictures(works, "works", 1, asked), [study.measured_at]),
