@@ -258,7 +258,7 @@ def test_reconstructions_are_measured_against_their_own_works(asked: params.Para
 def test_the_original_decoder_on_stored_latents_gives_the_stored_pictures(asked: params.Params) -> None:
     stages.sample_variant(asked, "untuned")
     pictures, _ = store.read("art_finetuning", "untuned", 4.0)
-    vae = next(measures.decoders(asked, measures.ORIGINAL))
+    vae = measures.decoders(asked, measures.ORIGINAL)[0]
     again = to_pixels(measures.paint(vae, store.read_latents("art_finetuning", "untuned", 4.0), asked.sampling.batch))
     assert torch.equal(again, pictures)
 

@@ -6,6 +6,7 @@ latents that carry other works' means, which white noise lacks and no tuning can
 """
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 import pandas as pd
 import torch
@@ -42,11 +43,14 @@ def pipelines(asked: Params, model: str) -> Iterator[StableDiffusionPipeline]:
     """The model that paints each group of repeats."""
     study = asked.art_finetuning
     device = machine.accelerator(asked.machine).device
-    for at in range(len(study.groups)):
+
+    @cache
+    def of(seed: int) -> StableDiffusionPipeline:
         pipeline = base.load(paths.BASE)
-        if model != UNTUNED:
-            pipeline = tuned(pipeline, tuned_folder(model, study.seed_of_repeat(at)))
-        yield pipeline.to(device)
+        return (pipeline if model == UNTUNED else tuned(pipeline, tuned_folder(model, seed))).to(device)
+
+    for at in range(len(study.groups)):
+        yield of(0 if model == UNTUNED else study.seed_of_repeat(at))
 
 
 def held_out_errors(asked: Params) -> pd.DataFrame:

@@ -182,7 +182,7 @@ def residual_spectra(sets: Mapping[str, Tensor]) -> Figure:
     """Mean residual power spectra as pictures, log scale, one colour bar; label -> pictures (n, 3, h, w) in [0, 1]."""
     maps = {label: np.log10(spectra.mean_residual_spectrum(pictures) + 1e-3) for label, pictures in sets.items()}
     least, most = min(float(m.min()) for m in maps.values()), max(float(m.max()) for m in maps.values())
-    figure, axes = plt.subplots(1, len(maps), figsize=(2.1 * len(maps) + 0.8, 2.3), squeeze=False)
+    figure, axes = plt.subplots(1, len(maps), figsize=(2.1 * len(maps) + 0.8, 2.7), squeeze=False)
     for axis, (label, values) in zip(axes[0], maps.items(), strict=True):
         half = values.shape[0] / 2
         shown = axis.imshow(values, vmin=least, vmax=most, cmap="cividis", extent=(-half, half, half, -half))

@@ -53,15 +53,14 @@ class Returned(NamedTuple):
     errors: dict[str, FloatArray]  # measure -> (n,)
 
 
-def decoders(asked: params.Params, name: str) -> Iterator[ModelMixin]:
+def decoders(asked: params.Params, name: str) -> list[ModelMixin]:
     """A decoder by groups of repeats: each has that of its training seed."""
-    vae = base.load(paths.BASE).vae.to(machine.accelerator(asked.machine).device)
-    for at in range(len(asked.art_finetuning.groups)):
-        if name == ORIGINAL:
-            yield vae
-        else:
-            seed = asked.art_finetuning.seed_of_repeat(at)
-            yield load_like(vae, retuned_folder(name, seed) / "vae").to(vae.device)
+    study, device = asked.art_finetuning, machine.accelerator(asked.machine).device
+    vae = base.load(paths.BASE).vae
+    if name == ORIGINAL:
+        return [vae.to(device)] * len(study.groups)
+    found = {seed: load_like(vae, retuned_folder(name, seed) / "vae").to(device) for seed in study.training_seeds}
+    return [found[study.seed_of_repeat(at)] for at in range(len(study.groups))]
 
 
 def returned(
@@ -166,10 +165,11 @@ def measure_all(asked: params.Params) -> pd.DataFrame:
     held_out, training = (prepare.pictures(works[works["split"] == split], asked.data) for split in ("test", "train"))
     reference = reference_of(held_out, training, model)
     groups = asked.art_finetuning.groups
+    loaded = {name: decoders(asked, name) for name in names}
     for cell, (study, folder, guidance, decoder) in tqdm(cells(asked).items(), unit="cell"):
         table, latents = listed(study, folder, guidance), read_latents(study, folder, guidance)
         pictures = torch.empty(len(table), *held_out.shape[1:], dtype=torch.uint8)
-        for repeats, vae in zip(groups, decoders(asked, decoder), strict=True):
+        for repeats, vae in zip(groups, loaded[decoder], strict=True):
             those = table["repeat"].isin(repeats).to_numpy().nonzero()[0]
             pictures[those] = to_pixels(paint(vae, latents[those], BATCH))
         found.append(measured(reference, groups_of(pictures, table, groups, model, truth)).assign(cell=cell))
