@@ -46,6 +46,11 @@ def held() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def now() -> float:
+    """What this process holds, MiB."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+
 def one(crop: int, checkpointing: bool, batch: int, pictures: int) -> dict[str, float]:
     asked = params.load()
     works = prepare.works().table
@@ -65,7 +70,7 @@ def one(crop: int, checkpointing: bool, batch: int, pictures: int) -> dict[str, 
     settings = asked.vae_decoder.optimisation.model_copy(
         update={"steps": steps, "batch": batch, "warmup": steps // 10, "checkpoint_every": steps, "ema": 0.0}
     )
-    before, start = held(), time.perf_counter()
+    before, start = now(), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         fit(task, settings, seed=1, scratch=Path(folder), accelerator=machine.accelerator(asked.machine))
     seconds = time.perf_counter() - start

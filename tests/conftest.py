@@ -51,8 +51,7 @@ vae_decoder:
   decoders:
     mse: {scope: upsamplers, mse: 1.0, lpips: 0.0, ffl: 0.0}
     all: {scope: upsamplers, mse: 1.0, lpips: 0.1, ffl: 1.0}
-  perceptual: {network: trunk, weights: data/trunk, heads: null}
-  judge: null
+  perceptual: {network: trunk, weights: data/trunk/trunk.safetensors, heads: data/trunk/heads.safetensors}
   crop: 0
   checkpointing: false
   optimisation: {steps: 24, batch: 4, learning_rate: 0.003, decay: cosine, warmup: 2, beta2: 0.99,

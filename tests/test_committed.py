@@ -30,7 +30,7 @@ def test_lock_names_no_stage_that_the_pipeline_lacks() -> None:
     assert {name.split("@")[0] for name in locked} == set(pipeline)
 
 
-@pytest.mark.parametrize("study", ["base_model", "art_finetuning", "prompt_enrichment"])
+@pytest.mark.parametrize("study", ["base_model", "art_finetuning", "prompt_enrichment", "vae_decoder"])
 def test_published_metrics_have_values_counts_and_units(study: str) -> None:
     content = json.loads((RESULTS / study / "metrics.json").read_text())
     assert content["profile"] == "embedded"

@@ -230,7 +230,7 @@ def test_log_power_error_is_the_mean_factor_above_a_frequency() -> None:
     real = mean_power_spectrum(power_law(2.0))
     axis = np.fft.fftshift(np.fft.fftfreq(64)) * 64
     ring = np.round(np.hypot(*np.meshgrid(axis, axis)))
-    above = 16.5  # between two rings
+    above = 16
     assert log_power_error(real, real, above) == 0.0
     assert log_power_error(real, np.where(ring > 16, 10 * real, real), above) == pytest.approx(1.0)
     assert log_power_error(real, np.where(ring > 16, real / 10, real), above) == pytest.approx(1.0)

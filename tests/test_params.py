@@ -159,7 +159,7 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "where", [leaf for leaf in leaves(content()) if not re.search(r"adapters/[^/]+(/learning_rate)?$", leaf)]
+    "where", [leaf for leaf in leaves(content()) if not re.search(r"(adapters|decoders)/[^/]+(/learning_rate)?$", leaf)]
 )
 def test_every_missing_key_is_refused_by_name(where: str) -> None:
     assert refusal(edited(where, MISSING)) == f"p.yaml: {where.replace('/', '.')}: missing"
@@ -305,7 +305,7 @@ def shape(tree: dict[str, Any]) -> dict[str, str]:
         value: Any = tree
         for part in place.split("/"):
             value = value[part]
-        found[re.sub(r"(adapters)/[^/]+", r"\1/*", place)] = kind(value)
+        found[re.sub(r"(adapters|decoders)/[^/]+", r"\1/*", place)] = kind(value)
     return {
         place: "may be null" if re.fullmatch(r"base/(location|revision)", place) else k for place, k in found.items()
     }

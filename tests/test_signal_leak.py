@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
 from atelier.methods.signal_leak import carrying
 
@@ -22,6 +22,16 @@ def test_coefficients_are_those_of_the_first_step_that_the_scheduler_takes(
     one, none = torch.ones(1, 4, 1, 1), torch.zeros(1, 4, 8, 8)
     assert carrying(one, none, ddim(spacing), 50).flatten().tolist() == pytest.approx([alpha] * 256, abs=1e-6)
     assert carrying(0 * one, none + 1, ddim(spacing), 50).flatten().tolist() == pytest.approx([s] * 256, abs=1e-6)
+
+
+def test_a_flow_begins_in_noise_and_a_scheduler_is_left_as_it_was() -> None:
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(2))
+    flow = DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True)
+    assert torch.equal(carrying(torch.ones(1, 4, 1, 1), noise, flow, 20), noise)
+    scheduler = ddim("leading")
+    before = scheduler.timesteps.clone()
+    carrying(torch.ones(1, 4, 1, 1), noise, scheduler, 50)
+    assert torch.equal(scheduler.timesteps, before)
 
 
 def test_the_mean_is_added_and_the_noise_stays_white() -> None:

@@ -1,5 +1,6 @@
 """Retuned decoders: what is trained and what is left alone, whole and in crops; they load, sample, and are measured."""
 
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, StableDiffusionPipeline, VQModel
 from diffusers.models.modeling_utils import ModelMixin
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from atelier import params, paths
@@ -79,6 +81,33 @@ def test_a_digest_tells_any_other_bit_and_leaves_out_what_is_named() -> None:
     with torch.no_grad():
         vae.encoder.layers[0].weight[0, 0, 0, 0] *= -1
     assert digest(vae, names) != rest
+
+
+def test_a_decoder_that_differs_in_more_than_weights_or_is_damaged_is_refused(
+    asked: params.Params, tmp_path: Path
+) -> None:
+    vae = base.load(paths.BASE).vae
+    whole = tmp_path / "whole"
+    vae.save_pretrained(whole)
+    assert digest(load_like(vae, whole)) == digest(vae)
+    weights, config = whole / "diffusion_pytorch_model.safetensors", whole / "config.json"
+    tensors, told = load_file(weights), json.loads(config.read_text())
+    name = "decoder.conv_out.weight"
+    for bad, said in (
+        ({**tensors, name: tensors[name] * float("nan")}, "not all finite"),
+        ({key: value for key, value in tensors.items() if key != name}, f"tensor '{name}' is missing"),
+        ({**tensors, "more": torch.zeros(1)}, "tensor 'more' is unknown"),
+        ({**tensors, name: torch.zeros(3)}, "expected shape"),
+    ):
+        save_file(bad, weights)
+        with pytest.raises(ValueError, match=f"whole: not a readable autoencoder: .*{said}") as refused:
+            load_like(vae, whole)
+        assert len(str(refused.value).splitlines()) == 1
+    save_file(tensors, weights)
+    for key, value in (("scaling_factor", 0.7), ("norm_num_groups", 0), ("latent_channels", 5)):
+        config.write_text(json.dumps({**told, key: value}))
+        with pytest.raises(ValueError, match=f"its configuration differs in {key}"):
+            load_like(vae, whole)
 
 
 # ---------------------------------------------------------------------------------------------- loss and crops
@@ -189,6 +218,9 @@ def test_what_is_outside_the_scope_is_unchanged_to_the_bit_and_the_pipeline_pain
     pipeline.set_progress_bar_config(disable=True)
     picture = pipeline("a boat", num_inference_steps=2, height=64, width=64, output_type="pt").images
     assert picture.shape == (1, 3, 64, 64)
+    card = json.loads((folder / "card.json").read_text())
+    expected = hashlib.sha256(Path("data/trunk/trunk.safetensors").read_bytes()).hexdigest()
+    assert card["perceptual"]["weights"] == expected  # by content: a name does not say which network taught it
     history = (folder / "history.csv").read_text().splitlines()[0]
     assert set(history.split(",")) == {"step", "learning_rate", "mse", "lpips", "ffl"}
 
@@ -206,6 +238,16 @@ def test_retuning_brings_reconstructions_nearer_to_the_works(asked: params.Param
     assert errors[1] < 0.9 * errors[0]
 
 
+def test_a_crop_of_no_whole_latent_elements_is_refused(asked: params.Params) -> None:
+    latents = Moments(torch.zeros(1, 4, 4, 4), torch.zeros(1, 4, 4, 4))
+    weights = LossWeights(scope="upsamplers", mse=1.0, lpips=0.0, ffl=0.0)
+    with pytest.raises(ValueError, match="crop: 24 px are no whole number of latent elements of 16 px"):
+        vae_decoder.task(
+            tiny_autoencoder(), {}, weights, None, latents, torch.zeros(1, 3, 64, 64, dtype=torch.uint8), ["a"],
+            crop=24, seed=5, device=torch.device("cpu"),
+        )  # fmt: skip
+
+
 def test_unknown_variants_and_seeds_are_refused(asked: params.Params) -> None:
     with pytest.raises(ValueError, match="no variant 'best', there are mse, all"):
         vae_decoder.train(asked, "best", 0)
@@ -219,7 +261,8 @@ def test_unknown_variants_and_seeds_are_refused(asked: params.Params) -> None:
         ({"decoders": {"mse": {"scope": "upsamplers", "mse": 0.0, "lpips": 0.0, "ffl": 0.0}}, "variants": ["mse"]},
          "nothing to learn from"),
         ({"variants": ["mse"]}, "must name each of the decoders once"),
-        ({"perceptual": {"network": "squeeze", "weights": "a", "heads": None}}, "heads: a file"),
+        ({"perceptual": {"network": "trunk", "weights": "a/trunk.safetensors", "heads": "b/heads.safetensors"}},
+         "of one folder"),
         ({"crop": 128}, "crop: 128 px is more than the pictures' 64"),
         ({"crop": 12}, "multiple of 8"),
         ({"models": ["other"]}, "expected some of untuned"),

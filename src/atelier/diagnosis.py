@@ -2,11 +2,11 @@
 
 Held-out errors: does a tuned model find the noise in works that it never saw better than the untuned one, and at which
 noise levels? That is what tuning trains; pictures come later. Carried means: the same prompts and noise, but first
-latents that carry other works' means, which white noise lacks and no tuning can give (Everaert et al. 2024).
+latents that carry other works' means, as noised latents do in training and white noise does not (Everaert et al. 2024).
 """
 
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import lru_cache
 
 import pandas as pd
 import torch
@@ -44,7 +44,7 @@ def pipelines(asked: Params, model: str) -> Iterator[StableDiffusionPipeline]:
     study = asked.art_finetuning
     device = machine.accelerator(asked.machine).device
 
-    @cache
+    @lru_cache(maxsize=1)  # several groups may have one seed; several models need not be held
     def of(seed: int) -> StableDiffusionPipeline:
         pipeline = base.load(paths.BASE)
         return (pipeline if model == UNTUNED else tuned(pipeline, tuned_folder(model, seed))).to(device)

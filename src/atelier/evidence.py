@@ -71,13 +71,15 @@ def pseudo_values(measure: Callable[[list[int]], float], groups: int) -> FloatAr
 class Compared(NamedTuple):
     """One comparison against its rule: p-values of being right and of being contradicted, and what could be found.
 
-    ``detectable``: the smallest true difference that this test finds in 80 % of studies with this scatter.
+    ``detectable``: the smallest true difference that this test finds in 80 % of studies with this scatter; where there
+    is a ``margin``, on average over groups, the distance from it.
     """
 
     interval: Interval
     supported_p: float
     contradicted_p: float
     detectable: float
+    margin: float = 0.0
 
 
 def compare(differences: Sequence[float], rule: Rule, margin: float | Sequence[float] = 0.0) -> Compared:
@@ -85,7 +87,7 @@ def compare(differences: Sequence[float], rule: Rule, margin: float | Sequence[f
 
     below: supported under -margin, contradicted above 0; above: its mirror image; both two-sided. same: supported
     within +-margin by two one-sided tests, that is by the 90 % interval (Schuirmann 1987), contradicted outside it.
-    at least: supported above -margin by the first of the two, contradicted under it; at most: its mirror image.
+    at least: supported above -margin by one of the two, contradicted under it; at most: its mirror image.
     A margin that was itself measured has a value a group. Raises ValueError for fewer than two groups, values that are
     not finite, a margin below 0 on average, or none for same, at least and at most.
     """
@@ -97,13 +99,14 @@ def compare(differences: Sequence[float], rule: Rule, margin: float | Sequence[f
     if rule == "same":
         supported = max(p_below(found - room), p_below(-found - room))
         contradicted = min(1.0, 2 * min(p_below(room - found), p_below(room + found)))
-        return Compared(interval, supported, contradicted, detectable_difference(found, LEVEL))
+        return Compared(interval, supported, contradicted, detectable_difference(found, LEVEL), float(room.mean()))
     if rule in ("at least", "at most"):
         short = found + room if rule == "at least" else room - found  # below 0: by more than the margin
-        return Compared(interval, p_below(-short), min(1.0, 2 * p_below(short)), detectable_difference(found, LEVEL))
+        wrong = min(1.0, 2 * p_below(short))
+        return Compared(interval, p_below(-short), wrong, detectable_difference(short, LEVEL), float(room.mean()))
     signed = found if rule == "below" else -found
     supported, contradicted = (min(1.0, 2 * p_below(values)) for values in (signed + room, -signed))
-    return Compared(interval, supported, contradicted, detectable_difference(found, LEVEL / 2))
+    return Compared(interval, supported, contradicted, detectable_difference(found, LEVEL / 2), float(room.mean()))
 
 
 def p_below(values: FloatArray) -> float:

@@ -165,12 +165,18 @@ def spectral_ratios(ratios: Mapping[str, Sequence[np.ndarray]], frequency: np.nd
     return figure
 
 
-def matrix(table: pd.DataFrame, label: str, xlabel: str, ylabel: str) -> Figure:
+def matrix(table: pd.DataFrame, label: str, xlabel: str, ylabel: str, digits: int = 0) -> Figure:
     """A table's numbers as colours and in figures, rows downwards."""
     size = 0.62 * len(table) + 1.6
     figure, axis = plt.subplots(figsize=(min(WIDTH, size + 1.2), min(0.75 * WIDTH, 0.62 * size + 1)))
     sns.heatmap(
-        table, annot=True, fmt=".0f", cmap="cividis", ax=axis, annot_kws={"fontsize": 7}, cbar_kws={"label": label}
+        table,
+        annot=True,
+        fmt=f".{digits}f",
+        cmap="cividis",
+        ax=axis,
+        annot_kws={"fontsize": 7},
+        cbar_kws={"label": label},
     )
     axis.grid(False)
     axis.set(xlabel=xlabel, ylabel=ylabel)

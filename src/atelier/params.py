@@ -18,6 +18,7 @@ Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Schema = TypeVar("Schema", bound=BaseModel)
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+TRUNK_FILES = ("trunk", "heads")  # as ``atelier.models.trunk`` names them
 
 
 class Section(BaseModel):
@@ -171,16 +172,17 @@ class LossWeights(Section):
 
 
 class Perceptual(Section):
-    """A perceptual network and its files: ``trunk`` is a folder of the embedded world's; the others have two files."""
+    """A perceptual network, the embedded world's ``trunk`` or one of ImageNet's, and the files of its two parts."""
 
     network: Literal["trunk", "squeeze", "alex", "vgg"]
     weights: Annotated[str, Field(min_length=1)]
-    heads: str | None
+    heads: Annotated[str, Field(min_length=1)]
 
     @model_validator(mode="after")
-    def _heads_where_needed(self) -> "Perceptual":
-        if (self.network == "trunk") == bool(self.heads):
-            raise ValueError("heads: a file, but for network 'trunk', whose folder holds them: null")
+    def _trunk_as_it_is_shipped(self) -> "Perceptual":
+        places = [Path(self.weights), Path(self.heads)]
+        if self.network == "trunk" and places != [places[0].parent / f"{name}.safetensors" for name in TRUNK_FILES]:
+            raise ValueError(f"weights: of 'trunk', with heads, {' and '.join(TRUNK_FILES)}.safetensors of one folder")
         return self
 
 
@@ -188,7 +190,6 @@ class VaeDecoder(Section):
     variants: Annotated[list[Name], Field(min_length=1)]
     decoders: dict[Name, LossWeights]
     perceptual: Perceptual  # of the loss
-    judge: Perceptual | None  # of a distance that no decoder was trained on
     crop: Annotated[int, Field(ge=0, multiple_of=8)]  # px; 0: whole pictures
     checkpointing: bool
     optimisation: Optimisation

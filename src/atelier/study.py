@@ -63,8 +63,11 @@ class Study:
         rounded = {key: float(f"{x:.{DIGITS}g}") if x == x else None for key, x in numbers.items()}
         self.metrics[name] = {**rounded, "n": n, "repeats": interval.n, "unit": unit}
 
-    def judge(self, claim: Claim, found: Verdict, n: int) -> None:
-        """Show a claim's card, its verdict and the numbers behind it, and cite its very words by their digest."""
+    def judge(self, claim: Claim, found: Verdict, n: int, over: str = "") -> None:
+        """Show a claim's card, its verdict and the numbers behind it, and cite its very words by their digest.
+
+        ``over``: what the intervals are over, where it is not repeats of sampling.
+        """
         self.verdicts[found.claim] = {"verdict": found.verdict, "reason": found.reason, "claim": claim.digest}
         rows = {}
         for at, (part, compared, verdict) in enumerate(found.findings, 1):
@@ -74,6 +77,7 @@ class Study:
                 row |= {
                     "change": f"{compared.interval.mean:+.3g}",
                     "95 % interval": f"{low:+.3g} to {high:+.3g}",
+                    "margin": f"{compared.margin:.3g}" if compared.margin else "",
                     "detectable": f"{compared.detectable:.3g}",
                     "part": verdict,
                 }
@@ -84,7 +88,8 @@ class Study:
         said += f" ({html.escape(found.reason)})" if found.reason else ""
         said += f"<br>The paper: {html.escape(claim.paper)}<br>The rule, written beforehand: {html.escape(claim.rule)}"
         table = pd.DataFrame(rows).T.fillna("").to_html(border=0)
-        caption = f"Claim {found.claim}: {GROUPED[len(self.params.art_finetuning.training_seeds) > 1]}; n = {n} a cell."
+        over = over or GROUPED[len(self.params.art_finetuning.training_seeds) > 1]
+        caption = f"Claim {found.claim}: {over}; n = {n} a cell."
         display(HTML(f"<div>{said}</div>{table}"), metadata={"caption": caption})
 
     def caveat(self) -> None:

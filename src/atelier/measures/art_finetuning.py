@@ -1,4 +1,4 @@
-"""Stage ``measures``: every model's pictures against held-out works, one pseudo-value a measure and group of repeats.
+"""Stage ``art_finetuning-measure``: every model's pictures against held-out works, a pseudo-value a group of repeats.
 
 It fills ``build/measures/art_finetuning.csv``, which two notebooks and the verdicts read, and ``styles.csv``: how far
 one style of real works is from another, so that a distance has something to be compared with.

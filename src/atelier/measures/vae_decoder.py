@@ -5,6 +5,7 @@ seed. A model's latents are the same for every decoder.
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -42,7 +43,8 @@ from atelier.training.vae_decoder import retuned_folder, teacher
 
 OUT = paths.MEASURES / "vae_decoder.csv"
 ORIGINAL, MAIN = "original", "all"  # the decoder that was not retuned; the one with the whole loss, if there is one
-BATCH = 32
+TRUNK = Path("data/trunk")  # of the embedded world
+BATCH = 32  # pictures at a time through a perceptual network
 
 
 class Returned(NamedTuple):
@@ -54,13 +56,22 @@ class Returned(NamedTuple):
 
 
 def decoders(asked: params.Params, name: str) -> list[ModelMixin]:
-    """A decoder by groups of repeats: each has that of its training seed."""
+    """A decoder by groups of repeats: each has that of its training seed. Laid out as for sampling."""
     study, device = asked.art_finetuning, machine.accelerator(asked.machine).device
-    vae = base.load(paths.BASE).vae
+    vae = base.load(paths.BASE).vae.to(device, memory_format=torch.channels_last)
     if name == ORIGINAL:
-        return [vae.to(device)] * len(study.groups)
-    found = {seed: load_like(vae, retuned_folder(name, seed) / "vae").to(device) for seed in study.training_seeds}
+        return [vae] * len(study.groups)
+    found = {
+        seed: load_like(vae, retuned_folder(name, seed) / "vae").to(device, memory_format=torch.channels_last)
+        for seed in study.training_seeds
+    }
     return [found[study.seed_of_repeat(at)] for at in range(len(study.groups))]
+
+
+def decoded(asked: params.Params, vae: ModelMixin, latents: Tensor) -> Tensor:
+    """Pictures (n, 3, h, w) uint8 of last latents, as the sampling stage decodes them."""
+    with machine.accelerator(asked.machine).autocast():
+        return to_pixels(paint(vae, latents, asked.sampling.batch))
 
 
 def returned(
@@ -105,7 +116,7 @@ def repainted(asked: params.Params, name: str) -> Iterator[Repainted]:
     works, groups = prepare.pictures(table, asked.data), len(asked.art_finetuning.groups)
     for at, vae in enumerate(decoders(asked, name)):
         own = works[at::groups]
-        made = to_pixels(paint(vae, encode_pictures(vae, own).mean, BATCH))
+        made = decoded(asked, vae, encode_pictures(vae, own).mean)
         yield Repainted(own, made, table["art_style"].to_numpy()[at::groups])
 
 
@@ -137,27 +148,29 @@ def reconstruction_rows(parts: Sequence[dict[str, Returned]], cell: str) -> pd.D
 def cells(asked: params.Params) -> dict[str, tuple[str, str, float, str]]:
     """Every cell MODEL+DECODER@LEVEL/GUIDANCE: where its latents lie, study, folder and guidance, and its decoder.
 
-    A model through the original decoder is called as elsewhere. Where the whole loss is among the variants, the untuned
-    model asked in the plainest words is decoded with it, too: ``untuned-decoder``.
+    Decoder by decoder. A model through the original one is called as elsewhere. Where the whole loss is among the
+    variants, the untuned model asked in the plainest words is decoded with it, too: ``untuned-decoder``.
     """
     own, level = asked.vae_decoder, asked.art_finetuning.prompt_level
     found = {}
-    for model in own.models:
-        for guidance in own.guidance:
-            for decoder in (ORIGINAL, *own.variants):
+    for decoder in (ORIGINAL, *own.variants):
+        for model in own.models:
+            for guidance in own.guidance:
                 name = model if decoder == ORIGINAL else f"{model}+{decoder}"
                 found[f"{name}@{level}/{guidance:g}"] = ("art_finetuning", model, guidance, decoder)
-    if MAIN in own.variants and 0 in asked.prompt_enrichment.levels:
-        for guidance in own.guidance:
-            place = ("prompt_enrichment", at_level(UNTUNED, 0), guidance, MAIN)
-            found[f"{UNTUNED}-decoder@0/{guidance:g}"] = place
+        if decoder == MAIN and 0 in asked.prompt_enrichment.levels:
+            for guidance in own.guidance:
+                place = ("prompt_enrichment", at_level(UNTUNED, 0), guidance, MAIN)
+                found[f"{UNTUNED}-decoder@0/{guidance:g}"] = place
     return found
 
 
 def measure_all(asked: params.Params) -> pd.DataFrame:
     """Reconstructions by every decoder, then every cell."""
     own, model = asked.vae_decoder, judges.evaluator()
-    networks = {"lpips": teacher(own.perceptual)} | ({"judge": teacher(own.judge)} if own.judge else {})
+    networks = {"lpips": teacher(own.perceptual)}
+    if own.perceptual.network != "trunk":  # then no decoder was trained on the embedded world's
+        networks["judge"] = LPIPS.from_folder(TRUNK)
     names = [ORIGINAL, *own.variants]
     found = [reconstruction_rows(reconstructions(asked, name, networks), name) for name in tqdm(names, unit="decoder")]
     works = prepare.works().table
@@ -165,13 +178,15 @@ def measure_all(asked: params.Params) -> pd.DataFrame:
     held_out, training = (prepare.pictures(works[works["split"] == split], asked.data) for split in ("test", "train"))
     reference = reference_of(held_out, training, model)
     groups = asked.art_finetuning.groups
-    loaded = {name: decoders(asked, name) for name in names}
+    held: tuple[str, list[ModelMixin]] = (ORIGINAL, decoders(asked, ORIGINAL))  # of one name at a time
     for cell, (study, folder, guidance, decoder) in tqdm(cells(asked).items(), unit="cell"):
+        if held[0] != decoder:
+            held = (decoder, decoders(asked, decoder))
         table, latents = listed(study, folder, guidance), read_latents(study, folder, guidance)
         pictures = torch.empty(len(table), *held_out.shape[1:], dtype=torch.uint8)
-        for repeats, vae in zip(groups, loaded[decoder], strict=True):
+        for repeats, vae in zip(groups, held[1], strict=True):
             those = table["repeat"].isin(repeats).to_numpy().nonzero()[0]
-            pictures[those] = to_pixels(paint(vae, latents[those], BATCH))
+            pictures[those] = decoded(asked, vae, latents[those])
         found.append(measured(reference, groups_of(pictures, table, groups, model, truth)).assign(cell=cell))
     return pd.concat(found, ignore_index=True).fillna({"style": ""})
 

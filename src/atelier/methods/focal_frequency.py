@@ -16,10 +16,10 @@ def focal_frequency_loss(
     """Eqs. 6 and 8: mean of w |F_pred - F_target|^2 over orthonormal spectra, w = |F_pred - F_target|^alpha; scalar.
 
     ``pred``, ``target`` (n, c, h, w), one float dtype; half precision is computed in float32, also under autocast.
-    w carries no gradient and is divided by its maximum: that of each picture's channel, or of the whole batch
+    w carries no gradient and is divided by its maximum: that of each tile's channel, or of the whole batch
     (``batch_matrix``); ``log_matrix`` takes ln(w + 1) first. ``patch_factor`` cuts each side into so many tiles.
     ``average_spectrum`` averages the complex spectra over the batch. By Parseval's theorem it is at most the mean
-    squared error, and equal to it for alpha = 0.
+    squared error, and equal to it for alpha = 0 without averaging.
     Raises ValueError for shapes that differ or do not divide, and alpha < 0.
     """
     if pred.shape != target.shape or pred.ndim != 4 or pred.numel() == 0:

@@ -128,13 +128,13 @@ def spectrum_slope(spectrum: FloatArray, low: int = 10, high: int | None = None)
 
 
 def log_power_error(real: FloatArray, made: FloatArray, above: float) -> float:
-    """Mean |log10 P(made) - log10 P(real)| of two power spectra (h, w) over rings above so many cycles a picture.
+    """Mean |log10 P(made) - log10 P(real)| of two power spectra (h, w) over the rings above so many cycles a picture.
 
     Raises ValueError for different sizes, no ring above, and a ring without power.
     """
-    (frequency, one), (_, other) = (radial_power(spectrum) for spectrum in _same_size(real, made))
-    chosen = frequency > above
-    if not chosen.any() or min(one[chosen].min(), other[chosen].min()) <= 0:
+    one, other = (radial_power(spectrum)[1] for spectrum in _same_size(real, made))
+    chosen = np.arange(len(one)) > above  # a ring is named by its rounded radius
+    if not chosen.any() or min(one[chosen].min(), other[chosen].min()) <= ZERO_POWER * max(real.max(), made.max()):
         raise ValueError(f"no power above {above:g} cycles a picture, or no such frequency")
     return float(np.abs(np.log10(other[chosen]) - np.log10(one[chosen])).mean())
 

@@ -1,15 +1,18 @@
 """diffusers' autoencoders, of whichever class: what of them a retuned decoder may change, and a digest of the rest."""
 
 import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors import SafetensorError
 from torch import nn
 
+from atelier.models.stored import load_tensors
 from atelier.params import Scope
 
 
@@ -51,8 +54,21 @@ def digest(vae: nn.Module, without: Iterable[str] = ()) -> str:
 
 
 def load_like(vae: ModelMixin, folder: Path) -> ModelMixin:
-    """An autoencoder of the class of ``vae`` from a folder in the diffusers format; nothing pickled is read."""
+    """An autoencoder that differs from ``vae`` in weights alone, from a folder in the diffusers format.
+
+    Nothing pickled is read. Raises ValueError for another configuration, and for weights that are missing, unknown, or
+    not finite.
+    """
     try:
-        return type(vae).from_pretrained(folder, use_safetensors=True, local_files_only=True)
+        config = type(vae).load_config(folder, local_files_only=True)
+        # as JSON, which knows no tuples
+        told = {key: json.dumps(value) for key, value in config.items() if not key.startswith("_")}
+        differ = sorted(key for key, value in told.items() if json.dumps(vae.config.get(key)) != value)
+        if differ:
+            raise ValueError(f"its configuration differs in {', '.join(differ)}")
+        found = type(vae).from_config(vae.config)
+        shapes = {name: tuple(value.shape) for name, value in vae.state_dict().items()}
+        found.load_state_dict(load_tensors(folder / SAFETENSORS_WEIGHTS_NAME, shapes))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ValueError(f"{folder}: not a readable autoencoder: {' '.join(str(error).split())}") from None
+    return found.requires_grad_(False).eval()

@@ -208,10 +208,15 @@ def save(pipeline: StableDiffusionPipeline, folder: Path, card: dict[str, Any]) 
     """Write the diffusers format and a card of where it came from; equal weights give equal bytes."""
     pipeline.save_pretrained(folder, safe_serialization=True)
     for path in (folder / "model_index.json", *folder.glob("*/*config.json")):
-        content = json.loads(path.read_text())
-        if kept := {key: value for key, value in content.items() if key not in WHEREABOUTS}:
-            path.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")
+        forget_whereabouts(path)
     (folder / "card.json").write_text(json.dumps(card, indent=2, sort_keys=True) + "\n")
+
+
+def forget_whereabouts(path: Path) -> None:
+    """Take out of a configuration where its model was read from: equal models have equal files."""
+    content = json.loads(path.read_text())
+    if kept := {key: value for key, value in content.items() if key not in WHEREABOUTS}:
+        path.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")
 
 
 def fingerprint(folder: Path) -> str:

@@ -4,6 +4,8 @@ Each is its ``features`` and the layers after which LPIPS reads them (Zhang et a
 """
 
 import pickle
+import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -11,6 +13,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from atelier.models.stored import checked_tensors
 
 Name = Literal["squeeze", "alex", "vgg"]
 
@@ -25,6 +29,17 @@ CHANNELS: dict[str, tuple[int, ...]] = {
     "alex": (64, 192, 384, 256, 256),
     "vgg": (64, 128, 256, 512, 512),
 }
+# what torch raises for a damaged or hostile pickle, found by damaging some
+_TORCH_FAULTS = (
+    RuntimeError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    struct.error,
+)
 # of pictures in [-1, 1]: ImageNet's statistics, to three digits as LPIPS has them
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
@@ -125,21 +140,17 @@ def load_trunk(name: Name, path: Path) -> Trunk:
 
 def load_heads(name: Name, path: Path) -> list[Tensor]:
     """LPIPS v0.1's weights, (c_l,) float32 a stage; ValueError for others, and for negative ones."""
-    expected: dict[str, tuple[int, ...]] = {
-        f"lin{stage}.model.1.weight": (1, c, 1, 1) for stage, c in enumerate(CHANNELS[name])
-    }
-    state = read_state(path)
-    _refuse_other_shapes(state, expected, path)
-    heads = [state[key].float().flatten() for key in expected]
+    shapes = {f"lin{stage}.model.1.weight": (1, c, 1, 1) for stage, c in enumerate(CHANNELS[name])}
+    heads = [head.flatten() for head in checked_tensors(read_state(path), shapes, path).values()]
     if any(bool((head < 0).any()) for head in heads):
         raise ValueError(f"{path}: the weights of a distance must not be negative")
     return heads
 
 
-def fill(trunk: Trunk, state: dict[str, Tensor], source: object) -> Trunk:
+def fill(trunk: Trunk, state: Mapping[str, Tensor], source: object) -> Trunk:
     """``trunk`` with these parameters, which must be its own by name and shape; frozen."""
-    _refuse_other_shapes(state, {key: tuple(value.shape) for key, value in trunk.state_dict().items()}, source)
-    trunk.load_state_dict({key: value.float() for key, value in state.items()})
+    shapes = {key: tuple(value.shape) for key, value in trunk.state_dict().items()}
+    trunk.load_state_dict(checked_tensors(state, shapes, source))
     return trunk.requires_grad_(False).eval()
 
 
@@ -149,19 +160,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
-    # what torch raises for a pickle that holds code, a cut file, or no file of its own
-    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+    except (OSError, SafetensorError, pickle.UnpicklingError, *_TORCH_FAULTS) as error:
         raise ValueError(f"{path}: not readable as weights: {' '.join(str(error).split())[:200]}") from None
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
         raise ValueError(f"{path}: not readable as weights: expected tensors by name")
+    if not all(isinstance(value, Tensor) and value.is_floating_point() for value in found.values()):
+        raise ValueError(f"{path}: not readable as weights: expected tensors of floats by name")
     return dict(found)
-
-
-def _refuse_other_shapes(state: dict[str, Tensor], expected: dict[str, tuple[int, ...]], source: object) -> None:
-    if odd := sorted(state.keys() ^ expected.keys()):
-        raise ValueError(f"{source}: names differ from what is expected: {', '.join(odd[:3])}")
-    for key, shape in expected.items():
-        if tuple(state[key].shape) != shape or not state[key].is_floating_point():
-            raise ValueError(f"{source}: '{key}': expected floats of shape {shape}, got {tuple(state[key].shape)}")
-        if not torch.isfinite(state[key]).all():
-            raise ValueError(f"{source}: '{key}' is not all finite")

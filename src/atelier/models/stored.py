@@ -26,12 +26,19 @@ def load_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str,
         found = load_file(path)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path}: not readable as safetensors: {' '.join(str(error).split())}") from None
+    return checked_tensors(found, shapes, path)
+
+
+def checked_tensors(
+    found: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], source: object
+) -> dict[str, Tensor]:
+    """Tensors of exactly these names and shapes, and finite, in float32; ValueError otherwise."""
     if odd := sorted(found.keys() ^ shapes.keys()):
-        raise ValueError(f"{path}: tensor '{odd[0]}' is {'unknown' if odd[0] in found else 'missing'}")
+        raise ValueError(f"{source}: tensor '{odd[0]}' is {'unknown' if odd[0] in found else 'missing'}")
     for name, shape in shapes.items():
         if tuple(found[name].shape) != tuple(shape):
-            raise ValueError(f"{path}: '{name}': expected shape {tuple(shape)}, got {tuple(found[name].shape)}")
-    _refuse_infinite(found, path)
+            raise ValueError(f"{source}: '{name}': expected shape {tuple(shape)}, got {tuple(found[name].shape)}")
+    _refuse_infinite(found, source)
     return {name: tensor.float() for name, tensor in found.items()}
 
 
@@ -61,7 +68,7 @@ def load_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _refuse_infinite(tensors: Mapping[str, Tensor], path: Path) -> None:
+def _refuse_infinite(tensors: Mapping[str, Tensor], source: object) -> None:
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
-            raise ValueError(f"{path}: '{name}' is not all finite")
+            raise ValueError(f"{source}: '{name}' is not all finite")

@@ -3,6 +3,7 @@
 The encoder is frozen, so that whatever denoises its latents stays valid; so is every part outside the scope.
 """
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -90,6 +91,8 @@ def task(
     for parameter in trainable.values():
         parameter.requires_grad_(True)
     pixels = pictures.shape[-1] // latents.mean.shape[-1]
+    if crop % pixels:
+        raise ValueError(f"vae_decoder.crop: {crop} px are no whole number of latent elements of {pixels} px")
     room = [length - crop // pixels for length in latents.mean.shape[2:]]
 
     def cropped(name: str, epoch: int) -> Crop:
@@ -117,8 +120,7 @@ def task(
 def teacher(asked: Perceptual) -> LPIPS:
     """The network of the perceptual term: the embedded world's trunk, or one of ImageNet's from local files."""
     if asked.network == "trunk":
-        return LPIPS.from_folder(Path(asked.weights))
-    assert asked.heads is not None
+        return LPIPS.from_folder(Path(asked.weights).parent)
     return LPIPS.from_files(asked.network, Path(asked.weights), Path(asked.heads))
 
 
@@ -149,7 +151,11 @@ def train(asked: Params, variant: str, training_seed: int) -> None:
     determinants = {
         **made_from,
         "loss": weights.model_dump(mode="json"),
-        "perceptual": study.perceptual.model_dump(mode="json"),
+        # a file's name alone does not say which network it holds
+        "perceptual": {
+            "network": study.perceptual.network,
+            **{part: sha256(Path(getattr(study.perceptual, part))) for part in ("weights", "heads")},
+        },
         "crop": study.crop,
         "checkpointing": study.checkpointing,
         "optimisation": study.optimisation.model_dump(mode="json"),
@@ -167,12 +173,18 @@ def train(asked: Params, variant: str, training_seed: int) -> None:
     part = out.with_name(f".{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     vae.save_pretrained(part / "vae", safe_serialization=True)
+    base.forget_whereabouts(part / "vae" / "config.json")
     card = {**determinants, "study": STUDY, "name": variant, "works": len(names), "unchanged": before}
     (part / "card.json").write_text(json.dumps(card, indent=2, sort_keys=True) + "\n")
     history.to_csv(part / "history.csv", index=False)
     shutil.rmtree(out, ignore_errors=True)
     part.rename(out)
     scratch.discard(run)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def retuned_folder(variant: str, training_seed: int) -> Path:
