@@ -58,7 +58,7 @@ def test_pages_are_whole(clone: Path) -> None:
     done = run(clone, sys.executable, "-m", "atelier.pipeline.render", "results")
     assert done.returncode == 0, done.stderr
     results = clone / "results" / "smoke"
-    for study in ("base_model", "art_finetuning", "prompt_enrichment"):
+    for study in ("base_model", "art_finetuning", "prompt_enrichment", "vae_decoder"):
         page = (results / study / f"{study}.html").read_text()
         assert "<img" in page
         assert str(clone) not in page
@@ -72,7 +72,8 @@ def test_again_nothing_runs(clone: Path) -> None:
 
 def test_forced_stages_give_the_same_bytes(clone: Path) -> None:
     before = (clone / "dvc.lock").read_bytes()
-    again = ["base", "art_finetuning-train@full-mixed-0", "art_finetuning-sample@rank4-mixed", "measures"]
+    again = ["base", "art_finetuning-train@full-mixed-0", "art_finetuning-sample@rank4-mixed"]
+    again += ["art_finetuning-diagnose", "art_finetuning-measure", "vae_decoder-train@all-0", "vae_decoder-measure"]
     again.append("art_finetuning")
     ran = repro(clone, "--force", "--single-item", *again)
     assert ran == again
@@ -84,8 +85,9 @@ def test_changed_rank_reruns_its_own_stages_and_back_reruns_nothing(clone: Path)
     original, lock = params.read_text(), (clone / "dvc.lock").read_bytes()
     params.write_text(original.replace("rank8-mixed: {rank: 8", "rank8-mixed: {rank: 6"))
     ran = repro(clone)
-    own = {"art_finetuning-train@rank8-mixed-0", "art_finetuning-sample@rank8-mixed", "measures"}
-    own |= {"art_finetuning", "prompt_enrichment"}  # both read all parameters of the study
+    own = {"art_finetuning-train@rank8-mixed-0", "art_finetuning-sample@rank8-mixed"}
+    own |= {"art_finetuning-diagnose", "art_finetuning-measure", "vae_decoder-measure"}  # they read all models
+    own |= {"art_finetuning", "prompt_enrichment", "vae_decoder"}  # all three read all parameters of the study
     # check and site read every parameter; neither computes anything
     assert set(ran) == own | {"check", "site"}
     params.write_text(original)
