@@ -18,7 +18,7 @@ from atelier.data.images import to_pixels
 from atelier.data.prompts import prompt
 from atelier.models import base
 from atelier.sampling import adapters, sheets, stages, store
-from atelier.sampling.sampler import Seed, first_latents, sample, with_ddim
+from atelier.sampling.sampler import Sampled, Seed, first_latents, sample, with_ddim
 from atelier.training import art_finetuning
 
 PROMPTS = ["a harbour at night", "two cats", "", "a mountain in the manner of nobody", "a boat"]
@@ -47,7 +47,7 @@ def paint(pipeline: StableDiffusionPipeline, chosen: list[int], guidance: float 
         guidance=guidance,
         steps=2,
         batch=3,
-    )
+    ).pictures
 
 
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
@@ -63,7 +63,7 @@ def test_a_picture_does_not_depend_on_the_others(pipeline: StableDiffusionPipeli
 
 def test_prompt_seed_and_guidance_each_change_the_picture(pipeline: StableDiffusionPipeline) -> None:
     def one(text: str, seed: tuple[str | int, ...], guidance: float) -> Tensor:
-        return sample(pipeline, [text], latents(pipeline, [seed]), guidance=guidance, steps=2, batch=1)
+        return sample(pipeline, [text], latents(pipeline, [seed]), guidance=guidance, steps=2, batch=1).pictures
 
     first = one(PROMPTS[0], SEEDS[0], 4.0)
     for other in (one(PROMPTS[1], SEEDS[0], 4.0), one(PROMPTS[0], SEEDS[1], 4.0), one(PROMPTS[0], SEEDS[0], 9.0)):
@@ -278,7 +278,8 @@ def test_the_base_paints_every_sheet_at_every_scale_from_one_latent(
         return first_latents(pipeline, seeds, size)
 
     monkeypatch.setattr(stages, "first_latents", noted)
-    monkeypatch.setattr(stages, "sample", lambda pipeline, prompts, *_, **__: torch.zeros(len(prompts), 3, 8, 8))
+    empty = torch.zeros(99, 3, 8, 8)
+    monkeypatch.setattr(stages, "sample", lambda _, prompts, *__, **___: Sampled(empty, empty[: len(prompts)]))
     stages.sample_base(asked)
     assert {path.name for path in (tmp_path / "samples/base_model").iterdir()} == {
         "photographs", "works", "subjects", "styles", "emotions",

@@ -182,7 +182,7 @@ def test_a_conversion_paints_with_its_own_scheduler(made: Path, kind: str) -> No
     assert turned.unet.state_dict().keys() == before.keys()
     assert any(not torch.equal(value, before[name]) for name, value in turned.unet.state_dict().items())
     latents = first_latents(turned, [(1, 0), (1, 1)], 64)
-    pictures = sample(turned, ["a boat"] * 2, latents, guidance=4.0, steps=3, batch=2)
+    pictures = sample(turned, ["a boat"] * 2, latents, guidance=4.0, steps=3, batch=2).pictures
     assert pictures.shape == (2, 3, 64, 64)
     assert pictures.isfinite().all()
 

@@ -1,6 +1,7 @@
 """``python -m atelier STAGE ...``: one stage of ``dvc.yaml``, a process each."""
 
 import sys
+from collections.abc import Callable
 
 from safetensors import SafetensorError
 
@@ -12,8 +13,10 @@ USAGE = """usage: python -m atelier
   sample base_model | sample art_finetuning VARIANT | sample prompt_enrichment MODEL"""
 
 
-def run(asked: params.Params, arguments: list[str]) -> None:
+def run(arguments: list[str]) -> None:
     """What is imported here reads the settled environment as it loads, so that none of it is imported above."""
+    asked = params.load()
+    machine.settle(asked.machine.threads)
     match arguments:
         case ["prepare"]:
             from atelier.data import prepare
@@ -67,15 +70,18 @@ def run(asked: params.Params, arguments: list[str]) -> None:
             raise ValueError(USAGE)
 
 
-def main(arguments: list[str]) -> int:
+def told(run: Callable[[list[str]], None], arguments: list[str]) -> int:
+    """Run an entry point: what it refuses is one line on stderr and exit code 1, a fault in the code a traceback."""
     try:
-        asked = params.load()
-        machine.settle(asked.machine.threads)
-        run(asked, arguments)
+        run(arguments)
     except (ValueError, OSError, FloatingPointError, SafetensorError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def main(arguments: list[str]) -> int:
+    return told(run, arguments)
 
 
 if __name__ == "__main__":

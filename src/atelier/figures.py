@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch import Tensor
@@ -70,17 +71,22 @@ def radial_spectra(sets: Mapping[str, Tensor], low: int) -> Figure:
     for at, (label, pictures) in enumerate(sets.items()):
         frequency, power = spectra.radial_power(spectra.mean_power_spectrum(pictures))
         slope = spectra.power_spectrum_slope(pictures, low=low)
-        axis.loglog(
+        axis.plot(
             frequency, power, color=PALETTE[at % len(PALETTE)], marker=MARKERS[at % len(MARKERS)], markersize=3,
             linewidth=1.2, label=f"{label} (n = {len(pictures)}, slope {slope:.2f})",
         )  # fmt: skip
     axis.axvline(low, color="0.6", linewidth=0.8, linestyle=":")
-    ticks = [2**power for power in range(int(np.log2(frequency[-1])) + 1)]
-    axis.set_xticks(ticks, [str(tick) for tick in ticks])
-    axis.minorticks_off()
-    axis.set(xlabel="frequency (cycles per picture)", ylabel="mean power of grey levels")
+    _against_frequency(axis, frequency, "mean power of grey levels")
     axis.legend(fontsize=7.5)
     return figure
+
+
+def _against_frequency(axis: Axes, frequency: np.ndarray, ylabel: str) -> None:
+    """Both axes logarithmic, a tick an octave."""
+    octaves = [2**power for power in range(int(np.log2(frequency[-1])) + 1)]
+    axis.set(xscale="log", yscale="log", xlabel="frequency (cycles per picture)", ylabel=ylabel)
+    axis.set_xticks(octaves, [str(tick) for tick in octaves])
+    axis.minorticks_off()
 
 
 def training_panels(history: pd.DataFrame, terms: Mapping[str, str]) -> Figure:
@@ -155,12 +161,7 @@ def spectral_ratios(ratios: Mapping[str, Sequence[np.ndarray]], frequency: np.nd
         axis.plot(frequency, middle, color=color, marker=MARKERS[at % len(MARKERS)], markersize=3, label=label)
         axis.fill_between(frequency, low, high, color=color, alpha=0.2, linewidth=0)
     axis.axhline(1.0, color="0.6", linewidth=0.8, linestyle=":")
-    axis.set_xscale("log")
-    axis.set_yscale("log")
-    ticks = [2**power for power in range(int(np.log2(frequency[-1])) + 1)]
-    axis.set_xticks(ticks, [str(tick) for tick in ticks])
-    axis.minorticks_off()
-    axis.set(xlabel="frequency (cycles per picture)", ylabel="power over the works' power")
+    _against_frequency(axis, frequency, "power over the works' power")
     axis.legend(fontsize=7.5)
     return figure
 

@@ -3,7 +3,6 @@
 The stage ``judges`` keeps them in ``build``, or notes there that the data has none.
 """
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -77,17 +76,13 @@ def keep(data: params.Data, source: str) -> None:
     """
     folder = Path(data.folder)
     given, bars_given = folder / SHIPPED_EVALUATOR, folder / SHIPPED_BARS
-    part = paths.EVALUATOR.with_name(f".{paths.EVALUATOR.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    if given.is_dir():
-        evaluators.save(evaluators.load(given), part, stored.load_json(given / evaluators.CARD))
-        print(f"{given}: kept")
-    else:
-        part.mkdir(parents=True)
-        (part / ABSENT).write_text("the data folder has no evaluator\n")
-        print(f"{folder}: no evaluator")
-    shutil.rmtree(paths.EVALUATOR, ignore_errors=True)
-    part.rename(paths.EVALUATOR)
+    with paths.replacing(paths.EVALUATOR) as part:
+        if given.is_dir():
+            evaluators.save(evaluators.load(given), part, stored.load_json(given / evaluators.CARD))
+            print(f"{given}: kept")
+        else:
+            (part / ABSENT).write_text("the data folder has no evaluator\n")
+            print(f"{folder}: no evaluator")
     found = read_bars(bars_given) if bars_given.is_file() else []
     stored.save_json({"bars": [bar.model_dump() for bar in found]}, paths.BARS)
     print(f"{bars_given}: {len(found)} bars")

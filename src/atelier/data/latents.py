@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from atelier.data.images import PREPROCESSING, to_model_range
+from atelier.models.stored import tensor_digest
 
 BATCH = 32
 
@@ -90,7 +91,7 @@ def cache_key(model: str, pictures: Sequence[str], prompts: Sequence[Sequence[st
 def write_cache(path: Path, cache: Cache, key: dict[str, str]) -> None:
     """One safetensors file; key and digest of the content as one JSON string, because several have no fixed order."""
     tensors = _tensors(cache)
-    note = json.dumps({**key, "content": _digest(tensors)}, sort_keys=True)
+    note = json.dumps({**key, "content": tensor_digest(tensors)}, sort_keys=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         save_file(tensors, path, metadata={"atelier": note})  # beside it, then renamed
@@ -109,7 +110,7 @@ def read_cache(path: Path, key: dict[str, str]) -> Cache:
     stale = [part for part, value in key.items() if note.get(part) != value]
     if stale:
         raise ValueError(f"{path}: stale cache, made from other {' and '.join(stale)}")
-    if note.get("content") != _digest(tensors):
+    if note.get("content") != tensor_digest(tensors):
         raise ValueError(f"{path}: damaged cache, its content is not what was written")
     moments = Moments(tensors["latents.mean"], tensors["latents.std"])
     return Cache(moments, tensors["embeddings"], tensors["empty"])
@@ -122,14 +123,6 @@ def _tensors(cache: Cache) -> dict[str, Tensor]:
         "embeddings": cache.embeddings.contiguous(),
         "empty": cache.empty.contiguous(),
     }
-
-
-def _digest(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(f"{name} {tuple(tensors[name].shape)} {tensors[name].dtype}\0".encode())
-        digest.update(tensors[name].contiguous().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _hash(content: object) -> str:

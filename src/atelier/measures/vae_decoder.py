@@ -5,6 +5,7 @@ seed. A model's latents are the same for every decoder.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -148,20 +149,18 @@ def reconstruction_rows(parts: Sequence[dict[str, Returned]], cell: str) -> pd.D
 def cells(asked: params.Params) -> dict[str, tuple[str, str, float, str]]:
     """Every cell MODEL+DECODER@LEVEL/GUIDANCE: where its latents lie, study, folder and guidance, and its decoder.
 
-    Decoder by decoder. A model through the original one is called as elsewhere. Where the whole loss is among the
-    variants, the untuned model asked in the plainest words is decoded with it, too: ``untuned-decoder``.
+    A model through the original decoder is a cell of ``art_finetuning``. Where the whole loss is among the variants,
+    the untuned model asked in the plainest words is decoded with it, too: ``untuned-decoder``.
     """
     own, level = asked.vae_decoder, asked.art_finetuning.prompt_level
-    found = {}
-    for decoder in (ORIGINAL, *own.variants):
-        for model in own.models:
-            for guidance in own.guidance:
-                name = model if decoder == ORIGINAL else f"{model}+{decoder}"
-                found[f"{name}@{level}/{guidance:g}"] = ("art_finetuning", model, guidance, decoder)
-        if decoder == MAIN and 0 in asked.prompt_enrichment.levels:
-            for guidance in own.guidance:
-                place = ("prompt_enrichment", at_level(UNTUNED, 0), guidance, MAIN)
-                found[f"{UNTUNED}-decoder@0/{guidance:g}"] = place
+    found = {
+        f"{model}+{decoder}@{level}/{guidance:g}": ("art_finetuning", model, guidance, decoder)
+        for decoder, model, guidance in product(own.variants, own.models, own.guidance)
+    }
+    if MAIN in own.variants and 0 in asked.prompt_enrichment.levels:
+        for guidance in own.guidance:
+            place = ("prompt_enrichment", at_level(UNTUNED, 0), guidance, MAIN)
+            found[f"{UNTUNED}-decoder@0/{guidance:g}"] = place
     return found
 
 
@@ -178,13 +177,11 @@ def measure_all(asked: params.Params) -> pd.DataFrame:
     held_out, training = (prepare.pictures(works[works["split"] == split], asked.data) for split in ("test", "train"))
     reference = reference_of(held_out, training, model)
     groups = asked.art_finetuning.groups
-    held: tuple[str, list[ModelMixin]] = (ORIGINAL, decoders(asked, ORIGINAL))  # of one name at a time
+    retuned = {name: decoders(asked, name) for name in own.variants}
     for cell, (study, folder, guidance, decoder) in tqdm(cells(asked).items(), unit="cell"):
-        if held[0] != decoder:
-            held = (decoder, decoders(asked, decoder))
         table, latents = listed(study, folder, guidance), read_latents(study, folder, guidance)
         pictures = torch.empty(len(table), *held_out.shape[1:], dtype=torch.uint8)
-        for repeats, vae in zip(groups, held[1], strict=True):
+        for repeats, vae in zip(groups, retuned[decoder], strict=True):
             those = table["repeat"].isin(repeats).to_numpy().nonzero()[0]
             pictures[those] = decoded(asked, vae, latents[those])
         found.append(measured(reference, groups_of(pictures, table, groups, model, truth)).assign(cell=cell))

@@ -1,18 +1,16 @@
 """diffusers' autoencoders, of whichever class: what of them a retuned decoder may change, and a digest of the rest."""
 
-import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
 
-import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors import SafetensorError
 from torch import nn
 
-from atelier.models.stored import load_tensors
+from atelier.models.stored import load_tensors, tensor_digest
 from atelier.params import Scope
 
 
@@ -45,12 +43,8 @@ def _under(vae: nn.Module, prefixes: Iterable[str]) -> dict[str, nn.Parameter]:
 
 def digest(vae: nn.Module, without: Iterable[str] = ()) -> str:
     """Hash of all parameters and buffers but those named; equal for equal bytes."""
-    left_out, found = set(without), hashlib.sha256()
-    for name, value in sorted(vae.state_dict().items()):
-        if name not in left_out:
-            found.update(f"{name} {tuple(value.shape)} {value.dtype}\0".encode())
-            found.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-    return found.hexdigest()
+    left_out = set(without)
+    return tensor_digest({name: value for name, value in vae.state_dict().items() if name not in left_out})
 
 
 def load_like(vae: ModelMixin, folder: Path) -> ModelMixin:

@@ -1,5 +1,6 @@
 """Small models on disk, safetensors and JSON: equal content gives equal bytes, what is wrong is said in one line."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -66,6 +67,22 @@ def load_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a JSON object")
     return content
+
+
+def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, shapes, types and bytes; equal for equal content, in whatever order."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\0".encode())
+        found.update(tensor.view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _refuse_infinite(tensors: Mapping[str, Tensor], source: object) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from atelier.machine import fingerprint
 from atelier.params import Params, load
-from atelier.paths import LOCK, NOTEBOOKS, PARAMS, RESULTS, SITE, STUDIES
+from atelier.paths import LOCK, NOTEBOOKS, PARAMS, RESULTS, SITE, STUDIES, replacing
 from atelier.pipeline import scrub, site
 
 
@@ -28,13 +28,11 @@ def publish(profile: str) -> Path:
     made_with = load(SITE / "params.yaml").profile
     if made_with != profile:
         raise ValueError(f"{SITE}: made with profile '{made_with}', {PARAMS} says '{profile}'; run make repro")
-    target, part = RESULTS / profile, RESULTS / f".{profile}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(SITE, part)
-    shutil.copyfile(LOCK, part / "dvc.lock")
-    (part / "machine.txt").write_text(fingerprint() + "\n", encoding="utf-8")
-    shutil.rmtree(target, ignore_errors=True)
-    part.rename(target)
+    target = RESULTS / profile
+    with replacing(target) as part:
+        shutil.copytree(SITE, part, dirs_exist_ok=True)
+        shutil.copyfile(LOCK, part / "dvc.lock")
+        (part / "machine.txt").write_text(fingerprint() + "\n", encoding="utf-8")
     return target
 
 

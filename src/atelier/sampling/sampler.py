@@ -5,6 +5,7 @@ that a picture does not depend on the others asked for with it.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
@@ -16,6 +17,13 @@ from atelier.seeds import torch_generator
 Seed = tuple[str | int, ...]
 
 
+class Sampled(NamedTuple):
+    """Last latents (n, c, h, w) and the pictures (n, 3, 8 h, 8 w), about [-1, 1], that they are; float32."""
+
+    latents: Tensor
+    pictures: Tensor
+
+
 def first_latents(pipeline: StableDiffusionPipeline, seeds: Sequence[Seed], size: int) -> Tensor:
     """White noise (n, c, size/8, size/8), each picture's from its own seed; on the CPU, so that devices agree."""
     side = size // pipeline.vae_scale_factor
@@ -23,7 +31,7 @@ def first_latents(pipeline: StableDiffusionPipeline, seeds: Sequence[Seed], size
     return torch.stack([torch.randn(shape, generator=torch_generator(*seed)) for seed in seeds])
 
 
-def denoise(
+def sample(
     pipeline: StableDiffusionPipeline,
     prompts: Sequence[str],
     latents: Tensor,
@@ -31,11 +39,11 @@ def denoise(
     guidance: float,
     steps: int,
     batch: int,
-) -> Tensor:
-    """Last latents (n, c, h, w) float32, with classifier-free guidance (Ho and Salimans 2021, eq. 6).
+) -> Sampled:
+    """With classifier-free guidance (Ho and Salimans 2021, eq. 6).
 
-    One a prompt and first latent of ``latents`` (n, c, h, w), as ``first_latents`` draws them. The pipeline's own
-    sampler and prompt handling; deterministic, as DDIM with eta = 0 is.
+    One picture a prompt and first latent of ``latents`` (n, c, h, w), as ``first_latents`` draws them. The pipeline's
+    own sampler and prompt handling; deterministic, as DDIM with eta = 0 is.
     """
     if len(prompts) != len(latents):
         raise ValueError(
@@ -54,27 +62,14 @@ def denoise(
             output_type="latent",
         ).images
         found.append(made.float().cpu())
-    return torch.cat(found)[: len(prompts)]
+    last = torch.cat(found)[: len(prompts)]
+    return Sampled(last, paint(pipeline.vae, last, batch))
 
 
 def paint(vae: AutoencoderKL, latents: Tensor, batch: int) -> Tensor:
     """Pictures (n, 3, 8 h, 8 w) float32, about [-1, 1], of last latents (n, c, h, w)."""
     found = [decode(vae, latents[places], batch) for places in _full_batches(len(latents), batch)]
     return torch.cat(found)[: len(latents)]
-
-
-def sample(
-    pipeline: StableDiffusionPipeline,
-    prompts: Sequence[str],
-    latents: Tensor,
-    *,
-    guidance: float,
-    steps: int,
-    batch: int,
-) -> Tensor:
-    """``denoise``, then ``paint``."""
-    last = denoise(pipeline, prompts, latents, guidance=guidance, steps=steps, batch=batch)
-    return paint(pipeline.vae, last, batch)
 
 
 def _full_batches(n: int, batch: int) -> Iterator[list[int]]:
@@ -84,7 +79,7 @@ def _full_batches(n: int, batch: int) -> Iterator[list[int]]:
 
 
 def settled(pipeline: StableDiffusionPipeline, device: torch.device) -> StableDiffusionPipeline:
-    """On its device, convolutions laid out channels last: a tenth less time a step on two cores (`benchmarks`)."""
+    """On its device, convolutions laid out channels last, which is faster on a CPU (`benchmarks/sampling.py`)."""
     for part in (pipeline.unet, pipeline.vae):
         part.to(memory_format=torch.channels_last)
     return pipeline.to(device)

@@ -16,7 +16,7 @@ from atelier.data.prompts import prompt
 from atelier.models import base
 from atelier.sampling import sheets
 from atelier.sampling.adapters import tuned
-from atelier.sampling.sampler import Seed, denoise, first_latents, paint, sample, settled, with_ddim
+from atelier.sampling.sampler import Sampled, Seed, first_latents, sample, settled, with_ddim
 from atelier.sampling.store import UNTUNED, UNTUNED_AGAIN, at_level, guidance_folder, write, write_latents
 from atelier.seeds import torch_generator
 from atelier.training.art_finetuning import tuned_folder
@@ -89,7 +89,7 @@ def sample_cells(
     if model != UNTUNED:
         whose = table["repeat"].map(study.seed_of_repeat)
         parts = {seed: table[whose == seed] for seed in study.training_seeds}
-    made: dict[float, list[tuple[Tensor, Tensor]]] = {guidance: [] for guidance in scales}
+    made: dict[float, list[Sampled]] = {guidance: [] for guidance in scales}
     for seed, rows in parts.items():
         pipeline = with_ddim(base.load(paths.BASE))
         if seed is not None:
@@ -100,10 +100,10 @@ def sample_cells(
         latents = start(pipeline, places, first_latents(pipeline, seeds, asked.data.size))
         for guidance in tqdm(scales, desc=out.name, unit="scale"):
             with accelerator.autocast():
-                last = denoise(
+                found = sample(
                     pipeline, list(rows["prompt"]), latents, guidance=guidance, **asked.sampling.model_dump()
                 )
-                made[guidance].append((last, paint(pipeline.vae, last, asked.sampling.batch)))
+            made[guidance].append(found)
     shutil.rmtree(out, ignore_errors=True)
     listed = pd.concat(parts.values())
     for guidance, sets in made.items():
@@ -140,10 +140,10 @@ def sample_base(asked: params.Params) -> None:
                 continue
             latents = first_latents(pipeline, seeds, asked.data.size)
             with place.autocast():
-                pictures = sample(
+                found = sample(
                     pipeline, list(listed["prompt"]), latents, guidance=guidance, **asked.sampling.model_dump()
                 )
-            write(pictures, listed, target)
+            write(found.pictures, listed, target)
 
 
 def held_out_pictures(table: pd.DataFrame, kind: str, level: int, asked: params.Params) -> pd.DataFrame:

@@ -1,7 +1,6 @@
 """Stages ``cache`` and ``train`` of the study of Sickert et al. 2025: the denoiser tuned on art, by LoRA or whole."""
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -73,7 +72,7 @@ def add_adapter(
 def save_adapter(unet: UNet2DConditionModel, folder: Path, card: dict[str, Any]) -> None:
     """PEFT's names, which diffusers reads; alpha = rank needs no further key. A card says where it came from."""
     state = get_peft_model_state_dict(unet)  # diffusers' own names differ for attention alone, and it mixes them up
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     save_file({f"unet.{name}": tensor.cpu().contiguous() for name, tensor in sorted(state.items())}, folder / WEIGHTS)
     (folder / "card.json").write_text(json.dumps(card, indent=2, sort_keys=True) + "\n")
 
@@ -130,13 +129,10 @@ def train(asked: Params, variant: str, training_seed: int) -> None:
     folder = scratch.folder(f"{STUDY}-{variant}-{training_seed}", **determinants)
     history = fit(task, settings, seed=seed, scratch=folder, accelerator=place)
     out = tuned_folder(variant, training_seed)
-    part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    save = save_denoiser if adapter.rank is None else save_adapter
-    save(unet, part, {**determinants, "study": STUDY, "name": variant, "works": len(table)})
-    history.to_csv(part / "history.csv", index=False)
-    shutil.rmtree(out, ignore_errors=True)
-    part.rename(out)
+    with paths.replacing(out) as part:
+        save = save_denoiser if adapter.rank is None else save_adapter
+        save(unet, part, {**determinants, "study": STUDY, "name": variant, "works": len(table)})
+        history.to_csv(part / "history.csv", index=False)
     scratch.discard(folder)
 
 

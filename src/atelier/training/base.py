@@ -94,12 +94,9 @@ def train(asked: Params, out: Path) -> None:
     second = scratch.folder("base-denoiser", **determinants)
     task = denoiser_task(pipeline, latents, names, prompts, recipe.empty_prompts, seed, place.device)
     history.append(fit(task, recipe.denoiser, seed=seed, scratch=second, accelerator=place).assign(part="denoiser"))
-    part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    base.save(pipeline.to("cpu"), part, {"source": "train", "asked": determinants, "pictures": len(pictures)})
-    pd.concat(history).to_csv(part / HISTORY, index=False)
-    shutil.rmtree(out, ignore_errors=True)
-    part.rename(out)
+    with paths.replacing(out) as part:
+        base.save(pipeline.to("cpu"), part, {"source": "train", "asked": determinants, "pictures": len(pictures)})
+        pd.concat(history).to_csv(part / HISTORY, index=False)
     scratch.discard(first)
     scratch.discard(second)
 
@@ -169,13 +166,10 @@ def fetch(asked: Params, out: Path) -> None:
         )
     else:
         found = Path(asked.data.folder) / SHIPPED if origin.source == "shipped" else Path(origin.location or "")
-    part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
     card = {"source": origin.source, "location": origin.location, "revision": origin.revision}
-    base.save(base.load(found), part, card)
-    keep_history(found / HISTORY, part / HISTORY)
-    shutil.rmtree(out, ignore_errors=True)
-    part.rename(out)
+    with paths.replacing(out) as part:
+        base.save(base.load(found), part, card)
+        keep_history(found / HISTORY, part / HISTORY)
 
 
 def keep_history(found: Path, target: Path) -> None:

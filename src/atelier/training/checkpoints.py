@@ -12,12 +12,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from atelier.models.stored import file_digest
+
 TENSORS, NOTES = "state.safetensors", "state.json"
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _hash(text: str) -> str:
@@ -44,7 +41,7 @@ def save(folder: Path, step: int, tensors: dict[str, torch.Tensor], notes: dict[
         raise OSError(f"{part / TENSORS}: not written: {error}") from None
     _sync(part / TENSORS)
     # keys stay in their order, which is that of the history's columns
-    text = json.dumps({"step": step, "sha256": sha256(part / TENSORS), **notes})
+    text = json.dumps({"step": step, "sha256": file_digest(part / TENSORS), **notes})
     (part / NOTES).write_text(f"{text}\n{_hash(text)}\n")
     _sync(part / NOTES)
     _sync(part)
@@ -82,6 +79,6 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     if seal.strip() != _hash(text):
         raise ValueError(f"{NOTES} is not what was written")
     notes = json.loads(text)
-    if sha256(path / TENSORS) != notes["sha256"]:
+    if file_digest(path / TENSORS) != notes["sha256"]:
         raise ValueError(f"{TENSORS} is not what was written")
     return load_file(path / TENSORS), notes

@@ -3,9 +3,6 @@
 The encoder is frozen, so that whatever denoises its latents stays valid; so is every part outside the scope.
 """
 
-import hashlib
-import json
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +21,7 @@ from atelier.methods.focal_frequency import focal_frequency_loss
 from atelier.methods.perceptual import LPIPS
 from atelier.models import base
 from atelier.models.autoencoders import decoder_parameters, digest
+from atelier.models.stored import file_digest, save_json
 from atelier.params import LossWeights, Params, Perceptual
 from atelier.seeds import seed_of, torch_generator
 from atelier.training import scratch
@@ -154,7 +152,7 @@ def train(asked: Params, variant: str, training_seed: int) -> None:
         # a file's name alone does not say which network it holds
         "perceptual": {
             "network": study.perceptual.network,
-            **{part: sha256(Path(getattr(study.perceptual, part))) for part in ("weights", "heads")},
+            **{part: file_digest(Path(getattr(study.perceptual, part))) for part in ("weights", "heads")},
         },
         "crop": study.crop,
         "checkpointing": study.checkpointing,
@@ -170,21 +168,13 @@ def train(asked: Params, variant: str, training_seed: int) -> None:
     if digest(vae, trainable) != before:
         raise RuntimeError(f"{variant}: a parameter outside the scope '{weights.scope}' was changed")
     out = retuned_folder(variant, training_seed)
-    part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    vae.save_pretrained(part / "vae", safe_serialization=True)
-    base.forget_whereabouts(part / "vae" / "config.json")
-    card = {**determinants, "study": STUDY, "name": variant, "works": len(names), "unchanged": before}
-    (part / "card.json").write_text(json.dumps(card, indent=2, sort_keys=True) + "\n")
-    history.to_csv(part / "history.csv", index=False)
-    shutil.rmtree(out, ignore_errors=True)
-    part.rename(out)
+    with paths.replacing(out) as part:
+        vae.save_pretrained(part / "vae", safe_serialization=True)
+        base.forget_whereabouts(part / "vae" / "config.json")
+        card = {**determinants, "study": STUDY, "name": variant, "works": len(names), "unchanged": before}
+        save_json(card, part / "card.json")
+        history.to_csv(part / "history.csv", index=False)
     scratch.discard(run)
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def retuned_folder(variant: str, training_seed: int) -> Path:

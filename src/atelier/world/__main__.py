@@ -3,38 +3,36 @@
 import sys
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from atelier import machine
+from atelier.__main__ import told
 from atelier.world import params
 
 TRAINING = ("trunk", "evaluator", "autoencoder", "decoder", "denoiser")
 USAGE = f"usage: python -m atelier.world {' | '.join(TRAINING)} | conversion KIND | ship | report [SHIPPED]"
 
 
-def main(arguments: list[str]) -> int:
-    try:
-        asked = params.load()
-        # made once and shipped: speed counts, and other machines' bits do not
-        machine.settle(asked.machine.threads, common=False)
-        # imported only now: the libraries below read the settled environment as they load
-        from atelier.world import report, ship, stages
+def run(arguments: list[str]) -> None:
+    asked = params.load()
+    # made once and shipped: speed counts, and other machines' bits do not
+    machine.settle(asked.machine.threads, common=False)
+    # imported only now: the libraries below read the settled environment as they load
+    from atelier.world import report, ship, stages
 
-        match arguments:
-            case [stage] if stage in TRAINING:
-                getattr(stages, stage)(asked)
-            case ["conversion", kind]:
-                stages.conversion(asked, kind)
-            case ["ship"]:
-                ship.ship(asked)
-            case ["report", *folder] if len(folder) <= 1:
-                report.report(asked, *map(Path, folder))
-            case _:
-                raise ValueError(USAGE)
-    except (ValueError, OSError, FloatingPointError, SafetensorError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    match arguments:
+        case [stage] if stage in TRAINING:
+            getattr(stages, stage)(asked)
+        case ["conversion", kind]:
+            stages.conversion(asked, kind)
+        case ["ship"]:
+            ship.ship(asked)
+        case ["report", *folder] if len(folder) <= 1:
+            report.report(asked, *map(Path, folder))
+        case _:
+            raise ValueError(USAGE)
+
+
+def main(arguments: list[str]) -> int:
+    return told(run, arguments)
 
 
 if __name__ == "__main__":

@@ -121,7 +121,9 @@ def _base(
             # what white noise lacks most: with it the control is seen apart from the signal leak
             latents = carrying(means, latents, model.scheduler, setting.steps)
         return to_pixels(
-            sample(model, prompts, latents, guidance=setting.guidance, steps=setting.steps, batch=setting.batch)
+            sample(
+                model, prompts, latents, guidance=setting.guidance, steps=setting.steps, batch=setting.batch
+            ).pictures
         )
 
     truth, prompts = asked_for(asked, "photographs", Corpus(photographs=n, works=0), 0)

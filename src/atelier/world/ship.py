@@ -19,29 +19,26 @@ LIMIT = 32 * 2**20  # bytes, of all that a clone brings with it
 
 def ship(asked: World) -> None:
     """Fill ``build/data``: what ``data/`` will be."""
-    part = SHIPPED.with_name(f".{SHIPPED.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    painted = part / "painted"
-    corpus = asked.shipped.corpus
-    write_world(painted, corpus.works, corpus.photographs, asked.shipped.seed, asked.size, asked.machine.threads)
-    for kind in prepare.FOLDERS.values():
-        pack(painted / kind, part / f"{kind}.zip")
-        shutil.rmtree(painted / kind)
-    for path in painted.iterdir():
-        path.rename(part / path.name)
-    painted.rmdir()
-    pipeline = base.load(BASE)
-    for network in (pipeline.vae, pipeline.unet, pipeline.text_encoder):
-        network.half()
-    base.save(pipeline, part / "base", card_of(BASE))
-    shutil.copy(BASE / "history.csv", part / "base")
-    for folder in (TRUNK, EVALUATOR, CONVERSIONS):
-        shutil.copytree(folder, part / folder.name)
-    size = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
-    if size > LIMIT:
-        raise ValueError(f"the world takes {size / 2**20:.1f} MiB; a clone has room for {LIMIT / 2**20:.0f}")
-    shutil.rmtree(SHIPPED, ignore_errors=True)
-    part.rename(SHIPPED)
+    with paths.replacing(SHIPPED) as part:
+        painted = part / "painted"
+        corpus = asked.shipped.corpus
+        write_world(painted, corpus.works, corpus.photographs, asked.shipped.seed, asked.size, asked.machine.threads)
+        for kind in prepare.FOLDERS.values():
+            pack(painted / kind, part / f"{kind}.zip")
+            shutil.rmtree(painted / kind)
+        for path in painted.iterdir():
+            path.rename(part / path.name)
+        painted.rmdir()
+        pipeline = base.load(BASE)
+        for network in (pipeline.vae, pipeline.unet, pipeline.text_encoder):
+            network.half()
+        base.save(pipeline, part / "base", card_of(BASE))
+        shutil.copy(BASE / "history.csv", part / "base")
+        for folder in (TRUNK, EVALUATOR, CONVERSIONS):
+            shutil.copytree(folder, part / folder.name)
+        size = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
+        if size > LIMIT:
+            raise ValueError(f"the world takes {size / 2**20:.1f} MiB; a clone has room for {LIMIT / 2**20:.0f}")
     shutil.rmtree(paths.SCRATCH, ignore_errors=True)  # all that it was kept for has been made
     print(json.dumps({"bytes": size, "base": base.fingerprint(SHIPPED / "base")}))
 
