@@ -128,7 +128,7 @@ class FrequencyLeak(NamedTuple):
             if z.ndim != 4 or not np.isfinite(z).all():
                 raise ValueError(f"latents must be finite and shaped (n, c, h, w), got {tuple(z.shape)}")
             if low is None or rest is None:
-                shape, chosen = z.shape[1:], lowest_frequencies(*z.shape[2:], frequencies)
+                shape, chosen = z.shape[1:], lowest_frequencies(z.shape[2], z.shape[3], frequencies)
                 low = Moments.none(len(chosen) * shape[0], joint=True)
                 rest = Moments.none(int(np.prod(shape)), joint=False)
             if z.shape[1:] != shape:
