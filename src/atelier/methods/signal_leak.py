@@ -211,19 +211,52 @@ def carrying(leak: Tensor, noise: Tensor, scheduler: SchedulerMixin, steps: int)
     that one quotient is right for all. Where the first step holds no signal, as in flows and with zero terminal SNR,
     what comes back is the noise, and a warning says so.
     """
+    own = _begun(scheduler, steps)
+    leak = leak.expand_as(noise).to(noise.dtype)
+    made = _mixed(own, leak, noise) / getattr(own, "init_noise_sigma", 1.0)  # a flow's pipeline multiplies by nothing
+    if float((made - noise).abs().max()) <= NOTHING * float(leak.abs().max()):
+        said = f"{type(own).__name__}: the first of {steps} steps holds no signal, so that a leak changes nothing"
+        warnings.warn(said, stacklevel=2)
+    return made
+
+
+class FirstStep(NamedTuple):
+    """The first of a sampler's steps: the time that the denoiser is told, and what it sees, alpha z0 + s noise."""
+
+    time: Tensor  # ()
+    alpha: float
+    s: float
+
+
+def first_step(scheduler: SchedulerMixin, steps: int) -> FirstStep:
+    """What the scheduler begins with when it is asked for ``steps``."""
+    own = _begun(scheduler, steps)
+    one, none = torch.ones(1, 1, 1, 1, dtype=torch.float64), torch.zeros(1, 1, 1, 1, dtype=torch.float64)
+    time, parts = own.timesteps[0], (_mixed(own, one, none), _mixed(own, none, one))
+    alpha, s = (float(own.scale_model_input(x, time) if hasattr(own, "scale_model_input") else x) for x in parts)
+    return FirstStep(time, alpha, s)
+
+
+def _begun(scheduler: SchedulerMixin, steps: int) -> SchedulerMixin:
     own = type(scheduler).from_config(scheduler.config)  # asked for steps, a scheduler is another one
     own.set_timesteps(steps)
-    leak, first = leak.expand_as(noise).to(noise.dtype), own.timesteps[:1]
+    return own
+
+
+def _mixed(own: SchedulerMixin, signal: Tensor, noise: Tensor) -> Tensor:
+    """Signal and noise at the first step, in the scheduler's units."""
     if hasattr(own, "scale_noise"):  # a flow's
-        made = own.scale_noise(leak, first, noise)
-    else:
-        made = own.add_noise(leak, noise, first.repeat(len(noise))) / own.init_noise_sigma
-    if float((made - noise).abs().max()) <= NOTHING * float(leak.abs().max()):
-        name = type(own).__name__
-        warnings.warn(
-            f"{name}: the first of {steps} steps holds no signal, so that a leak changes nothing", stacklevel=2
-        )
-    return made
+        return own.scale_noise(signal, own.timesteps[:1], noise)
+    return own.add_noise(signal, noise, own.timesteps[:1].repeat(len(noise)))
+
+
+def spread_from_white_noise(snr: FloatArray | float) -> FloatArray | float:
+    """``1 / sqrt(1 + SNR)``, about: the share of a Gaussian coefficient's spread that white noise gives it.
+
+    The probability-flow ODE carries ``x_T`` of variance ``alpha^2 V + s^2`` to ``x_0`` of variance V along one line
+    (Song et al. 2021, eq. 13), and begins here with variance 1; exact but for ``s = 1``.
+    """
+    return 1.0 / np.sqrt(1.0 + snr)
 
 
 # ------------------------------------------------------------------------------------------------ files
