@@ -19,16 +19,16 @@ from atelier.sampling import signal_leak as stage
 from atelier.sampling import store
 from atelier.sampling.sampler import Sampled, first_latents, with_ddim
 from atelier.seeds import torch_generator
+from atelier.training import leaks
 from atelier.training import signal_leak as training
 
 
 @pytest.fixture
 def asked(in_tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> params.Params:
-    for name in ("ADAPTERS", "SAMPLES"):
+    for name in ("ADAPTERS", "SAMPLES", "LEAKS"):
         monkeypatch.setattr(paths, name, tmp_path / name.lower())
-    monkeypatch.setattr(stage, "LEAKS", tmp_path / "leaks")
-    monkeypatch.setattr(measures, "LEAKS", tmp_path / "leaks")
     stage.held_out.cache_clear()
+    leaks.fit_all(params.load())
     return params.load()
 
 
@@ -44,15 +44,15 @@ def trained(asked: params.Params) -> params.Params:
 
 
 def test_models_learn_their_lesson(asked: params.Params) -> None:
-    works, kind = training.lessons(asked, "Mosaic")
+    works, kind = leaks.lessons(asked, "Mosaic")
     assert kind == "works"
     assert set(works["art_style"]) == {"Mosaic"}
     assert set(works["split"]) == {"train"}
-    photographs, kind = training.lessons(asked, None)
+    photographs, kind = leaks.lessons(asked, None)
     assert kind == "photographs"
     assert set(photographs["split"]) == {"train"}
     with pytest.raises(ValueError, match="no work of Rococo"):
-        training.lessons(asked, "Rococo")
+        leaks.lessons(asked, "Rococo")
 
 
 def test_schedules_are_those_asked_for(asked: params.Params) -> None:
@@ -128,7 +128,7 @@ def test_arms_that_ask_for_the_same_have_the_same_prompts_and_noise(asked: param
     assert not any("Mosaic" in text for text in tables["tuned-mosaic"]["prompt"])
     assert all(text.endswith("at night") for text in tables["dark"]["prompt"])
     pipeline = with_ddim(base.load(paths.BASE))
-    known = stage.leaks(asked)
+    known = leaks.load_all()
     table = tables["white"]
     white, again = (stage.latents_of(asked, arms[name], table, pipeline, known) for name in ("white", "again"))
     assert torch.equal(white, first_latents(pipeline, stage.seeds_of(asked, table), 64))
@@ -146,18 +146,18 @@ def test_arms_that_ask_for_the_same_have_the_same_prompts_and_noise(asked: param
 
 
 def test_leaks_are_of_training_pictures_and_say_which(asked: params.Params) -> None:
-    known = stage.leaks(asked)
-    assert known["pixel"].n == len(training.lessons(asked, None)[0])
+    known = leaks.load_all()
+    assert known["pixel"].n == len(leaks.lessons(asked, None)[0])
     assert known["mosaic-2"].n == 2
     for name, leak in known.items():
-        again, provenance = method.load(stage.LEAKS / f"{name}.safetensors")
+        again, provenance = method.load(paths.LEAKS / f"{name}.safetensors")
         assert again.n == leak.n == len(provenance["pictures"].splitlines())
     some, every = (
-        set(method.load(stage.LEAKS / f"{name}.safetensors")[1]["pictures"].splitlines())
+        set(method.load(paths.LEAKS / f"{name}.safetensors")[1]["pictures"].splitlines())
         for name in ("mosaic-2", "mosaic")
     )
     assert some < every
-    assert every == set(training.lessons(asked, "Mosaic")[0]["path"])
+    assert every == set(leaks.lessons(asked, "Mosaic")[0]["path"])
 
 
 def test_the_stages_paint_and_measure_all_of_it(trained: params.Params) -> None:
@@ -201,7 +201,7 @@ def test_colours_set_by_hand_differ_in_that_channel_alone(
         return Sampled(latents, torch.zeros(len(latents), 3, 64, 64))
 
     monkeypatch.setattr(stage, "painted_by", noted)
-    leak = stage.leaks(trained)["low-1"]
+    leak = leaks.load_all()["low-1"]
     assert isinstance(leak, FrequencyLeak)
     stage.set_colours(trained, leak, paths.SAMPLES / "signal_leak" / stage.COLOURS)
     listed = store.listed("signal_leak", stage.COLOURS, 4.0)
@@ -267,7 +267,7 @@ def test_first_estimates_of_a_model_that_knows(asked: params.Params, monkeypatch
 
 
 def test_white_latents_have_a_flat_spectrum(asked: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:
-    z = torch.randn(len(training.lessons(asked, None)[0]), 4, 8, 8, generator=torch_generator(1))
+    z = torch.randn(len(leaks.lessons(asked, None)[0]), 4, 8, 8, generator=torch_generator(1))
     monkeypatch.setattr(
         measures, "encode_pictures", lambda vae, pictures: encode_pictures(vae, pictures)._replace(mean=z)
     )

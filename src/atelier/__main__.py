@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from atelier import machine, params
 
 USAGE = """usage: python -m atelier
-  prepare | judges | diagnose
+  prepare | judges | fit signal_leak | diagnose
   train base | train cache | train art_finetuning VARIANT SEED | train vae_decoder VARIANT SEED
   train signal_leak MODEL SEED
   sample base_model | sample art_finetuning VARIANT | sample prompt_enrichment MODEL | sample signal_leak
@@ -28,6 +28,10 @@ def run(arguments: list[str]) -> None:
             from atelier import judges
 
             judges.keep(asked.data, asked.base.source)
+        case ["fit", "signal_leak"]:
+            from atelier.training import leaks
+
+            leaks.fit_all(asked)
         case ["train", "base"]:
             from atelier.training import base
 

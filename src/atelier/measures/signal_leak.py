@@ -23,9 +23,9 @@ from atelier.metrics.features import opponent_colours
 from atelier.models import base
 from atelier.models.evaluator import Evaluator
 from atelier.sampling.sampler import with_ddim
-from atelier.sampling.signal_leak import BY_HAND, COLOURS, FIRST_STEPS, LEAKS, NATURAL, Arm, arms
+from atelier.sampling.signal_leak import COLOURS, FIRST_STEPS, NATURAL, Arm, arms
 from atelier.sampling.store import read, read_latents
-from atelier.training.signal_leak import STUDY, lessons, natural
+from atelier.training.leaks import BY_HAND, STUDY, lessons, natural
 
 OUT, SPECTRUM = paths.MEASURES / "signal_leak.csv", paths.MEASURES / "signal_leak_spectrum.csv"
 LIGHT = ("luminance", "contrast", "red_green", "yellow_blue")
@@ -154,7 +154,7 @@ def colours(asked: params.Params) -> pd.DataFrame:
     means = read_latents(STUDY, COLOURS, guidance).mean((2, 3)).numpy()
     red, green, blue = (pictures.double() / 255).mean((2, 3)).numpy().T
     channel = table["channel"].to_numpy()
-    leak, _ = load_leak(LEAKS / f"{BY_HAND}.safetensors")
+    leak, _ = load_leak(paths.LEAKS / f"{BY_HAND}.safetensors")
     assert isinstance(leak, FrequencyLeak)
     spread = leak.low_covariance.diagonal() ** 0.5 / np.prod(leak.rest.mean.shape[1:]) ** 0.5  # of means
     made = means[np.arange(len(table)), channel] / spread[channel]

@@ -1,4 +1,4 @@
-"""Stage ``signal_leak-sample``: leaks fitted to latents, and pictures from first latents with and without them.
+"""Stage ``signal_leak-sample``: pictures from first latents with a leak and without.
 
 An arm is a model, prompts and a kind of first latent. All arms share their white noise, and those that ask for the same
 pictures their prompts, so that they are compared picture by picture.
@@ -17,18 +17,9 @@ from torch import Generator, Tensor
 
 from atelier import machine, paths
 from atelier.data import prepare
-from atelier.data.latents import encode_pictures
 from atelier.data.prompts import prompt
 from atelier.diffusion import z0_from_eps, z0_from_flow, z0_from_v
-from atelier.methods.signal_leak import (
-    FrequencyLeak,
-    Leak,
-    PixelLeak,
-    carrying,
-    first_step,
-    initial_latents,
-    save,
-)
+from atelier.methods.signal_leak import FrequencyLeak, Leak, carrying, first_step, initial_latents
 from atelier.models import base
 from atelier.params import Params
 from atelier.sampling import sheets
@@ -36,14 +27,14 @@ from atelier.sampling.adapters import converted
 from atelier.sampling.sampler import Sampled, Seed, first_latents, sample, settled, with_ddim
 from atelier.sampling.store import guidance_folder, write, write_latents
 from atelier.seeds import torch_generator
-from atelier.training.signal_leak import STUDY, lessons, natural, tuned_pipeline
+from atelier.training import leaks
+from atelier.training.leaks import STUDY, natural
+from atelier.training.signal_leak import tuned_pipeline
 
-LEAKS = paths.BUILD / "leaks"
 FIRST_STEPS = "first_steps.csv"
 FLOW = Path("conversions/flow_prediction")  # in the data folder: of a shipped base
 RANDOM = 3  # frequencies of the leak that ignores what the prompt says of light (the paper's N)
 NATURAL, COLOURS = "natural", "colours"
-BY_HAND = "low-1"  # the leak whose lowest frequency is set by hand
 EACH_COLOUR = 2  # prompts of a repeat
 
 
@@ -51,7 +42,7 @@ class Arm(NamedTuple):
     """What is asked for, of which model, from which first latents.
 
     ``asked``: photographs (``NATURAL``), a style's works, or ``dark`` and ``bright`` subjects; ``model``: of
-    ``signal_leak.models``, None for the base; ``leak``: of ``leaks``, None for white noise, or another start's name.
+    ``signal_leak.models``, None for the base; ``leak``: of ``build/leaks``, None for white noise, or another start's name.
     """
 
     name: str
@@ -87,38 +78,6 @@ def arms(asked: Params) -> list[Arm]:
             continue
         found += [Arm(f"tuned-{name}", name, model=name), Arm(f"tuned-{name}+leak", name, model=name, leak=name)]
         found += [Arm(f"tuned-{name}+leak-{n}", name, model=name, leak=f"{name}-{n}") for n in study.targets]
-    return found
-
-
-# ------------------------------------------------------------------------------------------------ leaks
-
-
-def leaks(asked: Params) -> dict[str, Leak]:
-    """Leaks of what is natural, and of styles, all and some of their training works, by name; written to LEAKS."""
-    study, vae = asked.signal_leak, base.load(paths.BASE).vae.to(machine.accelerator(asked.machine).device)
-    shutil.rmtree(LEAKS, ignore_errors=True)
-    found: dict[str, Leak] = {}
-
-    def kept(name: str, leak: Leak, pictures: pd.DataFrame) -> None:
-        provenance = {"base": base.fingerprint(paths.BASE), "pictures": "\n".join(pictures["path"])}
-        save(leak, LEAKS / f"{name}.safetensors", provenance)
-        found[name] = leak
-
-    def latents(table: pd.DataFrame, kind: str) -> Tensor:
-        return encode_pictures(vae, prepare.pictures(table, asked.data, kind)).mean
-
-    table, kind = lessons(asked, None)
-    z = latents(table, kind)
-    kept("pixel", PixelLeak.fit([z]), table)
-    for n in {1, *study.frequencies}:
-        kept(f"low-{n}", FrequencyLeak.fit([z], n), table)
-    for name, style in study.styles.items():
-        table, kind = lessons(asked, style)
-        order = torch.randperm(len(table), generator=torch_generator(asked.seed, STUDY, "targets", style)).tolist()
-        table, z = table.iloc[order], latents(table.iloc[order], kind)
-        kept(name, PixelLeak.fit([z]), table)
-        for n in study.targets:
-            kept(f"{name}-{n}", PixelLeak.fit([z[:n]]), table[:n])
     return found
 
 
@@ -201,7 +160,7 @@ def pipelines(
 
 def paint_all(asked: Params) -> None:
     """Every arm into ``build/samples/signal_leak``, what models say at the first step, and colours set by hand."""
-    study, out, known = asked.signal_leak, paths.SAMPLES / STUDY, leaks(asked)
+    study, out, known = asked.signal_leak, paths.SAMPLES / STUDY, leaks.load_all()
     shutil.rmtree(out, ignore_errors=True)
     firsts = []
     for model in [None, *study.models]:
@@ -226,7 +185,7 @@ def paint_all(asked: Params) -> None:
         pipeline = settled(converted(base.load(paths.BASE), flow), machine.accelerator(asked.machine).device)
         firsts.append(first_estimates(asked, pipeline, prompts_of(asked, Arm("white", NATURAL)), "flow"))
     pd.concat(firsts).to_csv(out / FIRST_STEPS, index=False, float_format="%.9g")
-    set_colours(asked, known[BY_HAND], out / COLOURS)
+    set_colours(asked, known[leaks.BY_HAND], out / COLOURS)
 
 
 def painted_by(asked: Params, pipeline: StableDiffusionPipeline, texts: list[str], latents: Tensor) -> Sampled:

@@ -6,7 +6,6 @@ zero terminal SNR (Lin et al. 2024), which is what people train instead, or with
 
 from pathlib import Path
 
-import pandas as pd
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
@@ -22,27 +21,10 @@ from atelier.seeds import seed_of
 from atelier.training import denoiser, scratch
 from atelier.training.art_finetuning import add_adapter, cached_embeddings, save_adapter
 from atelier.training.conversion import add_conversion
+from atelier.training.leaks import STUDY, lessons
 from atelier.training.loop import fit
 
-STUDY = "signal_leak"
 VELOCITY = Path("conversions/v_prediction")  # in the data folder: of a shipped base
-
-
-def natural(table: pd.DataFrame, other: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Photographs, or works where the data has none; and which kind they are."""
-    return (table, prepare.PHOTOGRAPHS) if len(table) else (other, prepare.WORKS)
-
-
-def lessons(asked: Params, style: str | None) -> tuple[pd.DataFrame, str]:
-    """The training split of one style's works, or of what is natural; and its kind."""
-    works = prepare.works().table
-    table, kind = natural(prepare.photographs().table, works) if style is None else (works, prepare.WORKS)
-    if style is not None:
-        table = table[table["art_style"] == style]
-    found = table.query("split == 'train'").reset_index(drop=True)
-    if found.empty:
-        raise ValueError(f"signal_leak.models: nothing to learn from{f', no work of {style}' if style else ''}")
-    return found, kind
 
 
 def scheduler_for(model: LeakModel, scheduler: SchedulerMixin) -> SchedulerMixin:
