@@ -41,8 +41,8 @@ EACH_COLOUR = 2  # prompts of a repeat
 class Arm(NamedTuple):
     """What is asked for, of which model, from which first latents.
 
-    ``asked``: photographs (``NATURAL``), a style's works, or ``dark`` and ``bright`` subjects; ``model``: of
-    ``signal_leak.models``, None for the base; ``leak``: of ``build/leaks``, None for white noise, or another start's name.
+    ``asked``: what is natural, a style's works, or ``dark`` and ``bright`` subjects; ``model``: of
+    ``signal_leak.models``, None for the base; ``leak``: of ``build/leaks``, None for noise alone, as ``start`` says.
     """
 
     name: str
