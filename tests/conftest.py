@@ -73,6 +73,7 @@ signal_leak:
   targets: [2]
   offset: 0.1
   values: [-1.0, 0.0, 1.0]
+  each_value: 2
   dark: at night
   bright: at noon
 """

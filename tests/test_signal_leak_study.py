@@ -1,5 +1,6 @@
 """The study of the signal leak: arms share noise and prompts, models their start; measures are what they say."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from atelier import params, paths
-from atelier.data.latents import encode_pictures
+from atelier import claims, params, paths
 from atelier.measures import signal_leak as measures
 from atelier.methods import signal_leak as method
 from atelier.methods.signal_leak import FrequencyLeak, first_step, low_components
@@ -19,7 +19,7 @@ from atelier.sampling import signal_leak as stage
 from atelier.sampling import store
 from atelier.sampling.sampler import Sampled, first_latents, with_ddim
 from atelier.seeds import torch_generator
-from atelier.training import leaks
+from atelier.training import conversion, leaks
 from atelier.training import signal_leak as training
 
 
@@ -67,7 +67,9 @@ def test_schedules_are_those_asked_for(asked: params.Params) -> None:
 
 
 def test_zero_snr_needs_a_base_that_predicts_v(asked: params.Params) -> None:
-    with pytest.raises(ValueError, match="zero_snr needs a base that predicts v, or data/conversions"):
+    with pytest.raises(
+        ValueError, match="zero_snr needs a base that predicts v, or a shipped one and data/conversions"
+    ):
         training.start(asked, LeakModel(zero_snr=True))
 
 
@@ -93,26 +95,15 @@ def test_a_trained_model_comes_back_with_its_schedule(trained: params.Params) ->
 # ------------------------------------------------------------------------------------------------ sampling
 
 
-def test_every_cell_that_claims_name_is_an_arm_or_measured_otherwise() -> None:
-    from atelier import claims
-
+@pytest.mark.parametrize("profile", ["embedded", "study"])
+def test_every_cell_that_claims_name_is_measured(profile: str) -> None:
     root = Path(__file__).parents[1]
-    known = {arm.name for arm in stage.arms(params.load(root / "profiles" / "study.yaml"))}
-    known |= {
-        "lowest-frequency",
-        "median-frequency",
-        "colours",
-        "nothing",
-        "ideal",
-        "white-shuffled",
-        "flow",
-        "flow-shuffled",
-    }
+    known = measures.cells(params.load(root / "profiles" / f"{profile}.yaml"))
     named = {
         cell
         for claim in claims.load(root / "claims.yaml").values()
         if claim.study == "signal_leak"
-        for part in claim.parts
+        for part in [*claim.parts, *([claim.control] if claim.control else []), *measures.itself()]
         for cell in part.cells
     }
     assert named <= known
@@ -127,6 +118,11 @@ def test_arms_that_ask_for_the_same_have_the_same_prompts_and_noise(asked: param
     assert all("Mosaic" in text for text in tables["words-mosaic"]["prompt"])
     assert not any("Mosaic" in text for text in tables["tuned-mosaic"]["prompt"])
     assert all(text.endswith("at night") for text in tables["dark"]["prompt"])
+    subjects = [text.removesuffix(" at night") for text in tables["dark"]["prompt"]]
+    assert subjects == [text.removesuffix(" at noon") for text in tables["bright"]["prompt"]]
+    assert all(" " not in subject for subject in subjects)  # a bare subject: titles say what light there is
+    first, second = (set(tables["white"].query("repeat == @repeat")["prompt"]) for repeat in (0, 1))
+    assert not first & second
     pipeline = with_ddim(base.load(paths.BASE))
     known = leaks.load_all()
     table = tables["white"]
@@ -162,8 +158,9 @@ def test_leaks_are_of_training_pictures_and_say_which(asked: params.Params) -> N
 
 def test_the_stages_paint_and_measure_all_of_it(trained: params.Params) -> None:
     stage.paint_all(trained)
-    guidance = trained.signal_leak.guidance
+    assert {stage.scale_of(trained, arm) for arm in stage.arms(trained)} == {1.0, trained.signal_leak.guidance}
     for arm in stage.arms(trained):
+        guidance = stage.scale_of(trained, arm)
         pictures, listed = store.read("signal_leak", arm.name, guidance)
         latents = store.read_latents("signal_leak", arm.name, guidance)
         assert len(pictures) == len(listed) == len(latents) == trained.art_finetuning.repeats * 3
@@ -186,8 +183,17 @@ def test_the_stages_paint_and_measure_all_of_it(trained: params.Params) -> None:
     ]
     for measure, cell in wanted:
         assert (measure, cell) in measured
-    assert len(spectrum) == 64
-    assert spectrum["whole"].idxmax() == 0
+    assert set(table["cell"]) <= measures.cells(trained)
+    # styles of one held-out work are not measured here
+    few = {arm.name for arm in stage.arms(trained) if arm.asked in trained.signal_leak.styles}
+    assert measures.cells(trained) - set(table["cell"]) <= few | {
+        "real-mosaic",
+        "returned-mosaic",
+        "real-expressionism",
+        "returned-expressionism",
+    }
+    assert len(spectrum) == 64 * 4
+    assert spectrum.groupby(["u", "v"], sort=False)["whole"].mean().idxmax() == (0, 0)
 
 
 def test_colours_set_by_hand_differ_in_that_channel_alone(
@@ -196,14 +202,14 @@ def test_colours_set_by_hand_differ_in_that_channel_alone(
     """In the first latents, whatever the denoiser makes of them."""
     seen: list[Tensor] = []
 
-    def noted(_: object, __: object, texts: list[str], latents: Tensor) -> Sampled:
+    def noted(_: object, __: object, texts: list[str], latents: Tensor, guidance: float) -> Sampled:
         seen.append(latents)
         return Sampled(latents, torch.zeros(len(latents), 3, 64, 64))
 
     monkeypatch.setattr(stage, "painted_by", noted)
     leak = leaks.load_all()["low-1"]
     assert isinstance(leak, FrequencyLeak)
-    stage.set_colours(trained, leak, paths.SAMPLES / "signal_leak" / stage.COLOURS)
+    stage.set_colours(trained, leak, paths.SAMPLES / "signal_leak" / stage.COLOURS / "guidance-4")
     listed = store.listed("signal_leak", stage.COLOURS, 4.0)
     means = low_components(seen[0].double().numpy(), [(0, 0)])[:, 0]
     plain = means[(listed["value"] == 0).to_numpy() & (listed["channel"] == 0).to_numpy()]
@@ -267,10 +273,69 @@ def test_first_estimates_of_a_model_that_knows(asked: params.Params, monkeypatch
 
 
 def test_white_latents_have_a_flat_spectrum(asked: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:
-    z = torch.randn(len(leaks.lessons(asked, None)[0]), 4, 8, 8, generator=torch_generator(1))
-    monkeypatch.setattr(
-        measures, "encode_pictures", lambda vae, pictures: encode_pictures(vae, pictures)._replace(mean=z)
-    )
+    z = torch.randn(400, 4, 8, 8, generator=torch_generator(1))
+    monkeypatch.setattr(measures, "encoded", lambda *_: z.split(100))
     found = measures.spectrum(asked)
-    assert list(found.columns[:4]) == ["u", "v", "n", "whole"]
-    assert found["whole"].mean() == pytest.approx(float(z.square().mean()), rel=1e-6)  # Parseval
+    assert list(found.columns[:5]) == ["u", "v", "channel", "n", "whole"]
+    assert float((found["whole"] - 1).abs().max()) < 5 * (2 / 400) ** 0.5
+    other = found.query("u == 2 and v == 5 and channel == 3")["whole"].item()
+    assert other == pytest.approx(float(np.square(low_components(z.double().numpy(), [(2, 5)])[:, 0, 3]).mean()))
+
+
+@pytest.mark.parametrize("kind", ["v_prediction", "flow_prediction"])
+def test_first_estimates_are_of_what_the_denoiser_predicts(
+    asked: params.Params, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A denoiser that is told z0 and says exactly what its kind is to say gets z0 back."""
+    pipeline = base.load(paths.BASE)
+    pipeline.scheduler = conversion.scheduler_for(kind, pipeline.scheduler)
+    step = first_step(pipeline.scheduler, asked.sampling.steps)
+    table = stage.prompts_of(asked, stage.Arm("white", stage.NATURAL)).iloc[: asked.sampling.batch]
+    z0 = torch.randn(len(table), 4, 8, 8, generator=torch_generator(5))
+
+    def says(z: Tensor, *_: object) -> object:
+        eps = (z - step.alpha * z0) / step.s
+        wanted = step.alpha * eps - step.s * z0 if kind == "v_prediction" else (z - z0) / step.s
+        return type("Output", (), {"sample": wanted})
+
+    monkeypatch.setattr(pipeline.unet, "forward", says)
+    found = stage.first_estimates(asked, pipeline, table, kind)
+    np.testing.assert_allclose(found["said"], z0.mean((2, 3)).flatten(), atol=1e-4)
+
+
+def test_a_base_that_predicts_v_learns_zero_terminal_snr(asked: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = base.load
+
+    def predicting_v(folder: Path) -> object:
+        pipeline = load(folder)
+        pipeline.scheduler = conversion.scheduler_for("v_prediction", pipeline.scheduler)
+        return pipeline
+
+    monkeypatch.setattr(base, "load", predicting_v)
+    study = asked.signal_leak.model_copy(
+        update={"models": {"nothing": LeakModel(zero_snr=True)}, "trained": ["nothing"]}
+    )
+    asked = asked.model_copy(update={"signal_leak": study})
+    training.train(asked, "nothing", 0)
+    pipeline = training.tuned_pipeline(asked, "nothing", 0)
+    assert first_step(pipeline.scheduler, 5).alpha == 0.0
+    assert pd.read_csv(training.tuned_folder("nothing", 0) / "history.csv")["denoising"].notna().all()
+
+
+def test_a_flow_that_is_shipped_is_looked_at_too(trained: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its adapter is made up here; what counts is that its first step is told as a flow's."""
+    folder = Path(trained.data.folder) / stage.FLOW
+    pipeline = base.load(paths.BASE)
+    conversion.add_conversion(pipeline.unet, 2, 1)
+    conversion.save_conversion(pipeline, "flow_prediction", folder, {})
+    shipped = trained.model_copy(update={"base": trained.base.model_copy(update={"source": "shipped"})})
+    monkeypatch.setattr(stage, "arms", lambda asked: [stage.Arm("white", stage.NATURAL)])
+    monkeypatch.setattr(stage, "set_colours", lambda *_: None)
+    only = shipped.signal_leak.model_copy(update={"models": {}, "trained": []})
+    try:
+        stage.paint_all(shipped.model_copy(update={"signal_leak": only}))
+    finally:
+        shutil.rmtree(folder.parent)
+    firsts = pd.read_csv(paths.SAMPLES / "signal_leak" / stage.FIRST_STEPS)
+    assert set(firsts["model"]) == {"white", "flow"}
+    assert firsts["said"].notna().all()

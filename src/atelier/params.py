@@ -206,6 +206,10 @@ class VaeDecoder(Section):
         return self
 
 
+# arms and leaks of the signal leak's study that no model or style may be called
+RESERVED = {"white", "again", "offset", "pixel", "dark", "bright", "real", "returned", "flow", "colours", "natural"}
+
+
 class LeakModel(Section):
     """A denoiser tuned for this study: to one style of works, or to photographs noised by another schedule."""
 
@@ -234,6 +238,7 @@ class SignalLeak(Section):
     targets: list[Annotated[int, Field(ge=2)]]  # pictures of a style that a leak is fitted to, beside all of them
     offset: Annotated[float, Field(gt=0.0)]  # of offset noise, in standard deviations
     values: Annotated[list[float], Field(min_length=2)]  # of a channel's mean, in its standard deviations
+    each_value: Positive  # pictures of a repeat, channel and value
     dark: Annotated[str, Field(min_length=1)]  # words for little light, and for much
     bright: Annotated[str, Field(min_length=1)]
 
@@ -245,6 +250,10 @@ class SignalLeak(Section):
         for name, model in self.models.items():
             if model.style is not None and self.styles.get(name) != model.style:
                 raise ValueError(f"models.{name}: the style '{model.style}' is none of styles under this name")
+        if taken := RESERVED & {*self.models, *self.styles}:
+            raise ValueError(f"models: '{sorted(taken)[0]}' names something else in this study")
+        if not {1, 3} <= set(self.frequencies) or len(set(self.frequencies)) != len(self.frequencies):
+            raise ValueError("frequencies: 1 and the paper's 3 must be among them, each once")
         return self
 
 

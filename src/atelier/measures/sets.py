@@ -26,7 +26,7 @@ from atelier.metrics.summary import SLOPE_LOW
 from atelier.metrics.wavelets import Bands, bands, distance_from_bands, haar_packets
 from atelier.models.evaluator import Evaluator
 
-SIMPLE = ("fd", "kid", "fd_haar", "pr", "psd")  # measures of small sets: one style against another, some artists' works
+SIMPLE = ("fd", "kid", "pr", "psd")  # measures of small sets: one style against another, some artists' works
 NEIGHBOURS = 5
 SMALL = 16  # px: pictures that are compared with the training works by pixels
 RARE = 0.01  # share of held-out works that lie as near to a training work as what is called a near copy

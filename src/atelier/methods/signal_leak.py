@@ -21,7 +21,9 @@ from torch import Generator, Tensor
 
 FloatArray = npt.NDArray[np.float64]
 METADATA = "signal_leak"
-NOTHING = 1e-3  # of signal in a first step: Euler's zero terminal SNR leaves 2.4e-4, Stable Diffusion's schedule 0.068
+NOTHING = (
+    5e-3  # alpha of a first step without signal: a flow's 0.001, zero terminal SNR's 0 to 0.0002; at 50 steps 0.076
+)
 
 
 # ------------------------------------------------------------------------------------------------ statistics
@@ -167,7 +169,9 @@ Leak = PixelLeak | FrequencyLeak
 
 
 def _normal(shape: Sequence[int], generator: Generator) -> FloatArray:
-    return torch.randn(tuple(shape), generator=generator, dtype=torch.float64).numpy()
+    drawn = torch.randn(tuple(shape), generator=generator, device=generator.device, dtype=torch.float64)
+    found: FloatArray = drawn.cpu().numpy()
+    return found
 
 
 def _square_root(covariance: FloatArray) -> FloatArray:
@@ -183,6 +187,29 @@ def frequency_snr(mean_square: FloatArray, alpha: float, s: float) -> FloatArray
     return (alpha / s) ** 2 * mean_square
 
 
+def mean_of_posterior(covariance: FloatArray, alpha: float, s: float) -> FloatArray:
+    """``alpha S (alpha^2 S + s^2 I)^-1``, (d, d): the map from ``x_T = alpha x_0 + s eps`` to the best guess of x_0.
+
+    Of Gaussian coefficients with covariance S (d, d) and mean 0: linear least squares (Wiener). A perfect denoiser that
+    is told nothing else says this at the first step.
+    """
+    return alpha * covariance @ np.linalg.inv(_noised(covariance, alpha, s))
+
+
+def covariance_from_white_noise(covariance: FloatArray, alpha: float, s: float) -> FloatArray:
+    """``S (alpha^2 S + s^2 I)^-1``, (d, d): what is left of S where sampling begins with N(0, I).
+
+    The probability-flow ODE (Song et al. 2021, eq. 13) of Gaussian coefficients carries x_T of covariance
+    ``alpha^2 S + s^2 I`` to x_0 of covariance S, along the eigenvectors that both share.
+    """
+    found: FloatArray = covariance @ np.linalg.inv(_noised(covariance, alpha, s))
+    return found
+
+
+def _noised(covariance: FloatArray, alpha: float, s: float) -> FloatArray:
+    return alpha**2 * covariance + s**2 * np.eye(len(covariance))
+
+
 # ------------------------------------------------------------------------------------------------ first latents
 
 
@@ -192,13 +219,14 @@ def initial_latents(
     """First latents (n, c, h, w) float32 with a leak, to be a pipeline's ``latents``; ``steps`` as it will be called.
 
     ``generator``: one, or one a picture. The noise is drawn first: it is what the generator gives without a leak.
+    On the CPU; a pipeline moves them to its device, and one in half precision wants ``.to(pipeline.dtype)``.
     """
     generators = [generator] if isinstance(generator, Generator) else list(generator)
     if len(generators) not in {1, n}:
         raise ValueError(f"expected one generator or {n}, got {len(generators)}")
     each = n // len(generators)
-    shape = (leak.mean if isinstance(leak, PixelLeak) else leak.rest.mean).shape
-    drawn = [(torch.randn((each, *shape), generator=one), leak.sample(each, one)) for one in generators]
+    shape = (each, *(leak.mean if isinstance(leak, PixelLeak) else leak.rest.mean).shape)
+    drawn = [(torch.randn(shape, generator=one, device=one.device).cpu(), leak.sample(each, one)) for one in generators]
     noise, leaks = (torch.cat(parts) for parts in zip(*drawn, strict=True))
     return carrying(leaks, noise, scheduler, steps)
 
@@ -209,15 +237,14 @@ def carrying(leak: Tensor, noise: Tensor, scheduler: SchedulerMixin, steps: int)
     Shapes (n, c, h, w) that broadcast; ``noise`` is white. A pipeline multiplies what it is given by the scheduler's
     ``init_noise_sigma``; schedulers that count in noise over signal (Euler, LMS, Heun) add noise in that unit, too, so
     that one quotient is right for all. Where the first step holds no signal, as in flows and with zero terminal SNR,
-    what comes back is the noise, and a warning says so.
+    what comes back is the noise, and a warning says so. A scheduler that cannot add noise: ValueError.
     """
     own = _begun(scheduler, steps)
-    leak = leak.expand_as(noise).to(noise.dtype)
-    made = _mixed(own, leak, noise) / getattr(own, "init_noise_sigma", 1.0)  # a flow's pipeline multiplies by nothing
-    if float((made - noise).abs().max()) <= NOTHING * float(leak.abs().max()):
+    if _first_step(own).alpha <= NOTHING:
         said = f"{type(own).__name__}: the first of {steps} steps holds no signal, so that a leak changes nothing"
         warnings.warn(said, stacklevel=2)
-    return made
+    made = _mixed(own, leak.expand_as(noise).to(noise.dtype), noise)
+    return made / getattr(own, "init_noise_sigma", 1.0)  # a flow's pipeline multiplies by nothing
 
 
 class FirstStep(NamedTuple):
@@ -230,17 +257,25 @@ class FirstStep(NamedTuple):
 
 def first_step(scheduler: SchedulerMixin, steps: int) -> FirstStep:
     """What the scheduler begins with when it is asked for ``steps``."""
-    own = _begun(scheduler, steps)
+    return _first_step(_begun(scheduler, steps))
+
+
+def _begun(scheduler: SchedulerMixin, steps: int) -> SchedulerMixin:
+    """A copy at its beginning: asked for steps, a scheduler is another one."""
+    own = type(scheduler).from_config(scheduler.config)
+    if not (hasattr(own, "scale_noise") or hasattr(own, "add_noise")):
+        raise ValueError(f"{type(own).__name__}: a scheduler that cannot add noise says nothing of its first step")
+    # a flow's shift by resolution leaves its first step where it is
+    shift = {"mu": 1.0} if own.config.get("use_dynamic_shifting") else {}
+    own.set_timesteps(steps, **shift)
+    return own
+
+
+def _first_step(own: SchedulerMixin) -> FirstStep:
     one, none = torch.ones(1, 1, 1, 1, dtype=torch.float64), torch.zeros(1, 1, 1, 1, dtype=torch.float64)
     time, parts = own.timesteps[0], (_mixed(own, one, none), _mixed(own, none, one))
     alpha, s = (float(own.scale_model_input(x, time) if hasattr(own, "scale_model_input") else x) for x in parts)
     return FirstStep(time, alpha, s)
-
-
-def _begun(scheduler: SchedulerMixin, steps: int) -> SchedulerMixin:
-    own = type(scheduler).from_config(scheduler.config)  # asked for steps, a scheduler is another one
-    own.set_timesteps(steps)
-    return own
 
 
 def _mixed(own: SchedulerMixin, signal: Tensor, noise: Tensor) -> Tensor:
@@ -248,15 +283,6 @@ def _mixed(own: SchedulerMixin, signal: Tensor, noise: Tensor) -> Tensor:
     if hasattr(own, "scale_noise"):  # a flow's
         return own.scale_noise(signal, own.timesteps[:1], noise)
     return own.add_noise(signal, noise, own.timesteps[:1].repeat(len(noise)))
-
-
-def spread_from_white_noise(snr: FloatArray | float) -> FloatArray | float:
-    """``1 / sqrt(1 + SNR)``, about: the share of a Gaussian coefficient's spread that white noise gives it.
-
-    The probability-flow ODE carries ``x_T`` of variance ``alpha^2 V + s^2`` to ``x_0`` of variance V along one line
-    (Song et al. 2021, eq. 13), and begins here with variance 1; exact but for ``s = 1``.
-    """
-    return 1.0 / np.sqrt(1.0 + snr)
 
 
 # ------------------------------------------------------------------------------------------------ files

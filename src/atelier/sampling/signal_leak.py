@@ -22,7 +22,6 @@ from atelier.diffusion import z0_from_eps, z0_from_flow, z0_from_v
 from atelier.methods.signal_leak import FrequencyLeak, Leak, carrying, first_step, initial_latents
 from atelier.models import base
 from atelier.params import Params
-from atelier.sampling import sheets
 from atelier.sampling.adapters import converted
 from atelier.sampling.sampler import Sampled, Seed, first_latents, sample, settled, with_ddim
 from atelier.sampling.store import guidance_folder, write, write_latents
@@ -34,8 +33,8 @@ from atelier.training.signal_leak import tuned_pipeline
 FIRST_STEPS = "first_steps.csv"
 FLOW = Path("conversions/flow_prediction")  # in the data folder: of a shipped base
 RANDOM = 3  # frequencies of the leak that ignores what the prompt says of light (the paper's N)
-NATURAL, COLOURS = "natural", "colours"
-EACH_COLOUR = 2  # prompts of a repeat
+NATURAL, COLOURS, LIGHTS = "natural", "colours", ("dark", "bright")
+UNGUIDED = "-unguided"  # what the theory of white noise is of
 
 
 class Arm(NamedTuple):
@@ -51,6 +50,7 @@ class Arm(NamedTuple):
     model: str | None = None
     leak: str | None = None
     start: Literal["white", "again", "offset"] = "white"
+    guided: bool = True
 
 
 def arms(asked: Params) -> list[Arm]:
@@ -63,9 +63,9 @@ def arms(asked: Params) -> list[Arm]:
         Arm("pixel", NATURAL, leak="pixel"),
         *(Arm(f"low-{n}", NATURAL, leak=f"low-{n}") for n in study.frequencies),
     ]
-    if RANDOM in study.frequencies:
-        for light in ("dark", "bright"):
-            found += [Arm(light, light), Arm(f"{light}+leak", light, leak=f"low-{RANDOM}")]
+    for light in ("dark", "bright"):
+        found += [Arm(light, light), Arm(f"{light}+leak", light, leak=f"low-{RANDOM}")]
+    found.append(Arm(f"white{UNGUIDED}", NATURAL, guided=False))
     for name in study.styles:
         found += [
             Arm(f"plain-{name}+leak", name, leak=name),
@@ -74,7 +74,7 @@ def arms(asked: Params) -> list[Arm]:
         ]
     for name, model in study.models.items():
         if model.style is None:
-            found.append(Arm(name, NATURAL, model=name))
+            found += [Arm(name, NATURAL, model=name), Arm(f"{name}{UNGUIDED}", NATURAL, model=name, guided=False)]
             continue
         found += [Arm(f"tuned-{name}", name, model=name), Arm(f"tuned-{name}+leak", name, model=name, leak=name)]
         found += [Arm(f"tuned-{name}+leak-{n}", name, model=name, leak=f"{name}-{n}") for n in study.targets]
@@ -96,20 +96,27 @@ def held_out(asked_for: str, seed: int, style: str | None) -> list[dict[Hashable
     return table.iloc[order].to_dict("records")
 
 
+def texts_of(asked: Params, arm: Arm) -> list[tuple[str, str]]:
+    """Prompts, each with the path of the held-out picture that it is of ("" where it is of none)."""
+    study = asked.signal_leak
+    asked_for = NATURAL if arm.asked in LIGHTS else arm.asked
+    chosen = held_out(asked_for, asked.seed, study.styles.get(asked_for))
+    if arm.asked not in LIGHTS:
+        return [(prompt(row, arm.level, 0), str(row["path"])) for row in chosen]
+    # subjects by name where they are known: a title may say what light there is
+    table = prepare.with_truth(pd.DataFrame(chosen))
+    subjects = [name for name in dict.fromkeys(table["subject"]) if name] or list(dict.fromkeys(table["title"]))
+    words = {"dark": study.dark, "bright": study.bright}[arm.asked]
+    return [(f"{subject} {words}", "") for subject in subjects]
+
+
 def prompts_of(asked: Params, arm: Arm) -> pd.DataFrame:
-    """One row a picture: repeat, place, prompt, path, file. Used up, held-out pictures' prompts come again."""
-    study, rows = asked.signal_leak, []
-    if arm.asked in ("dark", "bright"):
-        works, photographs = (prepare.with_truth(of.table) for of in (prepare.works(), prepare.photographs()))
-        subjects = sheets.steering(photographs, works)["subjects"]["prompt"].tolist()
-        words = study.dark if arm.asked == "dark" else study.bright
-        texts = [(f"{text} {words}", "") for text in subjects]
-    else:
-        chosen = held_out(arm.asked, asked.seed, study.styles.get(arm.asked))
-        texts = [(prompt(row, arm.level, 0), str(row["path"])) for row in chosen]
-    for repeat in range(asked.art_finetuning.repeats):
-        for place in range(study.pictures):
-            text, path = texts[(repeat * study.pictures + place) % len(texts)]
+    """One row a picture: repeat, place, prompt, path, file. Repeats share no prompt where there are enough."""
+    texts, repeats, rows = texts_of(asked, arm), asked.art_finetuning.repeats, []
+    for repeat in range(repeats):
+        own = texts[repeat::repeats] or texts  # used up, they come again
+        for place in range(asked.signal_leak.pictures):
+            text, path = own[place % len(own)]
             rows.append({"repeat": repeat, "place": place, "prompt": text, "path": path})
     table = pd.DataFrame(rows)
     return table.assign(file=[f"{row.repeat}-{row.place:04d}.png" for row in table.itertuples()])
@@ -158,6 +165,11 @@ def pipelines(
         yield settled(with_ddim(tuned_pipeline(asked, model, seed)), device), rows
 
 
+def scale_of(asked: Params, arm: Arm) -> float:
+    """An arm's guidance."""
+    return asked.signal_leak.guidance if arm.guided else 1.0
+
+
 def paint_all(asked: Params) -> None:
     """Every arm into ``build/samples/signal_leak``, what models say at the first step, and colours set by hand."""
     study, out, known = asked.signal_leak, paths.SAMPLES / STUDY, leaks.load_all()
@@ -170,32 +182,36 @@ def paint_all(asked: Params) -> None:
         painted: list[int] = []
         for pipeline, rows in pipelines(asked, model, tables[own[0].name]):
             painted += rows
-            some = {arm.name: tables[arm.name].iloc[rows] for arm in own}
-            latents = torch.cat([latents_of(asked, arm, some[arm.name], pipeline, known) for arm in own])
-            texts = [text for table in some.values() for text in table["prompt"]]
-            found = painted_by(asked, pipeline, texts, latents)
-            for arm, last, pictures in zip(own, *(part.split(len(rows)) for part in found), strict=True):
-                made[arm.name].append(Sampled(last, pictures))
+            for scale in sorted({scale_of(asked, arm) for arm in own}):
+                alike = [arm for arm in own if scale_of(asked, arm) == scale]
+                some = {arm.name: tables[arm.name].iloc[rows] for arm in alike}
+                latents = torch.cat([latents_of(asked, arm, some[arm.name], pipeline, known) for arm in alike])
+                texts = [text for table in some.values() for text in table["prompt"]]
+                found = painted_by(asked, pipeline, texts, latents, scale)
+                for arm, last, pictures in zip(alike, *(part.split(len(rows)) for part in found), strict=True):
+                    made[arm.name].append(Sampled(last, pictures))
             if own[0].asked == NATURAL:
-                firsts.append(first_estimates(asked, pipeline, some[own[0].name], model or "white"))
-        for name, parts in made.items():
-            keep(asked, parts, tables[name].iloc[painted], out / name)
+                firsts.append(first_estimates(asked, pipeline, tables[own[0].name].iloc[rows], model or "white"))
+        for arm in own:
+            folder = out / arm.name / guidance_folder(scale_of(asked, arm))
+            keep(made[arm.name], tables[arm.name].iloc[painted], folder)
     flow = Path(asked.data.folder) / FLOW
     if asked.base.source == "shipped" and flow.is_dir():
         pipeline = settled(converted(base.load(paths.BASE), flow), machine.accelerator(asked.machine).device)
         firsts.append(first_estimates(asked, pipeline, prompts_of(asked, Arm("white", NATURAL)), "flow"))
     pd.concat(firsts).to_csv(out / FIRST_STEPS, index=False, float_format="%.9g")
-    set_colours(asked, known[leaks.BY_HAND], out / COLOURS)
+    set_colours(asked, known[leaks.BY_HAND], out / COLOURS / guidance_folder(study.guidance))
 
 
-def painted_by(asked: Params, pipeline: StableDiffusionPipeline, texts: list[str], latents: Tensor) -> Sampled:
+def painted_by(
+    asked: Params, pipeline: StableDiffusionPipeline, texts: list[str], latents: Tensor, guidance: float
+) -> Sampled:
     with machine.accelerator(asked.machine).autocast():
-        return sample(pipeline, texts, latents, guidance=asked.signal_leak.guidance, **asked.sampling.model_dump())
+        return sample(pipeline, texts, latents, guidance=guidance, **asked.sampling.model_dump())
 
 
-def keep(asked: Params, parts: Sequence[Sampled], listed: pd.DataFrame, out: Path) -> None:
-    """Write an arm's pictures and latents."""
-    folder = out / guidance_folder(asked.signal_leak.guidance)
+def keep(parts: Sequence[Sampled], listed: pd.DataFrame, folder: Path) -> None:
+    """Write pictures and latents."""
     last, pictures = (torch.cat(of) for of in zip(*parts, strict=True))
     write(pictures, listed, folder)
     write_latents(last, folder)
@@ -246,13 +262,11 @@ def colours_of(asked: Params, leak: FrequencyLeak) -> Iterator[tuple[int, float,
             yield channel, value, low.view(1, 1, channels)
 
 
-def set_colours(asked: Params, leak: Leak, out: Path) -> None:
-    """The base's pictures with the mean of one latent channel set by hand, all else alike, by channel and value.
-
-    A few prompts of each repeat: with channels and values they are many.
-    """
+def set_colours(asked: Params, leak: Leak, folder: Path) -> None:
+    """The base's pictures with the mean of one latent channel set by hand, all else alike, by channel and value."""
     assert isinstance(leak, FrequencyLeak)
-    table = prompts_of(asked, Arm("white", NATURAL)).query("place < @EACH_COLOUR")
+    study = asked.signal_leak
+    table = prompts_of(asked, Arm("white", NATURAL)).query("place < @study.each_value")
     (pipeline, _), seeds = next(pipelines(asked, None, table)), seeds_of(asked, table)
     own = generators(seeds)
     noise = torch.cat([torch.randn((1, *leak.rest.mean.shape), generator=one) for one in own])
@@ -264,4 +278,4 @@ def set_colours(asked: Params, leak: Leak, out: Path) -> None:
         tables.append(table.assign(channel=channel, value=value))
     listed = pd.concat(tables, ignore_index=True)
     listed["file"] = [f"{row.channel}{row.value:+g}-{row.file}" for row in listed.itertuples()]
-    keep(asked, [painted_by(asked, pipeline, list(listed["prompt"]), torch.cat(latents))], listed, out)
+    keep([painted_by(asked, pipeline, list(listed["prompt"]), torch.cat(latents), study.guidance)], listed, folder)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 import torch
+from diffusers import AutoencoderKL
 from torch import Tensor
 
 from atelier import machine, paths
@@ -16,6 +17,8 @@ from atelier.seeds import torch_generator
 
 STUDY = "signal_leak"
 BY_HAND = "low-1"  # the leak whose lowest frequency is set by hand
+AT_A_TIME = 256  # pictures
+FEWEST = 8  # works of a style whose statistics are shown
 
 
 def natural(photographs: pd.DataFrame, works: pd.DataFrame) -> tuple[pd.DataFrame, str]:
@@ -35,29 +38,35 @@ def lessons(asked: Params, style: str | None) -> tuple[pd.DataFrame, str]:
     return found, kind
 
 
+def encoded(asked: Params, vae: AutoencoderKL, table: pd.DataFrame, kind: str) -> Iterator[Tensor]:
+    """Mean latents of pictures, some at a time."""
+    for start in range(0, len(table), AT_A_TIME):
+        some = table.iloc[start : start + AT_A_TIME].reset_index(drop=True)
+        yield encode_pictures(vae, prepare.pictures(some, asked.data, kind)).mean
+
+
 def fitted(asked: Params) -> Iterator[tuple[str, Leak, pd.DataFrame]]:
     """Each leak, its name, and the rows of the pictures that it was fitted to.
 
-    ``pixel`` and ``low-N`` of what is natural; of a style, by its name, all its works, and ``NAME-K`` some of them.
+    ``pixel`` and ``low-N`` of what is natural; of every style of the data, ``all-STYLE``; of one of the study's, by its
+    name, all its works, and ``NAME-K`` some of them.
     """
     study, vae = asked.signal_leak, base.load(paths.BASE).vae.to(machine.accelerator(asked.machine).device)
-
-    def latents(table: pd.DataFrame, kind: str) -> Tensor:
-        return encode_pictures(vae, prepare.pictures(table, asked.data, kind)).mean
-
     table, kind = lessons(asked, None)
-    z = latents(table, kind)
-    yield "pixel", PixelLeak.fit([z]), table
-    for n in sorted({1, *study.frequencies}):  # 1 is for colours set by hand
-        yield f"low-{n}", FrequencyLeak.fit([z], n), table
+    yield "pixel", PixelLeak.fit(encoded(asked, vae, table, kind)), table
+    for n in sorted(study.frequencies):
+        yield f"low-{n}", FrequencyLeak.fit(encoded(asked, vae, table, kind), n), table
+    works = prepare.works().table.query("split == 'train'")
+    for style, table in works.groupby("art_style"):
+        if len(table) >= FEWEST:
+            yield f"all-{style}", PixelLeak.fit(encoded(asked, vae, table, prepare.WORKS)), table
     for name, style in study.styles.items():
         table, kind = lessons(asked, style)
         order = torch.randperm(len(table), generator=torch_generator(asked.seed, STUDY, "targets", style)).tolist()
         table = table.iloc[order]
-        z = latents(table, kind)
-        yield name, PixelLeak.fit([z]), table
+        yield name, PixelLeak.fit(encoded(asked, vae, table, kind)), table
         for n in study.targets:
-            yield f"{name}-{n}", PixelLeak.fit([z[:n]]), table[:n]
+            yield f"{name}-{n}", PixelLeak.fit(encoded(asked, vae, table[:n], kind)), table[:n]
 
 
 def fit_all(asked: Params) -> None:

@@ -47,8 +47,10 @@ def start(asked: Params, model: LeakModel) -> StableDiffusionPipeline:
     pipeline = base.load(paths.BASE)
     if model.zero_snr and pipeline.scheduler.config.prediction_type != "v_prediction":
         folder = Path(asked.data.folder) / VELOCITY
-        if not folder.is_dir():
-            raise ValueError(f"signal_leak.models: zero_snr needs a base that predicts v, or {folder}")
+        if asked.base.source != "shipped" or not folder.is_dir():
+            raise ValueError(
+                f"signal_leak.models: zero_snr needs a base that predicts v, or a shipped one and {folder}"
+            )
         pipeline = converted(pipeline, folder)
     pipeline.scheduler = scheduler_for(model, pipeline.scheduler)
     return pipeline
