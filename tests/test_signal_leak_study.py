@@ -13,6 +13,7 @@ from atelier import claims, params, paths
 from atelier.measures import signal_leak as measures
 from atelier.methods import signal_leak as method
 from atelier.methods.signal_leak import FrequencyLeak, first_step, low_components
+from atelier.metrics import frechet_distance, kernel_distance
 from atelier.models import base
 from atelier.params import LeakModel
 from atelier.sampling import signal_leak as stage
@@ -247,6 +248,19 @@ def test_spreads_are_log_ratios_of_variances() -> None:
     assert found["colour_spread"] == pytest.approx(np.log(2))
     assert found["channel_ratio"] == pytest.approx(0.25)
     assert measures.spread_measures(real, real)["luminance_w1"] == 0.0
+
+
+def test_few_held_out_works_mislead_a_frechet_distance_and_no_kernel_distance() -> None:
+    """Why style is decided by a kernel distance: pictures of the true law against ones that vary too little."""
+    rng, gains = np.random.default_rng(1), {frechet_distance: [], kernel_distance: []}
+    for _ in range(60):
+        works, true = rng.normal(size=(25, 51)), rng.normal(size=(200, 51))
+        narrow = 0.8 * rng.normal(size=(200, 51))
+        for distance, found in gains.items():
+            found.append(distance(works, narrow) - distance(works, true))
+    assert max(gains[frechet_distance]) < 0
+    kernel = np.array(gains[kernel_distance])
+    assert kernel.mean() > 3 * kernel.std(ddof=1) / len(kernel) ** 0.5
 
 
 def test_slopes_are_within_channels() -> None:
