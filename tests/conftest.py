@@ -58,6 +58,24 @@ vae_decoder:
                  weight_decay: 0.0, clip: 1.0, ema: 2, checkpoint_every: 5}
   models: [untuned, mixed]
   guidance: [4.0]
+signal_leak:
+  trained: [mosaic, sd-betas]
+  models:
+    mosaic: {style: Mosaic}
+    sd-betas: {betas: [0.00085, 0.012]}
+  rank: 2
+  optimisation: {steps: 4, batch: 4, learning_rate: 0.003, decay: cosine, warmup: 1, beta2: 0.99,
+                 weight_decay: 0.0, clip: 1.0, ema: 0, checkpoint_every: 2}
+  styles: {mosaic: Mosaic, expressionism: Expressionism}
+  guidance: 4.0
+  pictures: 3
+  frequencies: [1, 3]
+  targets: [2]
+  offset: 0.1
+  values: [-1.0, 0.0, 1.0]
+  each_value: 2
+  dark: at night
+  bright: at noon
 """
 
 # the stages in one process: importing diffusers costs more than all of them

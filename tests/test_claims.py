@@ -7,7 +7,7 @@ import pytest
 
 from atelier import claims
 from atelier.claims import BROKEN, CANNOT_TELL, CONTRADICTED, SUPPORTED, UNDECIDED, Claim, Part, Verdict
-from atelier.evidence import FloatArray
+from atelier.evidence import FloatArray, t_interval
 
 GROUPS = 5
 STUDIES = 400
@@ -21,8 +21,9 @@ def part(changed: str, rule: str = "below", **more: object) -> Part:
     )
 
 
-def claim(*parts: Part, control: Part | None = None) -> Claim:
-    return Claim(study="s", reach="direction", says="", paper="", rule="", control=control, parts=list(parts))
+def claim(*parts: Part, control: Part | None = None, enough: int | None = None) -> Claim:
+    said = {"study": "s", "reach": "direction", "says": "", "paper": "", "rule": ""}
+    return Claim(**said, control=control, parts=list(parts), enough=enough)
 
 
 def study(rng: np.random.Generator, **truths: float) -> dict[tuple[str, str], FloatArray]:
@@ -107,6 +108,50 @@ def test_half_a_measured_gain_is_a_margin() -> None:
     assert verdict_of(values, claim(part("near", "same", half_gain=gain)))[0].verdict == UNDECIDED
 
 
+def test_what_chance_makes_of_equals_is_a_margin() -> None:
+    even = np.linspace(-1.0, 1.0, GROUPS)
+    values = {
+        ("fd", "untuned@1/4"): np.full(GROUPS, 100.0),
+        ("fd", "again@1/4"): 100 + even,
+        ("fd", "near@1/4"): 100.1 + even / 10,
+        ("fd", "far@1/4"): 105 + even / 10,
+    }
+    floor = {"changed": ["again@1/4"], "reference": ["untuned@1/4"]}
+    half = t_interval(even.tolist()).high
+    for name, expected in {"near": SUPPORTED, "far": CONTRADICTED}.items():
+        found = verdict_of(values, claim(part(name, "at most", floor=floor)))[0]
+        assert found.verdict == expected
+        assert found.findings[0].compared is not None
+        assert found.findings[0].compared.margin == pytest.approx(half)
+    del values["fd", "again@1/4"]
+    assert verdict_of(values, claim(part("near", "at most", floor=floor)))[0].reason == "not measured: again@1/4"
+
+
+def test_some_parts_are_enough_where_a_claim_says_so() -> None:
+    rng = np.random.default_rng(8)
+    values = study(rng, untuned=0, a=-30, b=-30, c=0)
+    parts = [part("a"), part("b"), part("c")]
+    assert verdict_of(values, claim(*parts))[0].verdict == UNDECIDED
+    assert verdict_of(values, claim(*parts, enough=2))[0].verdict == SUPPORTED
+    del values["fd", "c@1/4"]  # what was not measured does not hold, and two do
+    assert verdict_of(values, claim(*parts, enough=2))[0].verdict == SUPPORTED
+    against = study(rng, untuned=0, a=-30, b=30, c=30)
+    assert verdict_of(against, claim(*parts, enough=2))[0].verdict == CONTRADICTED
+    assert verdict_of(against, claim(*parts, enough=1))[0].verdict == SUPPORTED
+    with pytest.raises(ValueError, match="enough: 4 of 3 parts"):
+        claim(*parts, enough=4)
+
+
+def test_two_of_three_are_falsely_called_in_five_percent_at_most() -> None:
+    rng = np.random.default_rng(9)
+    parts = [part("a"), part("b"), part("c")]
+    found = [
+        verdict_of(study(rng, untuned=0, a=-30, b=0, c=0), claim(*parts, enough=2))[0].verdict for _ in range(STUDIES)
+    ]
+    assert np.mean([verdict == SUPPORTED for verdict in found]) <= 0.05
+    assert np.mean([verdict == CONTRADICTED for verdict in found]) <= 0.05
+
+
 def test_a_share_of_the_reference_is_a_margin() -> None:
     even = np.linspace(-0.1, 0.1, GROUPS)
     values = {
@@ -167,7 +212,8 @@ def test_the_committed_claims_are_readable_and_complete() -> None:
     table = claims.load(Path(__file__).parents[1] / "claims.yaml")
     assert len(table) == 36
     assert all(each.says and each.paper and each.rule for each in table.values())
-    assert [name for name, each in table.items() if each.parts] == [*(f"A{at}" for at in range(1, 7)), "B1", "B2"]
+    decided = [*(f"A{at}" for at in range(1, 7)), "B1", "B2", *(f"D{at}" for at in range(1, 7))]
+    assert [name for name, each in table.items() if each.parts] == decided
 
 
 def test_any_word_changes_a_claims_digest() -> None:

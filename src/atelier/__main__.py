@@ -8,9 +8,11 @@ from safetensors import SafetensorError
 from atelier import machine, params
 
 USAGE = """usage: python -m atelier
-  prepare | judges | diagnose | measure art_finetuning | measure vae_decoder
+  prepare | judges | fit signal_leak | diagnose
   train base | train cache | train art_finetuning VARIANT SEED | train vae_decoder VARIANT SEED
-  sample base_model | sample art_finetuning VARIANT | sample prompt_enrichment MODEL"""
+  train signal_leak MODEL SEED
+  sample base_model | sample art_finetuning VARIANT | sample prompt_enrichment MODEL | sample signal_leak
+  measure art_finetuning | measure vae_decoder | measure signal_leak"""
 
 
 def run(arguments: list[str]) -> None:
@@ -26,6 +28,10 @@ def run(arguments: list[str]) -> None:
             from atelier import judges
 
             judges.keep(asked.data, asked.base.source)
+        case ["fit", "signal_leak"]:
+            from atelier.training import leaks
+
+            leaks.fit_all(asked)
         case ["train", "base"]:
             from atelier.training import base
 
@@ -42,6 +48,10 @@ def run(arguments: list[str]) -> None:
             from atelier.training import vae_decoder
 
             vae_decoder.train(asked, variant, int(seed))
+        case ["train", "signal_leak", name, seed] if seed.isdecimal():
+            from atelier.training import signal_leak
+
+            signal_leak.train(asked, name, int(seed))
         case ["sample", "base_model"]:
             from atelier.sampling import stages
 
@@ -54,6 +64,10 @@ def run(arguments: list[str]) -> None:
             from atelier.sampling import stages
 
             stages.sample_levels(asked, model)
+        case ["sample", "signal_leak"]:
+            from atelier.sampling import signal_leak as arms
+
+            arms.paint_all(asked)
         case ["diagnose"]:
             from atelier import diagnosis
 
@@ -66,6 +80,10 @@ def run(arguments: list[str]) -> None:
             from atelier.measures import vae_decoder as retuned
 
             retuned.main(asked)
+        case ["measure", "signal_leak"]:
+            from atelier.measures import signal_leak as measured
+
+            measured.main(asked)
         case _:
             raise ValueError(USAGE)
 

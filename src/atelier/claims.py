@@ -9,7 +9,7 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 from pydantic import Field, model_validator
 
-from atelier.evidence import LEVEL, Compared, FloatArray, compare, holm
+from atelier.evidence import LEVEL, Compared, FloatArray, compare, holm, some_hold, t_interval
 from atelier.params import Section, checked, read
 
 PATH = Path("claims.yaml")
@@ -23,8 +23,8 @@ Cells = Annotated[list[Cell], Field(min_length=1)]
 Values = Mapping[tuple[str, str], FloatArray]  # (measure, cell) -> pseudo-values, one a group
 
 
-class Gain(Section):
-    """A difference that sets another one's margin: half of what ``changed`` gained on ``reference``."""
+class Difference(Section):
+    """A difference of cells that sets the margin of another one."""
 
     changed: Cells
     reference: Cells
@@ -39,21 +39,22 @@ class Part(Section):
     rule: Literal["below", "above", "same", "at least", "at most", "not below"]
     margin: Annotated[float, Field(ge=0.0)] = 0.0
     share: Annotated[float, Field(ge=0.0)] = 0.0  # a margin as a share of the reference's measure
-    half_gain: Gain | None = None
+    half_gain: Difference | None = None  # half of what ``changed`` gained on ``reference``, downwards
+    floor: Difference | None = None  # what chance makes of equals (a model under other noise): half its interval
 
     @model_validator(mode="after")
     def _one_margin(self) -> "Part":
-        given = bool(self.margin) + bool(self.share) + (self.half_gain is not None)
+        given = bool(self.margin) + bool(self.share) + (self.half_gain is not None) + (self.floor is not None)
         if given > 1:
-            raise ValueError("margin: with share and half_gain more than one is given")
+            raise ValueError("margin: with share, half_gain and floor more than one is given")
         if self.rule in ("same", "at least", "at most") and not given:
             raise ValueError(f"margin: '{self.rule}' needs one")
         return self
 
     @property
     def cells(self) -> list[str]:
-        gain = [*self.half_gain.changed, *self.half_gain.reference] if self.half_gain else []
-        return [*self.changed, *self.reference, *gain]
+        others = [of for of in (self.half_gain, self.floor) if of is not None]
+        return [*self.changed, *self.reference, *(cell for of in others for cell in (*of.changed, *of.reference))]
 
     @property
     def name(self) -> str:
@@ -68,6 +69,13 @@ class Claim(Section):
     rule: str
     control: Part | None = None
     parts: Annotated[list[Part], Field(default_factory=list)]
+    enough: Annotated[int, Field(ge=1)] | None = None  # parts that must hold; without it all
+
+    @model_validator(mode="after")
+    def _no_more_than_there_are(self) -> "Claim":
+        if self.enough is not None and self.enough > len(self.parts):
+            raise ValueError(f"enough: {self.enough} of {len(self.parts)} parts")
+        return self
 
     @property
     def digest(self) -> str:
@@ -111,9 +119,8 @@ def decide(claims: Mapping[str, Claim], values: Values, itself: Sequence[Part] =
     findings = {name: [_compared(part, values) for part in claim.parts] for name, claim in claims.items()}
     supported = {name: _adjusted(found, "supported_p") for name, found in findings.items()}
     contradicted = {name: _adjusted(found, "contradicted_p") for name, found in findings.items()}
-    # all parts must hold, so that the largest p-value speaks; one contradicted part is enough, so that the least does
-    whole = dict(zip(claims, holm([max(p, default=1.0) for p in supported.values()]), strict=True))
-    broken = dict(zip(claims, holm([min(p, default=1.0) for p in contradicted.values()]), strict=True))
+    whole = dict(zip(claims, holm([_holds(claims[name], findings[name]) for name in claims]), strict=True))
+    broken = dict(zip(claims, holm([_fails(claims[name], findings[name]) for name in claims]), strict=True))
     verdicts = []
     for name, claim in claims.items():
         verdict, reason = UNDECIDED, ""
@@ -125,10 +132,10 @@ def decide(claims: Mapping[str, Claim], values: Values, itself: Sequence[Part] =
             verdict, reason = CANNOT_TELL, f"the control does not show: {claim.control.name}"
         elif broken[name] <= LEVEL:
             verdict = CONTRADICTED
+        elif whole[name] <= LEVEL:  # a part that was not measured does not hold
+            verdict = SUPPORTED
         elif missing or not claim.parts:
             reason = f"not measured: {', '.join(missing) or 'any part'}"
-        elif whole[name] <= LEVEL:
-            verdict = SUPPORTED
         rows = [
             Finding(part, found, _called(yes, no) if found else "")
             for part, found, yes, no in zip(
@@ -151,7 +158,7 @@ def _compared(part: Part, values: Values) -> Compared | None:
     if part.rule == "not below":
         below = compare(found, "below")
         return below._replace(supported_p=float(below.supported_p <= LEVEL), contradicted_p=below.supported_p)
-    if not part.share and part.half_gain is None:
+    if not part.share and part.half_gain is None and part.floor is None:
         return compare(found, part.rule, part.margin)
     room = _margin(part, values)
     if room.mean() <= 0:  # nothing was gained, or there is nothing to take a share of: no margin, no verdict
@@ -161,6 +168,11 @@ def _compared(part: Part, values: Values) -> Compared | None:
 
 def _margin(part: Part, values: Values) -> FloatArray:
     """A margin that was itself measured, a value a group."""
+    if part.floor is not None:
+        chance = part.floor
+        between = _mean(part.measure, chance.changed, values) - _mean(part.measure, chance.reference, values)
+        interval = t_interval(between.tolist())
+        return np.full(len(between), (interval.high - interval.low) / 2)
     if part.half_gain is None:
         return part.share * _mean(part.measure, part.reference, values)
     gain = part.half_gain
@@ -173,7 +185,25 @@ def _mean(measure: str, cells: Sequence[str], values: Values) -> FloatArray:
 
 def _adjusted(found: Sequence[Compared | None], which: str) -> list[float]:
     """Holm's p-values of a claim's parts; 1 for those that were not measured."""
-    return holm([getattr(each, which) if each else 1.0 for each in found])
+    return holm(_plain(found, which))
+
+
+def _holds(claim: Claim, found: Sequence[Compared | None]) -> float:
+    """A claim's p-value. All parts must hold, so that the largest adjusted one speaks; or some must, whichever."""
+    if claim.enough is None:
+        return max(_adjusted(found, "supported_p"), default=1.0)
+    return some_hold(_plain(found, "supported_p"), claim.enough)
+
+
+def _fails(claim: Claim, found: Sequence[Compared | None]) -> float:
+    """One contradicted part is enough where all must hold; where some must, so many that too few are left."""
+    if claim.enough is None:
+        return min(_adjusted(found, "contradicted_p"), default=1.0)
+    return some_hold(_plain(found, "contradicted_p"), len(found) - claim.enough + 1)
+
+
+def _plain(found: Sequence[Compared | None], which: str) -> list[float]:
+    return [getattr(each, which) if each else 1.0 for each in found]
 
 
 def _either_way(found: Compared) -> float:

@@ -145,6 +145,17 @@ def groups_needed(differences: FloatArray, level: float, power: float = POWER, m
     return bisect_left(range(2, most + 1), True, key=found) + 2 if effect and found(most) else None
 
 
+def some_hold(p_values: Sequence[float], enough: int) -> float:
+    """p-value of at least ``enough`` hypotheses holding: ``(n - u + 1) p_(u)`` (Benjamini and Heller 2008, eq. 4).
+
+    Bonferroni's on the n - u + 1 largest: right however they depend on each other. ValueError unless 1 <= u <= n.
+    """
+    n = len(p_values)
+    if not 1 <= enough <= n:
+        raise ValueError(f"expected some of {n} hypotheses, got {enough}")
+    return min(1.0, (n - enough + 1) * sorted(p_values)[enough - 1])
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjusted p-values (Holm 1979): all those under a level may be called, with that level for all together."""
     p = np.asarray(p_values, dtype=np.float64)

@@ -146,6 +146,72 @@ def curves(table: pd.DataFrame, measures: Mapping[str, str], x: str, group: str,
     return figure
 
 
+def dots(table: pd.DataFrame, xlabel: str, reference: float | None = None) -> Figure:
+    """A row a label: value and 95 % interval (columns value, low, high), downwards; a line at a reference.
+
+    A column ``group``, where there is one, gives colours and markers.
+    """
+    figure, axis = plt.subplots(figsize=(WIDTH * 0.62, 0.24 * len(table) + 0.9))
+    groups = list(dict.fromkeys(table["group"])) if "group" in table else [""]
+    for at, which in enumerate(groups):
+        those = (table["group"] == which).to_numpy() if "group" in table else np.ones(len(table), dtype=bool)
+        rows, places = table[those], np.flatnonzero(those)
+        bars = np.abs(rows[["low", "high"]].to_numpy().T - rows["value"].to_numpy())
+        axis.errorbar(
+            rows["value"], places, xerr=bars, linestyle="", color=PALETTE[at % len(PALETTE)],
+            marker=MARKERS[at % len(MARKERS)], markersize=4, elinewidth=0.8, capsize=1.5, label=which,
+        )  # fmt: skip
+    if reference is not None:
+        axis.axvline(reference, color="0.6", linewidth=0.8, linestyle=":")
+    axis.set(yticks=range(len(table)), yticklabels=list(table.index), xlabel=xlabel)
+    axis.invert_yaxis()
+    if len(groups) > 1:
+        figure.legend(loc="outside lower center", ncols=4, fontsize=7.5)
+    return figure
+
+
+def densities(sets: Mapping[str, np.ndarray], xlabel: str) -> Figure:
+    """Distributions of numbers a picture: label -> (n,); kernel estimates, and a tick a picture."""
+    figure, axis = plt.subplots(figsize=(WIDTH * 0.62, 3.0))
+    styles = ("-", "--", "-.", ":")
+    for at, (label, values) in enumerate(sets.items()):
+        color = PALETTE[at % len(PALETTE)]
+        sns.kdeplot(
+            x=values, ax=axis, color=color, linestyle=styles[at % len(styles)], label=f"{label} (n = {len(values)})"
+        )
+        axis.plot(values, np.full(len(values), -0.02 * (at + 1)), "|", color=color, markersize=4, alpha=0.5,
+                  transform=axis.get_xaxis_transform(), clip_on=False)  # fmt: skip
+    axis.set(xlabel=xlabel, ylabel="density")
+    axis.tick_params(axis="x", pad=4 + 2 * len(sets))
+    axis.legend(fontsize=7.5)
+    return figure
+
+
+def snr_by_frequency(frequency: np.ndarray, sets: Mapping[str, np.ndarray]) -> Figure:
+    """Signal-to-noise ratio against frequency (DCT, half cycles a latent), log: label -> a value a frequency."""
+    figure, axis = plt.subplots(figsize=(WIDTH * 0.62, 3.0))
+    for at, (label, values) in enumerate(sets.items()):
+        axis.plot(frequency, values, linestyle="", marker=MARKERS[at % len(MARKERS)], markersize=4,
+                  color=PALETTE[at % len(PALETTE)], label=label)  # fmt: skip
+    axis.axhline(1.0, color="0.6", linewidth=0.8, linestyle=":")
+    axis.set(yscale="log", xlabel="frequency (half cycles a latent)", ylabel="signal over noise (power)")
+    axis.legend(fontsize=7.5)
+    return figure
+
+
+def against_prediction(table: pd.DataFrame, xlabel: str, ylabel: str) -> Figure:
+    """Measured (value, low, high) against ``predicted``, a label a row; on the line they agree."""
+    figure, axis = plt.subplots(figsize=(WIDTH * 0.5, WIDTH * 0.42))
+    for at, (label, row) in enumerate(table.iterrows()):
+        axis.errorbar(row["predicted"], row["value"], yerr=[[row["value"] - row["low"]], [row["high"] - row["value"]]],
+                      color=PALETTE[at % len(PALETTE)], marker=MARKERS[at % len(MARKERS)], markersize=5, capsize=2,
+                      linestyle="", label=str(label))  # fmt: skip
+    axis.plot([0, 1.2], [0, 1.2], color="0.6", linewidth=0.8, linestyle=":")
+    axis.set(xlabel=xlabel, ylabel=ylabel, xlim=(0, 1.2), ylim=(0, None))
+    axis.legend(fontsize=7.5)
+    return figure
+
+
 def spectral_ratios(ratios: Mapping[str, Sequence[np.ndarray]], frequency: np.ndarray) -> Figure:
     """Power of made over real pictures against frequency: label -> a ring curve a group; lines are geometric means.
 

@@ -206,6 +206,57 @@ class VaeDecoder(Section):
         return self
 
 
+# arms and leaks of the signal leak's study that no model or style may be called
+RESERVED = {"white", "again", "offset", "pixel", "dark", "bright", "real", "returned", "flow", "colours", "natural"}
+
+
+class LeakModel(Section):
+    """A denoiser tuned for this study: to one style of works, or to photographs noised by another schedule."""
+
+    style: str | None = None
+    betas: Annotated[list[Annotated[float, Field(gt=0.0, lt=1.0)]], Field(min_length=2, max_length=2)] | None = None
+    zero_snr: bool = False  # nothing of a picture is left at the last step
+
+    @model_validator(mode="after")
+    def _one_lesson(self) -> "LeakModel":
+        if sum([self.style is not None, self.betas is not None, self.zero_snr]) != 1:
+            raise ValueError("style: with betas and zero_snr exactly one says what is learnt")
+        if self.betas is not None and self.betas[0] > self.betas[1]:
+            raise ValueError(f"betas: expected a schedule's first and last, got {self.betas}")
+        return self
+
+
+class SignalLeak(Section):
+    trained: list[Name]
+    models: dict[Name, LeakModel]
+    rank: Positive
+    optimisation: Optimisation
+    styles: Annotated[dict[Name, Annotated[str, Field(min_length=1)]], Field(min_length=1)]  # asked for in words
+    guidance: Annotated[float, Field(ge=1.0)]
+    pictures: Annotated[int, Field(ge=2)]  # a repeat and arm
+    frequencies: Annotated[list[Positive], Field(min_length=1)]
+    targets: list[Annotated[int, Field(ge=2)]]  # pictures of a style that a leak is fitted to, beside all of them
+    offset: Annotated[float, Field(gt=0.0)]  # of offset noise, in standard deviations
+    values: Annotated[list[float], Field(min_length=2)]  # of a channel's mean, in its standard deviations
+    each_value: Positive  # pictures of a repeat, channel and value
+    dark: Annotated[str, Field(min_length=1)]  # words for little light, and for much
+    bright: Annotated[str, Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _models_are_trained(self) -> "SignalLeak":
+        if sorted(self.trained) != sorted(self.models):
+            odd = sorted(set(self.trained) ^ set(self.models)) or "one named twice"
+            raise ValueError(f"trained: must name each of the models once, differs in {odd}")
+        for name, model in self.models.items():
+            if model.style is not None and self.styles.get(name) != model.style:
+                raise ValueError(f"models.{name}: the style '{model.style}' is none of styles under this name")
+        if taken := RESERVED & {*self.models, *self.styles}:
+            raise ValueError(f"models: '{sorted(taken)[0]}' names something else in this study")
+        if not {1, 3} <= set(self.frequencies) or len(set(self.frequencies)) != len(self.frequencies):
+            raise ValueError("frequencies: 1 and the paper's 3 must be among them, each once")
+        return self
+
+
 class Params(Section):
     profile: Literal["smoke", "embedded", "study", "paintings", "paper"]
     seed: Annotated[int, Field(ge=0)]
@@ -217,6 +268,7 @@ class Params(Section):
     art_finetuning: ArtFinetuning
     prompt_enrichment: PromptEnrichment
     vae_decoder: VaeDecoder
+    signal_leak: SignalLeak
 
     @model_validator(mode="after")
     def _enriches_what_is_there(self) -> "Params":

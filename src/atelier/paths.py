@@ -19,6 +19,7 @@ EVALUATOR = BUILD / "evaluator"
 BARS = BUILD / "bars.json"
 KNOWN_ARTISTS = BUILD / "known_artists.json"  # whose works a shipped base learnt
 CACHE = BUILD / "cache"
+LEAKS = BUILD / "leaks"  # models of what leaks from first latents
 ADAPTERS = BUILD / "adapters"
 DECODERS = BUILD / "decoders"
 SAMPLES = BUILD / "samples"
