@@ -15,10 +15,14 @@ def values(table: pd.DataFrame) -> Values:
 
 
 def intervals(table: pd.DataFrame) -> pd.DataFrame:
-    """One row a measure and cell: its interval over groups, and what the cell's name says; guidance NaN where none."""
+    """One row a measure and cell: its interval over groups, and what the cell's name says; guidance NaN where none.
+
+    ``value`` is the mean of the pseudo-values. They take off a bias that falls as 1/n, as a Fréchet distance's does; a
+    measure of neighbours has another, and their mean may leave the range of a share: ``whole`` is of all repeats at once.
+    """
     named = table["cell"].str.extract(r"^(?P<model>.+)@(?P<level>\d)/(?P<guidance>[\d.]+)$")
     found = [t_interval(row.tolist()) for row in values(table).values()]
-    return table[["cell", "measure", "n"]].assign(
+    return table[["cell", "measure", "n", "whole"]].assign(
         model=named["model"],
         level=named["level"].astype(float),
         guidance=named["guidance"].astype(float),
@@ -42,7 +46,7 @@ def wide(rows: pd.DataFrame, names: Iterable[str], by: Sequence[str] = ("model",
 
 def rank_correlations(table: pd.DataFrame, measure: str) -> pd.Series:
     """Spearman's correlation of a measure of all repeats together with guidance, by model and level."""
-    named = intervals(table).assign(whole=table["whole"]).query("measure == @measure and guidance == guidance")
+    named = intervals(table).query("measure == @measure and guidance == guidance")
     return named.groupby(["model", "level"], sort=False)[["guidance", "whole"]].apply(
         lambda rows: rows["guidance"].corr(rows["whole"], method="spearman")
     )
