@@ -158,9 +158,10 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> list[str]:
     return [f"{prefix}{key}" for key in tree] + [leaf for part in below for leaf in part]
 
 
-@pytest.mark.parametrize(
-    "where", [leaf for leaf in leaves(content()) if not re.search(r"(adapters|decoders)/[^/]+(/learning_rate)?$", leaf)]
-)
+NAMED_BY_USERS = r"(adapters|decoders)/[^/]+(/learning_rate)?$|signal_leak/(models|styles)/"
+
+
+@pytest.mark.parametrize("where", [leaf for leaf in leaves(content()) if not re.search(NAMED_BY_USERS, leaf)])
 def test_every_missing_key_is_refused_by_name(where: str) -> None:
     assert refusal(edited(where, MISSING)) == f"p.yaml: {where.replace('/', '.')}: missing"
 
@@ -299,13 +300,15 @@ def kind(value: object) -> str:
 
 
 def shape(tree: dict[str, Any]) -> dict[str, str]:
-    """Each leaf's kind, by its place; an adapter's name is the user's own."""
+    """Each leaf's kind, by its place; names of models are the user's own, as is what a model of signal_leak is given."""
     found: dict[str, str] = {}
     for place in leaves(tree):
         value: Any = tree
         for part in place.split("/"):
             value = value[part]
-        found[re.sub(r"(adapters|decoders)/[^/]+", r"\1/*", place)] = kind(value)
+        if not re.match(r"signal_leak/models/[^/]+/", place):
+            named = re.sub(r"(adapters|decoders|signal_leak/(?:models|styles))/[^/]+", r"\1/*", place)
+            found[named] = kind(value)
     return {
         place: "may be null" if re.fullmatch(r"base/(location|revision)", place) else k for place, k in found.items()
     }

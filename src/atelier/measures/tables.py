@@ -18,7 +18,7 @@ def intervals(table: pd.DataFrame) -> pd.DataFrame:
     """One row a measure and cell: its interval over groups, and what the cell's name says; guidance NaN where none.
 
     ``value`` is the mean of the pseudo-values. They take off a bias that falls as 1/n, as a Fréchet distance's does; a
-    measure of neighbours has another, and their mean may leave the range of a share: ``whole`` is of all repeats at once.
+    measure of neighbours has another, and their mean may leave the range of a share: ``whole`` is of all at once.
     """
     named = table["cell"].str.extract(r"^(?P<model>.+)@(?P<level>\d)/(?P<guidance>[\d.]+)$")
     found = [t_interval(row.tolist()) for row in values(table).values()]
