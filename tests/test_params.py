@@ -300,7 +300,7 @@ def kind(value: object) -> str:
 
 
 def shape(tree: dict[str, Any]) -> dict[str, str]:
-    """Each leaf's kind, by its place; names of models are the user's own, as is what a model of signal_leak is given."""
+    """Each leaf's kind, by its place; names of models are the user's own, as what a model of signal_leak is given."""
     found: dict[str, str] = {}
     for place in leaves(tree):
         value: Any = tree
