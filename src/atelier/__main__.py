@@ -1,5 +1,6 @@
 """``python -m atelier STAGE ...``: one stage of ``dvc.yaml``, a process each."""
 
+import gc
 import sys
 from collections.abc import Callable
 
@@ -15,10 +16,28 @@ USAGE = """usage: python -m atelier
   measure art_finetuning | measure vae_decoder | measure signal_leak"""
 
 
+COMPUTING = ("fit", "train", "sample", "diagnose", "measure")
+
+
+def load_libraries() -> None:
+    """Load what every computing stage needs, without looking for garbage meanwhile and for good.
+
+    There is none yet, and looking for it takes two of six seconds, here and when the process ends
+    (`benchmarks/loading.py`).
+    """
+    gc.disable()
+    from atelier.models import base  # noqa: F401
+
+    gc.freeze()
+    gc.enable()
+
+
 def run(arguments: list[str]) -> None:
     """What is imported here reads the settled environment as it loads, so that none of it is imported above."""
     asked = params.load()
     machine.settle(asked.machine.threads)
+    if arguments[:1] and arguments[0] in COMPUTING:
+        load_libraries()
     match arguments:
         case ["prepare"]:
             from atelier.data import prepare

@@ -99,7 +99,7 @@ def references(asked: params.Params, model: Evaluator | None) -> References:
     works = prepare.works().table
     table, kind = natural(prepare.photographs().table, works)
     pictures = prepare.pictures(table, asked.data, kind)
-    lit = Lit(light(pictures), channel_means(torch.cat(list(encoded(asked, vae, table, kind)))))
+    lit = Lit(light(pictures), channel_means(encoded(asked, vae, table, kind)))
     held_out = {NATURAL: pictures[(table["split"] == "test").to_numpy().nonzero()[0]]}
     for name, style in asked.signal_leak.styles.items():
         own = works[(works["art_style"] == style) & (works["split"] == "test")]
@@ -164,7 +164,7 @@ def reference_rows(asked: params.Params, against: References, model: Evaluator |
         table, kind = lessons(asked, asked.signal_leak.styles.get(name))
         most = asked.signal_leak.pictures * asked.art_finetuning.repeats  # as many as an arm has
         table = table.iloc[spread(len(table), min(len(table), most))].reset_index(drop=True)
-        latents = torch.cat(list(encoded(asked, vae, table, kind)))
+        latents = encoded(asked, vae, table, kind)
         sets = {REAL: prepare.pictures(table, asked.data, kind), RETURNED: to_pixels(decode(vae, latents))}
         listed = pd.DataFrame(
             {"repeat": np.arange(len(table)) % asked.art_finetuning.repeats, "prompt": "", "path": ""}
@@ -239,7 +239,7 @@ def fixed_rows(asked: params.Params) -> pd.DataFrame:
 def spectrum(asked: params.Params) -> pd.DataFrame:
     """Mean squares of natural training pictures' latents by frequency and channel; a value a group of pictures."""
     vae = base.load(paths.BASE).vae.to(machine.accelerator(asked.machine).device)
-    z = torch.cat(list(encoded(asked, vae, *lessons(asked, None)))).double().numpy()
+    z = encoded(asked, vae, *lessons(asked, None)).double().numpy()
     height, width = z.shape[2:]
     frequencies, groups = lowest_frequencies(height, width, height * width), len(asked.art_finetuning.groups)
     squares = low_components(z, frequencies) ** 2  # (n, N, c)

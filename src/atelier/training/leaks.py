@@ -38,11 +38,11 @@ def lessons(asked: Params, style: str | None) -> tuple[pd.DataFrame, str]:
     return found, kind
 
 
-def encoded(asked: Params, vae: AutoencoderKL, table: pd.DataFrame, kind: str) -> Iterator[Tensor]:
-    """Mean latents of pictures, some at a time."""
-    for start in range(0, len(table), AT_A_TIME):
-        some = table.iloc[start : start + AT_A_TIME].reset_index(drop=True)
-        yield encode_pictures(vae, prepare.pictures(some, asked.data, kind)).mean
+def encoded(asked: Params, vae: AutoencoderKL, table: pd.DataFrame, kind: str) -> Tensor:
+    """Mean latents (n, c, h, w) of pictures, of which few are held in memory at a time."""
+    parts = (table.iloc[start : start + AT_A_TIME] for start in range(0, len(table), AT_A_TIME))
+    pictures = (prepare.pictures(part.reset_index(drop=True), asked.data, kind) for part in parts)
+    return torch.cat([encode_pictures(vae, each).mean for each in pictures])
 
 
 def fitted(asked: Params) -> Iterator[tuple[str, Leak, pd.DataFrame]]:
@@ -53,20 +53,23 @@ def fitted(asked: Params) -> Iterator[tuple[str, Leak, pd.DataFrame]]:
     """
     study, vae = asked.signal_leak, base.load(paths.BASE).vae.to(machine.accelerator(asked.machine).device)
     table, kind = lessons(asked, None)
-    yield "pixel", PixelLeak.fit(encoded(asked, vae, table, kind)), table
+    z = encoded(asked, vae, table, kind)
+    yield "pixel", PixelLeak.fit([z]), table
     for n in sorted(study.frequencies):
-        yield f"low-{n}", FrequencyLeak.fit(encoded(asked, vae, table, kind), n), table
-    works = prepare.works().table.query("split == 'train'")
-    for style, table in works.groupby("art_style"):
-        if len(table) >= FEWEST:
-            yield f"all-{style}", PixelLeak.fit(encoded(asked, vae, table, prepare.WORKS)), table
+        yield f"low-{n}", FrequencyLeak.fit([z], n), table
     for name, style in study.styles.items():
         table, kind = lessons(asked, style)
         order = torch.randperm(len(table), generator=torch_generator(asked.seed, STUDY, "targets", style)).tolist()
         table = table.iloc[order]
-        yield name, PixelLeak.fit(encoded(asked, vae, table, kind)), table
+        z = encoded(asked, vae, table, kind)
+        yield name, PixelLeak.fit([z]), table
         for n in study.targets:
-            yield f"{name}-{n}", PixelLeak.fit(encoded(asked, vae, table[:n], kind)), table[:n]
+            yield f"{name}-{n}", PixelLeak.fit([z[:n]]), table[:n]
+        yield f"all-{style}", PixelLeak.fit([z]), table
+    works = prepare.works().table.query("split == 'train'")
+    for other, table in works[~works["art_style"].isin(study.styles.values())].groupby("art_style"):
+        if len(table) >= FEWEST:
+            yield f"all-{other}", PixelLeak.fit([encoded(asked, vae, table, prepare.WORKS)]), table
 
 
 def fit_all(asked: Params) -> None:
