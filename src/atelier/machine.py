@@ -44,6 +44,9 @@ def settle(threads: int, common: bool = True) -> None:
     # filling costs time, and what is read has always been written first; the module is not in torch's type stubs
     vars(torch.utils)["deterministic"].fill_uninitialized_memory = False
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    # MKL chooses the kernels of its vector mathematics at the first call. Where two threads made that call at once, one
+    # of them got other kernels in a tenth of all processes, an ulp apart. So few elements stay on one thread.
+    torch.exp(torch.zeros(64))
 
 
 def accelerator(machine: Machine) -> "Accelerator":

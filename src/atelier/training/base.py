@@ -82,7 +82,11 @@ def train(asked: Params, out: Path) -> None:
     start_at_linear_code(pipeline.vae, to_model_range(pictures[spread(len(pictures), LINEAR_START_PICTURES)]))
     place = accelerator(asked.machine)
 
-    first = scratch.folder("base-autoencoder", **determinants)
+    # what the denoiser is asked for does not determine the autoencoder: another denoiser need not wait for it again
+    of_autoencoder: Any = {"seed": True, "machine": True, "base": {"train": {"preset", "autoencoder"}}}
+    first = scratch.folder(
+        "base-autoencoder", **asked.model_dump(mode="json", include=of_autoencoder), corpus=determinants["corpus"]
+    )
     task = autoencoder.task(pipeline.vae, pictures, names, seed, place.device)
     history = [fit(task, recipe.autoencoder, seed=seed, scratch=first, accelerator=place).assign(part="autoencoder")]
     pipeline.vae.requires_grad_(False).to(memory_format=torch.contiguous_format)
