@@ -135,6 +135,16 @@ def test_one_pass_in_batches_gives_the_statistics_of_all(batch: int) -> None:
     assert leak.n == 50
 
 
+def test_several_leaks_of_one_reading_are_those_of_several() -> None:
+    z = correlated(20)
+    batches = iter(z.split(7))  # read once: there is no second time
+    for number, leak in zip((0, 1, 3), FrequencyLeak.fit_several(batches, [0, 1, 3]), strict=True):
+        alone = FrequencyLeak.fit(z.split(7), number)
+        assert leak.frequencies == alone.frequencies
+        np.testing.assert_array_equal(leak.low_covariance, alone.low_covariance)
+        np.testing.assert_array_equal(leak.rest.std, alone.rest.std)
+
+
 def test_without_frequencies_the_rest_is_all() -> None:
     z = correlated(20)
     leak, pixel = FrequencyLeak.fit([z], frequencies=0), PixelLeak.fit([z])

@@ -44,8 +44,8 @@ def settle(threads: int, common: bool = True) -> None:
     # filling costs time, and what is read has always been written first; the module is not in torch's type stubs
     vars(torch.utils)["deterministic"].fill_uninitialized_memory = False
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    # MKL chooses the kernels of its vector mathematics at the first call. Where two threads made that call at once, one
-    # of them got other kernels in a tenth of all processes, an ulp apart. So few elements stay on one thread.
+    # MKL chooses the kernels of its vector mathematics at the first call. Where two threads make that call at once, one
+    # of them gets others in some processes, an ulp apart: so it is made here, of so few elements that one thread does.
     torch.exp(torch.zeros(64))
 
 

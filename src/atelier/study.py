@@ -21,6 +21,8 @@ DIGITS = 10  # significant digits of a written number: beyond them, machines dif
 CAVEATS = {
     "smoke": "Smoke run: nothing on this page means anything.",
     "embedded": "Short run: few steps, one training seed, few repeats. Its verdicts are of this run alone.",
+    "paintings": "Real works, and a small base that learnt from them for an hour or two: see `base_model` for what it "
+    "paints before you read what is measured on its pictures. Works and reconstructions do not depend on that.",
 }
 GROUPED = {  # whether there are several training seeds -> what intervals are over
     False: "intervals over repeats of sampling, for the adapters at hand",

@@ -33,6 +33,7 @@ from atelier.training.base import spread
 from atelier.training.leaks import BY_HAND, STUDY, encoded, lessons, natural
 
 OUT, SPECTRUM = paths.MEASURES / "signal_leak.csv", paths.MEASURES / "signal_leak_spectrum.csv"
+MOST = 4096  # real pictures of a kind that others are held against: as many as memory has room for at 512 px
 LIGHT = ("luminance", "contrast", "red_green", "yellow_blue")
 REAL, RETURNED = "real", "returned"  # reference rows: training pictures, and through the decoder
 FIXED = [("nothing", "slope", 0.0), ("nothing", "obeys", 0.0), ("ideal", "rank", 1.0)]  # cells to compare others with
@@ -98,15 +99,18 @@ def references(asked: params.Params, model: Evaluator | None) -> References:
     vae = base.load(paths.BASE).vae.to(machine.accelerator(asked.machine).device)
     works = prepare.works().table
     table, kind = natural(prepare.photographs().table, works)
+    truth = pd.concat([prepare.with_truth(each) for each in (works, table)]).drop_duplicates("path").set_index("path")
+    table = table.iloc[spread(len(table), MOST)].reset_index(drop=True)
     pictures = prepare.pictures(table, asked.data, kind)
-    lit = Lit(light(pictures), channel_means(encoded(asked, vae, table, kind)))
+    lit = Lit(light(pictures), np.concatenate([channel_means(z) for z in encoded(asked, vae, table, kind)]))
     held_out = {NATURAL: pictures[(table["split"] == "test").to_numpy().nonzero()[0]]}
     for name, style in asked.signal_leak.styles.items():
         own = works[(works["art_style"] == style) & (works["split"] == "test")]
         held_out[name] = prepare.pictures(own, asked.data)
     found = {name: reference_alone(group(of, model)) for name, of in held_out.items() if len(of) >= 2}
-    haar = group(torch.cat([pictures, prepare.pictures(works.query("split == 'train'"), asked.data)]), None).haar
-    truth = pd.concat([prepare.with_truth(each) for each in (works, table)]).drop_duplicates("path").set_index("path")
+    lessons_of_art = works.query("split == 'train'")
+    art = prepare.pictures(lessons_of_art.iloc[spread(len(lessons_of_art), MOST)], asked.data)
+    haar = group(torch.cat([pictures, art]), None).haar
     return References(found, lit, truth, (haar.mean(axis=0), haar.std(axis=0) + 1e-12))
 
 
@@ -164,7 +168,7 @@ def reference_rows(asked: params.Params, against: References, model: Evaluator |
         table, kind = lessons(asked, asked.signal_leak.styles.get(name))
         most = asked.signal_leak.pictures * asked.art_finetuning.repeats  # as many as an arm has
         table = table.iloc[spread(len(table), min(len(table), most))].reset_index(drop=True)
-        latents = encoded(asked, vae, table, kind)
+        latents = torch.cat(list(encoded(asked, vae, table, kind)))
         sets = {REAL: prepare.pictures(table, asked.data, kind), RETURNED: to_pixels(decode(vae, latents))}
         listed = pd.DataFrame(
             {"repeat": np.arange(len(table)) % asked.art_finetuning.repeats, "prompt": "", "path": ""}
@@ -239,18 +243,22 @@ def fixed_rows(asked: params.Params) -> pd.DataFrame:
 def spectrum(asked: params.Params) -> pd.DataFrame:
     """Mean squares of natural training pictures' latents by frequency and channel; a value a group of pictures."""
     vae = base.load(paths.BASE).vae.to(machine.accelerator(asked.machine).device)
-    z = encoded(asked, vae, *lessons(asked, None)).double().numpy()
-    height, width = z.shape[2:]
-    frequencies, groups = lowest_frequencies(height, width, height * width), len(asked.art_finetuning.groups)
-    squares = low_components(z, frequencies) ** 2  # (n, N, c)
-    channels = squares.shape[2]
-    named = {
-        "u": np.repeat([u for u, _ in frequencies], channels),
-        "v": np.repeat([v for _, v in frequencies], channels),
-    }
-    columns = {f"group{at}": squares[at::groups].mean(axis=0).ravel() for at in range(groups)}
-    channel = np.tile(np.arange(channels), len(frequencies))
-    return pd.DataFrame({**named, "channel": channel, "n": len(z), "whole": squares.mean(axis=0).ravel(), **columns})
+    groups = len(asked.art_finetuning.groups)
+    n, sums = np.zeros(groups, int), None
+    for batch in encoded(asked, vae, *lessons(asked, None)):
+        z = batch.double().numpy()
+        height, width = z.shape[2:]
+        frequencies = lowest_frequencies(height, width, height * width)
+        squares = low_components(z, frequencies) ** 2  # (b, N, c)
+        sums = np.zeros((groups, *squares.shape[1:])) if sums is None else sums
+        whose = (n.sum() + np.arange(len(z))) % groups  # dealt to in turn
+        np.add.at(sums, whose, squares)
+        n += np.bincount(whose, minlength=groups)
+    assert sums is not None
+    places = [(u, v, channel) for u, v in frequencies for channel in range(sums.shape[2])]
+    columns = {f"group{at}": (sums[at] / n[at]).ravel() for at in range(groups)}
+    found = pd.DataFrame(places, columns=["u", "v", "channel"])
+    return found.assign(n=n.sum(), whole=(sums.sum(axis=0) / n.sum()).ravel(), **columns)
 
 
 def snr_rows(asked: params.Params, found: pd.DataFrame) -> pd.DataFrame:

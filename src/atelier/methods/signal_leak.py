@@ -5,6 +5,7 @@ Nothing is trained and the sampler is called as ever: with any pipeline of diffu
 """
 
 import json
+import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -124,26 +125,24 @@ class FrequencyLeak(NamedTuple):
         Float64; memory does not grow with the pictures. Raises ValueError for fewer than two, for batches of several
         shapes, and for values that are not finite.
         """
-        low = rest = None
+        return cls.fit_several(batches, [frequencies])[0]
+
+    @classmethod
+    def fit_several(cls, batches: Iterable[Tensor], frequencies: Sequence[int]) -> list[Self]:
+        """As ``fit``, a leak for each number of frequencies: the batches, which cost an encoding, are read once."""
+        found: list[_Fit] = []
         for batch in batches:
             z = batch.detach().cpu().double().numpy()
             if z.ndim != 4 or not np.isfinite(z).all():
                 raise ValueError(f"latents must be finite and shaped (n, c, h, w), got {tuple(z.shape)}")
-            if low is None or rest is None:
-                shape, chosen = z.shape[1:], lowest_frequencies(z.shape[2], z.shape[3], frequencies)
-                low = Moments.none(len(chosen) * shape[0], joint=True)
-                rest = Moments.none(int(np.prod(shape)), joint=False)
-            if z.shape[1:] != shape:
-                raise ValueError(f"latents of several shapes: {shape} and {z.shape[1:]}")
+            found = found or [_Fit.none(z.shape[1:], number) for number in frequencies]
+            if z.shape[1:] != found[0].shape:
+                raise ValueError(f"latents of several shapes: {found[0].shape} and {z.shape[1:]}")
             if len(z):
-                components = low_components(z, chosen)
-                others = z - from_low_components(components, chosen, shape[1:]) if chosen else z
-                low = low.and_those_of(components.reshape(len(z), -1))
-                rest = rest.and_those_of(others.reshape(len(z), -1))
-        if low is None or rest is None or rest.n < 2:
-            raise ValueError(f"a leak is fitted to at least two pictures, got {rest.n if rest else 0}")
-        pixels = PixelLeak(rest.mean.reshape(shape), np.sqrt(rest.covariance).reshape(shape), rest.n)
-        return cls(chosen, low.mean, low.covariance, pixels)
+                found = [one.and_those_of(z) for one in found]
+        if not found or found[0].rest.n < 2:
+            raise ValueError(f"a leak is fitted to at least two pictures, got {found[0].rest.n if found else 0}")
+        return [cls(one.frequencies, one.low.mean, one.low.covariance, one.pixels) for one in found]
 
     def sample(self, n: int, generator: Generator, low: Tensor | None = None) -> Tensor:
         """Latents (n, c, h, w) float32; ``low`` (n, N, c): coefficients to have instead of drawn ones.
@@ -163,6 +162,33 @@ class FrequencyLeak(NamedTuple):
         else:
             components = low.double().numpy()
         return torch.from_numpy(made + from_low_components(components, self.frequencies, made.shape[2:])).float()
+
+
+class _Fit(NamedTuple):
+    """A leak of latents of one shape (c, h, w), so far."""
+
+    shape: tuple[int, int, int]
+    frequencies: list[tuple[int, int]]
+    low: Moments
+    rest: Moments
+
+    @classmethod
+    def none(cls, shape: tuple[int, int, int], frequencies: int) -> Self:
+        chosen = lowest_frequencies(shape[1], shape[2], frequencies)
+        low, rest = Moments.none(len(chosen) * shape[0], joint=True), Moments.none(math.prod(shape), joint=False)
+        return cls(shape, chosen, low, rest)
+
+    def and_those_of(self, z: FloatArray) -> Self:
+        components = low_components(z, self.frequencies)
+        low = from_low_components(components, self.frequencies, self.shape[1:]) if self.frequencies else 0.0
+        low_moments = self.low.and_those_of(components.reshape(len(z), -1))
+        return self._replace(low=low_moments, rest=self.rest.and_those_of((z - low).reshape(len(z), -1)))
+
+    @property
+    def pixels(self) -> PixelLeak:
+        return PixelLeak(
+            self.rest.mean.reshape(self.shape), np.sqrt(self.rest.covariance).reshape(self.shape), self.rest.n
+        )
 
 
 Leak = PixelLeak | FrequencyLeak

@@ -27,7 +27,7 @@ from atelier.sampling.sampler import Sampled, Seed, first_latents, sample, settl
 from atelier.sampling.store import guidance_folder, write, write_latents
 from atelier.seeds import torch_generator
 from atelier.training import leaks
-from atelier.training.leaks import STUDY, natural
+from atelier.training.leaks import STUDY, natural, of_style
 from atelier.training.signal_leak import tuned_pipeline
 
 FIRST_STEPS = "first_steps.csv"
@@ -66,18 +66,19 @@ def arms(asked: Params) -> list[Arm]:
     for light in ("dark", "bright"):
         found += [Arm(light, light), Arm(f"{light}+leak", light, leak=f"low-{RANDOM}")]
     found.append(Arm(f"white{UNGUIDED}", NATURAL, guided=False))
-    for name in study.styles:
+    for name, style in study.styles.items():
         found += [
-            Arm(f"plain-{name}+leak", name, leak=name),
+            Arm(f"plain-{name}+leak", name, leak=of_style(style)),
             Arm(f"words-{name}", name, level=1),
-            Arm(f"words-{name}+leak", name, level=1, leak=name),
+            Arm(f"words-{name}+leak", name, level=1, leak=of_style(style)),
         ]
     for name, model in study.models.items():
         if model.style is None:
             found += [Arm(name, NATURAL, model=name), Arm(f"{name}{UNGUIDED}", NATURAL, model=name, guided=False)]
             continue
-        found += [Arm(f"tuned-{name}", name, model=name), Arm(f"tuned-{name}+leak", name, model=name, leak=name)]
-        found += [Arm(f"tuned-{name}+leak-{n}", name, model=name, leak=f"{name}-{n}") for n in study.targets]
+        found.append(Arm(f"tuned-{name}", name, model=name))
+        found.append(Arm(f"tuned-{name}+leak", name, model=name, leak=of_style(model.style)))
+        found += [Arm(f"tuned-{name}+leak-{n}", name, model=name, leak=of_style(model.style, n)) for n in study.targets]
     return found
 
 

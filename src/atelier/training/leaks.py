@@ -18,7 +18,8 @@ from atelier.seeds import torch_generator
 STUDY = "signal_leak"
 BY_HAND = "low-1"  # the leak whose lowest frequency is set by hand
 AT_A_TIME = 256  # pictures
-FEWEST = 8  # works of a style whose statistics are shown
+FEWEST = 8  # works of a style that is not asked for
+ALL = "all"
 
 
 def natural(photographs: pd.DataFrame, works: pd.DataFrame) -> tuple[pd.DataFrame, str]:
@@ -38,38 +39,38 @@ def lessons(asked: Params, style: str | None) -> tuple[pd.DataFrame, str]:
     return found, kind
 
 
-def encoded(asked: Params, vae: AutoencoderKL, table: pd.DataFrame, kind: str) -> Tensor:
-    """Mean latents (n, c, h, w) of pictures, of which few are held in memory at a time."""
-    parts = (table.iloc[start : start + AT_A_TIME] for start in range(0, len(table), AT_A_TIME))
-    pictures = (prepare.pictures(part.reset_index(drop=True), asked.data, kind) for part in parts)
-    return torch.cat([encode_pictures(vae, each).mean for each in pictures])
+def encoded(asked: Params, vae: AutoencoderKL, table: pd.DataFrame, kind: str) -> Iterator[Tensor]:
+    """Mean latents (b, c, h, w) of pictures, in batches: of few is anything held in memory at a time."""
+    for start in range(0, len(table), AT_A_TIME):
+        part = table.iloc[start : start + AT_A_TIME].reset_index(drop=True)
+        yield encode_pictures(vae, prepare.pictures(part, asked.data, kind)).mean
 
 
 def fitted(asked: Params) -> Iterator[tuple[str, Leak, pd.DataFrame]]:
     """Each leak, its name, and the rows of the pictures that it was fitted to.
 
-    ``pixel`` and ``low-N`` of what is natural; of every style of the data, ``all-STYLE``; of one of the study's, by its
-    name, all its works, and ``NAME-K`` some of them.
+    ``pixel`` and ``low-N`` of what is natural; ``all-STYLE`` of every style of the data, of which there are a few works
+    or the study asks for it; of these ``K-STYLE``, too: some of its works.
     """
     study, vae = asked.signal_leak, base.load(paths.BASE).vae.to(machine.accelerator(asked.machine).device)
     table, kind = lessons(asked, None)
-    z = encoded(asked, vae, table, kind)
-    yield "pixel", PixelLeak.fit([z]), table
-    for n in sorted(study.frequencies):
-        yield f"low-{n}", FrequencyLeak.fit([z], n), table
-    for name, style in study.styles.items():
+    numbers = sorted(study.frequencies)
+    pixel, *low = FrequencyLeak.fit_several(encoded(asked, vae, table, kind), [0, *numbers])
+    yield "pixel", pixel.rest, table
+    yield from ((f"low-{n}", leak, table) for n, leak in zip(numbers, low, strict=True))
+    works = prepare.works().table.query("split == 'train'")["art_style"].value_counts()
+    asked_for = set(study.styles.values()) | {model.style for model in study.models.values() if model.style}
+    for style in sorted(asked_for | set(works.index[works >= FEWEST])):
         table, kind = lessons(asked, style)
         order = torch.randperm(len(table), generator=torch_generator(asked.seed, STUDY, "targets", style)).tolist()
         table = table.iloc[order]
-        z = encoded(asked, vae, table, kind)
-        yield name, PixelLeak.fit([z]), table
-        for n in study.targets:
-            yield f"{name}-{n}", PixelLeak.fit([z[:n]]), table[:n]
-        yield f"all-{style}", PixelLeak.fit([z]), table
-    works = prepare.works().table.query("split == 'train'")
-    for other, table in works[~works["art_style"].isin(study.styles.values())].groupby("art_style"):
-        if len(table) >= FEWEST:
-            yield f"all-{other}", PixelLeak.fit([encoded(asked, vae, table, prepare.WORKS)]), table
+        for n in [None, *(study.targets if style in asked_for else [])]:
+            yield of_style(style, n), PixelLeak.fit(encoded(asked, vae, table[:n], kind)), table[:n]
+
+
+def of_style(style: str, works: int | None = None) -> str:
+    """The name of a style's leak: of all its training works, or of so many, where there are."""
+    return f"{works or ALL}-{style}"
 
 
 def fit_all(asked: Params) -> None:
