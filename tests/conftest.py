@@ -24,6 +24,7 @@ base:
     unseen_styles: []
     prompts_per_picture: 2
     empty_prompts: 0.1
+    moved: 0
     autoencoder: {steps: 3, batch: 4, learning_rate: 0.001, decay: cosine, warmup: 1, beta2: 0.99,
                   weight_decay: 0.0, clip: 1.0, ema: 0, checkpoint_every: 2}
     denoiser: {steps: 4, batch: 4, learning_rate: 0.001, decay: cosine, warmup: 1, beta2: 0.99,

@@ -14,6 +14,7 @@ from torch import Tensor
 from atelier.models import base
 from atelier.models.linear_start import start_at_linear_code
 from atelier.params import Optimisation
+from atelier.seeds import torch_generator
 from atelier.training import autoencoder
 from atelier.training.loop import Task, fit
 from atelier.training.order import Pick
@@ -263,6 +264,27 @@ def test_the_linear_start_reconstructs_better_than_a_random_one(painted_photogra
     assert started > 20.5
 
 
+def test_displaced_pictures_are_pieces_of_their_mirrored_surroundings() -> None:
+    pictures = torch.rand(40, 3, 6, 8)
+    made = autoencoder.displaced(pictures, 2, [torch_generator(1, at) for at in range(40)])
+    wide = torch.nn.functional.pad(pictures, [2] * 4, mode="reflect")
+    seen = set()
+    for one, whole in zip(made, wide, strict=True):
+        places = {
+            (row, column, mirrored)
+            for row in range(5)
+            for column in range(5)
+            for mirrored, other in ((False, one), (True, one.flip(2)))
+            if torch.equal(whole[:, row : row + 6, column : column + 8], other)
+        }
+        assert len(places) == 1
+        seen |= places
+    assert {row for row, _, _ in seen} == {column for _, column, _ in seen} == set(range(5))
+    assert {mirrored for _, _, mirrored in seen} == {False, True}
+    again = autoencoder.displaced(pictures, 2, [torch_generator(1, at) for at in range(40)])
+    assert torch.equal(made, again)
+
+
 def test_an_autoencoder_resumed_ends_with_the_same_bits(painted_photographs: Tensor, tmp_path: Path) -> None:
     """Its weights are laid out channels last."""
     from accelerate import Accelerator
@@ -278,7 +300,7 @@ def test_an_autoencoder_resumed_ends_with_the_same_bits(painted_photographs: Ten
     def run(folder: Path, stop: int = -1) -> dict[str, Tensor]:
         vae = base.build("tiny", 64, TEXTS, seed=2).vae
         start_at_linear_code(vae, small)
-        task = autoencoder.task(vae, pictures, [f"p{i}" for i in range(len(pictures))], 1, here.device)
+        task = autoencoder.task(vae, pictures, [f"p{i}" for i in range(len(pictures))], 1, here.device, moved=2)
         done = 0
 
         def losses(batch: list[Pick]) -> dict[str, Tensor]:

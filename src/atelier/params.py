@@ -61,6 +61,7 @@ class BaseTraining(Section):
     unseen_styles: list[str]  # of works: the autoencoder learns them, the denoiser does not
     prompts_per_picture: Positive
     empty_prompts: Share
+    moved: Annotated[int, Field(ge=0, le=7)]  # pixels by which the autoencoder's pictures are moved: its grid is of 8
     autoencoder: Optimisation
     denoiser: Optimisation
 

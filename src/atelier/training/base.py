@@ -83,11 +83,11 @@ def train(asked: Params, out: Path) -> None:
     place = accelerator(asked.machine)
 
     # what the denoiser is asked for does not determine the autoencoder: another denoiser need not wait for it again
-    of_autoencoder: Any = {"seed": True, "machine": True, "base": {"train": {"preset", "autoencoder"}}}
+    of_autoencoder: Any = {"seed": True, "machine": True, "base": {"train": {"preset", "moved", "autoencoder"}}}
     first = scratch.folder(
         "base-autoencoder", **asked.model_dump(mode="json", include=of_autoencoder), corpus=determinants["corpus"]
     )
-    task = autoencoder.task(pipeline.vae, pictures, names, seed, place.device)
+    task = autoencoder.task(pipeline.vae, pictures, names, seed, place.device, recipe.moved)
     history = [fit(task, recipe.autoencoder, seed=seed, scratch=first, accelerator=place).assign(part="autoencoder")]
     pipeline.vae.requires_grad_(False).to(memory_format=torch.contiguous_format)
     latents = standardised(pipeline.vae, encode_pictures(pipeline.vae, pictures))
