@@ -1,6 +1,7 @@
 """What a leak costs: the time of first latents with one over the time of sampling the same batch.
 
-``python benchmarks/first_latents.py`` with the shipped base. Each time is the median of repeats.
+``python benchmarks/first_latents.py`` with the shipped base and the steps of params.yaml. Each time is the median of
+repeats.
 """
 
 import time
@@ -13,11 +14,12 @@ machine.settle(2)
 
 import torch  # noqa: E402
 
+from atelier import params  # noqa: E402
 from atelier.methods.signal_leak import FrequencyLeak, PixelLeak, initial_latents  # noqa: E402
 from atelier.models import base  # noqa: E402
 from atelier.sampling.sampler import sample, settled, with_ddim  # noqa: E402
 
-STEPS, REPEATS = 20, 5
+REPEATS = 5
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -32,6 +34,7 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def main() -> None:
+    steps = params.load().sampling.steps
     pipeline = settled(with_ddim(base.load(Path("data/base"))), torch.device("cpu"))
     channels, side = pipeline.unet.config.in_channels, pipeline.unet.config.sample_size
     latents = torch.randn(200, channels, side, side, generator=torch.Generator().manual_seed(1))
@@ -40,10 +43,10 @@ def main() -> None:
         noise = torch.randn(n, channels, side, side)
         sampling = seconds(
             lambda n=n, noise=noise: sample(  # type: ignore[misc]
-                pipeline, ["a boat"] * n, noise, guidance=4.0, steps=STEPS, batch=n
+                pipeline, ["a boat"] * n, noise, guidance=4.0, steps=steps, batch=n
             )
         )
-        print(f"sampling {n:2} of {8 * side} px, {STEPS} steps with guidance: {1000 * sampling:.0f} ms")
+        print(f"sampling {n:2} of {8 * side} px, {steps} steps with guidance: {1000 * sampling:.0f} ms")
         for name, leak in leaks.items():
             for kind, generators in {
                 "one generator": torch.Generator().manual_seed(1),
@@ -51,7 +54,7 @@ def main() -> None:
             }.items():
                 first = seconds(
                     lambda n=n, leak=leak, generators=generators: initial_latents(  # type: ignore[misc]
-                        leak, pipeline.scheduler, n, generators, STEPS
+                        leak, pipeline.scheduler, n, generators, steps
                     )
                 )
                 print(f"  {name:6} {kind:14} {1000 * first:6.2f} ms, {100 * first / sampling:.2f} % of sampling")

@@ -88,7 +88,7 @@ def test_a_model_that_differs_from_itself_breaks_the_measurement() -> None:
 def test_what_was_not_measured_is_named_and_not_decided() -> None:
     values = study(np.random.default_rng(5), untuned=0, a=-12)
     told = verdict_of(values, claim(part("a"), part("b")))[0]
-    assert (told.verdict, told.reason) == (UNDECIDED, "not measured: b@1/4")
+    assert (told.verdict, told.reason) == (UNDECIDED, "not measured: fd of b@1/4")
     assert [row.verdict for row in told.findings] == [SUPPORTED, ""]
     assert verdict_of(values, claim())[0].reason == "not measured: any part"
 
@@ -124,7 +124,7 @@ def test_what_chance_makes_of_equals_is_a_margin() -> None:
         assert found.findings[0].compared is not None
         assert found.findings[0].compared.margin == pytest.approx(half)
     del values["fd", "again@1/4"]
-    assert verdict_of(values, claim(part("near", "at most", floor=floor)))[0].reason == "not measured: again@1/4"
+    assert verdict_of(values, claim(part("near", "at most", floor=floor)))[0].reason == "not measured: fd of again@1/4"
 
 
 def test_some_parts_are_enough_where_a_claim_says_so() -> None:

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from atelier import claims, params, paths
+from atelier.evidence import pseudo_values, t_interval
 from atelier.measures import signal_leak as measures
+from atelier.measures.sets import group
 from atelier.methods import signal_leak as method
 from atelier.methods.signal_leak import FrequencyLeak, first_step, low_components
 from atelier.metrics import frechet_distance, kernel_distance
@@ -179,6 +181,8 @@ def test_the_stages_paint_and_measure_all_of_it(trained: params.Params) -> None:
         ("obeys", "colours"),
         ("rank", "ideal"),
         ("luminance", "dark+leak"),
+        ("luminance_spread", "white-mirrored"),
+        ("light_gap", "bright-less-dark+leak"),
     ]
     for measure, cell in wanted:
         assert (measure, cell) in measured
@@ -240,12 +244,56 @@ def test_spreads_are_log_ratios_of_variances() -> None:
     real = measures.Lit(rng.normal(size=(50, 4)), rng.normal(size=(50, 3)))
     narrow = measures.Lit(real.light * [0.5, 1.0, 2.0, 1.0], real.channels * 0.25)
     found = measures.spread_measures(real, narrow)
-    assert found["luminance_spread"] == pytest.approx(2 * np.log(2))
+    assert found["luminance_spread"] == pytest.approx(-2 * np.log(2))
     assert found["luminance_ratio"] == pytest.approx(0.5)
     assert found["contrast_spread"] == pytest.approx(0.0, abs=1e-12)
     assert found["colour_spread"] == pytest.approx(np.log(2))
     assert found["channel_ratio"] == pytest.approx(0.25)
-    assert measures.spread_measures(real, real)["luminance_w1"] == 0.0
+    assert found["channel_spread"] == pytest.approx(-4 * np.log(2))
+    assert [measures.spread_measures(real, real)[f"{name}_w1"] for name in ("luminance", "colour", "channel")] == [
+        0
+    ] * 3
+    moved = real._replace(channels=real.channels + 0.5 * real.channels.std(axis=0, ddof=1))
+    assert measures.spread_measures(real, moved)["channel_w1"] == pytest.approx(0.5)
+
+
+def test_derived_rows_are_sums_of_others() -> None:
+    rows = [
+        {"measure": measure, "cell": cell, "n": n, "whole": value, "group0": value - 1, "group1": value + 1}
+        for measure, cell, n, value in [
+            ("luminance", "bright", 4, 0.7), ("luminance", "dark", 3, 0.4), ("luminance_spread", "white", 4, -2.0)]
+    ]  # fmt: skip
+    found = measures.derived_rows(pd.DataFrame(rows)).set_index(["measure", "cell"])
+    assert list(found.index) == [("luminance_spread", "white-mirrored"), ("light_gap", "bright-less-dark")]
+    assert found.loc[("luminance_spread", "white-mirrored"), ["whole", "group0", "group1"]].tolist() == [2.0, 3.0, 1.0]
+    gap = found.loc[("light_gap", "bright-less-dark")]
+    assert gap["n"] == 3
+    np.testing.assert_allclose(gap[["whole", "group0", "group1"]].astype(float), [0.3, 0.3, 0.3])
+
+
+def test_intervals_of_a_spread_cover_it_where_it_is_none() -> None:
+    """The absolute value's did not: its pseudo-values have a kink where pictures vary as much as real ones."""
+    rng, covered = np.random.default_rng(2), []
+    real = measures.Lit(rng.normal(size=(2000, 4)), rng.normal(size=(2000, 2)))
+    truth = float(np.log(1 / real.light[:, 0].var(ddof=1)))
+    for _ in range(300):
+        parts = [measures.Lit(rng.normal(size=(40, 4)), rng.normal(size=(40, 2))) for _ in range(5)]
+
+        def spread(some: list[int], parts: list[measures.Lit] = parts) -> float:
+            return measures.spread_measures(real, measures.together([parts[at] for at in some]))["luminance_spread"]
+
+        found = t_interval(pseudo_values(spread, 5).tolist())
+        covered.append(found.low <= truth <= found.high)
+    assert 0.91 <= np.mean(covered) <= 0.985
+
+
+def test_backgrounds_are_the_outer_eighth() -> None:
+    pictures = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
+    pictures[:, :, 8:-8, 8:-8] = 255
+    np.testing.assert_allclose(measures.border_colour(group(pictures, None)), 0.0, atol=1e-12)
+    pictures[:, 0, :8] = 255
+    red = 8 * 64 / (64 * 64 - 48 * 48)
+    np.testing.assert_allclose(measures.border_colour(group(pictures, None)), [red, 0.0, 0.0], atol=1e-12)
 
 
 def test_few_held_out_works_mislead_a_frechet_distance_and_no_kernel_distance() -> None:

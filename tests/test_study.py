@@ -31,7 +31,7 @@ def test_a_card_shows_the_verdict_and_keeps_its_numbers(study: Study) -> None:
     study.finish([])
     content = json.loads((study.folder / "metrics.json").read_text())
     assert content["verdicts"] == {
-        "A1": {"verdict": "undecided", "reason": "not measured: b@1/4", "claim": claim.digest}
+        "A1": {"verdict": "undecided", "reason": "not measured: fd of b@1/4", "claim": claim.digest}
     }
     kept = content["metrics"]["claim/A1/1"]
     assert kept["value"] == pytest.approx(-1)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from atelier.data import prepare
 from atelier.data.images import to_model_range, to_pixels
 from atelier.data.latents import Moments, decode, encode_pictures
 from atelier.measures import vae_decoder as measures
-from atelier.metrics import log_power_error, mean_power_spectrum
+from atelier.metrics import kernel_distance, log_power_error, mean_power_spectrum
 from atelier.models import base
 from atelier.models.autoencoders import decoder_parameters, digest, load_like
 from atelier.params import LossWeights
@@ -200,8 +201,8 @@ def test_what_is_outside_the_scope_is_unchanged_to_the_bit_and_the_pipeline_pain
     before = base.load(paths.BASE)
     vae_decoder.train(own, "all", 0)
     folder = vae_decoder.retuned_folder("all", 0)
-    vae = load_like(before.vae, folder / "vae")
-    assert isinstance(vae, AutoencoderKL)
+    vae = AutoencoderKL.from_pretrained(folder / "vae", local_files_only=True)
+    assert digest(vae) == digest(load_like(before.vae, folder / "vae"))
     inside = decoder_parameters(vae, scope)  # type: ignore[arg-type]
     old, new = before.vae.state_dict(), vae.state_dict()
     assert old.keys() == new.keys()
@@ -223,6 +224,37 @@ def test_what_is_outside_the_scope_is_unchanged_to_the_bit_and_the_pipeline_pain
     assert card["perceptual"]["weights"] == expected  # by content: a name does not say which network taught it
     history = (folder / "history.csv").read_text().splitlines()[0]
     assert set(history.split(",")) == {"step", "learning_rate", "mse", "lpips", "ffl"}
+
+
+def test_a_tiny_autoencoder_is_retuned_saved_and_loaded(asked: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline, tiny = base.load(paths.BASE), tiny_autoencoder()
+    before = {name: value.clone() for name, value in tiny.state_dict().items()}
+    monkeypatch.setattr(vae_decoder.base, "load", lambda _: SimpleNamespace(vae=tiny))
+    vae_decoder.train(asked, "mse", 0)
+    folder = vae_decoder.retuned_folder("mse", 0) / "vae"
+    found = AutoencoderTiny.from_pretrained(folder, local_files_only=True)
+    assert digest(found) == digest(load_like(tiny_autoencoder(), folder))
+    differ = {name for name, value in found.state_dict().items() if not torch.equal(value, before[name])}
+    assert differ == set(decoder_parameters(found, "upsamplers"))
+    pipeline.vae = found
+    pipeline.set_progress_bar_config(disable=True)
+    picture = pipeline("a boat", num_inference_steps=2, height=64, width=64, output_type="pt").images
+    assert picture.shape == (1, 3, 64, 64)
+
+
+def test_scopes_of_stable_diffusions_autoencoder() -> None:
+    """Its blocks and widths, on no device: three upsamplings of a weight and a bias each."""
+    with torch.device("meta"):
+        vae = AutoencoderKL(
+            block_out_channels=(128, 256, 512, 512), down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4, layers_per_block=2, latent_channels=4,
+        )  # fmt: skip
+    chosen = {scope: decoder_parameters(vae, scope) for scope in SCOPES}  # type: ignore[arg-type]
+    expected = [f"decoder.up_blocks.{at}.upsamplers.0.conv.{part}" for at in range(3) for part in ("weight", "bias")]
+    assert list(chosen["upsamplers"]) == expected
+    assert sum(p.numel() for p in chosen["upsamplers"].values()) == 9 * (2 * 512**2 + 256**2) + 2 * 512 + 256
+    assert not any("mid_block" in name or "conv_out" in name for name in chosen["up_blocks"])
+    assert {"decoder.conv_out.weight", "post_quant_conv.weight"} < set(chosen["decoder"])
 
 
 def test_retuning_brings_reconstructions_nearer_to_the_works(asked: params.Params) -> None:
@@ -286,7 +318,7 @@ def test_reconstructions_are_measured_against_their_own_works(asked: params.Para
     vae = load_like(base.load(paths.BASE).vae, vae_decoder.retuned_folder("mse", 1) / "vae")
     expected = to_pixels(decode(vae, encode_pictures(vae, parts[1].works).mean))
     assert int((parts[1].made.int() - expected.int()).abs().max()) <= 1
-    rows = measures.reconstruction_rows(measures.reconstructions(asked, "mse", {}), "mse")
+    rows = measures.reconstruction_rows(measures.reconstructions(asked, "mse", measures.Networks({}, None)), "mse")
     whole = rows[rows["style"] == ""].set_index("measure")
     works, made = (torch.cat([getattr(part, name) for part in parts]) / 255 for name in ("works", "made"))
     error = float((works.double() - made.double()).square().mean())
@@ -296,6 +328,20 @@ def test_reconstructions_are_measured_against_their_own_works(asked: params.Para
     assert whole.loc["high", "whole"] == pytest.approx(high)
     # a mean's pseudo-values are the groups' own sums, rescaled: their mean is the mean
     assert np.mean(whole.loc["mse", ["group0", "group1"]].to_numpy(float)) == pytest.approx(error, rel=0.3)
+
+
+def test_a_judge_sees_works_and_reconstructions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through pixels' means for features: the kernel distance of all parts' works to all parts' reconstructions."""
+    monkeypatch.setattr(measures, "features", lambda _, x: x.double().mean((2, 3)).numpy())
+    generator = torch.Generator().manual_seed(0)
+    works, made = (torch.randint(256, (12, 3, 32, 32), dtype=torch.uint8, generator=generator) for _ in range(2))
+    judge = measures.Networks({}, object())  # type: ignore[arg-type]
+    device = torch.device("cpu")
+    parts = [measures.returned(works[at], made[at], None, judge, device) for at in (slice(0, 5), slice(5, 12))]
+    real, ours = ((x.double() / 255).mean((2, 3)).numpy() for x in (works, made))
+    assert measures.measures_of(parts)["kid_judge"] == pytest.approx(kernel_distance(real, ours))
+    unjudged = measures.returned(works, made, None, measures.Networks({}, None), device)
+    assert "kid_judge" not in measures.measures_of([unjudged])
 
 
 def test_the_original_decoder_on_stored_latents_gives_the_stored_pictures(asked: params.Params) -> None:

@@ -125,7 +125,8 @@ def decide(claims: Mapping[str, Claim], values: Values, itself: Sequence[Part] =
     for name, claim in claims.items():
         verdict, reason = UNDECIDED, ""
         control = _compared(claim.control, values) if claim.control else None
-        missing = sorted({cell for part in claim.parts for cell in part.cells if (part.measure, cell) not in values})
+        needed = {(part.measure, cell) for part in claim.parts for cell in part.cells}
+        missing = sorted(f"{measure} of {cell}" for measure, cell in needed - set(values))
         if differ:
             verdict, reason = BROKEN, differ[0]
         elif claim.control and (control is None or control.supported_p > LEVEL):

@@ -11,6 +11,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import LogLocator
 from torch import Tensor
 
 from atelier.evidence import t_interval
@@ -228,6 +229,9 @@ def spectral_ratios(ratios: Mapping[str, Sequence[np.ndarray]], frequency: np.nd
         axis.fill_between(frequency, low, high, color=color, alpha=0.2, linewidth=0)
     axis.axhline(1.0, color="0.6", linewidth=0.8, linestyle=":")
     _against_frequency(axis, frequency, "power over the works' power")
+    # less than a decade, often: more than its ends must bear a number
+    axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.legend(fontsize=7.5)
     return figure
 

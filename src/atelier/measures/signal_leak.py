@@ -19,7 +19,18 @@ from atelier.data import prepare
 from atelier.data.images import to_pixels
 from atelier.data.latents import decode
 from atelier.evidence import FloatArray
-from atelier.measures.sets import MEASURES, Group, Reference, group, measured, pseudo_rows, reference_alone, simple
+from atelier.measures.sets import (
+    MEASURES,
+    SMALL,
+    Group,
+    Reference,
+    group,
+    measured,
+    pseudo_rows,
+    reference_alone,
+    simple,
+)
+from atelier.measures.tables import combined
 from atelier.methods.signal_leak import FrequencyLeak, first_step, frequency_snr, low_components, lowest_frequencies
 from atelier.methods.signal_leak import load as load_leak
 from atelier.metrics import kernel_distance
@@ -38,6 +49,7 @@ LIGHT = ("luminance", "contrast", "red_green", "yellow_blue")
 REAL, RETURNED = "real", "returned"  # reference rows: training pictures, and through the decoder
 FIXED = [("nothing", "slope", 0.0), ("nothing", "obeys", 0.0), ("ideal", "rank", 1.0)]  # cells to compare others with
 LOWEST, MEDIAN = "lowest-frequency", "median-frequency"
+MIRRORED, LIGHT_GAP = "white-mirrored", "bright-less-dark"
 
 
 class Lit(NamedTuple):
@@ -56,25 +68,43 @@ def light(pictures: Tensor) -> FloatArray:
 
 
 def spread_measures(real: Lit, made: Lit) -> dict[str, float]:
-    """Means; variances over pictures against the real ones', as |log ratio|; distances of distributions.
+    """Means; variances over pictures against the real ones', as log ratio; distances of distributions.
 
-    A spread of 0: as varied as real pictures. Ratios are of standard deviations, geometric means where several.
+    A spread of 0: as varied as real pictures; below: less. It has its sign, because pseudo-values of an absolute value
+    mislead where it is near 0. Ratios are of standard deviations. Of several channels or colours: means of all these;
+    channels' distances in standard deviations of real ones.
     """
     ratios = np.log(made.light.var(axis=0, ddof=1) / real.light.var(axis=0, ddof=1))
     channels = np.log(made.channels.var(axis=0, ddof=1) / real.channels.var(axis=0, ddof=1))
+    apart = [wasserstein_distance(a, b) for a, b in zip(real.light.T, made.light.T, strict=True)]
+    deviation = real.channels.std(axis=0, ddof=1)
+    channels_apart = [
+        wasserstein_distance(a, b)
+        for a, b in zip((real.channels / deviation).T, (made.channels / deviation).T, strict=True)
+    ]
     return {
         "luminance": float(made.light[:, 0].mean()),
         "contrast": float(made.light[:, 1].mean()),
         "luminance_ratio": float(np.exp(ratios[0] / 2)),
         "contrast_ratio": float(np.exp(ratios[1] / 2)),
         "channel_ratio": float(np.exp(channels.mean() / 2)),
-        "luminance_spread": abs(float(ratios[0])),
-        "contrast_spread": abs(float(ratios[1])),
-        "colour_spread": float(np.abs(ratios[2:]).mean()),
-        "channel_spread": float(np.abs(channels).mean()),
-        "luminance_w1": float(wasserstein_distance(real.light[:, 0], made.light[:, 0])),
-        "contrast_w1": float(wasserstein_distance(real.light[:, 1], made.light[:, 1])),
+        "luminance_spread": float(ratios[0]),
+        "contrast_spread": float(ratios[1]),
+        "colour_spread": float(ratios[2:].mean()),
+        "channel_spread": float(channels.mean()),
+        "luminance_w1": float(apart[0]),
+        "contrast_w1": float(apart[1]),
+        "colour_w1": float(np.mean(apart[2:])),
+        "channel_w1": float(np.mean(channels_apart)),
     }
+
+
+def border_colour(made: Group) -> FloatArray:
+    """Mean red, green and blue, 0 to 1, of the outer eighth of pictures: what lies behind their subjects."""
+    maps = made.small.mean(axis=0).reshape(3, SMALL, SMALL)
+    edge = np.ones((SMALL, SMALL), dtype=bool)
+    edge[SMALL // 8 : -SMALL // 8, SMALL // 8 : -SMALL // 8] = False
+    return maps[:, edge].mean(axis=1)
 
 
 def together(parts: Sequence[Lit]) -> Lit:
@@ -141,7 +171,8 @@ def rows_of(
             real, ours = ((each.haar - mean) / deviation for each in (reference.held_out, made))
             # unbiased however few the held-out works of a style are, which a Frechet distance is not
             haar = {"kid_haar": kernel_distance(real, ours), "fd_haar": MEASURES["fd_haar"](reference, made)}
-            return haar | simple(reference, made)
+            apart = np.linalg.norm(border_colour(reference.held_out) - border_colour(made))
+            return haar | {"background": float(apart)} | simple(reference, made)
 
         found.append(measured(against.by_asked[asked_for], parts, distances))
     if asked_for in (NATURAL, *LIGHTS):
@@ -271,6 +302,16 @@ def snr_rows(asked: params.Params, found: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(measure="log_snr", n=found["n"].iloc[0], cell=[LOWEST, MEDIAN])
 
 
+def derived_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """White noise's spreads with the other sign, beyond which one is farther from real; brightness that words add."""
+    rows = [combined(table, name, {"white": -1.0}, name, MIRRORED) for name in ("luminance_spread", "colour_spread")]
+    rows += [
+        combined(table, "luminance", {f"bright{end}": 1.0, f"dark{end}": -1.0}, "light_gap", f"{LIGHT_GAP}{end}")
+        for end in ("", "+leak")
+    ]
+    return pd.concat(rows, ignore_index=True)
+
+
 def cells(asked: params.Params) -> set[str]:
     """Every cell that is measured."""
     there = arms(asked)
@@ -280,14 +321,16 @@ def cells(asked: params.Params) -> set[str]:
     real = {
         f"{label}{name}" for label in (REAL, RETURNED) for name in ("", *(f"-{x}" for x in asked.signal_leak.styles))
     }
-    return {arm.name for arm in there} | slopes_of | real | {LOWEST, MEDIAN, COLOURS, *(cell for cell, _, _ in FIXED)}
+    derived = {MIRRORED, LIGHT_GAP, f"{LIGHT_GAP}+leak"} if {"white", *LIGHTS} <= {arm.name for arm in there} else set()
+    fixed = {LOWEST, MEDIAN, COLOURS, *(cell for cell, _, _ in FIXED)}
+    return {arm.name for arm in there} | slopes_of | real | derived | fixed
 
 
 def itself() -> list[Part]:
     """The base against itself under other noise, in what claims compare it in."""
     return [
         Part(measure=measure, changed=["again"], reference=["white"], rule="below")
-        for measure in ("kid", "luminance_spread", "colour_spread")
+        for measure in ("kid", "kid_haar", "clip", "luminance_spread", "colour_spread")
     ]
 
 
@@ -297,7 +340,8 @@ def measure_all(asked: params.Params) -> tuple[pd.DataFrame, pd.DataFrame]:
     against, found = references(asked, model), spectrum(asked)
     rows = [arm_rows(asked, arm, against, model) for arm in arms(asked)]
     rows += [reference_rows(asked, against, model), first_step_rows(asked), colour_rows(asked)]
-    return pd.concat([*rows, snr_rows(asked, found), fixed_rows(asked)], ignore_index=True), found
+    table = pd.concat([*rows, snr_rows(asked, found), fixed_rows(asked)], ignore_index=True)
+    return pd.concat([table, derived_rows(table)], ignore_index=True), found
 
 
 def load() -> pd.DataFrame:

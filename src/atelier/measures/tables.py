@@ -1,6 +1,6 @@
 """Tables of measures as notebooks and verdicts read them: a row a measure and cell, a pseudo-value a group."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
@@ -12,6 +12,19 @@ def values(table: pd.DataFrame) -> Values:
     """A table of measures as verdicts read it."""
     groups = table.filter(regex=r"^group\d+$").to_numpy()
     return dict(zip(zip(table["measure"], table["cell"], strict=True), groups, strict=True))
+
+
+def combined(table: pd.DataFrame, measure: str, weights: Mapping[str, float], name: str, cell: str) -> pd.DataFrame:
+    """A row called ``name`` of ``cell``: a weighted sum of cells' rows of one measure, group by group.
+
+    No row where a cell was not measured.
+    """
+    rows = table[table["measure"] == measure].set_index("cell")
+    if not set(weights) <= set(rows.index):
+        return pd.DataFrame()
+    numbers = rows.loc[list(weights)].filter(regex=r"^(whole|group\d+)$")
+    n = int(rows.loc[list(weights), "n"].min())
+    return pd.DataFrame([{"measure": name, "cell": cell, "n": n, **numbers.mul(list(weights.values()), axis=0).sum()}])
 
 
 def intervals(table: pd.DataFrame) -> pd.DataFrame:

@@ -34,8 +34,10 @@ from atelier.measures.sets import (
     reference_of,
 )
 from atelier.methods.perceptual import LPIPS
-from atelier.metrics import log_power_error
+from atelier.metrics import kernel_distance, log_power_error
+from atelier.metrics.alignment import features
 from atelier.models import base
+from atelier.models import evaluator as evaluators
 from atelier.models.autoencoders import load_like
 from atelier.models.evaluator import Evaluator
 from atelier.sampling.sampler import paint
@@ -44,16 +46,27 @@ from atelier.training.vae_decoder import retuned_folder, teacher
 
 OUT = paths.MEASURES / "vae_decoder.csv"
 ORIGINAL, MAIN = "original", "all"  # the decoder that was not retuned; the one with the whole loss, if there is one
-TRUNK = Path("data/trunk")  # of the embedded world
+TRUNK, EVALUATOR = Path("data/trunk"), Path("data/evaluator")  # of the embedded world
 BATCH = 32  # pictures at a time through a perceptual network
 
 
+class Networks(NamedTuple):
+    """Who looks at reconstructions: networks of LPIPS by measure, and an evaluator's features for a kernel distance."""
+
+    lpips: dict[str, LPIPS]
+    judge: Evaluator | None
+
+
 class Returned(NamedTuple):
-    """Works and what a decoder made of their latents; and a number a work by which the two differ."""
+    """Works and what a decoder made of their latents; and a number a work by which the two differ.
+
+    ``judged``: features (n, d) of both through the judge, where there is one.
+    """
 
     works: Group
     made: Group
     errors: dict[str, FloatArray]  # measure -> (n,)
+    judged: tuple[FloatArray, FloatArray] | None
 
 
 def decoders(asked: params.Params, name: str) -> list[ModelMixin]:
@@ -76,11 +89,11 @@ def decoded(asked: params.Params, vae: ModelMixin, latents: Tensor) -> Tensor:
 
 
 def returned(
-    works: Tensor, made: Tensor, model: Evaluator | None, networks: dict[str, LPIPS], device: torch.device
+    works: Tensor, made: Tensor, model: Evaluator | None, networks: Networks, device: torch.device
 ) -> Returned:
     """Works and reconstructions (n, 3, h, w) uint8, reduced to what measures need."""
     errors = {"mse": (works.double() - made.double()).div(255).square().mean((1, 2, 3)).numpy()}
-    for name, network in networks.items():
+    for name, network in networks.lpips.items():
         network.to(device)
         with torch.no_grad():
             parts = [
@@ -88,7 +101,9 @@ def returned(
                 for start in range(0, len(works), BATCH)
             ]
         errors[name] = torch.cat(parts).double().cpu().numpy()
-    return Returned(group(works, model), group(made, model), errors)
+    judge = networks.judge
+    judged = (features(judge, works / 255), features(judge, made / 255)) if judge else None
+    return Returned(group(works, model), group(made, model), errors, judged)
 
 
 def measures_of(parts: Sequence[Returned]) -> dict[str, float]:
@@ -99,6 +114,9 @@ def measures_of(parts: Sequence[Returned]) -> dict[str, float]:
     # a Frechet distance needs more works than some styles have
     names = ("fd", "fwd", "pr", "psd", "psd10") if works.n > works.features.shape[1] else ("pr", "psd", "psd10")
     found = {name: MEASURES[name](reference, made) for name in names}
+    if parts[0].judged is not None:
+        real, ours = (np.concatenate(of) for of in zip(*(part.judged for part in parts if part.judged), strict=True))
+        found["kid_judge"] = kernel_distance(real, ours)
     high = log_power_error(works.spectrum, made.spectrum, above=works.spectrum.shape[0] / 4)  # half of Nyquist's
     return found | errors | {"psnr": float(-10 * np.log10(errors["mse"])), "high": high}
 
@@ -121,7 +139,7 @@ def repainted(asked: params.Params, name: str) -> Iterator[Repainted]:
         yield Repainted(own, made, table["art_style"].to_numpy()[at::groups])
 
 
-def reconstructions(asked: params.Params, name: str, networks: dict[str, LPIPS]) -> list[dict[str, Returned]]:
+def reconstructions(asked: params.Params, name: str, networks: Networks) -> list[dict[str, Returned]]:
     """Held-out works through one decoder, by groups and styles."""
     model, device, found = judges.evaluator(), machine.accelerator(asked.machine).device, []
     for works, made, styles in repainted(asked, name):
@@ -167,9 +185,9 @@ def cells(asked: params.Params) -> dict[str, tuple[str, str, float, str]]:
 def measure_all(asked: params.Params) -> pd.DataFrame:
     """Reconstructions by every decoder, then every cell."""
     own, model = asked.vae_decoder, judges.evaluator()
-    networks = {"lpips": teacher(own.perceptual)}
+    networks = Networks({"lpips": teacher(own.perceptual)}, None)
     if own.perceptual.network != "trunk":  # then no decoder was trained on the embedded world's
-        networks["judge"] = LPIPS.from_folder(TRUNK)
+        networks = Networks({**networks.lpips, "judge": LPIPS.from_folder(TRUNK)}, evaluators.load(EVALUATOR))
     names = [ORIGINAL, *own.variants]
     found = [reconstruction_rows(reconstructions(asked, name, networks), name) for name in tqdm(names, unit="decoder")]
     works = prepare.works().table
