@@ -77,6 +77,26 @@ signal_leak:
   each_value: 2
   dark: at night
   bright: at noon
+latent_perceptual:
+  variants: [plain, lpl, reweighted, pixels, older, older-lpl]
+  trainings:
+    plain: {loss: plain}
+    lpl: {loss: perceptual, tau: 20.0}
+    reweighted: {loss: reweighted, tau: 20.0}
+    pixels: {loss: perceptual, depth: pixels, tau: 20.0}
+    older: {loss: plain, before: 3}
+    older-lpl: {loss: perceptual, before: 3, tau: 20.0}
+  rank: 2
+  crop: 0
+  slices: 3
+  optimisation: {steps: 24, batch: 4, learning_rate: 0.01, decay: cosine, warmup: 2, beta2: 0.999,
+                 weight_decay: 0.0, clip: 1.0, ema: 0, checkpoint_every: 5}
+  guidance: 4.0
+  pictures: 3
+  followed: [plain, lpl]
+  averages: [1, 4]
+  steps: [1, 2]
+  looked_at: 3
 """
 
 # the stages in one process: importing diffusers costs more than all of them

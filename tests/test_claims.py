@@ -21,9 +21,11 @@ def part(changed: str, rule: str = "below", **more: object) -> Part:
     )
 
 
-def claim(*parts: Part, control: Part | None = None, enough: int | None = None) -> Claim:
+def claim(
+    *parts: Part, control: Part | None = None, enough: int | None = None, any_of: list[Part] | None = None
+) -> Claim:
     said = {"study": "s", "reach": "direction", "says": "", "paper": "", "rule": ""}
-    return Claim(**said, control=control, parts=list(parts), enough=enough)
+    return Claim(**said, control=control, parts=list(parts), enough=enough, any_of=any_of or [])
 
 
 def study(rng: np.random.Generator, **truths: float) -> dict[tuple[str, str], FloatArray]:
@@ -106,6 +108,46 @@ def test_half_a_measured_gain_is_a_margin() -> None:
     assert (near.verdict, far.verdict) == (SUPPORTED, CONTRADICTED)
     values["fd", "untuned@0/4"] = 5 + even  # nothing gained: no margin
     assert verdict_of(values, claim(part("near", "same", half_gain=gain)))[0].verdict == UNDECIDED
+
+
+def test_a_quarter_of_a_measured_gain_is_a_margin_too() -> None:
+    even = np.linspace(-0.1, 0.1, GROUPS)
+    values = {
+        ("fd", "untuned@0/4"): 10 + even,
+        ("fd", "untuned@1/4"): np.full(GROUPS, 6.0),  # a gain of 4: a margin of 1
+        ("fd", "near@1/4"): 6.5 - even,
+        ("fd", "far@1/4"): 7.5 - even,
+    }
+    gain = {"changed": ["untuned@1/4"], "reference": ["untuned@0/4"]}
+    near, far = (verdict_of(values, claim(part(name, "same", quarter_gain=gain)))[0] for name in ("near", "far"))
+    assert (near.verdict, far.verdict) == (SUPPORTED, CONTRADICTED)
+    assert near.findings[0].compared is not None
+    assert near.findings[0].compared.margin == pytest.approx(1.0)
+
+
+def test_one_of_further_parts_must_hold_and_only_all_of_them_contradict() -> None:
+    even = np.linspace(-0.1, 0.1, GROUPS)
+    truths = {"untuned": 5.0, "low": 4.0, "high": 6.0, "like": 5.0}
+    values = {
+        ("fd", f"{name}@1/4"): truth + (even if name != "untuned" else 0 * even) for name, truth in truths.items()
+    }
+
+    def verdict(*names: str) -> str:
+        return verdict_of(values, claim(part("low"), any_of=[part(name) for name in names]))[0].verdict
+
+    assert verdict("low", "high") == SUPPORTED
+    assert verdict("like", "high") == UNDECIDED
+    assert verdict("high", "high") == CONTRADICTED
+
+
+def test_claims_with_one_of_further_parts_are_rarely_called_without_an_effect() -> None:
+    rng, called = np.random.default_rng(11), []
+    for _ in range(400):
+        values = study(rng, untuned=0.0, low=-100.0, first=0.0, second=0.0)
+        one = claim(part("low"), any_of=[part("first"), part("second")])
+        called.append(verdict_of(values, one)[0].verdict)
+    assert called.count(SUPPORTED) / 400 < 0.05  # half of it to each side
+    assert called.count(CONTRADICTED) / 400 < 0.05
 
 
 def test_what_chance_makes_of_equals_is_a_margin() -> None:
@@ -212,7 +254,8 @@ def test_the_committed_claims_are_readable_and_complete() -> None:
     table = claims.load(Path(__file__).parents[1] / "claims.yaml")
     assert len(table) == 36
     assert all(each.says and each.paper and each.rule for each in table.values())
-    decided = [*(f"A{at}" for at in range(1, 7)), "B1", "B2", *(f"D{at}" for at in range(1, 7))]
+    decided = [*(f"A{at}" for at in range(1, 7)), "B1", "B2", *(f"C{at}" for at in range(1, 13))]
+    decided += [f"D{at}" for at in range(1, 7)]
     assert [name for name, each in table.items() if each.parts] == decided
 
 

@@ -8,7 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from atelier import claims, params
-from atelier.measures import art_finetuning, signal_leak, vae_decoder
+from atelier.measures import art_finetuning, latent_perceptual, signal_leak, vae_decoder
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results" / "embedded"
@@ -30,7 +30,10 @@ def test_lock_names_no_stage_that_the_pipeline_lacks() -> None:
     assert {name.split("@")[0] for name in locked} == set(pipeline)
 
 
-@pytest.mark.parametrize("study", ["base_model", "art_finetuning", "prompt_enrichment", "vae_decoder", "signal_leak"])
+STUDIES = ["base_model", "art_finetuning", "prompt_enrichment", "vae_decoder", "signal_leak", "latent_perceptual"]
+
+
+@pytest.mark.parametrize("study", STUDIES)
 def test_published_metrics_have_values_counts_and_units(study: str) -> None:
     content = json.loads((RESULTS / study / "metrics.json").read_text())
     assert content["profile"] == "embedded"
@@ -58,10 +61,11 @@ def test_every_cell_that_a_claim_compares_is_measured() -> None:
     asked = params.load(ROOT / "profiles" / "study.yaml")
     decoders = {vae_decoder.ORIGINAL, *asked.vae_decoder.variants}
     measured = {*art_finetuning.cells(asked), *vae_decoder.cells(asked), *decoders, *signal_leak.cells(asked)}
+    measured |= latent_perceptual.cells(asked)
     named = {
         cell
         for claim in claims.load(ROOT / "claims.yaml").values()
-        for part in [*claim.parts, *([claim.control] if claim.control else [])]
+        for part in [*claim.every_part, *([claim.control] if claim.control else [])]
         for cell in part.cells
     }
     assert named <= measured

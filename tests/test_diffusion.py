@@ -5,6 +5,7 @@ import torch
 from diffusers import DDIMScheduler
 
 from atelier import diffusion
+from atelier.training.denoiser import target
 
 SD = (0.00085, 0.012)
 # index: alpha_t, s_t, SNR, sigma_t of Stable Diffusion's schedule, to the digits printed by an independent computation
@@ -61,6 +62,17 @@ def test_exact_targets_give_back_the_clean_latent_and_the_noise(draws: tuple[tor
         torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "flow_prediction"])
+def test_a_clean_estimate_from_the_exact_target_is_the_clean_latent(draws: tuple[torch.Tensor, ...], kind: str) -> None:
+    """Of whatever kind a denoiser is; what it learns is what ``training.denoiser`` says."""
+    z0, eps, alpha, s, t = draws
+    if kind == "flow_prediction":
+        alpha, s = 1 - t, t
+    zt = diffusion.noised(z0, eps, alpha, s)
+    estimate = diffusion.clean_estimate(kind, zt, target(kind, z0, eps, alpha, s), alpha, s)
+    torch.testing.assert_close(estimate, z0, rtol=0, atol=1e-12)
+
+
 def printed_flow_estimate(zt: torch.Tensor, d: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     """Table 1 of Berrada et al. 2024 as printed: ``(x_t - t D) / (1 - t)``."""
     return (zt - t * d) / (1 - t)
@@ -72,6 +84,20 @@ def test_the_printed_flow_estimate_is_right_for_noise_and_wrong_for_velocity(dra
     torch.testing.assert_close(printed_flow_estimate(zt, eps, t), z0, rtol=0, atol=1e-9)
     wrong = printed_flow_estimate(zt, diffusion.flow_target(z0, eps), t)
     assert (wrong - z0).abs().mean() > 0.1
+
+
+def test_a_flows_clean_estimate_is_the_printed_one_of_the_noise_that_it_means(draws: tuple[torch.Tensor, ...]) -> None:
+    """Whatever the denoiser says; given the velocity itself, the printed one is another."""
+    zt, u, _, _, t = draws
+    ours = diffusion.clean_estimate("flow_prediction", zt, u, 1 - t, t)
+    torch.testing.assert_close(ours, printed_flow_estimate(zt, diffusion.eps_from_flow(zt, u, t), t), rtol=0, atol=1e-9)
+    assert (ours - printed_flow_estimate(zt, u, t)).abs().mean() > 0.1
+
+
+def test_a_flows_clean_estimate_is_finite_where_nothing_is_left_of_the_latent() -> None:
+    eps, u = torch.ones(1, 4, 3, 3), torch.full((1, 4, 3, 3), 0.25)
+    nothing, all_noise = torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1)
+    assert torch.equal(diffusion.clean_estimate("flow_prediction", eps, u, nothing, all_noise), 0.75 * eps)
 
 
 def test_betas_out_of_range_are_refused() -> None:

@@ -289,8 +289,8 @@ def test_a_half_life_is_one() -> None:
     from atelier.training.loop import _average
 
     value, average = nn.Parameter(torch.zeros(1)), {"w": torch.ones(1)}
-    for step in range(10_000, 10_040):
-        _average(average, {"w": value}, 40.0, step)
+    for _ in range(40):
+        _average(average, {"w": value}, 0.5 ** (1 / 40))
     assert float(average["w"]) == pytest.approx(0.5, rel=1e-4)
 
 
@@ -298,3 +298,94 @@ def test_several_processes_are_refused(tmp_path: Path, here: Accelerator, monkey
     monkeypatch.setattr(type(here), "num_processes", 2)
     with pytest.raises(ValueError, match="training runs in one process, this is one of 2"):
         run(tmp_path, here)
+
+
+# ------------------------------------------------------------------------------------------------ several averages
+
+HALF_LIVES = (1.0, 4.0, 64.0)
+Kept = dict[float, dict[str, Tensor]]
+
+
+def run_averaged(folder: Path, here: Accelerator, asked: Optimisation, task: Task | None = None) -> tuple[Kept, Task]:
+    task, averages = task or regression(), {half_life: {} for half_life in HALF_LIVES}  # type: ignore[var-annotated]
+    fit(task, asked, seed=SEED, scratch=folder, accelerator=here, averages=averages)
+    return averages, task
+
+
+def distances(kept: Kept, start: dict[str, Tensor]) -> list[float]:
+    """How far each average has gone from the start."""
+    return [
+        math.sqrt(sum(float((value - start[name]).detach().square().sum()) for name, value in kept[half_life].items()))
+        for half_life in HALF_LIVES
+    ]
+
+
+@pytest.mark.parametrize("ema", [0.0, 2.5])
+def test_averages_are_their_recurrence(tmp_path: Path, here: Accelerator, ema: float) -> None:
+    """From the start on, without a warm-up, whatever the average that takes the parameters' place does."""
+    task = regression()
+    expected = {h: {name: p.detach().double() for name, p in task.trainable.items()} for h in HALF_LIVES}
+    losses, seen = task.losses, 0
+
+    def noted(batch: Sequence[Pick]) -> dict[str, Tensor]:
+        """The parameters that a step is given are those that the one before left."""
+        nonlocal seen
+        if seen:
+            add(task)
+        seen += 1
+        return losses(batch)
+
+    def add(task: Task) -> None:
+        for half_life, kept in expected.items():
+            keep = 0.5 ** (1 / half_life)
+            for name, parameter in task.trainable.items():
+                kept[name] = keep * kept[name] + (1 - keep) * parameter.detach().double()
+
+    averages, _ = run_averaged(tmp_path, here, changed(ema=0.0), Task(task.trainable, task.samples, noted))
+    add(task)
+    assert seen == STEPS
+    for half_life in HALF_LIVES:
+        for name, value in averages[half_life].items():
+            torch.testing.assert_close(value.double(), expected[half_life][name], rtol=1e-5, atol=1e-7)
+    again, _ = run_averaged(tmp_path / "again", here, changed(ema=ema))
+    for half_life in HALF_LIVES:
+        assert all(torch.equal(value, averages[half_life][name]) for name, value in again[half_life].items())
+
+
+def test_averages_differ_however_short_the_run_is(tmp_path: Path, here: Accelerator) -> None:
+    start = {name: value.detach().clone() for name, value in regression().trainable.items()}
+    for steps in (1, 6):
+        averages, task = run_averaged(tmp_path / str(steps), here, changed(steps=steps, ema=0.0))
+        assert list(averages) == list(HALF_LIVES)
+        gone = distances(averages, start)
+        ended = math.sqrt(sum(float((v - start[n]).detach().square().sum()) for n, v in task.trainable.items()))
+        assert ended > gone[0] > 1.3 * gone[1] > 1.3**2 * gone[2] > 0
+    assert not any(value.requires_grad for kept in averages.values() for value in kept.values())
+
+
+def test_averages_change_nothing_of_the_run(tmp_path: Path, here: Accelerator) -> None:
+    whole, _ = run(tmp_path / "whole", here)
+    _, task = run_averaged(tmp_path / "averaged", here, ASKED)
+    assert all(torch.equal(value, whole[name]) for name, value in task.trainable.items())
+
+
+@pytest.mark.parametrize("cut", [0, 3, 5, 12, STEPS - 1])
+def test_averages_survive_a_kill(tmp_path: Path, here: Accelerator, cut: int) -> None:
+    whole, _ = run_averaged(tmp_path / "whole", here, ASKED)
+
+    def stop(now: int) -> None:
+        if now == cut:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run_averaged(tmp_path / "cut", here, ASKED, regression(stop))
+    for _ in range(2):  # once resumed, once read again of a finished run
+        resumed, _ = run_averaged(tmp_path / "cut", here, ASKED)
+        for half_life, kept in whole.items():
+            assert all(torch.equal(value, resumed[half_life][name]) for name, value in kept.items())
+
+
+def test_a_checkpoint_without_an_average_is_an_error_that_names_it(tmp_path: Path, here: Accelerator) -> None:
+    run_stopped_before(tmp_path, here, 7)
+    with pytest.raises(KeyError, match=r"average-1/a\.bias"):
+        run_averaged(tmp_path, here, ASKED)

@@ -47,6 +47,8 @@ def refusal(tree: object) -> str:
         ("base/train/denoiser/learning-rate", "learning_rate"),
         ("art_finetuning/optimisation/bach", "batch"),
         ("art_finetuning/adapters/rank4-mixed/rnk", "rank"),
+        ("latent_perceptual/slice", "slices"),
+        ("latent_perceptual/trainings/lpl/dept", "depth"),
     ],
 )
 def test_an_unknown_key_is_refused_and_the_nearest_offered(where: str, near: str) -> None:
@@ -125,6 +127,17 @@ def test_a_key_like_no_other_is_refused_without_a_guess() -> None:
         ("art_finetuning/guidance", []),
         ("art_finetuning/variants", []),
         ("art_finetuning/adapters/rank4-mixed/rank", 0),
+        ("latent_perceptual/trainings/lpl/loss", "lpips"),
+        ("latent_perceptual/trainings/lpl/kind", "epsilon"),
+        ("latent_perceptual/trainings/lpl/norm", "shared"),
+        ("latent_perceptual/trainings/lpl/mask", True),
+        ("latent_perceptual/trainings/lpl/tau", 0.0),
+        ("latent_perceptual/trainings/lpl/share", 1.0),
+        ("latent_perceptual/trainings/lpl/share", 0.0),
+        ("latent_perceptual/trainings/lpl/before", -1),
+        ("latent_perceptual/trainings/lpl/longer", 0.5),
+        ("latent_perceptual/slices", 0),
+        ("latent_perceptual/crop", -1),
         ("profile", "mine"),
         # neither a number nor out of range in the plain sense
         ("base/train/autoencoder/learning_rate", float("nan")),
@@ -158,7 +171,10 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> list[str]:
     return [f"{prefix}{key}" for key in tree] + [leaf for part in below for leaf in part]
 
 
-NAMED_BY_USERS = r"(adapters|decoders)/[^/]+(/learning_rate)?$|signal_leak/(models|styles)/"
+NAMED_BY_USERS = (
+    r"(adapters|decoders)/[^/]+(/learning_rate)?$|signal_leak/(models|styles)/"
+    r"|latent_perceptual/trainings/[^/]+(/(?!loss$)[^/]+)?$"
+)
 
 
 @pytest.mark.parametrize("where", [leaf for leaf in leaves(content()) if not re.search(NAMED_BY_USERS, leaf)])
@@ -204,6 +220,68 @@ def test_prompts_are_enriched_of_models_and_levels_that_are_there_to_enrich() ->
         assert "prompt_enrichment.models: expected some of" in refusal(edited("prompt_enrichment/models", models))
     for levels in ([0, 1], [0, 0]):
         assert "other levels than art_finetuning's" in refusal(edited("prompt_enrichment/levels", levels))
+
+
+def test_variants_must_name_each_post_training_once() -> None:
+    variants = content()["latent_perceptual"]["variants"]
+    for wrong in (variants[:-1], [*variants, "other"], [*variants, variants[0]]):
+        said = refusal(edited("latent_perceptual/variants", wrong))
+        assert said.startswith("p.yaml: latent_perceptual.variants: must name each of the trainings once, differs in ")
+        assert len(said.splitlines()) == 1
+    assert refusal(edited("latent_perceptual/variants", variants[:-1])).endswith(f"['{variants[-1]}']")
+
+
+@pytest.mark.parametrize("name", ["untuned", "again", "real", "returned"])
+def test_no_post_training_is_called_as_what_it_is_measured_against(name: str) -> None:
+    tree = edited(f"latent_perceptual/trainings/{name}", {"loss": "plain"})
+    tree["latent_perceptual"]["variants"].append(name)
+    assert refusal(tree) == f"p.yaml: latent_perceptual.trainings: '{name}' names something else in this study"
+
+
+def test_what_is_followed_is_a_variant() -> None:
+    for wrong in (["lpi"], ["lpl", "lpl"]):
+        said = refusal(edited("latent_perceptual/followed", wrong))
+        assert said.startswith("p.yaml: latent_perceptual.followed: expected some of plain, lpl, ")
+
+
+@pytest.mark.parametrize(
+    "change", [{"kind": "v_prediction"}, {"before": 3}, {"loss": "reweighted", "kind": "flow_prediction"}]
+)
+def test_a_loss_has_a_plain_counterpart(change: dict[str, Any]) -> None:
+    """Of its kind and after as long a training; a longer one is none."""
+    tree = edited("latent_perceptual/trainings/own", {"loss": "perceptual", **change})
+    section = tree["latent_perceptual"]
+    section["variants"].append("own")
+    expected = (
+        "p.yaml: latent_perceptual.trainings.own: nothing to compare it with, no plain one of its kind and before"
+    )
+    assert refusal(tree) == expected
+    section["trainings"]["other"] = {**change, "loss": "plain", "longer": 2.0}
+    section["variants"].append("other")
+    assert refusal(tree) == expected
+    section["trainings"]["other"]["longer"] = 1.0
+    assert params.check(tree, "p.yaml").latent_perceptual.plain_of("own") == "other"
+    assert params.check(tree, "p.yaml").latent_perceptual.plain_of("lpl") == "plain"
+
+
+def test_a_crop_is_no_larger_than_the_latent() -> None:
+    tree = edited("latent_perceptual/crop", 9)
+    tree["data"]["size"] = 64
+    assert refusal(tree).endswith("latent_perceptual.crop: 9 is more than a latent's side")
+    tree["latent_perceptual"]["crop"] = 8
+    params.check(tree, "p.yaml")
+
+
+@pytest.mark.parametrize("value", [0, 6, "picture", None, 2.5])
+def test_a_wrong_depth_is_refused_in_one_line(value: object) -> None:
+    said = refusal(edited("latent_perceptual/trainings/lpl/depth", value))
+    assert len(said.splitlines()) == 1
+    assert said.startswith("p.yaml: latent_perceptual.trainings.lpl.depth: ")
+
+
+def test_half_lives_differ() -> None:
+    """Averages are kept under theirs."""
+    assert "latent_perceptual.averages: " in refusal(edited("latent_perceptual/averages", [4, 4]))
 
 
 def test_the_scale_of_measurements_is_one_of_the_sheets() -> None:
@@ -306,8 +384,10 @@ def shape(tree: dict[str, Any]) -> dict[str, str]:
         value: Any = tree
         for part in place.split("/"):
             value = value[part]
-        if not re.match(r"signal_leak/models/[^/]+/", place):
-            named = re.sub(r"(adapters|decoders|signal_leak/(?:models|styles))/[^/]+", r"\1/*", place)
+        if not re.match(r"(signal_leak/models|latent_perceptual/trainings)/[^/]+/", place):
+            named = re.sub(
+                r"(adapters|decoders|signal_leak/(?:models|styles)|latent_perceptual/trainings)/[^/]+", r"\1/*", place
+            )
             found[named] = kind(value)
     return {
         place: "may be null" if re.fullmatch(r"base/(location|revision)", place) else k for place, k in found.items()

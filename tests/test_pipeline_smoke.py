@@ -58,7 +58,8 @@ def test_pages_are_whole(clone: Path) -> None:
     done = run(clone, sys.executable, "-m", "atelier.pipeline.render", "results")
     assert done.returncode == 0, done.stderr
     results = clone / "results" / "smoke"
-    for study in ("base_model", "art_finetuning", "prompt_enrichment", "vae_decoder", "signal_leak"):
+    studies = ("base_model", "art_finetuning", "prompt_enrichment", "vae_decoder", "signal_leak", "latent_perceptual")
+    for study in studies:
         page = (results / study / f"{study}.html").read_text()
         assert "<img" in page
         assert str(clone) not in page
@@ -75,7 +76,8 @@ def test_forced_stages_give_the_same_bytes(clone: Path) -> None:
     again = ["base", "art_finetuning-train@full-mixed-0", "art_finetuning-sample@rank4-mixed"]
     again += ["art_finetuning-diagnose", "art_finetuning-measure", "vae_decoder-train@all-0", "vae_decoder-measure"]
     again += ["signal_leak-fit", "signal_leak-train@watercolor-0", "signal_leak-sample", "signal_leak-measure"]
-    again.append("art_finetuning")
+    again += ["latent_perceptual-train@lpl-0", "latent_perceptual-sample@lpl", "latent_perceptual-measure"]
+    again += ["decoder_features-measure", "art_finetuning"]
     ran = repro(clone, "--force", "--single-item", *again)
     assert ran == again
     assert (clone / "dvc.lock").read_bytes() == before
@@ -89,6 +91,7 @@ def test_changed_rank_reruns_its_own_stages_and_back_reruns_nothing(clone: Path)
     own = {"art_finetuning-train@rank8-mixed-0", "art_finetuning-sample@rank8-mixed"}
     own |= {"art_finetuning-diagnose", "art_finetuning-measure", "vae_decoder-measure"}  # they read all models
     own |= {"art_finetuning", "prompt_enrichment", "vae_decoder", "signal_leak"}  # all read the study's parameters
+    own.add("latent_perceptual")
     # check and site read every parameter; neither computes anything
     assert set(ran) == own | {"check", "site"}
     params.write_text(original)

@@ -53,6 +53,7 @@ class Run(NamedTuple):
     variant: str
     folder: str
     weights: str
+    before: int = 0  # steps of a first phase, which has its own journal
 
     @property
     def arguments(self) -> list[str]:
@@ -61,6 +62,9 @@ class Run(NamedTuple):
 
 ADAPTER = Run("art_finetuning", "mixed", "build/adapters/art_finetuning/mixed/0", "pytorch_lora_weights.safetensors")
 DECODER = Run("vae_decoder", "all", "build/decoders/all/0", "vae/diffusion_pytorch_model.safetensors")
+PERCEPTUAL = Run(
+    "latent_perceptual", "older-lpl", "build/adapters/latent_perceptual/older-lpl/0", ADAPTER.weights, before=3
+)
 
 
 def result(folder: Path, run: Run) -> dict[str, str]:
@@ -71,7 +75,7 @@ def result(folder: Path, run: Run) -> dict[str, str]:
 
 
 def journals(folder: Path, run: Run) -> list[Path]:
-    return sorted(folder.glob(f".scratch/{run.study}-{run.variant}-*/journal"))
+    return sorted(folder.glob(f".scratch/{run.study}-{run.variant}-*/**/journal"))
 
 
 def steps_done(folder: Path, run: Run) -> int:
@@ -107,7 +111,7 @@ def undisturbed(tiny_world: Path, run_python) -> Callable[[Run], dict[str, str]]
 @pytest.fixture
 def fresh(tiny_world: Path) -> Path:
     shutil.rmtree(tiny_world / ".scratch", ignore_errors=True)
-    for run in (ADAPTER, DECODER):
+    for run in (ADAPTER, DECODER, PERCEPTUAL):
         shutil.rmtree(tiny_world / run.folder, ignore_errors=True)
     return tiny_world
 
@@ -131,23 +135,40 @@ def kill_after(folder: Path, steps: int, run: Run) -> int:
 
 def compare(run: Run, kind: str, before: int, ended: tuple[int, int, dict[str, str]], expected: dict[str, str]) -> None:
     first, executed, hashes = ended
+    allowed = run.before + STEPS + EVERY
     print(
         f"\n{run.study} killed {kind}: {before} steps done; then first executed {first}, in all {before + executed} "
-        f"(allowed {STEPS + EVERY}); weights {hashes[run.weights][:16]}, undisturbed {expected[run.weights][:16]}"
+        f"(allowed {allowed}); weights {hashes[run.weights][:16]}, undisturbed {expected[run.weights][:16]}"
     )
     assert first > 0
     assert first % EVERY == 0
     assert executed == STEPS - first
-    assert before + executed <= STEPS + EVERY
+    assert before + executed <= allowed
     assert hashes == expected
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("run", "moment"), [*((ADAPTER, moment) for moment in MOMENTS), (DECODER, MOMENTS[0])])
+@pytest.mark.parametrize(
+    ("run", "moment"),
+    [*((ADAPTER, moment) for moment in MOMENTS), (DECODER, MOMENTS[0]), (PERCEPTUAL, PERCEPTUAL.before + MOMENTS[0])],
+)
 def test_killed_while_training(fresh: Path, undisturbed, run_python, run: Run, moment: int) -> None:
     expected = undisturbed(run)
     before = kill_after(fresh, moment, run)
     compare(run, f"at step {moment}", before, finish(fresh, run_python, run), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", [1, PERCEPTUAL.before])
+def test_killed_in_the_first_of_two_phases(fresh: Path, undisturbed, run_python, moment: int) -> None:
+    """Or while the second's loss is weighed; a first phase this short has no checkpoint but its last."""
+    expected = undisturbed(PERCEPTUAL)
+    before = kill_after(fresh, moment, PERCEPTUAL)
+    assert moment <= before <= PERCEPTUAL.before
+    first, executed, hashes = finish(fresh, run_python, PERCEPTUAL)
+    print(f"\nkilled after {before} of the first phase's {PERCEPTUAL.before} steps: {hashes == expected}")
+    assert (first, executed) == (0, STEPS)
+    assert hashes == expected
 
 
 @pytest.mark.slow

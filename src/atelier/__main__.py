@@ -11,9 +11,11 @@ from atelier import machine, params
 USAGE = """usage: python -m atelier
   prepare | judges | fit signal_leak | diagnose
   train base | train cache | train art_finetuning VARIANT SEED | train vae_decoder VARIANT SEED
-  train signal_leak MODEL SEED
+  train signal_leak MODEL SEED | train latent_perceptual VARIANT SEED
   sample base_model | sample art_finetuning VARIANT | sample prompt_enrichment MODEL | sample signal_leak
-  measure art_finetuning | measure vae_decoder | measure signal_leak"""
+  sample latent_perceptual VARIANT
+  measure art_finetuning | measure vae_decoder | measure signal_leak | measure latent_perceptual
+  measure decoder_features"""
 
 
 COMPUTING = ("fit", "train", "sample", "diagnose", "measure")
@@ -71,6 +73,10 @@ def run(arguments: list[str]) -> None:
             from atelier.training import signal_leak
 
             signal_leak.train(asked, name, int(seed))
+        case ["train", "latent_perceptual", variant, seed] if seed.isdecimal():
+            from atelier.training import latent_perceptual
+
+            latent_perceptual.train(asked, variant, int(seed))
         case ["sample", "base_model"]:
             from atelier.sampling import stages
 
@@ -87,6 +93,10 @@ def run(arguments: list[str]) -> None:
             from atelier.sampling import signal_leak as arms
 
             arms.paint_all(asked)
+        case ["sample", "latent_perceptual", variant]:
+            from atelier.sampling import latent_perceptual as painted
+
+            painted.paint(asked, variant)
         case ["diagnose"]:
             from atelier import diagnosis
 
@@ -103,6 +113,14 @@ def run(arguments: list[str]) -> None:
             from atelier.measures import signal_leak as measured
 
             measured.main(asked)
+        case ["measure", "latent_perceptual"]:
+            from atelier.measures import latent_perceptual as post_trained
+
+            post_trained.main(asked)
+        case ["measure", "decoder_features"]:
+            from atelier.measures import decoder_features
+
+            decoder_features.main(asked)
         case _:
             raise ValueError(USAGE)
 

@@ -40,20 +40,22 @@ class Part(Section):
     margin: Annotated[float, Field(ge=0.0)] = 0.0
     share: Annotated[float, Field(ge=0.0)] = 0.0  # a margin as a share of the reference's measure
     half_gain: Difference | None = None  # half of what ``changed`` gained on ``reference``, downwards
+    quarter_gain: Difference | None = None  # a quarter of it
     floor: Difference | None = None  # what chance makes of equals (a model under other noise): half its interval
 
     @model_validator(mode="after")
     def _one_margin(self) -> "Part":
-        given = bool(self.margin) + bool(self.share) + (self.half_gain is not None) + (self.floor is not None)
+        measured = [one for one in (self.half_gain, self.quarter_gain, self.floor) if one is not None]
+        given = bool(self.margin) + bool(self.share) + len(measured)
         if given > 1:
-            raise ValueError("margin: with share, half_gain and floor more than one is given")
+            raise ValueError("margin: with share, half_gain, quarter_gain and floor more than one is given")
         if self.rule in ("same", "at least", "at most") and not given:
             raise ValueError(f"margin: '{self.rule}' needs one")
         return self
 
     @property
     def cells(self) -> list[str]:
-        others = [of for of in (self.half_gain, self.floor) if of is not None]
+        others = [of for of in (self.half_gain, self.quarter_gain, self.floor) if of is not None]
         return [*self.changed, *self.reference, *(cell for of in others for cell in (*of.changed, *of.reference))]
 
     @property
@@ -70,12 +72,17 @@ class Claim(Section):
     control: Part | None = None
     parts: Annotated[list[Part], Field(default_factory=list)]
     enough: Annotated[int, Field(ge=1)] | None = None  # parts that must hold; without it all
+    any_of: list[Part] = Field(default_factory=list)  # further parts, of which one must hold
 
     @model_validator(mode="after")
     def _no_more_than_there_are(self) -> "Claim":
         if self.enough is not None and self.enough > len(self.parts):
             raise ValueError(f"enough: {self.enough} of {len(self.parts)} parts")
         return self
+
+    @property
+    def every_part(self) -> list[Part]:
+        return [*self.parts, *self.any_of]
 
     @property
     def digest(self) -> str:
@@ -116,7 +123,7 @@ def decide(claims: Mapping[str, Claim], values: Values, itself: Sequence[Part] =
     """
     selves = {part.name: _compared(part, values) for part in itself}
     differ = [name for name, found in selves.items() if found and _either_way(found) <= LEVEL / len(selves)]
-    findings = {name: [_compared(part, values) for part in claim.parts] for name, claim in claims.items()}
+    findings = {name: [_compared(part, values) for part in claim.every_part] for name, claim in claims.items()}
     supported = {name: _adjusted(found, "supported_p") for name, found in findings.items()}
     contradicted = {name: _adjusted(found, "contradicted_p") for name, found in findings.items()}
     whole = dict(zip(claims, holm([_holds(claims[name], findings[name]) for name in claims]), strict=True))
@@ -125,7 +132,7 @@ def decide(claims: Mapping[str, Claim], values: Values, itself: Sequence[Part] =
     for name, claim in claims.items():
         verdict, reason = UNDECIDED, ""
         control = _compared(claim.control, values) if claim.control else None
-        needed = {(part.measure, cell) for part in claim.parts for cell in part.cells}
+        needed = {(part.measure, cell) for part in claim.every_part for cell in part.cells}
         missing = sorted(f"{measure} of {cell}" for measure, cell in needed - set(values))
         if differ:
             verdict, reason = BROKEN, differ[0]
@@ -140,7 +147,7 @@ def decide(claims: Mapping[str, Claim], values: Values, itself: Sequence[Part] =
         rows = [
             Finding(part, found, _called(yes, no) if found else "")
             for part, found, yes, no in zip(
-                claim.parts, findings[name], supported[name], contradicted[name], strict=True
+                claim.every_part, findings[name], supported[name], contradicted[name], strict=True
             )
         ]
         verdicts.append(Verdict(name, verdict, reason, rows))
@@ -159,7 +166,7 @@ def _compared(part: Part, values: Values) -> Compared | None:
     if part.rule == "not below":
         below = compare(found, "below")
         return below._replace(supported_p=float(below.supported_p <= LEVEL), contradicted_p=below.supported_p)
-    if not part.share and part.half_gain is None and part.floor is None:
+    if not part.share and part.half_gain is None and part.quarter_gain is None and part.floor is None:
         return compare(found, part.rule, part.margin)
     room = _margin(part, values)
     if room.mean() <= 0:  # nothing was gained, or there is nothing to take a share of: no margin, no verdict
@@ -174,10 +181,11 @@ def _margin(part: Part, values: Values) -> FloatArray:
         between = _mean(part.measure, chance.changed, values) - _mean(part.measure, chance.reference, values)
         interval = t_interval(between.tolist())
         return np.full(len(between), (interval.high - interval.low) / 2)
-    if part.half_gain is None:
+    gain = part.half_gain or part.quarter_gain
+    if gain is None:
         return part.share * _mean(part.measure, part.reference, values)
-    gain = part.half_gain
-    return 0.5 * (_mean(part.measure, gain.reference, values) - _mean(part.measure, gain.changed, values))
+    share = 0.5 if part.half_gain else 0.25
+    return share * (_mean(part.measure, gain.reference, values) - _mean(part.measure, gain.changed, values))
 
 
 def _mean(measure: str, cells: Sequence[str], values: Values) -> FloatArray:
@@ -190,17 +198,27 @@ def _adjusted(found: Sequence[Compared | None], which: str) -> list[float]:
 
 
 def _holds(claim: Claim, found: Sequence[Compared | None]) -> float:
-    """A claim's p-value. All parts must hold, so that the largest adjusted one speaks; or some must, whichever."""
+    """A claim's p-value. All parts must hold, so that the largest adjusted one speaks; or some must, whichever.
+
+    Where one of others must hold, too, the larger of both p-values.
+    """
+    parts, others = found[: len(claim.parts)], found[len(claim.parts) :]
     if claim.enough is None:
-        return max(_adjusted(found, "supported_p"), default=1.0)
-    return some_hold(_plain(found, "supported_p"), claim.enough)
+        holds = max(_adjusted(parts, "supported_p"), default=1.0)
+    else:
+        holds = some_hold(_plain(parts, "supported_p"), claim.enough)
+    return max(holds, some_hold(_plain(others, "supported_p"), 1)) if others else holds
 
 
 def _fails(claim: Claim, found: Sequence[Compared | None]) -> float:
     """One contradicted part is enough where all must hold; where some must, so many that too few are left."""
+    parts, others = found[: len(claim.parts)], found[len(claim.parts) :]
     if claim.enough is None:
-        return min(_adjusted(found, "contradicted_p"), default=1.0)
-    return some_hold(_plain(found, "contradicted_p"), len(found) - claim.enough + 1)
+        fails = min(_adjusted(parts, "contradicted_p"), default=1.0)
+    else:
+        fails = some_hold(_plain(parts, "contradicted_p"), len(parts) - claim.enough + 1)
+    # either way is enough, so that both are paid for
+    return min(1.0, 2 * min(fails, max(_plain(others, "contradicted_p")))) if others else fails
 
 
 def _plain(found: Sequence[Compared | None], which: str) -> list[float]:

@@ -71,6 +71,17 @@ def eps_from_flow(zt: Tensor, u: Tensor, t: Tensor) -> Tensor:
     return zt + (1.0 - t) * u
 
 
+def clean_estimate(kind: str, zt: Tensor, output: Tensor, alpha: Tensor, s: Tensor) -> Tensor:
+    """``z0_hat`` of what a denoiser says of ``z_t``; ``kind``: epsilon, v_prediction or flow_prediction.
+
+    Berrada Ifriqi et al. 2024, table 1, but for the flow: its line divides by 1 - t, which is right of a denoiser that
+    predicts noise, not of a velocity (``tests/test_diffusion.py``).
+    """
+    if kind == "v_prediction":
+        return z0_from_v(zt, output, alpha, s)
+    return z0_from_flow(zt, output, s) if kind == "flow_prediction" else z0_from_eps(zt, output, alpha, s)
+
+
 # Stable Diffusion's betas, and the side of the latent that they were chosen for
 STABLE_DIFFUSION_BETAS = (0.00085, 0.012)
 STABLE_DIFFUSION_SIDE = 64

@@ -207,6 +207,67 @@ class VaeDecoder(Section):
         return self
 
 
+Norm = Literal["predicted", "target", "separate", "unit"]
+DepthWeights = Literal["inverse", "printed", "equal"]
+Mask = Literal["predicted", "target", "both", "none"]
+
+
+class PostTraining(Section):
+    """One post-training: of a denoiser of which kind, with which loss beside its own, and for how long."""
+
+    loss: Literal["plain", "perceptual", "reweighted"]  # reweighted: squared error of latents on the same steps
+    kind: Literal["base", "v_prediction", "flow_prediction"] = "base"
+    depth: Literal[1, 2, 3, 4, 5, "pixels"] = 5  # stages of the decoder, or the finished picture
+    norm: Norm = "predicted"
+    depth_weights: DepthWeights = "inverse"
+    mask: Mask = "predicted"
+    tau: Annotated[float, Field(gt=0.0)] = 4.0  # noise-to-signal ratio up to which it counts, at a latent of 64
+    share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2  # of the whole loss, at the start
+    before: Count = 0  # steps of plain post-training before
+    longer: Annotated[float, Field(ge=1.0)] = 1.0  # times the steps
+
+
+class LatentPerceptual(Section):
+    variants: Annotated[list[Name], Field(min_length=1)]
+    trainings: dict[Name, PostTraining]
+    rank: Positive  # of adapters on every layer
+    crop: Count  # latent elements a side that features behind the middle block are cut to; 0: whole
+    slices: Positive  # pictures at a time through the decoder
+    optimisation: Optimisation
+    guidance: Annotated[float, Field(ge=1.0)]
+    pictures: Annotated[int, Field(ge=2)]  # a repeat of art_finetuning and variant
+    followed: list[Name]  # variants whose averages are kept, and which are painted in other numbers of steps, too
+    averages: list[Annotated[float, Field(gt=0.0)]]  # half-lives in steps
+    steps: list[Annotated[int, Field(ge=1, le=1000)]]  # of the sampler
+    looked_at: Annotated[int, Field(ge=2)]  # held-out works a group of repeats whose features are looked at
+
+    @model_validator(mode="after")
+    def _variants_are_trainings(self) -> "LatentPerceptual":
+        if sorted(self.variants) != sorted(self.trainings):
+            odd = sorted(set(self.variants) ^ set(self.trainings)) or "one named twice"
+            raise ValueError(f"variants: must name each of the trainings once, differs in {odd}")
+        if taken := {"untuned", "again", "real", "returned"} & set(self.trainings):
+            raise ValueError(f"trainings: '{sorted(taken)[0]}' names something else in this study")
+        if not set(self.followed) <= set(self.variants) or len(set(self.followed)) != len(self.followed):
+            raise ValueError(f"followed: expected some of {', '.join(self.variants)}, each once")
+        if len(set(self.averages)) != len(self.averages):
+            raise ValueError("averages: a half-life stands twice")
+        if len(set(self.steps)) != len(self.steps):
+            raise ValueError("steps: a number stands twice")
+        for name, training in self.trainings.items():
+            if training.loss != "plain" and self.plain_of(name) is None:
+                raise ValueError(f"trainings.{name}: nothing to compare it with, no plain one of its kind and before")
+        return self
+
+    def plain_of(self, name: str) -> str | None:
+        """The variant with no loss but its own that ``name`` is held against: of its kind, after as long a training."""
+        own = self.trainings[name]
+        for other, training in self.trainings.items():
+            if (training.loss, training.kind, training.before, training.longer) == ("plain", own.kind, own.before, 1.0):
+                return other
+        return None
+
+
 # arms and leaks of the signal leak's study that no model or style may be called
 RESERVED = {"white", "again", "offset", "pixel", "dark", "bright", "real", "returned", "flow", "colours", "natural"}
 
@@ -270,6 +331,7 @@ class Params(Section):
     prompt_enrichment: PromptEnrichment
     vae_decoder: VaeDecoder
     signal_leak: SignalLeak
+    latent_perceptual: LatentPerceptual
 
     @model_validator(mode="after")
     def _enriches_what_is_there(self) -> "Params":
@@ -289,6 +351,12 @@ class Params(Section):
             raise ValueError(f"vae_decoder.guidance: expected some of {other.guidance}, each once")
         if own.crop > self.data.size:
             raise ValueError(f"vae_decoder.crop: {own.crop} px is more than the pictures' {self.data.size}")
+        return self
+
+    @model_validator(mode="after")
+    def _crops_what_is_there(self) -> "Params":
+        if self.latent_perceptual.crop * 8 > self.data.size:
+            raise ValueError(f"latent_perceptual.crop: {self.latent_perceptual.crop} is more than a latent's side")
         return self
 
 

@@ -18,7 +18,7 @@ from atelier.data.images import to_pixels
 from atelier.data.latents import decode, encode_pictures
 from atelier.diagnosis import CARRIED
 from atelier.evidence import t_interval
-from atelier.measures.sets import group, groups_of, measured, reference_alone, reference_of, simple
+from atelier.measures.sets import Group, group, groups_of, measured, reference_alone, reference_of, simple
 from atelier.models import base
 from atelier.models.evaluator import Evaluator
 from atelier.sampling.store import UNTUNED, UNTUNED_AGAIN, at_level, read
@@ -91,6 +91,15 @@ def cells(asked: params.Params) -> dict[str, tuple[str, str, float]]:
     return found
 
 
+def dealt(pictures: Tensor, each: int, groups: int, model: Evaluator | None) -> list[Group]:
+    """Pictures in so many groups of ``each``, or of as many as there are: never one twice.
+
+    Evenly from all, because they lie sorted by style.
+    """
+    chosen = spread(len(pictures), min(each, len(pictures) // groups) * groups)
+    return [group(pictures[chosen[at::groups]], model) for at in range(groups)]
+
+
 def measure_all(asked: params.Params) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Reference rows, then every cell; and one style against another."""
     model = judges.evaluator()
@@ -101,16 +110,12 @@ def measure_all(asked: params.Params) -> tuple[pd.DataFrame, pd.DataFrame]:
     together = asked.art_finetuning.groups
     pictures_each = asked.art_finetuning.repeats * asked.art_finetuning.pictures // len(together)
 
-    def reference_row(name: str, pictures: Tensor) -> pd.DataFrame:
-        # as many as a cell has, or as many as there are: never a work twice; evenly, because they lie sorted by style
-        n = min(pictures_each, len(pictures) // len(together)) * len(together)
-        chosen = spread(len(pictures), n)
-        parts = [group(pictures[chosen[at :: len(together)]], model) for at in range(len(together))]
-        return measured(reference, parts).assign(cell=name)
-
     vae = base.load(paths.BASE).vae.to(machine.accelerator(asked.machine).device)
     returned = to_pixels(decode(vae, encode_pictures(vae, held_out).mean))
-    found = [reference_row(REAL, training), reference_row(RECONSTRUCTED, returned)]
+    found = [
+        measured(reference, dealt(pictures, pictures_each, len(together), model)).assign(cell=name)
+        for name, pictures in {REAL: training, RECONSTRUCTED: returned}.items()
+    ]
     for cell, (study, folder, guidance) in tqdm(cells(asked).items(), unit="cell"):
         pictures, listed = read(study, folder, guidance)
         parts = groups_of(pictures, listed, together, model, truth)

@@ -7,6 +7,7 @@ from .neighbours import nearest, precision_recall_density_coverage
 from .spectra import (
     SpectrumMean,
     log_power_error,
+    log_power_ratios,
     mean_power_spectrum,
     mean_residual_spectrum,
     power_spectrum_mean,
@@ -31,6 +32,7 @@ __all__ = [
     "haar_statistics",
     "kernel_distance",
     "log_power_error",
+    "log_power_ratios",
     "mean_power_spectrum",
     "mean_residual_spectrum",
     "nearest",

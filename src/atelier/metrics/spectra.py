@@ -6,6 +6,7 @@ is |FFT|^2 of the orthonormal 2-D transform, zero frequency in the middle (``fft
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from difflib import get_close_matches
 from functools import partial
@@ -127,16 +128,23 @@ def spectrum_slope(spectrum: FloatArray, low: int = 10, high: int | None = None)
     return log_log_slope(frequency[rings], power[rings])
 
 
-def log_power_error(real: FloatArray, made: FloatArray, above: float) -> float:
-    """Mean |log10 P(made) - log10 P(real)| of two power spectra (h, w) over the rings above so many cycles a picture.
+def log_power_error(real: FloatArray, made: FloatArray, above: float, up_to: float = math.inf) -> float:
+    """Mean |log10 P(made) - log10 P(real)| of two power spectra (h, w) over the rings of a band, cycles a picture.
 
-    Raises ValueError for different sizes, no ring above, and a ring without power.
+    Raises ValueError for different sizes, no ring in the band, and a ring without power.
     """
+    return float(np.abs(log_power_ratios(real, made, above, up_to)).mean())
+
+
+def log_power_ratios(real: FloatArray, made: FloatArray, above: float, up_to: float = math.inf) -> FloatArray:
+    """log10 P(made) - log10 P(real) of the rings of a band, above < f <= up_to. ValueError as ``log_power_error``."""
     one, other = (radial_power(spectrum)[1] for spectrum in _same_size(real, made))
-    chosen = np.arange(len(one)) > above  # a ring is named by its rounded radius
+    rings = np.arange(len(one))  # a ring is named by its rounded radius
+    chosen = (rings > above) & (rings <= up_to)
     if not chosen.any() or min(one[chosen].min(), other[chosen].min()) <= ZERO_POWER * max(real.max(), made.max()):
         raise ValueError(f"no power above {above:g} cycles a picture, or no such frequency")
-    return float(np.abs(np.log10(other[chosen]) - np.log10(one[chosen])).mean())
+    found: FloatArray = np.log10(other[chosen]) - np.log10(one[chosen])
+    return found
 
 
 def log_log_slope(x: FloatArray, y: FloatArray) -> float:

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from diffusers import AutoencoderKL, AutoencoderTiny
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 from atelier.models.stored import load_tensors, tensor_digest
 from atelier.params import Scope
@@ -34,6 +35,37 @@ def decoder_parameters(vae: ModelMixin, scope: Scope) -> dict[str, nn.Parameter]
         f"{type(vae).__name__}: which of its parameters are the decoder's is not known here; "
         "expected AutoencoderKL or AutoencoderTiny"
     )
+
+
+class Window(NamedTuple):
+    """A square of latent elements."""
+
+    top: int
+    left: int
+    side: int
+
+
+def decoder_stages(vae: ModelMixin, z: Tensor, depth: int, window: Window | None = None) -> list[Tensor]:
+    """Features behind a decoder's middle block and its upsampling blocks, the first ``depth``; no later layer runs.
+
+    ``z`` (n, c, h, w) in the autoencoder's own units. ``window``: of the middle block's features only these go on, so
+    that later stages cost less; the middle block, which may attend to all of a picture, sees the whole. The first stage
+    is cut to it, too. Raises ValueError for a class of decoder without these parts.
+    """
+    decoder = vae.decoder
+    blocks = getattr(decoder, "up_blocks", None)
+    if blocks is None or not hasattr(decoder, "mid_block"):
+        raise ValueError(f"{type(vae).__name__}: its decoder has no stages that are known here; expected AutoencoderKL")
+    if not 1 <= depth <= 1 + len(blocks):
+        raise ValueError(f"depth: expected 1 to {1 + len(blocks)} stages of this decoder, got {depth}")
+    after = getattr(vae, "post_quant_conv", None)
+    x = decoder.mid_block(decoder.conv_in(z if after is None else after(z)))
+    if window is not None:
+        x = x[..., window.top : window.top + window.side, window.left : window.left + window.side]
+    found = [x]
+    for block in blocks[: depth - 1]:
+        found.append(block(found[-1]))
+    return found
 
 
 def _under(vae: nn.Module, prefixes: Iterable[str]) -> dict[str, nn.Parameter]:

@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 from atelier import machine, paths
 from atelier.data import prepare
 from atelier.data.prompts import prompt
-from atelier.diffusion import z0_from_eps, z0_from_flow, z0_from_v
+from atelier.diffusion import clean_estimate
 from atelier.methods.signal_leak import FrequencyLeak, Leak, carrying, first_step, initial_latents
 from atelier.models import base
 from atelier.params import Params
@@ -226,11 +226,7 @@ def first_estimates(asked: Params, pipeline: StableDiffusionPipeline, table: pd.
     place, step = machine.accelerator(asked.machine), first_step(pipeline.scheduler, asked.sampling.steps)
     z = first_latents(pipeline, seeds_of(asked, table), asked.data.size)
     alpha, s = torch.tensor(step.alpha), torch.tensor(step.s)
-    estimate = {
-        "epsilon": lambda output: z0_from_eps(z, output, alpha, s),
-        "v_prediction": lambda output: z0_from_v(z, output, alpha, s),
-        "flow_prediction": lambda output: z0_from_flow(z, output, s),
-    }[pipeline.scheduler.config.prediction_type]
+    kind = pipeline.scheduler.config.prediction_type
     words, parts = list(table["prompt"]), []
     with torch.no_grad(), place.autocast():
         for start in range(0, len(z), asked.sampling.batch):
@@ -238,7 +234,7 @@ def first_estimates(asked: Params, pipeline: StableDiffusionPipeline, table: pd.
             embeddings = pipeline.encode_prompt(words[some], pipeline.device, 1, False)[0]
             output = pipeline.unet(z[some].to(place.device), step.time.to(place.device), embeddings).sample
             parts.append(output.float().cpu())
-    means = torch.stack([z, estimate(torch.cat(parts))]).mean((3, 4))  # (2, n, c)
+    means = torch.stack([z, clean_estimate(kind, z, torch.cat(parts), alpha, s)]).mean((3, 4))  # (2, n, c)
     n, channels = means.shape[1:]
     return pd.DataFrame(
         {

@@ -33,6 +33,16 @@ def held_out_prompts(seed: int, level: int, n: int, repeat: int) -> pd.DataFrame
     return pd.DataFrame([{"prompt": prompt(work, level, draw), "path": work["path"]} for work, draw in chosen])
 
 
+def held_out_table(asked: params.Params, level: int, pictures: int) -> pd.DataFrame:
+    """So many held-out prompts for every repeat of art_finetuning: prompt, path, repeat, place, file."""
+    repeats = [
+        held_out_prompts(asked.seed, level, pictures, repeat).assign(repeat=repeat, place=range(pictures))
+        for repeat in range(asked.art_finetuning.repeats)
+    ]
+    table = pd.concat(repeats, ignore_index=True)
+    return table.assign(file=[f"{row.repeat}-{row.place:04d}.png" for row in table.itertuples()])
+
+
 def sample_variant(asked: params.Params, variant: str) -> None:
     """Stage ``sample`` of art_finetuning: a model's pictures at every guidance scale, from prompts and noise of all.
 
@@ -79,12 +89,7 @@ def sample_cells(
     if model != UNTUNED and model not in study.adapters:
         raise ValueError(f"art_finetuning.adapters: no variant '{model}'")
     accelerator = machine.accelerator(asked.machine)
-    repeats = [
-        held_out_prompts(asked.seed, level, study.pictures, repeat).assign(repeat=repeat, place=range(study.pictures))
-        for repeat in range(study.repeats)
-    ]
-    table = pd.concat(repeats, ignore_index=True)
-    table["file"] = [f"{row.repeat}-{row.place:04d}.png" for row in table.itertuples()]
+    table = held_out_table(asked, level, study.pictures)
     parts: dict[int | None, pd.DataFrame] = {None: table}  # the untuned model has no training seed
     if model != UNTUNED:
         whose = table["repeat"].map(study.seed_of_repeat)

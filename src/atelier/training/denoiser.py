@@ -29,6 +29,23 @@ class Draw(NamedTuple):
     empty: bool
 
 
+class Denoised(NamedTuple):
+    """A batch's step: what was noised, what came of it, what the denoiser said of that; and whose turn it was.
+
+    Shapes are a latent's, (b, c, h, w), those of ``alpha`` and ``s`` (b, 1, 1, 1); all but ``output`` on the CPU.
+    """
+
+    z0: Tensor
+    zt: Tensor
+    alpha: Tensor
+    s: Tensor
+    output: Tensor
+    batch: Sequence[Pick]
+
+
+Extra = Callable[[Denoised], dict[str, Tensor]]  # further loss terms of a step, scalars
+
+
 def draw(seed: int, name: str, epoch: int, shape: torch.Size, steps: int, prompts: int, empty_share: float) -> Draw:
     """A function of (seed, sample, epoch): two trainings that differ in nothing but the model see the same noise."""
     generator = torch_generator(seed, "draw", name, epoch)
@@ -69,8 +86,12 @@ def task(
     empty_share: float,
     seed: int,
     device: torch.device,
+    extra: Extra | None = None,
 ) -> Task:
-    """Denoising, mean squared error in the parameterisation that the scheduler states (Ho et al. 2020, eq. 14)."""
+    """Denoising, mean squared error in the parameterisation that the scheduler states (Ho et al. 2020, eq. 14).
+
+    ``extra``: loss terms beside it.
+    """
     kind = scheduler.config.prediction_type
     if kind not in KINDS:
         raise ValueError(f"a denoiser that predicts '{kind}' is not known here; expected one of {', '.join(KINDS)}")
@@ -84,7 +105,9 @@ def task(
         eps, t = torch.stack([d.eps for d in draws]), torch.tensor([d.t for d in draws])
         alpha, s = alphas[t].view(-1, 1, 1, 1), sigmas[t].view(-1, 1, 1, 1)
         embeddings = condition(chosen, [d.prompt for d in draws], [d.empty for d in draws])
-        output = unet(noised(z0, eps, alpha, s).to(device), times[t].to(device), embeddings.to(device)).sample
-        return {"denoising": (output.float() - target(kind, z0, eps, alpha, s).to(device)).square().mean()}
+        zt = noised(z0, eps, alpha, s)
+        output = unet(zt.to(device), times[t].to(device), embeddings.to(device)).sample.float()
+        terms = {"denoising": (output - target(kind, z0, eps, alpha, s).to(device)).square().mean()}
+        return terms | (extra(Denoised(z0, zt, alpha, s, output, batch)) if extra else {})
 
     return Task(trainable=trainable, samples=names, losses=losses)

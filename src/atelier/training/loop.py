@@ -9,7 +9,7 @@ import math
 import os
 import resource
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,8 +45,23 @@ def learning_rate(settings: Optimisation, step: int) -> float:
     return settings.learning_rate * warm * (1 / 30 + (1 - 1 / 30) * 0.5 * (1 + math.cos(math.pi * done)))
 
 
-def fit(task: Task, settings: Optimisation, *, seed: int, scratch: Path, accelerator: Accelerator) -> pd.DataFrame:
+Averages = Mapping[float, dict[str, Tensor]]  # half-life in steps -> parameters by name
+
+
+def fit(
+    task: Task,
+    settings: Optimisation,
+    *,
+    seed: int,
+    scratch: Path,
+    accelerator: Accelerator,
+    averages: Averages | None = None,
+) -> pd.DataFrame:
     """Train ``task`` in place and return its history, one row a logging interval.
+
+    ``averages``: half-lives and a dictionary each, to be filled with the averages of one run; unlike the one that
+    ``settings.ema`` puts in the parameters' place these begin with the start and have no warm-up, so that they differ
+    however short the run is.
 
     ``scratch`` is this run's own folder: named by everything that determines the run (`scratch.folder`), for the caller
     to discard once the result is safe.
@@ -59,6 +74,8 @@ def fit(task: Task, settings: Optimisation, *, seed: int, scratch: Path, acceler
         parameters, lr=settings.learning_rate, betas=(0.9, settings.beta2), weight_decay=settings.weight_decay
     )
     average = {name: task.trainable[name].detach().clone() for name in names} if settings.ema else {}
+    for kept in (averages or {}).values():
+        kept.update({name: task.trainable[name].detach().clone() for name in names})
     history: list[dict[str, float]] = []
     running: dict[str, float] = {}
     first = 0
@@ -66,7 +83,7 @@ def fit(task: Task, settings: Optimisation, *, seed: int, scratch: Path, acceler
         tensors, notes = found
         if notes["seed"] != seed:
             raise ValueError(f"{scratch}: the checkpoint belongs to seed {notes['seed']}, not {seed}")
-        _restore(tensors, task.trainable, optimiser, average, names)
+        _restore(tensors, task.trainable, optimiser, _all_averages(average, averages), names)
         first, history, running = notes["step"], notes["history"], notes["running"]
     scratch.mkdir(parents=True, exist_ok=True)
     every = max(1, settings.steps // LOG_POINTS)
@@ -79,20 +96,27 @@ def fit(task: Task, settings: Optimisation, *, seed: int, scratch: Path, acceler
             with accelerator.autocast():
                 terms = task.losses(batch)
             loss = torch.stack([term.float() for term in terms.values()]).sum()
-            if not torch.isfinite(loss):
-                raise FloatingPointError(_not_finite(step, terms, [task.samples[pick.sample] for pick in batch]))
             accelerator.backward(loss)
             norm = accelerator.clip_grad_norm_(parameters, settings.clip)
-            if not torch.isfinite(norm):  # before it reaches the parameters: a last step's would never show in a loss
-                terms["gradient's norm"] = norm
-                raise FloatingPointError(_not_finite(step, terms, [task.samples[pick.sample] for pick in batch]))
+            # the one wait for the device in a step; before what is not finite reaches the parameters: a last step's
+            # would never show in a loss
+            *values, length = torch.stack([*(term.detach().float() for term in terms.values()), norm.float()]).tolist()
+            told = dict(zip(terms, values, strict=True))
+            if not math.isfinite(sum(values)):
+                raise FloatingPointError(_not_finite(step, told, [task.samples[pick.sample] for pick in batch]))
+            if not math.isfinite(length):
+                told["gradient's norm"] = length
+                raise FloatingPointError(_not_finite(step, told, [task.samples[pick.sample] for pick in batch]))
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(settings, step)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-            _average(average, task.trainable, settings.ema, step)
-            for name, term in terms.items():
-                running[name] = running.get(name, 0.0) + float(term.detach())
+            if average:  # shorter while the run is young
+                _average(average, task.trainable, min(0.5 ** (1 / settings.ema), (1 + step) / (10 + step)))
+            for half_life, kept in (averages or {}).items():
+                _average(kept, task.trainable, 0.5 ** (1 / half_life))
+            for name, value in told.items():
+                running[name] = running.get(name, 0.0) + value
             done = step + 1
             if done % every == 0 or done == settings.steps:
                 steps = (done - 1) % every + 1
@@ -103,7 +127,7 @@ def fit(task: Task, settings: Optimisation, *, seed: int, scratch: Path, acceler
             progress.update()
             progress.set_postfix_str(_speed(progress, settings.batch, accelerator.device), refresh=False)
             if done % settings.checkpoint_every == 0 or done == settings.steps:
-                state = _state(task.trainable, optimiser, average, names)
+                state = _state(task.trainable, optimiser, _all_averages(average, averages), names)
                 checkpoints.save(scratch, done, state, {"seed": seed, "history": history, "running": running})
     progress.close()
     for name, value in average.items():
@@ -112,29 +136,34 @@ def fit(task: Task, settings: Optimisation, *, seed: int, scratch: Path, acceler
     return pd.DataFrame(history)
 
 
-def _average(average: dict[str, Tensor], trainable: dict[str, nn.Parameter], half_life: float, step: int) -> None:
-    """Exponential moving average with a half-life in steps, shorter while the run is young."""
-    if not average:
-        return
-    keep = min(0.5 ** (1 / half_life), (1 + step) / (10 + step))
+def _average(average: dict[str, Tensor], trainable: dict[str, nn.Parameter], keep: float) -> None:
+    """A step of an exponential moving average that keeps so much of itself."""
     torch._foreach_lerp_(list(average.values()), [trainable[name].detach() for name in average], 1 - keep)
 
 
+def _all_averages(average: dict[str, Tensor], averages: Averages | None) -> dict[str, dict[str, Tensor]]:
+    """Every average by its name in a checkpoint."""
+    return {"average": average, **{f"average-{half_life:g}": kept for half_life, kept in (averages or {}).items()}}
+
+
 def _state(
-    trainable: dict[str, nn.Parameter], optimiser: torch.optim.Optimizer, average: dict[str, Tensor], names: list[str]
+    trainable: dict[str, nn.Parameter],
+    optimiser: torch.optim.Optimizer,
+    averages: dict[str, dict[str, Tensor]],
+    names: list[str],
 ) -> dict[str, Tensor]:
     state = {f"parameter/{name}": trainable[name] for name in names}
     for name in names:
         for key, value in optimiser.state[trainable[name]].items():
             state[f"{key}/{name}"] = value
-    return state | {f"average/{name}": value for name, value in average.items()}
+    return state | {f"{which}/{name}": value for which, kept in averages.items() for name, value in kept.items()}
 
 
 def _restore(
     tensors: dict[str, Tensor],
     trainable: dict[str, nn.Parameter],
     optimiser: torch.optim.Optimizer,
-    average: dict[str, Tensor],
+    averages: dict[str, dict[str, Tensor]],
     names: list[str],
 ) -> None:
     """Put a checkpoint's tensors back; a missing one is a KeyError that names it."""
@@ -148,12 +177,13 @@ def _restore(
                 "exp_avg": torch.empty_like(parameter).copy_(tensors[f"exp_avg/{name}"]),
                 "exp_avg_sq": torch.empty_like(parameter).copy_(tensors[f"exp_avg_sq/{name}"]),
             }
-        for name, value in average.items():
-            value.copy_(tensors[f"average/{name}"])
+        for which, kept in averages.items():
+            for name, value in kept.items():
+                value.copy_(tensors[f"{which}/{name}"])
 
 
-def _not_finite(step: int, terms: dict[str, Tensor], names: list[str]) -> str:
-    values = ", ".join(f"{name}={float(term.detach()):g}" for name, term in terms.items())
+def _not_finite(step: int, terms: dict[str, float], names: list[str]) -> str:
+    values = ", ".join(f"{name}={value:g}" for name, value in terms.items())
     return f"step {step}: the loss is not finite ({values}); batch: {', '.join(names)}"
 
 

@@ -1,0 +1,304 @@
+"""What a loss on decoder features costs a training step, beside the same step with the squared error alone.
+
+``python benchmarks/latent_perceptual.py [--steps 20] [--device cuda]`` needs nothing but the package: weights and
+latents are random, for speed does not depend on them. Each row is two processes. One makes each step twice, with and
+without the loss, so that a busy machine slows both: median time, median ratio, and on a CPU the ratio of processor
+time, which other processes change less. The other tells the most memory beyond what was held before the first step.
+``--steps 5 --batch 16`` shows that it works, and no more. ``--big``: the same for a denoiser and an autoencoder of
+Stable Diffusion's size, 512 px, bf16, on CUDA. ``--gradients``: how a loss on crops changes the gradient; with the
+pipeline's base and cache.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+from atelier import machine
+
+machine.settle(2)
+
+import torch  # noqa: E402
+from accelerate import Accelerator  # noqa: E402
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel  # noqa: E402
+from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+
+from atelier import params, paths  # noqa: E402
+from atelier.data.latents import Moments, unscaled  # noqa: E402
+from atelier.diffusion import STABLE_DIFFUSION_BETAS, clean_estimate  # noqa: E402
+from atelier.evidence import t_interval  # noqa: E402
+from atelier.methods.latent_perceptual import latent_perceptual_loss, threshold  # noqa: E402
+from atelier.models import base  # noqa: E402
+from atelier.models.autoencoders import decoder_stages  # noqa: E402
+from atelier.training import denoiser  # noqa: E402
+from atelier.training.art_finetuning import CACHE, add_adapter  # noqa: E402
+from atelier.training.conversion import add_conversion  # noqa: E402
+from atelier.training.denoiser import Denoised, Extra  # noqa: E402
+from atelier.training.latent_perceptual import STUDY, Job, gated, perceptual  # noqa: E402
+from atelier.training.loop import Task  # noqa: E402
+from atelier.training.order import picks  # noqa: E402
+
+PAPER = params.PostTraining(loss="perceptual")
+WARM_UP, SEED = 3, 1
+NAMES = [f"work {at}" for at in range(256)]
+
+
+class Row(NamedTuple):
+    """What the loss looks at, and how; ``crop`` to half a latent's side."""
+
+    depth: int = 5
+    tau: float = PAPER.tau
+    slices: int = 16
+    crop: bool = False
+
+
+PLAIN, NAIVE, DEFAULT = "squared error alone", "naive: all decoded, one graph, targets in it", "depth 5"
+ROWS = {
+    PLAIN: None,
+    NAIVE: None,
+    **{f"depth {depth}": Row(depth) for depth in range(1, 6)},
+    "depth 5, no threshold": Row(tau=1e9),
+    "depth 5, crops of half a side": Row(crop=True),
+    "depth 5, slices of 4": Row(slices=4),
+}
+
+
+class Parts(NamedTuple):
+    """What a step is made with; ``tokens`` of a prompt."""
+
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    scheduler: SchedulerMixin
+    trainable: dict[str, nn.Parameter]
+    tokens: int
+
+
+def embedded() -> Parts:
+    """The embedded base as the study trains it: an adapter on every layer."""
+    pipeline = base.build("embedded", 64, ["a boat on the sea"], SEED)
+    trainable = add_conversion(pipeline.unet, 8, SEED)
+    return Parts(pipeline.unet, pipeline.vae, pipeline.scheduler, trainable, base.MAX_TOKENS)
+
+
+def stable_diffusion() -> Parts:
+    """Stable Diffusion 2.1 in shape, 865 million parameters, and an adapter on its attention."""
+    unet = UNet2DConditionModel(
+        sample_size=64,
+        block_out_channels=(320, 640, 1280, 1280),
+        cross_attention_dim=1024,
+        attention_head_dim=(5, 10, 20, 20),  # diffusers' name; they are numbers of heads
+        use_linear_projection=True,
+    )
+    channels = (128, 256, 512, 512)
+    vae = AutoencoderKL(
+        block_out_channels=channels,
+        down_block_types=("DownEncoderBlock2D",) * len(channels),
+        up_block_types=("UpDecoderBlock2D",) * len(channels),
+        layers_per_block=2,
+        latent_channels=4,
+        sample_size=512,
+    )
+    start, end = STABLE_DIFFUSION_BETAS
+    scheduler = DDIMScheduler(beta_schedule="scaled_linear", beta_start=start, beta_end=end)
+    return Parts(unet, vae, scheduler, add_adapter(unet, 8, SEED), 77)
+
+
+def naive(parts: Parts) -> Extra:
+    """The loss as it is first written: every sample, the whole batch at once, gradients of targets kept and dropped."""
+
+    def term(step: Denoised) -> dict[str, Tensor]:
+        zt, alpha, s, z0 = (each.to(step.output.device) for each in (step.zt, step.alpha, step.s, step.z0))
+        estimates = clean_estimate(parts.scheduler.config.prediction_type, zt, step.output, alpha, s)
+        targets = decoder_stages(parts.vae, unscaled(parts.vae, z0.requires_grad_()), 5)
+        stages = decoder_stages(parts.vae, unscaled(parts.vae, estimates), 5)
+        return {STUDY: latent_perceptual_loss(targets, stages, stages[-1].shape[-1]).mean()}
+
+    return term
+
+
+def extra_of(name: str, parts: Parts) -> Extra | None:
+    """A row's loss beside the squared error."""
+    if name == NAIVE:
+        return naive(parts)
+    if (row := ROWS[name]) is None:
+        return None
+    crop = parts.unet.config.sample_size // 2 if row.crop else 0
+    compare = perceptual(parts.vae, PAPER.model_copy(update={"depth": row.depth}), crop, NAMES, SEED)
+    return gated(compare, parts.scheduler.config.prediction_type, row.tau, row.slices)
+
+
+class Taken(NamedTuple):
+    """Seconds of a step: by the clock, and of the processor's."""
+
+    clock: float
+    processor: float
+
+
+def step_of(task: Task, place: Accelerator, batch: int) -> Callable[[int], Taken]:
+    """A training step as the loop makes it, by its number, which tells how long it took."""
+    parameters = list(task.trainable.values())
+    optimiser = torch.optim.AdamW(parameters, lr=1e-4)
+
+    def step(number: int) -> Taken:
+        start, processor = time.perf_counter(), time.process_time()
+        with place.autocast():
+            terms = task.losses(picks(SEED, number, batch, len(NAMES)))
+        place.backward(torch.stack(list(terms.values())).sum())
+        float(place.clip_grad_norm_(parameters, 1.0))  # waits for the device
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        if place.device.type == "cuda":
+            torch.cuda.synchronize()
+        return Taken(time.perf_counter() - start, time.process_time() - processor)
+
+    return step
+
+
+def held(place: Accelerator) -> float:
+    """What this process holds, MiB."""
+    if place.device.type == "cuda":
+        return torch.cuda.memory_allocated() / 2**20
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+
+def most_held(place: Accelerator) -> float:
+    """The most memory of this process so far, MiB."""
+    if place.device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measured(name: str, what: str, big: bool, place: Accelerator, batch: int, steps: int) -> dict[str, float]:
+    """A row's median time and ratio, or its memory."""
+    parts = stable_diffusion() if big else embedded()
+    parts.unet.to(place.device)
+    parts.vae.to(place.device, memory_format=torch.channels_last).requires_grad_(False).eval()
+    config = parts.unet.config
+    generator = torch.Generator().manual_seed(SEED)
+    latents = torch.randn(len(NAMES), config.in_channels, config.sample_size, config.sample_size, generator=generator)
+    words = torch.randn(batch, parts.tokens, config.cross_attention_dim, generator=generator)
+
+    def step_with(extra: Extra | None) -> Callable[[int], Taken]:
+        task = denoiser.task(
+            parts.unet,
+            parts.trainable,
+            parts.scheduler,
+            Moments(0.5 * latents, torch.full_like(latents, 0.05)),
+            lambda samples, chosen, empty: words,
+            names=NAMES,
+            prompts=1,
+            empty_share=0.0,
+            seed=SEED,
+            device=place.device,
+            extra=extra,
+        )
+        return step_of(task, place, batch)
+
+    own = step_with(extra_of(name, parts))
+    if what == "memory":
+        before = held(place)
+        if place.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        for number in range(min(steps, 4)):
+            own(number)
+        return {"MiB": most_held(place) - before}
+    if name == PLAIN:
+        alone = [own(number) for number in range(WARM_UP + steps)][WARM_UP:]
+        return {"ms": 1000 * statistics.median(step.clock for step in alone), "clock": 1.0, "processor": 1.0}
+    plain = step_with(None)
+    pairs = [(plain(number), own(number)) for number in range(WARM_UP + steps)][WARM_UP:]
+    # medians: a sum would be that of its slowest step
+    return {
+        "ms": 1000 * statistics.median(step.clock for _, step in pairs),
+        "clock": statistics.median(step.clock / alone.clock for alone, step in pairs),
+        "processor": statistics.median(step.processor / alone.processor for alone, step in pairs),
+    }
+
+
+def cosines(steps: int) -> None:
+    """Print how much alike gradients of the loss on crops and on whole pictures are."""
+    for path, made_by in {paths.BASE: "base", CACHE: "art_finetuning-cache"}.items():
+        if not path.exists():
+            raise SystemExit(f"{path}: not there; --gradients needs real weights: make repro, or dvc repro {made_by}")
+    asked = params.load()
+    variants = [name for name, training in asked.latent_perceptual.trainings.items() if training.loss == "perceptual"]
+    job = Job(asked, variants[0], asked.art_finetuning.training_seeds[0])
+    batch, side = asked.latent_perceptual.optimisation.batch, job.unet.config.sample_size
+
+    def gradients(crop: int) -> Iterator[Tensor | None]:
+        compare = perceptual(job.vae, job.training, crop, job.names, job.seed)
+        task = job.task(job.seed, gated(compare, job.kind, job.training.tau, job.study.slices))
+        for number in range(steps):
+            with job.place.autocast():
+                loss = task.losses(picks(job.seed, number, batch, len(job.names)))[STUDY]
+            found = torch.autograd.grad(loss, list(job.trainable.values())) if loss.requires_grad else ()
+            yield torch.cat([part.flatten() for part in found]) if found else None  # none was under the threshold
+
+    whole, cropped = (list(gradients(crop)) for crop in (0, side // 2))
+    pairs = {
+        f"crops of {side // 2} of {side} elements, and whole": zip(whole, cropped, strict=True),
+        "whole, and the next batch's": pairwise(whole),
+    }
+    print(f"cosine of gradients at the adapter's start, '{variants[0]}', batches of {batch}: mean, 95 % interval")
+    for label, those in pairs.items():
+        found = [float(torch.cosine_similarity(a, b, 0)) for a, b in those if a is not None and b is not None]
+        mean, low, high, n = t_interval(found)
+        print(f"  {label:40} {mean:.3f} ({low:.3f} to {high:.3f}), n = {n}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=20, help="that count, after the warm-up; batches of --gradients")
+    parser.add_argument("--batch", type=int, help="32, or 8 where big")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu")
+    parser.add_argument("--big", action="store_true", help="Stable Diffusion's size; on CUDA alone")
+    parser.add_argument("--gradients", action="store_true", help="cosines instead of times")
+    parser.add_argument("--row", nargs=2, metavar=("NAME", "WHAT"), help="time or memory of this row alone, as JSON")
+    asked = parser.parse_args()
+    if asked.gradients:
+        cosines(asked.steps)
+        return
+    precision = "bf16" if asked.big else "fp32"
+    try:
+        place = machine.accelerator(params.Machine(threads=2, device=asked.device, precision=precision))
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
+    if asked.big and place.device.type != "cuda":
+        raise SystemExit(f"--big: 865 million parameters at 512 px need --device cuda, this is {place.device}")
+    batch = asked.batch or (8 if asked.big else 32)
+    if asked.row:
+        try:
+            print(json.dumps(measured(*asked.row, asked.big, place, batch, asked.steps)))
+        except torch.cuda.OutOfMemoryError:
+            print(json.dumps({}))  # a row of nan
+        return
+    side = 64 if asked.big else 8
+    betas = STABLE_DIFFUSION_BETAS if asked.big else base.resolution_matched_betas(side)
+    scheduler = DDIMScheduler(beta_schedule="scaled_linear", beta_start=betas[0], beta_end=betas[1])
+    alphas, sigmas, _ = denoiser.path(scheduler)
+    under = float((sigmas <= threshold(PAPER.tau, side) * alphas).float().mean())
+    print(f"{8 * side} px, batch {batch}, {precision}, {place.device}: {under:.0%} of samples are under the threshold")
+    print(f"{'':46} {'ms a step':>9} {'ratio':>6} {'of CPU':>7} {'MiB more':>9}")
+    table: dict[str, dict[str, float]] = {}
+    for name in ROWS:
+        found = table[name] = dict.fromkeys(("ms", "clock", "processor", "MiB"), float("nan"))
+        for what in ("time", "memory"):
+            command = [sys.executable, __file__, *sys.argv[1:], "--row", name, what]
+            quiet = {**os.environ, "TRANSFORMERS_VERBOSITY": "error"}
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=quiet)
+            found |= json.loads(done.stdout.splitlines()[-1])
+        print("{:46} {ms:9.0f} {clock:6.2f} {processor:7.2f} {MiB:9.0f}".format(name, **found), flush=True)
+    print(f"equal by the clock: {table[DEFAULT]['clock']:.2f} times the steps")
+
+
+if __name__ == "__main__":
+    main()

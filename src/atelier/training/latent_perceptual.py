@@ -1,0 +1,251 @@
+"""Stage ``latent_perceptual-train``: post-training with a loss on decoder features, and what it is compared with.
+
+Every variant begins with the base, or with its conversion to another kind of prediction, and learns the training works
+by an adapter on all layers; variants differ in the loss beside the denoiser's own, and share their samples and noise.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from torch import Tensor
+
+from atelier import paths
+from atelier.data.latents import read_cache, unscaled
+from atelier.diffusion import clean_estimate
+from atelier.machine import accelerator
+from atelier.methods.latent_perceptual import Form, latent_perceptual_loss, threshold
+from atelier.models import base
+from atelier.models.autoencoders import Window, decoder_stages
+from atelier.params import LatentPerceptual, Params, PostTraining
+from atelier.sampling.adapters import converted
+from atelier.seeds import seed_of, torch_generator
+from atelier.training import denoiser, scratch
+from atelier.training.art_finetuning import CACHE, cached_embeddings, key, save_adapter, works_and_prompts
+from atelier.training.conversion import add_conversion
+from atelier.training.denoiser import Denoised, Extra
+from atelier.training.loop import Task, fit
+from atelier.training.order import Pick, picks
+from atelier.training.slices import in_slices
+
+STUDY = "latent_perceptual"
+CALIBRATION = 8  # batches, the first of a run, by which a loss's weight is set
+
+# (estimates (b, c, h, w), their targets, whose turn the batch's first is) -> (b,)
+Compare = Callable[[Tensor, Tensor, Pick], Tensor]
+
+
+# ------------------------------------------------------------------------------------------------ the loss
+
+
+def perceptual(vae: AutoencoderKL, training: PostTraining, crop: int, names: Sequence[str], seed: int) -> Compare:
+    """Decoder features of estimates against those of clean latents, the decoder frozen; or finished pictures.
+
+    Targets are computed without a graph. ``crop``: a square of latent elements to which features behind the middle
+    block are cut, elsewhere each time.
+    """
+    form = Form(training.norm, training.depth_weights, training.mask)
+    pixels = 2 ** (len(vae.config.block_out_channels) - 1)  # a latent element
+
+    def pictures(z: Tensor) -> Tensor:
+        return vae.decode(unscaled(vae, z)).sample.float()
+
+    def compare(estimates: Tensor, targets: Tensor, turn: Pick) -> Tensor:
+        if training.depth == "pixels":
+            with torch.no_grad():
+                wanted = pictures(targets)
+            return (pictures(estimates) - wanted).square().mean((1, 2, 3))
+        window = drawn_window(estimates.shape[-2:], crop, seed, names[turn.sample], turn.epoch) if crop else None
+        with torch.no_grad():
+            wanted_stages = decoder_stages(vae, unscaled(vae, targets), training.depth, window)
+        stages = decoder_stages(vae, unscaled(vae, estimates), training.depth, window)
+        return latent_perceptual_loss(wanted_stages, stages, (crop or estimates.shape[-1]) * pixels, form)
+
+    return compare
+
+
+def drawn_window(sides: Sequence[int], crop: int, seed: int, *turn: str | int) -> Window:
+    """A square of ``crop`` elements within a latent of these sides."""
+    generator = torch_generator(seed, "window", *turn)
+    top, left = (int(torch.randint(side - crop + 1, (), generator=generator)) for side in sides)
+    return Window(top, left, crop)
+
+
+def latent_error(estimates: Tensor, targets: Tensor, turn: Pick) -> Tensor:
+    """Mean squared error of latents, (b,): what a perceptual loss is held against on the same steps."""
+    return (estimates - targets).square().mean((1, 2, 3))
+
+
+def gated(compare: Compare, kind: str, tau: float, slices: int, weight: float = 1.0) -> Extra:
+    """``E[1{sigma_t <= tau} compare]`` (Berrada Ifriqi et al. 2024, eq. 2 and 3), times ``weight``.
+
+    Only samples under the threshold are compared, ``slices`` at a time: where there is none the decoder is not called,
+    and the term is 0. Which ones is known on the CPU, so that nobody waits for the device.
+    """
+
+    def term(step: Denoised) -> dict[str, Tensor]:
+        device, n = step.output.device, len(step.batch)
+        under = (step.s <= threshold(tau, step.zt.shape[-1]) * step.alpha).flatten().nonzero().flatten()
+        if not len(under):
+            return {STUDY: torch.zeros((), device=device)}
+        zt, alpha, s, targets = (each[under].to(device) for each in (step.zt, step.alpha, step.s, step.z0))
+        estimates = clean_estimate(kind, zt, step.output[under.to(device)], alpha, s)
+        turn = step.batch[int(under[0])]
+
+        def loss(places: slice, part: Tensor) -> Tensor:
+            return weight * compare(part, targets[places], turn).sum() / n
+
+        return {STUDY: in_slices(loss, estimates, slices)}
+
+    return term
+
+
+def weight_for(share: float, plain: float, other: float) -> float:
+    """The weight that makes ``other`` this share of ``plain + weight other``; ValueError where ``other`` is 0."""
+    if not other > 0:
+        raise ValueError(f"a share of {share:g} of nothing: the loss is {other:g}, is any step under the threshold?")
+    return share / (1 - share) * plain / other
+
+
+# ------------------------------------------------------------------------------------------------ a run
+
+
+def start(asked: Params, training: PostTraining) -> StableDiffusionPipeline:
+    """What a variant is trained from: the base, or a shipped base's conversion to another kind of prediction."""
+    pipeline = base.load(paths.BASE)
+    if training.kind in ("base", pipeline.scheduler.config.prediction_type):
+        return pipeline
+    folder = Path(asked.data.folder) / "conversions" / training.kind
+    if asked.base.source != "shipped" or not folder.is_dir():
+        raise ValueError(f"latent_perceptual.trainings: kind '{training.kind}' needs a shipped base and {folder}")
+    return converted(pipeline, folder)
+
+
+class Job:
+    """One variant's post-training from one seed: its denoiser, what it learns from, and its tasks."""
+
+    def __init__(self, asked: Params, variant: str, training_seed: int) -> None:
+        study = asked.latent_perceptual
+        if variant not in study.trainings:
+            raise ValueError(f"latent_perceptual.trainings: no variant '{variant}', there are {_some(study)}")
+        if training_seed not in asked.art_finetuning.training_seeds:
+            raise ValueError(f"art_finetuning.training_seeds: {training_seed} is none of them")
+        self.study, self.training = study, study.trainings[variant]
+        self.seed = seed_of(asked.seed, STUDY, training_seed)
+        table, prompts = works_and_prompts(asked)
+        self.made_from = key(asked, table, prompts)
+        self.cache = read_cache(CACHE, self.made_from)
+        self.names = list(table["path"])
+        self.prompts = asked.art_finetuning.prompts_per_work
+        self.place = accelerator(asked.machine)
+        self.pipeline = start(asked, self.training)
+        self.kind: str = self.pipeline.scheduler.config.prediction_type
+        self.unet = self.pipeline.unet.to(self.place.device)
+        self.vae = self.pipeline.vae.to(self.place.device, memory_format=torch.channels_last)
+        self.vae.requires_grad_(False).eval()
+        self.trainable = add_conversion(self.unet, study.rank, self.seed)
+
+    def task(self, seed: int, extra: Extra | None = None) -> Task:
+        """Denoising, and what is learnt beside it."""
+        return denoiser.task(
+            self.unet,
+            self.trainable,
+            self.pipeline.scheduler,
+            self.cache.latents,
+            lambda samples, chosen, empty: cached_embeddings(self.cache, samples, chosen, empty),
+            names=self.names,
+            prompts=self.prompts,
+            empty_share=0.1,
+            seed=seed,
+            device=self.place.device,
+            extra=extra,
+        )
+
+    def compare(self) -> Compare:
+        if self.training.loss == "reweighted":
+            return latent_error
+        return perceptual(self.vae, self.training, self.study.crop, self.names, self.seed)
+
+    def extra(self, weight: float = 1.0) -> Extra:
+        return gated(self.compare(), self.kind, self.training.tau, self.study.slices, weight)
+
+    @torch.no_grad()
+    def weight(self) -> float:
+        """Of the loss beside the denoiser's own, so that it begins as its share; of the run's first batches."""
+        task, sums = self.task(self.seed, self.extra()), {"denoising": 0.0, STUDY: 0.0}
+        for step in range(CALIBRATION):
+            batch = picks(self.seed, step, self.study.optimisation.batch, len(self.names))
+            with self.place.autocast():
+                terms = task.losses(batch)
+            sums = {name: total + float(terms[name]) for name, total in sums.items()}
+        return weight_for(self.training.share, sums["denoising"], sums[STUDY])
+
+
+def train(asked: Params, variant: str, training_seed: int) -> None:
+    """One variant into ``build/adapters``: an adapter, its scheduler, and the averages where it is followed."""
+    job = Job(asked, variant, training_seed)
+    study, training = job.study, job.training
+    determinants: dict[str, Any] = {
+        **job.made_from,
+        "training": training.model_dump(mode="json"),
+        "rank": study.rank,
+        "crop": study.crop,
+        "slices": study.slices,
+        "optimisation": study.optimisation.model_dump(mode="json"),
+        "machine": asked.machine.model_dump(mode="json"),
+        "seed": asked.seed,
+        "training_seed": training_seed,
+        "works": job.names,
+        "averages": study.averages if variant in study.followed else [],
+    }
+    run = scratch.folder(f"{STUDY}-{variant}-{training_seed}", **determinants)
+    history = [pd.DataFrame()]
+    if training.before:
+        settings = study.optimisation.model_copy(update={"steps": training.before})
+        seed = seed_of(job.seed, "before")
+        history.append(fit(job.task(seed), settings, seed=seed, scratch=run / "before", accelerator=job.place))
+    weight = None if training.loss == "plain" else job.weight()
+    task = job.task(job.seed, None if weight is None else job.extra(weight))
+    settings = study.optimisation.model_copy(update={"steps": round(study.optimisation.steps * training.longer)})
+    averages: dict[float, dict[str, Tensor]] = {half_life: {} for half_life in determinants["averages"]}
+    after = fit(task, settings, seed=job.seed, scratch=run, accelerator=job.place, averages=averages)
+    history.append(after.assign(step=after["step"] + training.before))
+    card = {**determinants, "study": STUDY, "name": variant, "weight": weight, "works": len(job.names)}
+    with paths.replacing(tuned_folder(variant, training_seed)) as part:
+        keep(job, part, card)
+        for half_life, kept in averages.items():
+            for name, value in kept.items():
+                job.trainable[name].data.copy_(value)
+            keep(job, part / average_folder(half_life), {**card, "half_life": half_life})
+        pd.concat(history, ignore_index=True).to_csv(part / "history.csv", index=False)
+    scratch.discard(run)
+
+
+def keep(job: Job, folder: Path, card: dict[str, Any]) -> None:
+    save_adapter(job.unet, folder, card)
+    job.pipeline.scheduler.save_pretrained(folder / "scheduler")
+
+
+def tuned_folder(variant: str, training_seed: int) -> Path:
+    """Where a variant's training with one seed lies."""
+    return paths.ADAPTERS / STUDY / variant / str(training_seed)
+
+
+def average_folder(half_life: float) -> str:
+    return f"average-{half_life:g}"
+
+
+def tuned_pipeline(
+    asked: Params, variant: str, training_seed: int, half_life: float | None = None
+) -> StableDiffusionPipeline:
+    """A variant as it was trained, or one of its averages."""
+    folder = tuned_folder(variant, training_seed)
+    own = folder if half_life is None else folder / average_folder(half_life)
+    return converted(start(asked, asked.latent_perceptual.trainings[variant]), own)
+
+
+def _some(study: LatentPerceptual) -> str:
+    return ", ".join(study.variants)

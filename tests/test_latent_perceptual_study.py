@@ -1,0 +1,222 @@
+"""The study of the latent perceptual loss: arms share noise and prompts; what is measured is what its names say."""
+
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+from atelier import claims, params, paths
+from atelier.measures import decoder_features as features
+from atelier.measures import latent_perceptual as measures
+from atelier.measures import sets
+from atelier.metrics import log_power_error, log_power_ratios
+from atelier.models import base
+from atelier.sampling import latent_perceptual as stage
+from atelier.sampling import store
+from atelier.training import denoiser
+from atelier.training import latent_perceptual as training
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def asked(in_tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> params.Params:
+    for name in ("ADAPTERS", "SAMPLES", "MEASURES"):
+        monkeypatch.setattr(paths, name, tmp_path / name.lower())
+    return params.load()
+
+
+@pytest.fixture
+def painted(asked: params.Params) -> params.Params:
+    for seed in asked.art_finetuning.training_seeds:
+        training.train(asked, "plain", seed)
+    stage.paint(asked, "plain")
+    return asked
+
+
+# ------------------------------------------------------------------------------------------------ arms
+
+
+def test_what_claims_name_is_measured() -> None:
+    """All of it in a study; of a short run, something of the main claims."""
+    study, short = (measures.cells(params.load(ROOT / "profiles" / f"{name}.yaml")) for name in ("study", "embedded"))
+    known = {
+        name: each for name, each in claims.load(ROOT / "claims.yaml").items() if each.study == "latent_perceptual"
+    }
+    assert len(known) == 12
+    for name, claim in known.items():
+        assert claim.parts, name
+        assert {cell for part in claim.every_part for cell in part.cells} <= study, name
+    for name in ("C1", "C2", "C3", "C5", "C7", "C10", "C11", "C12"):
+        assert any(set(part.cells) <= short for part in known[name].every_part), name
+    assert {cell for part in measures.itself() for cell in part.cells} <= study & short
+
+
+def test_every_arm_is_painted_from_the_same_prompts_and_noise(painted: params.Params) -> None:
+    cells = {
+        arm.name: store.listed(*measures.place_of(arm, 4.0)) for arm in stage.arms(painted) if arm.variant == "plain"
+    }
+    assert set(cells) == {"plain", "untuned-plain", "again", "plain-average-1", "plain-average-4", "plain-steps-1",
+                          "plain-steps-2"}  # fmt: skip
+    for name, table in cells.items():
+        ordered = table.sort_values(["repeat", "place"]).reset_index(drop=True)
+        pd.testing.assert_frame_equal(ordered, cells["untuned-plain"], obj=name)
+        assert len(table) == painted.art_finetuning.repeats * painted.latent_perceptual.pictures
+
+    def last(name: str) -> Tensor:
+        own = next(arm for arm in stage.arms(painted) if arm.name == name)
+        order = cells[name].sort_values(["repeat", "place"]).index.tolist()
+        return store.read_latents(*measures.place_of(own, 4.0))[order]
+
+    assert torch.equal(last("plain"), last("plain-steps-2"))  # the profile's own number of steps
+    for other in ("untuned-plain", "again", "plain-average-4", "plain-steps-1"):
+        assert not torch.equal(last("plain"), last(other)), other
+    # a repeat is painted by its own training seed's model
+    table = stage.held_out_table(painted, 1, painted.latent_perceptual.pictures)
+    own = stage.Arm("plain", "plain")
+    repeats = [set(rows["repeat"]) for _, rows in stage.pipelines(painted, own, table)]
+    assert repeats == [{0, 2}, {1, 3}]
+
+
+def test_a_variant_is_held_against_the_plain_one_of_its_kind_and_age() -> None:
+    study = params.load(ROOT / "profiles" / "study.yaml").latent_perceptual
+    assert study.plain_of("lpl-v") == "plain-v"
+    assert study.plain_of("lpl-oldest") == "plain-oldest"
+    assert study.plain_of("tau-1") == study.plain_of("plain-longer") == "plain"
+    found = measures.ages(params.load(ROOT / "profiles" / "study.yaml"))
+    assert found == {
+        "gain-after-0": ("plain", "lpl"),
+        "gain-after-100": ("plain-older", "lpl-older"),
+        "gain-after-300": ("plain-oldest", "lpl-oldest"),
+    }
+
+
+# ------------------------------------------------------------------------------------------------ pictures' measures
+
+
+def blobs(n: int, seed: int) -> Tensor:
+    return (torch.rand(n, 3, 64, 64, generator=torch.Generator().manual_seed(seed)) * 255).to(torch.uint8)
+
+
+def test_bands_are_of_their_frequencies() -> None:
+    rng = np.random.default_rng(0)
+    real = np.exp(rng.normal(size=(64, 64)))
+    rows, columns = (np.fft.fftshift(np.fft.fftfreq(64)) for _ in range(2))
+    radius = np.rint(np.hypot(rows[:, None], columns) * 64)
+    made = real * np.where(radius > 18.56, 10.0, 1.0)  # ten times the power above 0.29 cycles a pixel
+    assert log_power_error(real, made, 0.29 * 64) == pytest.approx(1.0)
+    assert log_power_ratios(real, made, 0.29 * 64).mean() == pytest.approx(1.0)
+    assert log_power_ratios(made, real, 0.29 * 64).mean() == pytest.approx(-1.0)
+    assert log_power_error(real, made, 0.15 * 64, 0.29 * 64) == pytest.approx(0.0, abs=1e-12)
+    assert len(log_power_ratios(real, made, 9.6, 18.56)) == 9  # rings 10 to 18
+
+
+def test_gains_and_best_averages_are_those_of_the_pictures(asked: params.Params) -> None:
+    real = sets.group(blobs(20, 1), None)
+    near, far = blobs(8, 2), (blobs(8, 3) / 4).to(torch.uint8)
+    parts = {
+        name: [sets.group(pictures[at::2], None) for at in range(2)]
+        for name, pictures in {
+            "plain": far, "lpl": near, "older": far, "older-lpl": far, "plain-average-1": far, "plain-average-4": near,
+        }.items()
+    }  # fmt: skip
+    table = measures.relative_gains(asked, parts, real).set_index("cell")
+    whole = [sets.frechet_distance(real.features, sets.pooled(parts[name]).features) for name in ("plain", "lpl")]
+    assert table.loc["gain-after-0", "whole"] == pytest.approx(1 - whole[1] / whole[0])
+    assert table.loc["gain-after-0", "whole"] > 0.1
+    assert table.loc["gain-after-3", "whole"] == pytest.approx(0.0, abs=1e-9)
+    best = measures.nearest_average(asked, "plain", parts, real)
+    assert best.loc[0, ["whole", "group0", "group1"]].tolist() == [2.0, 2.0, 2.0]  # log2 of 4
+
+
+def test_unsteadiness_is_none_where_the_average_is_the_last(painted: params.Params) -> None:
+    only = painted.model_copy(
+        update={"latent_perceptual": painted.latent_perceptual.model_copy(update={"followed": ["plain"]})}
+    )
+    moving = measures.unsteadiness(only)
+    assert (moving[["group0", "group1"]] > 0).all(axis=None)
+    for seed in painted.art_finetuning.training_seeds:
+        folder = training.tuned_folder("plain", seed)
+        weights = (folder / "pytorch_lora_weights.safetensors").read_bytes()
+        (folder / "average-4" / "pytorch_lora_weights.safetensors").write_bytes(weights)
+    assert (measures.unsteadiness(only)[["group0", "group1"]] == 0).all(axis=None)
+
+
+# ------------------------------------------------------------------------------------------------ decoder features
+
+
+def test_an_estimate_that_is_right_costs_nothing(asked: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = base.load(paths.BASE)
+    some = next(features.seen(asked, pipeline))
+    found = features.losses_of(asked, pipeline, some)
+    assert len(found) == features.LEVELS * len(some.works)
+    assert (found["loss"] > 0).all()
+    assert found["cosine"].abs().max() <= 1 + 1e-6
+    alphas, sigmas, _ = denoiser.path(pipeline.scheduler)
+    np.testing.assert_allclose(found["sigma"], (sigmas / alphas)[found["t"]], rtol=1e-6)
+    eps = features.noise_of(some, "look")
+    real = pipeline.unet.forward
+
+    def knowing(*given: object, **named: object) -> object:  # the noise itself
+        said = real(*given, **named)
+        said.sample = eps
+        return said
+
+    monkeypatch.setattr(pipeline.unet, "forward", knowing)
+    right = features.losses_of(asked, pipeline, some)
+    assert right["loss"].max() < 1e-6 * found["loss"].min()
+
+
+def test_planted_outliers_are_counted_by_stage(asked: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = base.load(paths.BASE)
+    some = next(features.seen(asked, pipeline))
+    rng = torch.Generator().manual_seed(0)
+
+    def stages(vae: object, z: Tensor, depth: int) -> list[Tensor]:
+        maps = [torch.randn(len(z), 4, size, size, generator=rng) for size in (8, 64)]
+        maps[1][0, 2, 20:25, 30:35] = 500.0
+        return maps
+
+    monkeypatch.setattr(features, "decoder_stages", stages)
+    found = features.outliers_of(pipeline.vae, some, 64).set_index("stage")
+    assert found["maps"].tolist() == [4 * len(some.works)] * 2
+    assert found["far"].tolist() == [0, 1]
+    assert found["masked"].tolist() == [0, 1]
+    assert found.loc[2, "farthest"] == pytest.approx(500, rel=0.1)
+
+
+def test_reversals_are_pairs_alike_in_error_whose_order_changes() -> None:
+    places = list(product(features.METHODS, features.FACTORS))
+    errors = {place: 2.0**at for at, place in enumerate(places)}  # none alike ...
+    errors["bilinear", 1.3], errors["nearest", 1.3] = 1.0, 1.1  # ... but these two
+    rows = [
+        {"work": work, "method": method, "factor": factor, "latent_error": errors[method, factor], "distance": errors[
+            method, factor]} for work in range(2) for method, factor in places
+    ]  # fmt: skip
+    table = pd.DataFrame(rows)
+    assert features.reversals(table)[features.PAIRS].tolist() == [0.0, 0.0]
+    changed = (table["work"] == 1) & (table["method"] == "nearest") & (table["factor"] == 1.3)
+    table.loc[changed, "distance"] = 0.5
+    found = features.reversals(table)
+    assert found[features.PAIRS].tolist() == [0.0, 1.0]
+    assert found["nearest"].tolist() == [0.0, pytest.approx(1 / 3)]  # by one factor of three
+    assert found["bicubic"].tolist() == [0.0, 0.0]
+    table.loc[(table["method"] == "bicubic") & (table["factor"] == 1.3), "distance"] = 0.0
+    assert features.reversals(table)["bicubic"].tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("method", features.METHODS)
+def test_a_constant_latent_survives_being_made_smaller(method: str) -> None:
+    z = torch.full((2, 3, 8, 8), 0.7)
+    torch.testing.assert_close(features.resized(z, method, 1.3), z)
+    assert not torch.equal(features.resized(torch.randn(2, 3, 8, 8), method, 2.0), z)
+
+
+def test_gradients_are_compared_batch_by_batch(asked: params.Params) -> None:
+    found = features.gradients(asked)
+    assert found.groupby("against").size().to_dict() == {"perceptual": 8, "reweighted": 8}
+    assert found["cosine"].abs().max() <= 1 + 1e-9
