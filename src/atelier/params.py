@@ -217,7 +217,7 @@ class PostTraining(Section):
 
     loss: Literal["plain", "perceptual", "reweighted"]  # reweighted: squared error of latents on the same steps
     kind: Literal["base", "v_prediction", "flow_prediction"] = "base"
-    depth: Literal[1, 2, 3, 4, 5, "pixels"] = 5  # stages of the decoder, or the finished picture
+    depth: Literal[1, 2, 3, 4, 5, "pixels"] = 5  # stages of the decoder, or the finished picture, which is never cut
     norm: Norm = "predicted"
     depth_weights: DepthWeights = "inverse"
     mask: Mask = "predicted"

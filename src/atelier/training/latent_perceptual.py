@@ -51,7 +51,8 @@ def perceptual(vae: AutoencoderKL, training: PostTraining, crop: int, names: Seq
     pixels = 2 ** (len(vae.config.block_out_channels) - 1)  # a latent element
 
     def pictures(z: Tensor) -> Tensor:
-        return vae.decode(unscaled(vae, z)).sample.float()
+        made: Tensor = vae.decode(unscaled(vae, z)).sample
+        return made if made.dtype == torch.float64 else made.float()
 
     def compare(estimates: Tensor, targets: Tensor, turn: Pick) -> Tensor:
         if training.depth == "pixels":
@@ -242,9 +243,13 @@ def tuned_pipeline(
     asked: Params, variant: str, training_seed: int, half_life: float | None = None
 ) -> StableDiffusionPipeline:
     """A variant as it was trained, or one of its averages."""
-    folder = tuned_folder(variant, training_seed)
+    known, folder = asked.latent_perceptual.trainings, tuned_folder(variant, training_seed)
+    if variant not in known:
+        raise ValueError(
+            f"latent_perceptual.trainings: no variant '{variant}', there are {_some(asked.latent_perceptual)}"
+        )
     own = folder if half_life is None else folder / average_folder(half_life)
-    return converted(start(asked, asked.latent_perceptual.trainings[variant]), own)
+    return converted(start(asked, known[variant]), own)
 
 
 def _some(study: LatentPerceptual) -> str:

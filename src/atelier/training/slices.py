@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 Loss = Callable[[slice, Tensor], Tensor]  # (places in the batch, these rows of what is learnt) -> a scalar
 
@@ -24,6 +25,7 @@ class _HandedOver(torch.autograd.Function):
         return torch.stack(values).sum()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
         return upstream[0] * gradient, None, None
@@ -33,7 +35,7 @@ def in_slices(loss: Loss, x: Tensor, size: int) -> Tensor:
     """The sum of ``loss`` over slices of at most ``size`` rows of ``x`` (n, ...), n > 0; a scalar.
 
     What ``loss`` keeps for its gradient is held for one slice at a time, and freed before whatever made ``x`` is run
-    backwards. Exact up to the order of the sum; the gradient of a gradient is not kept.
+    backwards. Exact up to the order of the sum. A gradient of its gradient is a RuntimeError.
     """
     if not (torch.is_grad_enabled() and x.requires_grad):
         parts = range(0, len(x), size)
