@@ -51,7 +51,7 @@ def test_what_claims_name_is_measured() -> None:
     for name, claim in known.items():
         assert claim.parts, name
         assert {cell for part in claim.every_part for cell in part.cells} <= study, name
-    for name in ("C1", "C2", "C3", "C5", "C7", "C10", "C11", "C12"):
+    for name in ("C1", "C2", "C3", "C5", "C7", "C11", "C12"):
         assert any(set(part.cells) <= short for part in known[name].every_part), name
     assert {cell for part in measures.itself() for cell in part.cells} <= study & short
 

@@ -182,7 +182,7 @@ def measure_all(asked: Params) -> tuple[pd.DataFrame, pd.DataFrame]:
         own = groups_of(pictures, listed, groups, model, truth)
         found.append(measured(reference, own, in_bands).assign(cell=arm.name))
         parts[arm.name] = fewer(own)
-    if study.averages:
+    if study.followed and study.averages:
         found += [nearest_average(asked, name, parts, reference.held_out) for name in study.followed]
         found.append(unsteadiness(asked))
     found.append(relative_gains(asked, parts, reference.held_out))
