@@ -209,7 +209,7 @@ def test_a_gradient_takes_its_statistics_for_constants(norm: Norm) -> None:
             if norm == "separate":
                 other, slope = (x - x[kept].mean()) / x[kept].std(correction=0), 1 / x[kept].std(correction=0)
             if norm == "unit":
-                slope = 1 / target[0].square().sum(0).sqrt()
+                slope = 1 / (valid * target)[0].square().sum(0).sqrt()
                 one, other = t * slope, x * slope
             expected[0, channel] = torch.where(kept, 2 * slope * (other - one) / kept.sum() / 2, 0)
     assert not valid.all()
@@ -229,6 +229,16 @@ def test_unit_is_a_difference_of_vectors_over_the_targets_length() -> None:
     found = stage_distance(target, predicted, torch.ones_like(target, dtype=torch.bool), "unit")
     expected = ((target - predicted).square().sum(1) / target.square().sum(1)).mean((1, 2)) / 5
     torch.testing.assert_close(found, expected, rtol=1e-13, atol=0)
+
+
+def test_an_outlier_does_not_make_the_targets_vector_longer() -> None:
+    """Or else it would hide what the other maps say at its place."""
+    target, predicted = randn(1, 3, 8, 8, seed=1), randn(1, 3, 8, 8, seed=2)
+    valid = torch.ones_like(target, dtype=torch.bool)
+    valid[0, 0, 2, 5] = False
+    expected = stage_distance(target, predicted, valid, "unit")
+    target[0, 0, 2, 5] = 1e6
+    assert torch.equal(stage_distance(target, predicted, valid, "unit"), expected)
 
 
 def test_a_loss_does_not_depend_on_its_units() -> None:
@@ -472,7 +482,7 @@ def step_of(kind: str, unet: nn.Module, dtype: torch.dtype = torch.float64) -> D
     zt = (alpha * z0 + s * eps).to(dtype)
     t, words = torch.arange(6) * 100, randn(6, base.MAX_TOKENS, 32, seed=3).to(dtype)
     output = unet(zt, t, words).sample
-    return Denoised(z0.to(dtype), zt, alpha.to(dtype), s.to(dtype), output, BATCH)
+    return Denoised(z0.to(dtype), zt, alpha.to(dtype), s.to(dtype), output, BATCH, (s / alpha).flatten())
 
 
 def gradients(value: Tensor, unet: nn.Module) -> Tensor:
@@ -594,10 +604,11 @@ def test_a_slice_of_the_whole_batch_has_the_bits_of_one_graph(
 def test_the_whole_path_has_the_gradient_of_finite_differences(kind: str, size: int, double: AutoencoderKL) -> None:
     alpha, s = coefficients(kind, (0.3, 0.05))
     z0, zt, output = (randn(2, 4, 2, 2, seed=seed) for seed in (1, 2, 3))
+    step = Denoised(z0, zt, alpha, s, output, BATCH[:2], (s / alpha).flatten())
     training = PostTraining(loss="perceptual", norm="target", tau=1000.0)
     for some in (training, training.model_copy(update={"depth": 2})):
         assert torch.autograd.gradcheck(
-            lambda x, some=some: ours(kind, Denoised(z0, zt, alpha, s, x, BATCH[:2]), double, size, 0.7, some),
+            lambda x, some=some: ours(kind, step._replace(output=x), double, size, 0.7, some),
             output.clone().requires_grad_(True),
             fast_mode=True,
         )
@@ -617,7 +628,7 @@ class Toy(nn.Module):
 def toy_step(toy: Toy, sigmas: Sequence[float], kind: str = "epsilon") -> Denoised:
     alpha, s = (each.float() for each in coefficients(kind, sigmas))
     z0, zt = (randn(len(sigmas), 4, 8, 8, seed=seed).float() for seed in (1, 2))
-    return Denoised(z0, zt, alpha, s, toy.w * zt, BATCH[: len(sigmas)])
+    return Denoised(z0, zt, alpha, s, toy.w * zt, BATCH[: len(sigmas)], (s / alpha).flatten())
 
 
 def test_with_no_sample_under_the_threshold_the_decoder_is_not_called(vae: AutoencoderKL) -> None:
@@ -708,7 +719,7 @@ def rows_under(kind: str, tau: float, side: int, alpha: Tensor, s: Tensor) -> in
     z = torch.ones(len(alpha), 1, side, side)
     counting = Counting()
     batch = [Pick(0, epoch) for epoch in range(len(alpha))]
-    gated(counting, kind, tau, 999, 1.0)(Denoised(z, z, alpha, s, z, batch))
+    gated(counting, kind, tau, 999, 1.0)(Denoised(z, z, alpha, s, z, batch, (s / alpha).flatten()))
     return counting.rows
 
 

@@ -7,7 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
+
+from atelier import params as parameters
+from atelier.measures import decoder_features, latent_perceptual
 
 ROOT = Path(__file__).parent.parent
 
@@ -67,6 +71,13 @@ def test_pages_are_whole(clone: Path) -> None:
     assert (results / "dvc.lock").read_bytes() == (clone / "dvc.lock").read_bytes()
 
 
+def test_what_a_study_says_it_measures_is_measured(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(clone)
+    asked = parameters.load()
+    rows = pd.concat([latent_perceptual.load()[0], decoder_features.rows(asked)])
+    assert set(rows["cell"]) == latent_perceptual.cells(asked)
+
+
 def test_again_nothing_runs(clone: Path) -> None:
     assert repro(clone) == []
 
@@ -76,7 +87,7 @@ def test_forced_stages_give_the_same_bytes(clone: Path) -> None:
     again = ["base", "art_finetuning-train@full-mixed-0", "art_finetuning-sample@rank4-mixed"]
     again += ["art_finetuning-diagnose", "art_finetuning-measure", "vae_decoder-train@all-0", "vae_decoder-measure"]
     again += ["signal_leak-fit", "signal_leak-train@watercolor-0", "signal_leak-sample", "signal_leak-measure"]
-    again += ["latent_perceptual-train@lpl-0", "latent_perceptual-sample@lpl", "latent_perceptual-measure"]
+    again += ["latent_perceptual-train@lpl", "latent_perceptual-sample@lpl", "latent_perceptual-measure"]
     again += ["decoder_features-measure", "art_finetuning"]
     ran = repro(clone, "--force", "--single-item", *again)
     assert ran == again

@@ -11,7 +11,7 @@ from atelier import machine, params
 USAGE = """usage: python -m atelier
   prepare | judges | fit signal_leak | diagnose
   train base | train cache | train art_finetuning VARIANT SEED | train vae_decoder VARIANT SEED
-  train signal_leak MODEL SEED | train latent_perceptual VARIANT SEED
+  train signal_leak MODEL SEED | train latent_perceptual VARIANT
   sample base_model | sample art_finetuning VARIANT | sample prompt_enrichment MODEL | sample signal_leak
   sample latent_perceptual VARIANT
   measure art_finetuning | measure vae_decoder | measure signal_leak | measure latent_perceptual
@@ -73,10 +73,10 @@ def run(arguments: list[str]) -> None:
             from atelier.training import signal_leak
 
             signal_leak.train(asked, name, int(seed))
-        case ["train", "latent_perceptual", variant, seed] if seed.isdecimal():
+        case ["train", "latent_perceptual", variant]:
             from atelier.training import latent_perceptual
 
-            latent_perceptual.train(asked, variant, int(seed))
+            latent_perceptual.train(asked, variant)
         case ["sample", "base_model"]:
             from atelier.sampling import stages
 

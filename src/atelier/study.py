@@ -65,14 +65,15 @@ class Study:
         rounded = {key: float(f"{x:.{DIGITS}g}") if x == x else None for key, x in numbers.items()}
         self.metrics[name] = {**rounded, "n": n, "repeats": interval.n, "unit": unit}
 
-    def judge(self, claim: Claim, found: Verdict, n: int, over: str = "") -> None:
+    def judge(self, claim: Claim, found: Verdict, n: int | Sequence[int], over: str = "") -> None:
         """Show a claim's card, its verdict and the numbers behind it, and cite its very words by their digest.
 
-        ``over``: what the intervals are over, where it is not repeats of sampling.
+        ``n``: of every part, or one a part. ``over``: what the intervals are over, where it is not repeats of sampling.
         """
         self.verdicts[found.claim] = {"verdict": found.verdict, "reason": found.reason, "claim": claim.digest}
+        counts = [n] * len(found.findings) if isinstance(n, int) else n
         rows = {}
-        for at, (part, compared, verdict) in enumerate(found.findings, 1):
+        for at, ((part, compared, verdict), count) in enumerate(zip(found.findings, counts, strict=True), 1):
             row: dict[str, object] = {"rule": part.rule, "change": "not measured"}
             if compared is not None:
                 low, high = compared.interval.low, compared.interval.high
@@ -83,15 +84,16 @@ class Study:
                     "detectable": f"{compared.detectable:.3g}",
                     "part": verdict,
                 }
-                self.record(f"claim/{found.claim}/{at}", compared.interval, n, "1")
-                self.record(f"claim/{found.claim}/{at}/detectable", compared.detectable, n, "1")
+                self.record(f"claim/{found.claim}/{at}", compared.interval, count, "1")
+                self.record(f"claim/{found.claim}/{at}/detectable", compared.detectable, count, "1")
             rows[part.name] = row
         said = f"<b>{found.claim}: {html.escape(claim.says)}</b><br>Verdict: <b>{found.verdict}</b>"
         said += f" ({html.escape(found.reason)})" if found.reason else ""
         said += f"<br>The paper: {html.escape(claim.paper)}<br>The rule, written beforehand: {html.escape(claim.rule)}"
         table = pd.DataFrame(rows).T.fillna("").to_html(border=0)
         over = over or GROUPED[len(self.params.art_finetuning.training_seeds) > 1]
-        caption = f"Claim {found.claim}: {over}; n = {n} a cell."
+        told = ", ".join(str(count) for count in dict.fromkeys(counts))
+        caption = f"Claim {found.claim}: {over}; n = {told} a cell."
         display(HTML(f"<div>{said}</div>{table}"), metadata={"caption": caption})
 
     def caveat(self) -> None:

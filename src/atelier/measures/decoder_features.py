@@ -1,7 +1,7 @@
 """Stage ``decoder_features-measure``: what the latent perceptual loss sees of the base, before anything is trained.
 
 On held-out works: each decoder stage's share of the loss and its direction by noise level, gradients of the loss and of
-squared error at the parameters, outliers of feature maps, and latents made smaller and larger again. Three tables; a
+squared error at the parameters, outliers of feature maps, and latents made smaller and larger again. A table each; a
 group's works are its own.
 """
 
@@ -138,10 +138,10 @@ def losses_of(asked: Params, pipeline: StableDiffusionPipeline, some: Seen) -> p
 def gradients(asked: Params) -> pd.DataFrame:
     """Cosines between gradients at the parameters, of batches of the main variant's own training, before it begins.
 
-    Of the loss, and of latent error on the same steps, with that of the denoiser's own error; a group's batches are of
-    its training seed. Nothing where the study has no such variant.
+    Of the loss, and of latent error on the same steps, with that of the denoiser's own error, and of the two; a group's
+    batches are of its training seed. Nothing where the study has no such variant.
     """
-    found = [pd.DataFrame({"group": [], "batch": [], "against": [], "cosine": []})]
+    found = [pd.DataFrame({"group": [], "batch": [], "of": [], "against": [], "cosine": []})]
     main = next((name for name, one in asked.latent_perceptual.trainings.items() if one.loss == "perceptual"), None)
     for group, repeats in enumerate(asked.art_finetuning.groups if main else []):
         assert main is not None
@@ -161,11 +161,10 @@ def gradients(asked: Params) -> pd.DataFrame:
                     continue
                 directions["denoising"] = _flat(terms["denoising"], parameters, keep=True)
                 directions[name] = _flat(terms[STUDY], parameters)
-            for name in extras:
-                if name in directions:
-                    cosine = torch.cosine_similarity(directions[name], directions["denoising"], dim=0)
-                    row = {"group": [group], "batch": [at], "against": [name], "cosine": [float(cosine)]}
-                    found.append(pd.DataFrame(row))
+            for one, other in combinations(directions, 2):
+                cosine = float(torch.cosine_similarity(directions[one], directions[other], dim=0))
+                row = {"group": [group], "batch": [at], "of": [other], "against": [one], "cosine": [cosine]}
+                found.append(pd.DataFrame(row))
     return pd.concat(found, ignore_index=True)
 
 

@@ -39,6 +39,7 @@ PLAIN, MAIN = "plain", "lpl"  # the two that claims compare
 LOW, HIGH = 0.15, 0.29  # cycles a pixel: 75 and 150 cycles of the paper's 512 px pictures
 LOWEST = 2.0  # cycles a picture
 PROBED = 4  # noise levels at which estimates of averages are compared
+HALF_LIVES = 6  # that the rule of claim C10 chooses from
 FIXED = {"nothing": "fd"}  # a gain of nothing
 
 
@@ -120,10 +121,10 @@ def gains_by_steps(asked: Params, table: pd.DataFrame) -> pd.DataFrame:
 
 @torch.no_grad()
 def unsteadiness(asked: Params) -> pd.DataFrame:
-    """How far one-step clean estimates of the last parameters lie from those of their longest average.
+    """How far one-step clean estimates of the last parameters lie from those of their shortest average.
 
-    Mean squared difference over held-out works at ``PROBED`` noise levels under the threshold, a value a group; what
-    parameters do from step to step, which an average takes out.
+    Mean squared difference over held-out works at ``PROBED`` noise levels under the threshold, a value a group: what
+    the last few steps did. A long average would tell how far the whole training went.
     """
     study, place = asked.latent_perceptual, machine.accelerator(asked.machine)
     looked = list(seen(asked, base.load(paths.BASE).to(place.device)))
@@ -132,7 +133,7 @@ def unsteadiness(asked: Params) -> pd.DataFrame:
         values = []
         for some, repeats in zip(looked, asked.art_finetuning.groups, strict=True):
             seed = asked.art_finetuning.seed_of_repeat(repeats[0])
-            which = [tuned_pipeline(asked, variant, seed, each) for each in (None, max(study.averages))]
+            which = [tuned_pipeline(asked, variant, seed, each) for each in (None, min(study.averages))]
             last, average = (estimates(asked, pipeline.to(place.device), some) for pipeline in which)
             values.append(float((last - average).square().mean()))
         columns = {f"group{at}": value for at, value in enumerate(values)}
@@ -182,8 +183,9 @@ def measure_all(asked: Params) -> tuple[pd.DataFrame, pd.DataFrame]:
         own = groups_of(pictures, listed, groups, model, truth)
         found.append(measured(reference, own, in_bands).assign(cell=arm.name))
         parts[arm.name] = fewer(own)
-    if study.followed and study.averages:
+    if len(study.averages) >= HALF_LIVES:
         found += [nearest_average(asked, name, parts, reference.held_out) for name in study.followed]
+    if study.followed and study.averages:
         found.append(unsteadiness(asked))
     found.append(relative_gains(asked, parts, reference.held_out))
     table = pd.concat(found, ignore_index=True)

@@ -28,7 +28,8 @@ class Form(NamedTuple):
     its own (``separate``); or divide both by the length of the target's feature vector at each place (``unit``).
     ``mask``: whose outliers are left out. ``stages``: whether stages are summed or averaged.
 
-    diffusers' research script is ``Form(norm="unit", mask="target", stages="mean")`` with a threshold of its own.
+    diffusers' research script, where it shares its norm, is ``Form("unit", "equal", "target", "mean")`` with a
+    threshold of its own.
     """
 
     norm: Norm = "predicted"
@@ -99,7 +100,7 @@ def statistics(features: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
 def standardised(target: Tensor, predicted: Tensor, valid: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
     """phi' and phihat' of eq. 2."""
     if norm == "unit":
-        length = torch.linalg.vector_norm(target, dim=1, keepdim=True).clamp(min=FLAT)
+        length = torch.linalg.vector_norm(torch.where(valid, target, 0), dim=1, keepdim=True).clamp(min=FLAT)
         return target / length, predicted / length
     mean, deviation = statistics(target if norm in ("target", "separate") else predicted, valid)
     own_mean, own_deviation = statistics(predicted, valid) if norm == "separate" else (mean, deviation)

@@ -32,7 +32,8 @@ class Draw(NamedTuple):
 class Denoised(NamedTuple):
     """A batch's step: what was noised, what came of it, what the denoiser said of that; and whose turn it was.
 
-    Shapes are a latent's, (b, c, h, w), those of ``alpha`` and ``s`` (b, 1, 1, 1); all but ``output`` on the CPU.
+    Shapes are a latent's, (b, c, h, w), those of ``alpha`` and ``s`` (b, 1, 1, 1), all of it where the denoiser is. But
+    ``sigma``, noise over signal (b,), is on the CPU: who asks which samples count must not wait for the device.
     """
 
     z0: Tensor
@@ -41,6 +42,7 @@ class Denoised(NamedTuple):
     s: Tensor
     output: Tensor
     batch: Sequence[Pick]
+    sigma: Tensor
 
 
 Extra = Callable[[Denoised], dict[str, Tensor]]  # further loss terms of a step, scalars
@@ -105,9 +107,14 @@ def task(
         eps, t = torch.stack([d.eps for d in draws]), torch.tensor([d.t for d in draws])
         alpha, s = alphas[t].view(-1, 1, 1, 1), sigmas[t].view(-1, 1, 1, 1)
         embeddings = condition(chosen, [d.prompt for d in draws], [d.empty for d in draws])
+        sigma, wanted = (s / alpha).flatten(), target(kind, z0, eps, alpha, s)
         zt = noised(z0, eps, alpha, s)
-        output = unet(zt.to(device), times[t].to(device), embeddings.to(device)).sample.float()
-        terms = {"denoising": (output - target(kind, z0, eps, alpha, s).to(device)).square().mean()}
-        return terms | (extra(Denoised(z0, zt, alpha, s, output, batch)) if extra else {})
+        # all that the step needs, before the denoiser begins: a copy to the device waits for what is under way there
+        time, z0, zt, alpha, s, wanted, words = (
+            each.to(device) for each in (times[t], z0, zt, alpha, s, wanted, embeddings)
+        )
+        output = unet(zt, time, words).sample.float()
+        terms = {"denoising": (output - wanted).square().mean()}
+        return terms | (extra(Denoised(z0, zt, alpha, s, output, batch, sigma)) if extra else {})
 
     return Task(trainable=trainable, samples=names, losses=losses)

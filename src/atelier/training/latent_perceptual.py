@@ -2,9 +2,11 @@
 
 Every variant begins with the base, or with its conversion to another kind of prediction, and learns the training works
 by an adapter on all layers; variants differ in the loss beside the denoiser's own, and share their samples and noise.
+A process trains one variant from all training seeds: they are short, and to begin a process took a third of their time.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,8 @@ from atelier.training.order import Pick, picks
 from atelier.training.slices import in_slices
 
 STUDY = "latent_perceptual"
-CALIBRATION = 8  # batches, the first of a run, by which a loss's weight is set
+CALIBRATION = 128  # samples, a run's first that count, by which a loss's weight is set
+EMPTY = 0.1  # share of prompts left empty
 
 # (estimates (b, c, h, w), their targets, whose turn the batch's first is) -> (b,)
 Compare = Callable[[Tensor, Tensor, Pick], Tensor]
@@ -84,17 +87,20 @@ def gated(compare: Compare, kind: str, tau: float, slices: int, weight: float = 
     """``E[1{sigma_t <= tau} compare]`` (Berrada Ifriqi et al. 2024, eq. 2 and 3), times ``weight``.
 
     Only samples under the threshold are compared, ``slices`` at a time: where there is none the decoder is not called,
-    and the term is 0. Which ones is known on the CPU, so that nobody waits for the device.
+    and the term is 0. Nothing here waits for the device.
     """
 
     def term(step: Denoised) -> dict[str, Tensor]:
-        device, n = step.output.device, len(step.batch)
-        under = (step.s <= threshold(tau, step.zt.shape[-1]) * step.alpha).flatten().nonzero().flatten()
-        if not len(under):
-            return {STUDY: torch.zeros((), device=device)}
-        zt, alpha, s, targets = (each[under].to(device) for each in (step.zt, step.alpha, step.s, step.z0))
-        estimates = clean_estimate(kind, zt, step.output[under.to(device)], alpha, s)
-        turn = step.batch[int(under[0])]
+        n, most = len(step.batch), threshold(tau, step.zt.shape[-1])
+        under = [at for at, sigma in enumerate(step.sigma.tolist()) if sigma <= most]
+        if not under:
+            return {STUDY: torch.zeros((), device=step.output.device)}
+        # one by one: a list of places would be copied to the device, and waited for
+        zt, alpha, s, targets, output = (
+            torch.stack([each[at] for at in under]) for each in (step.zt, step.alpha, step.s, step.z0, step.output)
+        )
+        estimates = clean_estimate(kind, zt, output, alpha, s)
+        turn = step.batch[under[0]]
 
         def loss(places: slice, part: Tensor) -> Tensor:
             return weight * compare(part, targets[places], turn).sum() / n
@@ -132,8 +138,6 @@ class Job:
         study = asked.latent_perceptual
         if variant not in study.trainings:
             raise ValueError(f"latent_perceptual.trainings: no variant '{variant}', there are {_some(study)}")
-        if training_seed not in asked.art_finetuning.training_seeds:
-            raise ValueError(f"art_finetuning.training_seeds: {training_seed} is none of them")
         self.study, self.training = study, study.trainings[variant]
         self.seed = seed_of(asked.seed, STUDY, training_seed)
         table, prompts = works_and_prompts(asked)
@@ -159,7 +163,7 @@ class Job:
             lambda samples, chosen, empty: cached_embeddings(self.cache, samples, chosen, empty),
             names=self.names,
             prompts=self.prompts,
-            empty_share=0.1,
+            empty_share=EMPTY,
             seed=seed,
             device=self.place.device,
             extra=extra,
@@ -173,20 +177,52 @@ class Job:
     def extra(self, weight: float = 1.0) -> Extra:
         return gated(self.compare(), self.kind, self.training.tau, self.study.slices, weight)
 
-    @torch.no_grad()
     def weight(self) -> float:
-        """Of the loss beside the denoiser's own, so that it begins as its share; of the run's first batches."""
-        task, sums = self.task(self.seed, self.extra()), {"denoising": 0.0, STUDY: 0.0}
-        for step in range(CALIBRATION):
-            batch = picks(self.seed, step, self.study.optimisation.batch, len(self.names))
+        """Of the loss beside the denoiser's own, so that it begins as its share.
+
+        The denoiser's own is the mean of a run's first samples. The loss is the mean of the first that are under the
+        threshold, as many however low that is, times the share of steps that are.
+        """
+        alphas, sigmas, _ = denoiser.path(self.pipeline.scheduler)
+        under = sigmas <= threshold(self.training.tau, self.cache.latents.mean.shape[-1]) * alphas
+        if not under.any():
+            return weight_for(self.training.share, 0.0, 0.0)
+        counted = list(islice((pick for pick in self.turns() if under[self.step_of(pick, len(under))]), CALIBRATION))
+        plain = self.mean_term("denoising", list(islice(self.turns(), CALIBRATION)))
+        return weight_for(self.training.share, plain, float(under.float().mean()) * self.mean_term(STUDY, counted))
+
+    def turns(self) -> Iterator[Pick]:
+        """A run's samples in their order, without end."""
+        return (pick for step in count() for pick in picks(self.seed, step, 1, len(self.names)))
+
+    def step_of(self, pick: Pick, steps: int) -> int:
+        """The noise level that is drawn for a sample's turn, of so many."""
+        shape, name = self.cache.latents.mean.shape[1:], self.names[pick.sample]
+        return denoiser.draw(self.seed, name, pick.epoch, shape, steps, self.prompts, EMPTY).t
+
+    @torch.no_grad()
+    def mean_term(self, name: str, turns: Sequence[Pick]) -> float:
+        """The mean of a loss term over these turns, in batches of the run's size."""
+        task = self.task(self.seed, self.extra() if name == STUDY else None)
+        size, total = self.study.optimisation.batch, 0.0
+        for at in range(0, len(turns), size):
             with self.place.autocast():
-                terms = task.losses(batch)
-            sums = {name: total + float(terms[name]) for name, total in sums.items()}
-        return weight_for(self.training.share, sums["denoising"], sums[STUDY])
+                total += float(task.losses(turns[at : at + size])[name]) * len(turns[at : at + size])
+        return total / len(turns)
 
 
-def train(asked: Params, variant: str, training_seed: int) -> None:
-    """One variant into ``build/adapters``: an adapter, its scheduler, and the averages where it is followed."""
+def train(asked: Params, variant: str) -> None:
+    """One variant into ``build/adapters``, a folder a training seed.
+
+    What a seed needs for a resumption is kept until all are done: a stage that starts again finds no folder of its own.
+    """
+    runs = [train_from(asked, variant, seed) for seed in asked.art_finetuning.training_seeds]
+    for run in runs:
+        scratch.discard(run)
+
+
+def train_from(asked: Params, variant: str, training_seed: int) -> Path:
+    """One seed's adapter, its scheduler, and the averages where the variant is followed; the scratch folder is left."""
     job = Job(asked, variant, training_seed)
     study, training = job.study, job.training
     determinants: dict[str, Any] = {
@@ -222,7 +258,7 @@ def train(asked: Params, variant: str, training_seed: int) -> None:
                 job.trainable[name].data.copy_(value)
             keep(job, part / average_folder(half_life), {**card, "half_life": half_life})
         pd.concat(history, ignore_index=True).to_csv(part / "history.csv", index=False)
-    scratch.discard(run)
+    return run
 
 
 def keep(job: Job, folder: Path, card: dict[str, Any]) -> None:
