@@ -38,7 +38,7 @@ def left(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(paths, "ADAPTERS", folder)
         torch.set_num_threads(1)
         for variant in TRAINED:
-            training.train_from(params.load(), variant, 0)
+            scratch.discard(training.train_from(params.load(), variant, 0))
         torch.set_num_threads(threads)
     return folder
 
