@@ -81,7 +81,9 @@ def result(folder: Path, run: Run) -> dict[str, str]:
 
 
 def journals(folder: Path, run: Run) -> list[Path]:
-    return sorted(folder.glob(f".scratch/{run.study}-{run.variant}-*/**/journal"))
+    # not `**`: it would look into a checkpoint's folder, which is renamed meanwhile
+    patterns = (f".scratch/{run.study}-{run.variant}-*/{part}journal" for part in ("", "before/"))
+    return sorted(path for pattern in patterns for path in folder.glob(pattern))
 
 
 def steps_done(folder: Path, run: Run) -> int:
