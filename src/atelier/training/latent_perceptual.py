@@ -2,7 +2,7 @@
 
 Every variant begins with the base, or with its conversion to another kind of prediction, and learns the training works
 by an adapter on all layers; variants differ in the loss beside the denoiser's own, and share their samples and noise.
-A process trains one variant from all training seeds: they are short, and to begin a process took a third of their time.
+A process trains one variant from all training seeds: they are short beside what it takes to begin one.
 """
 
 from collections.abc import Callable, Iterator, Sequence
