@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
@@ -70,9 +71,10 @@ def outlier_mask(features: Tensor, down: float = 1.0) -> Tensor:
     deviations beyond the nearest-rank quantiles at 2 and 98 %; specks are dropped, what is left grows by a pixel. A
     patch of more than 2 % of its map is not found. One sort gives both quantiles.
     """
-    flat = features.flatten(2)
+    flat = features.detach().flatten(2).contiguous()
     n = flat.shape[-1]
-    ordered = flat.sort(dim=-1).values
+    # the same values either way; numpy sorts with vector instructions, torch does on other devices alone
+    ordered = torch.from_numpy(np.sort(flat.numpy())) if flat.device.type == "cpu" else flat.sort(dim=-1).values
     low, high = (ordered[..., max(1, int(n * q)) - 1, None, None] for q in (QUANTILE, 1 - QUANTILE))
     room = 2 * flat.std(dim=-1)[..., None, None]
     # the paper's comparison is strict, and would leave nothing of a flat map; as differences, because what rounding
