@@ -98,7 +98,8 @@ class Study:
 
     def caveat(self) -> None:
         """Say on the page what a short profile's numbers are worth."""
-        print(CAVEATS.get(self.params.profile, ""))
+        if (caveat := CAVEATS.get(self.params.profile)) is not None:
+            print(caveat)
 
     def finish(self, headline: Sequence[str]) -> None:
         """Write ``metrics.json``; the names in ``headline`` stand on the index page."""
