@@ -34,7 +34,7 @@ data: $(VENV)/.installed data.dvc
 repro: env data  ## run the pipeline of params.yaml, write results/<profile>
 	@python -m atelier.params
 	@echo "== pipeline: dvc repro"
-	@dvc repro
+	@python -m atelier.warm dvc repro
 	@$(MAKE) --no-print-directory results
 
 results: env    ## copy the pages that the pipeline built to results/<profile>

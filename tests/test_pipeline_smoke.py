@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -27,9 +28,9 @@ def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
-def repro(folder: Path, *arguments: str) -> list[str]:
+def repro(folder: Path, *arguments: str, below: Sequence[str] = ()) -> list[str]:
     """The stages that ran, in order; a failure shows what the pipeline said."""
-    done = run(folder, "dvc", "repro", *arguments)
+    done = run(folder, *below, "dvc", "repro", *arguments)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return re.findall(r"Running stage '([^']+)'", done.stdout)
 
@@ -53,7 +54,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert done.returncode == 0, done.stderr
     (folder / "dvc.lock").unlink(missing_ok=True)
     shutil.copyfile(folder / "profiles" / "smoke.yaml", folder / "params.yaml")
-    ran = repro(folder)
+    ran = repro(folder, below=[sys.executable, "-m", "atelier.warm"])  # as `make repro` does
     assert {"check", "prepare", "base", "base_model", "art_finetuning", "site"} <= set(ran)
     return folder
 
@@ -83,6 +84,7 @@ def test_again_nothing_runs(clone: Path) -> None:
 
 
 def test_forced_stages_give_the_same_bytes(clone: Path) -> None:
+    """Each in a process that has loaded its libraries itself."""
     before = (clone / "dvc.lock").read_bytes()
     again = ["base", "art_finetuning-train@full-mixed-0", "art_finetuning-sample@rank4-mixed"]
     again += ["art_finetuning-diagnose", "art_finetuning-measure", "vae_decoder-train@all-0", "vae_decoder-measure"]

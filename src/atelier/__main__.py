@@ -1,12 +1,13 @@
 """``python -m atelier STAGE ...``: one stage of ``dvc.yaml``, a process each."""
 
 import gc
+import os
 import sys
 from collections.abc import Callable
 
 from safetensors import SafetensorError
 
-from atelier import machine, params
+from atelier import machine, params, warm
 
 USAGE = """usage: python -m atelier
   prepare | judges | fit signal_leak | diagnose
@@ -140,4 +141,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    arguments = sys.argv[1:]
+    raise SystemExit(warm.ask(arguments, os.environ[warm.ADDRESS]) if warm.ADDRESS in os.environ else main(arguments))

@@ -1,0 +1,110 @@
+"""``python -m atelier.warm COMMAND ...``: a command below which stages find their libraries loaded.
+
+Loading them is most of a short stage (``benchmarks/loading.py``). This process loads them once and starts the command.
+Every ``python -m atelier`` below it sends its arguments here, and a copy of this process does what they say: in the
+folder and on the streams of the one that asked, and no longer than that one lives. Nothing is kept between copies.
+Where there is CUDA, which a copy cannot use, stages load their own.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from atelier import machine, params
+
+ADDRESS = "ATELIER_WARM"  # in the environment: where to ask
+STREAMS = (0, 1, 2)
+
+
+def ask(arguments: Sequence[str], address: str) -> int:
+    """Have these arguments of ``python -m atelier`` done by a copy; its exit code, 1 where it was killed."""
+    with socket.socket(socket.AF_UNIX) as line:
+        line.connect(address)
+        socket.send_fds(line, [json.dumps([os.getcwd(), *arguments]).encode()], STREAMS)
+        said = line.recv(16)
+    if not said:
+        print("killed before it was done", file=sys.stderr)
+    return int(said or 1)
+
+
+def serve(command: Sequence[str]) -> int:
+    """Run the command, and a copy of this process for everyone that asks meanwhile; the command's exit code."""
+    machine.settle(params.load().machine.threads)
+    from atelier.__main__ import load_libraries
+
+    load_libraries()
+    import torch
+
+    if torch.cuda.is_available():
+        return subprocess.call(command)
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listening:
+        address = str(Path(folder) / "socket")
+        listening.bind(address)
+        listening.listen()
+        listening.settimeout(0.2)  # seconds until a look at what has ended
+        running = subprocess.Popen(command, env=os.environ | {ADDRESS: address})
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the command and to copies, too
+        copies: list[int] = []
+        while running.poll() is None:
+            copies = [copy for copy in copies if os.waitpid(copy, os.WNOHANG)[0] == 0]
+            try:
+                line = listening.accept()[0]
+            except TimeoutError:
+                continue
+            with line:
+                message, streams, *_ = socket.recv_fds(line, 1 << 16, len(STREAMS))
+                if not message:  # gone again
+                    continue
+                copy = os.fork()
+                if copy == 0:
+                    listening.close()
+                    work(line, streams, *json.loads(message))
+                copies.append(copy)
+                for stream in streams:
+                    os.close(stream)
+        return running.returncode
+
+
+def work(line: socket.socket, streams: Sequence[int], folder: str, *arguments: str) -> NoReturn:
+    """In a copy: do what was asked and tell the exit code."""
+    from atelier.__main__ import main
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for at, stream in zip(STREAMS, streams, strict=True):
+        os.dup2(stream, at)
+        os.close(stream)
+    os.chdir(folder)
+    threading.Thread(target=leave_with, args=[line], daemon=True).start()
+    code = 1
+    try:
+        code = main(list(arguments))
+    except BaseException:  # whatever ends a process ends this copy, which must not go on as its original would
+        sys.excepthook(*sys.exc_info())
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        line.sendall(str(code).encode())
+        os._exit(code)
+
+
+def leave_with(line: socket.socket) -> None:
+    """End this process when the one at the other end is gone."""
+    if not line.recv(1):
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    if not sys.argv[1:]:
+        raise SystemExit("usage: python -m atelier.warm COMMAND ...")
+    try:
+        raise SystemExit(serve(sys.argv[1:]))
+    except (ValueError, OSError) as error:
+        raise SystemExit(str(error)) from None

@@ -1,0 +1,91 @@
+"""Stages as copies of one process that has loaded their libraries."""
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TRAIN = [sys.executable, "-m", "atelier", "train", "art_finetuning", "mixed", "0"]
+OUT = Path("build/adapters/art_finetuning/mixed/0")
+
+
+@pytest.fixture
+def fresh(tiny_world: Path) -> Path:
+    for folder in (".scratch", OUT):
+        shutil.rmtree(tiny_world / folder, ignore_errors=True)
+    return tiny_world
+
+
+def trained(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in (folder / OUT).rglob("*") if path.is_file())
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def journal(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.glob(".scratch/art_finetuning-mixed-*/journal"))
+
+
+@pytest.mark.slow
+def test_a_copy_leaves_what_a_process_leaves(fresh: Path, run_python) -> None:
+    assert run_python(*TRAIN[1:], cwd=fresh).returncode == 0
+    alone = trained(fresh)
+    shutil.rmtree(fresh / OUT)
+    done = run_python("-m", "atelier.warm", *TRAIN, cwd=fresh)
+    assert done.returncode == 0, done.stderr
+    assert "trained steps 0 to" in done.stdout  # said by the copy, on the stream of the one that asked
+    assert trained(fresh) == alone
+    assert alone
+
+
+@pytest.mark.slow
+def test_refusals_and_exit_codes_come_through(tiny_world: Path, run_python) -> None:
+    done = run_python("-m", "atelier.warm", sys.executable, "-m", "atelier", "train", "latent", cwd=tiny_world)
+    assert done.returncode == 1
+    assert "usage: python -m atelier" in done.stderr
+    done = run_python("-m", "atelier.warm", sys.executable, "-c", "raise SystemExit(7)", cwd=tiny_world)
+    assert done.returncode == 7
+
+
+def test_what_cannot_start_is_one_line(tiny_world: Path, tmp_path: Path, run_python) -> None:
+    for folder, command, said in (
+        (tiny_world, [], "usage: python -m atelier.warm COMMAND ..."),
+        (tmp_path, ["true"], "params.yaml"),
+    ):
+        done = run_python("-m", "atelier.warm", *command, cwd=folder)
+        assert done.returncode == 1
+        assert said in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_a_copy_ends_with_the_one_that_asked(fresh: Path) -> None:
+    """The command starts a training, and is told by its number to kill it: what goes on would write on."""
+    code = "import subprocess, sys; p = subprocess.Popen(sys.argv[1:]); print(p.pid, flush=True); input()"
+    server = subprocess.Popen(
+        [sys.executable, "-m", "atelier.warm", sys.executable, "-c", code, *TRAIN],
+        cwd=fresh,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stdout is not None
+    asker = int(server.stdout.readline())
+    until = time.monotonic() + 120
+    while journal(fresh).count(b"\n") < 3 and time.monotonic() < until:
+        time.sleep(0.001)
+    os.kill(asker, signal.SIGKILL)
+    time.sleep(0.5)
+    done = journal(fresh)
+    time.sleep(1)
+    assert done.count(b"\n") >= 3
+    assert journal(fresh) == done
+    assert not trained(fresh)
+    server.communicate("\n", timeout=30)
+    assert server.returncode == 0
