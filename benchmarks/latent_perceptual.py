@@ -54,21 +54,22 @@ NAMES = [f"work {at}" for at in range(256)]
 
 
 class Row(NamedTuple):
-    """What the loss looks at, and how; ``crop`` to half a latent's side."""
+    """What the loss looks at, and how; ``crop``: share of a latent's side, 0 for the whole."""
 
     depth: int = 5
     tau: float = PAPER.tau
     slices: int = 16
-    crop: bool = False
+    crop: float = 0.0
 
 
+CROPS = {"1/2": 0.5, "3/8": 0.375}
 PLAIN, NAIVE, DEFAULT = "squared error alone", "naive: all decoded, one graph, targets in it", "depth 5"
 ROWS = {
     PLAIN: None,
     NAIVE: None,
     **{f"depth {depth}": Row(depth) for depth in range(1, 6)},
     **{f"depth {depth}, no threshold": Row(depth, tau=1e9) for depth in range(1, 6)},
-    "depth 5, crops of half a side": Row(crop=True),
+    **{f"depth 5, crops of {label} of a side": Row(crop=crop) for label, crop in CROPS.items()},
     "depth 5, slices of 4": Row(slices=4),
 }
 
@@ -132,7 +133,7 @@ def extra_of(name: str, parts: Parts) -> Extra | None:
         return naive(parts)
     if (row := ROWS[name]) is None:
         return None
-    crop = parts.unet.config.sample_size // 2 if row.crop else 0
+    crop = round(parts.unet.config.sample_size * row.crop)
     compare = perceptual(parts.vae, PAPER.model_copy(update={"depth": row.depth}), crop, NAMES, SEED)
     return gated(compare, parts.scheduler.config.prediction_type, row.tau, row.slices)
 
@@ -244,11 +245,10 @@ def cosines(steps: int) -> None:
             found = torch.autograd.grad(loss, list(job.trainable.values())) if loss.requires_grad else ()
             yield torch.cat([part.flatten() for part in found]) if found else None  # none was under the threshold
 
-    whole, cropped = (list(gradients(crop)) for crop in (0, side // 2))
-    pairs = {
-        f"crops of {side // 2} of {side} elements, and whole": zip(whole, cropped, strict=True),
-        "whole, and the next batch's": pairwise(whole),
-    }
+    whole = list(gradients(0))
+    pairs = {"whole, and the next batch's": pairwise(whole)}
+    for crop in (round(side * share) for share in CROPS.values()):
+        pairs[f"crops of {crop} of {side} elements, and whole"] = zip(whole, gradients(crop), strict=True)
     print(f"cosine of gradients at the adapter's start, '{variants[0]}', batches of {batch}: mean, 95 % interval")
     for label, those in pairs.items():
         found = [float(torch.cosine_similarity(a, b, 0)) for a, b in those if a is not None and b is not None]
