@@ -13,7 +13,6 @@ from atelier.data import prepare
 from atelier.measures import art_finetuning, sets, tables
 from atelier.measures.sets import Group, Reference
 from atelier.metrics import frechet_distance, haar_statistics, mean_power_spectrum, spectrum_slope
-from atelier.metrics.wavelets import bands
 from atelier.sampling import stages, store
 
 
@@ -33,7 +32,7 @@ def groups() -> list[Group]:
 @pytest.fixture(scope="module")
 def reference() -> Reference:
     held_out, training = (sets.group(pictures(30, seed), None) for seed in (50, 51))
-    return Reference(held_out, bands(held_out.packets), training, {"features": 1.0, "small": 0.5})
+    return sets.reference_alone(held_out)._replace(training=training, near={"features": 1.0, "small": 0.5})
 
 
 def test_pooled_groups_are_what_their_pictures_together_are(groups: list[Group]) -> None:

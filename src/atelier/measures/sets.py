@@ -11,8 +11,9 @@ from torch.nn.functional import avg_pool2d
 
 from atelier.evidence import FloatArray, pseudo_values
 from atelier.metrics import (
+    Moments,
     alignment,
-    frechet_distance,
+    frechet_distance_from_moments,
     haar_statistics,
     kernel_distance,
     mean_power_spectrum,
@@ -51,7 +52,9 @@ class Reference(NamedTuple):
     """Held-out works, the training works, and how near the former come to the latter at the rarest."""
 
     held_out: Group
-    bands: Bands  # of its packets, once for all
+    features: Moments  # of its features, once for all, and of its Haar statistics
+    haar: Moments
+    bands: Bands  # of its packets
     training: Group
     near: dict[str, float]  # "features", "small" -> distance
 
@@ -61,10 +64,11 @@ def group(
 ) -> Group:
     """Reduce pictures (n, 3, h, w) uint8; ``prompts`` and ``wanted`` (subject, art_style, emotion), a row each."""
     x = pictures / 255
+    looked = [] if model is None else alignment.look(model, x)
     shares: dict[str, FloatArray] = {}
     if model is not None and wanted is not None:
-        seen = alignment.attributes(model, x)
-        shares["clip"] = alignment.clip_scores(model, x, prompts)
+        seen = alignment.attributes_of(model, looked)
+        shares["clip"] = alignment.clip_scores_of(model, looked, prompts)
         for measure, attribute in ATTRIBUTES.items():
             asked = wanted[attribute].to_numpy()
             known = np.isin(asked, model.classes[attribute])
@@ -72,7 +76,7 @@ def group(
     haar = haar_statistics(x)
     return Group(
         n=len(x),
-        features=haar if model is None else alignment.features(model, x),
+        features=haar if model is None else alignment.features_of(looked),
         haar=haar,
         packets=haar_packets(x),
         small=avg_pool2d(x, x.shape[-1] // SMALL).flatten(1).double().numpy(),
@@ -130,13 +134,11 @@ def mean_distance(real: Group, made: Group) -> float:
 
 # Lower is closer, and fewer copies are better.
 MEASURES: dict[str, Callable[[Reference, Group], float]] = {
-    "fd": lambda real, made: frechet_distance(real.held_out.features, made.features),
+    "fd": lambda real, made: frechet_distance_from_moments(real.features, Moments().update(made.features)),
     "fd_mean": lambda real, made: mean_distance(real.held_out, made),
-    "fd_spread": lambda real, made: (
-        frechet_distance(real.held_out.features, made.features) - mean_distance(real.held_out, made)
-    ),
+    "fd_spread": lambda real, made: MEASURES["fd"](real, made) - mean_distance(real.held_out, made),
     "kid": lambda real, made: kernel_distance(real.held_out.features, made.features),
-    "fd_haar": lambda real, made: frechet_distance(real.held_out.haar, made.haar),
+    "fd_haar": lambda real, made: frechet_distance_from_moments(real.haar, Moments().update(made.haar)),
     "fwd": lambda real, made: distance_from_bands(real.bands, bands(made.packets)),
     "pr": lambda real, made: spectrum_distance(real.held_out.residual, made.residual),
     "psd": lambda real, made: slope_distance(real.held_out, made, SLOPE_LOW),
@@ -195,9 +197,10 @@ def reference_of(held_out: Tensor, training: Tensor, model: Evaluator | None) ->
         space: float(np.quantile(nearest(*(getattr(each, space) for each in groups))[1], RARE))
         for space in ("features", "small")
     }
-    return Reference(groups[0], bands(groups[0].packets), groups[1], near)
+    return reference_alone(groups[0])._replace(training=groups[1], near=near)
 
 
 def reference_alone(works: Group) -> Reference:
     """Works that ``simple`` measures against."""
-    return Reference(works, bands(works.packets), works, {})
+    moments = Moments().update(works.features), Moments().update(works.haar)
+    return Reference(works, *moments, bands(works.packets), works, {})

@@ -16,26 +16,19 @@ from atelier.models.base import prompt_ids
 from atelier.models.evaluator import SIZE, Evaluator
 
 
-@torch.no_grad()
 def features(model: Evaluator, pictures: Samples) -> FloatArray:
     """The evaluator's features (n, 48), a space for Frechet and kernel distances."""
-    return _float64([model.features(batch) for batch in _batches(model, pictures)])
+    return features_of(look(model, pictures))
 
 
-@torch.no_grad()
 def attributes(model: Evaluator, pictures: Samples) -> dict[str, pd.DataFrame]:
     """Log-probabilities, one table an attribute, a row a picture, a column a class.
 
     ``attributes(model, pictures)["subject"].idxmax(axis=1)`` names what is seen.
     """
-    logits = [model.logits(model.features(batch)) for batch in _batches(model, pictures)]
-    return {
-        name: pd.DataFrame(_float64([part[name].log_softmax(1) for part in logits]), columns=list(classes))
-        for name, classes in model.classes.items()
-    }
+    return attributes_of(model, look(model, pictures))
 
 
-@torch.no_grad()
 def clip_scores(model: Evaluator, pictures: Samples, prompts: Sequence[str]) -> FloatArray:
     """CLIPScore (Hessel et al. 2021) of each picture and its prompt, max(100 cos, 0), (n,).
 
@@ -43,10 +36,40 @@ def clip_scores(model: Evaluator, pictures: Samples, prompts: Sequence[str]) -> 
     """
     if len(pictures) != len(prompts):
         raise ValueError(f"each picture needs one prompt: {len(pictures)} pictures, {len(prompts)} prompts")
+    return clip_scores_of(model, look(model, pictures), prompts)
+
+
+# The same in two steps, for who wants more than one: a look is what costs.
+
+
+@torch.no_grad()
+def look(model: Evaluator, pictures: Samples) -> list[Tensor]:
+    """Features of pictures, (b, 48) a batch."""
+    return [model.features(batch) for batch in _batches(model, pictures)]
+
+
+def features_of(looked: Sequence[Tensor]) -> FloatArray:
+    """As ``features``."""
+    return _float64(looked)
+
+
+@torch.no_grad()
+def attributes_of(model: Evaluator, looked: Sequence[Tensor]) -> dict[str, pd.DataFrame]:
+    """As ``attributes``."""
+    logits = [model.logits(batch) for batch in looked]
+    return {
+        name: pd.DataFrame(_float64([part[name].log_softmax(1) for part in logits]), columns=list(classes))
+        for name, classes in model.classes.items()
+    }
+
+
+@torch.no_grad()
+def clip_scores_of(model: Evaluator, looked: Sequence[Tensor], prompts: Sequence[str]) -> FloatArray:
+    """As ``clip_scores``, a prompt a picture."""
     cosines = []
-    for start, batch in zip(range(0, len(prompts), BATCH), _batches(model, pictures), strict=True):
+    for start, batch in zip(range(0, len(prompts), BATCH), looked, strict=True):
         ids = prompt_ids(model.tokenizer, prompts[start : start + BATCH]).to(batch.device)
-        cosines.append((model.image_embedding(model.features(batch)) * model.text_embedding(ids)).sum(1))
+        cosines.append((model.image_embedding(batch) * model.text_embedding(ids)).sum(1))
     return np.maximum(100 * _float64(cosines), 0)
 
 
