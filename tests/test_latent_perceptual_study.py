@@ -13,7 +13,7 @@ from atelier import claims, params, paths
 from atelier.measures import decoder_features as features
 from atelier.measures import latent_perceptual as measures
 from atelier.measures import sets
-from atelier.metrics import log_power_error, log_power_ratios
+from atelier.metrics import frechet_distance, log_power_error, log_power_ratios
 from atelier.models import base
 from atelier.sampling import latent_perceptual as stage
 from atelier.sampling import store
@@ -124,7 +124,7 @@ def test_gains_and_best_averages_are_those_of_the_pictures(asked: params.Params)
         }.items()
     }  # fmt: skip
     table = measures.relative_gains(asked, parts, real).set_index("cell")
-    whole = [sets.frechet_distance(real.features, sets.pooled(parts[name]).features) for name in ("plain", "lpl")]
+    whole = [frechet_distance(real.features, sets.pooled(parts[name]).features) for name in ("plain", "lpl")]
     assert table.loc["gain-after-0", "whole"] == pytest.approx(1 - whole[1] / whole[0])
     assert table.loc["gain-after-0", "whole"] > 0.1
     assert table.loc["gain-after-3", "whole"] == pytest.approx(0.0, abs=1e-9)
