@@ -63,6 +63,13 @@ def test_what_cannot_start_is_one_line(tiny_world: Path, tmp_path: Path, run_pyt
         assert len(done.stderr.splitlines()) == 1
 
 
+def test_a_server_that_is_gone_is_one_line(tiny_world: Path, tmp_path: Path, run_python) -> None:
+    done = run_python("-m", "atelier", "prepare", cwd=tiny_world, ATELIER_WARM=str(tmp_path / "socket"))
+    assert done.returncode == 1
+    assert "atelier.warm does not answer" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 @pytest.mark.slow
 def test_a_copy_ends_with_the_one_that_asked(fresh: Path) -> None:
     """The command starts a training, and is told by its number to kill it: what goes on would write on."""

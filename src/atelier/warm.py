@@ -26,13 +26,17 @@ STREAMS = (0, 1, 2)
 
 def ask(arguments: Sequence[str], address: str) -> int:
     """Have these arguments of ``python -m atelier`` done by a copy; its exit code, 1 where it was killed."""
-    with socket.socket(socket.AF_UNIX) as line:
-        line.connect(address)
-        socket.send_fds(line, [json.dumps([os.getcwd(), *arguments]).encode()], STREAMS)
-        said = line.recv(16)
-    if not said:
-        print("killed before it was done", file=sys.stderr)
-    return int(said or 1)
+    try:
+        with socket.socket(socket.AF_UNIX) as line:
+            line.connect(address)
+            socket.send_fds(line, [json.dumps([os.getcwd(), *arguments]).encode()], STREAMS)
+            if said := line.recv(16):
+                return int(said)
+    except OSError as error:
+        print(f"atelier.warm does not answer, was it killed? {error}", file=sys.stderr)
+        return 1
+    print("killed before it was done", file=sys.stderr)
+    return 1
 
 
 def serve(command: Sequence[str]) -> int:
