@@ -19,6 +19,7 @@ from atelier.data import prepare
 from atelier.data.images import to_model_range, to_pixels
 from atelier.data.latents import Moments, decode, encode_pictures
 from atelier.measures import vae_decoder as measures
+from atelier.measures.sets import group
 from atelier.metrics import kernel_distance, log_power_error, mean_power_spectrum
 from atelier.models import base
 from atelier.models.autoencoders import decoder_parameters, digest, load_like
@@ -312,13 +313,14 @@ def test_parameters_that_ask_for_nothing_are_refused(asked: params.Params, value
 def test_reconstructions_are_measured_against_their_own_works(asked: params.Params) -> None:
     for seed in asked.art_finetuning.training_seeds:
         vae_decoder.train(asked, "mse", seed)
-    parts = list(measures.repainted(asked, "mse"))
+    (parts,) = measures.repainted(asked, ["mse"])
     held_out = prepare.works().table.query("split == 'test'")
     assert sum(len(part.works) for part in parts) == len(held_out)
     vae = load_like(base.load(paths.BASE).vae, vae_decoder.retuned_folder("mse", 1) / "vae")
     expected = to_pixels(decode(vae, encode_pictures(vae, parts[1].works).mean))
     assert int((parts[1].made.int() - expected.int()).abs().max()) <= 1
-    rows = measures.reconstruction_rows(measures.reconstructions(asked, "mse", measures.Networks({}, None)), "mse")
+    (returned,) = measures.reconstructions(asked, ["mse"], measures.Networks({}, None))
+    rows = measures.reconstruction_rows(returned, "mse")
     whole = rows[rows["style"] == ""].set_index("measure")
     works, made = (torch.cat([getattr(part, name) for part in parts]) / 255 for name in ("works", "made"))
     error = float((works.double() - made.double()).square().mean())
@@ -337,17 +339,20 @@ def test_a_judge_sees_works_and_reconstructions(monkeypatch: pytest.MonkeyPatch)
     works, made = (torch.randint(256, (12, 3, 32, 32), dtype=torch.uint8, generator=generator) for _ in range(2))
     judge = measures.Networks({}, object())  # type: ignore[arg-type]
     device = torch.device("cpu")
-    parts = [measures.returned(works[at], made[at], None, judge, device) for at in (slice(0, 5), slice(5, 12))]
+    parts = [
+        measures.returned(group(works[at], None), works[at], made[at], None, judge, device)
+        for at in (slice(0, 5), slice(5, 12))
+    ]
     real, ours = ((x.double() / 255).mean((2, 3)).numpy() for x in (works, made))
     assert measures.measures_of(parts)["kid_judge"] == pytest.approx(kernel_distance(real, ours))
-    unjudged = measures.returned(works, made, None, measures.Networks({}, None), device)
+    unjudged = measures.returned(group(works, None), works, made, None, measures.Networks({}, None), device)
     assert "kid_judge" not in measures.measures_of([unjudged])
 
 
 def test_the_original_decoder_on_stored_latents_gives_the_stored_pictures(asked: params.Params) -> None:
     stages.sample_variant(asked, "untuned")
     pictures, _ = store.read("art_finetuning", "untuned", 4.0)
-    vae = measures.decoders(asked, measures.ORIGINAL)[0]
+    vae = measures.decoders(asked, measures.ORIGINAL)[asked.art_finetuning.training_seeds[0]]
     again = to_pixels(measures.paint(vae, store.read_latents("art_finetuning", "untuned", 4.0), asked.sampling.batch))
     assert torch.equal(again, pictures)
 

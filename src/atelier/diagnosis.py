@@ -22,7 +22,7 @@ from atelier.methods.signal_leak import carrying
 from atelier.models import base
 from atelier.params import Params
 from atelier.sampling.adapters import tuned
-from atelier.sampling.sampler import Seed
+from atelier.sampling.sampler import Seed, settled
 from atelier.sampling.stages import sample_cells
 from atelier.sampling.store import UNTUNED
 from atelier.seeds import torch_generator
@@ -47,7 +47,7 @@ def pipelines(asked: Params, model: str) -> Iterator[StableDiffusionPipeline]:
     @lru_cache(maxsize=1)  # several groups may have one seed; several models need not be held
     def of(seed: int) -> StableDiffusionPipeline:
         pipeline = base.load(paths.BASE)
-        return (pipeline if model == UNTUNED else tuned(pipeline, tuned_folder(model, seed))).to(device)
+        return settled(pipeline if model == UNTUNED else tuned(pipeline, tuned_folder(model, seed)), device)
 
     for at in range(len(study.groups)):
         yield of(0 if model == UNTUNED else study.seed_of_repeat(at))
@@ -115,7 +115,7 @@ def carried_means(asked: Params) -> None:
 
 def means_of(works: pd.DataFrame, asked: Params) -> Tensor:
     """The means (n, c, 1, 1) of the works' latents."""
-    vae = base.load(paths.BASE).vae.to(machine.accelerator(asked.machine).device)
+    vae = settled(base.load(paths.BASE), machine.accelerator(asked.machine).device).vae
     return encode_pictures(vae, prepare.pictures(works, asked.data)).mean.mean((2, 3), keepdim=True)
 
 

@@ -35,9 +35,11 @@ from atelier.methods.latent_perceptual import (
 from atelier.models import base
 from atelier.models.autoencoders import decoder_stages
 from atelier.params import Params
+from atelier.sampling.sampler import settled
 from atelier.seeds import torch_generator
 from atelier.training import denoiser
 from atelier.training.base import spread
+from atelier.training.denoiser import Denoised, Extra
 from atelier.training.latent_perceptual import STUDY, Job, gated, latent_error
 from atelier.training.order import picks
 from atelier.training.vae_decoder import teacher
@@ -151,16 +153,17 @@ def gradients(asked: Params) -> pd.DataFrame:
             "perceptual": job.extra(),
             "reweighted": gated(latent_error, job.kind, job.training.tau, job.study.slices),
         }
+
+        def both(step: Denoised, extras: dict[str, Extra] = extras) -> dict[str, Tensor]:
+            return {name: extra(step)[STUDY] for name, extra in extras.items()}
+
         for at in range(BATCHES):
             batch = picks(job.seed, group * BATCHES + at, job.study.optimisation.batch, len(job.names))
-            directions = {}
-            for name, extra in extras.items():
-                with job.place.autocast():
-                    terms = job.task(job.seed, extra).losses(batch)
-                if not terms[STUDY].requires_grad:  # no sample under the threshold
-                    continue
-                directions["denoising"] = _flat(terms["denoising"], parameters, keep=True)
-                directions[name] = _flat(terms[STUDY], parameters)
+            with job.place.autocast():
+                terms = job.task(job.seed, both).losses(batch)
+            if not terms["perceptual"].requires_grad:  # no sample under the threshold
+                continue
+            directions = {name: _flat(terms[name], parameters) for name in ("denoising", *extras)}
             for one, other in combinations(directions, 2):
                 cosine = float(torch.cosine_similarity(directions[one], directions[other], dim=0))
                 row = {"group": [group], "batch": [at], "of": [other], "against": [one], "cosine": [cosine]}
@@ -168,8 +171,8 @@ def gradients(asked: Params) -> pd.DataFrame:
     return pd.concat(found, ignore_index=True)
 
 
-def _flat(loss: Tensor, parameters: Sequence[Tensor], keep: bool = False) -> Tensor:
-    given = torch.autograd.grad(loss, parameters, retain_graph=keep, allow_unused=True)
+def _flat(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    given = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
     return torch.cat([each.double().flatten() for each in given if each is not None])
 
 
@@ -293,7 +296,7 @@ def cells(asked: Params) -> set[str]:
 
 def main(asked: Params) -> None:
     paths.MEASURES.mkdir(parents=True, exist_ok=True)
-    pipeline = base.load(paths.BASE).to(machine.accelerator(asked.machine).device)
+    pipeline = settled(base.load(paths.BASE), machine.accelerator(asked.machine).device)
     pipeline.vae.requires_grad_(False)
     some = list(seen(asked, pipeline))
     tables = {

@@ -4,7 +4,7 @@ It fills ``build/measures/vae_decoder.csv``, one pseudo-value a measure and grou
 seed. A model's latents are the same for every decoder.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -69,41 +69,45 @@ class Returned(NamedTuple):
     judged: tuple[FloatArray, FloatArray] | None
 
 
-def decoders(asked: params.Params, name: str) -> list[ModelMixin]:
-    """A decoder by groups of repeats: each has that of its training seed. Laid out as for sampling."""
-    study, device = asked.art_finetuning, machine.accelerator(asked.machine).device
+def decoders(asked: params.Params, name: str) -> dict[int, ModelMixin]:
+    """A decoder by training seed; the original is the same for all. Laid out as for sampling."""
+    seeds, device = asked.art_finetuning.training_seeds, machine.accelerator(asked.machine).device
     vae = base.load(paths.BASE).vae.to(device, memory_format=torch.channels_last)
     if name == ORIGINAL:
-        return [vae] * len(study.groups)
-    found = {
+        return dict.fromkeys(seeds, vae)
+    return {
         seed: load_like(vae, retuned_folder(name, seed) / "vae").to(device, memory_format=torch.channels_last)
-        for seed in study.training_seeds
+        for seed in seeds
     }
-    return [found[study.seed_of_repeat(at)] for at in range(len(study.groups))]
 
 
-def decoded(asked: params.Params, vae: ModelMixin, latents: Tensor) -> Tensor:
-    """Pictures (n, 3, h, w) uint8 of last latents, as the sampling stage decodes them."""
-    with machine.accelerator(asked.machine).autocast():
-        return to_pixels(paint(vae, latents, asked.sampling.batch))
+def decoded(asked: params.Params, vaes: Mapping[int, ModelMixin], latents: Tensor, repeats: Sequence[int]) -> Tensor:
+    """Pictures (n, 3, h, w) uint8 of last latents, as sampling decodes them: a repeat's by its training seed's."""
+    seeds = np.array([asked.art_finetuning.seed_of_repeat(repeat) for repeat in repeats])
+    made: dict[int, Tensor] = {}
+    for seed, vae in vaes.items():
+        those = (seeds == seed).nonzero()[0]
+        with machine.accelerator(asked.machine).autocast():
+            made |= dict(zip(those, to_pixels(paint(vae, latents[those], asked.sampling.batch)), strict=True))
+    return torch.stack([made[at] for at in range(len(latents))])
 
 
 def returned(
-    works: Tensor, made: Tensor, model: Evaluator | None, networks: Networks, device: torch.device
+    works: Group, before: Tensor, made: Tensor, model: Evaluator | None, networks: Networks, device: torch.device
 ) -> Returned:
-    """Works and reconstructions (n, 3, h, w) uint8, reduced to what measures need."""
-    errors = {"mse": (works.double() - made.double()).div(255).square().mean((1, 2, 3)).numpy()}
+    """Works, ``before`` (n, 3, h, w) uint8, and what a decoder ``made`` of them, reduced to what measures need."""
+    errors = {"mse": (before.double() - made.double()).div(255).square().mean((1, 2, 3)).numpy()}
     for name, network in networks.lpips.items():
         network.to(device)
         with torch.no_grad():
             parts = [
-                network(*(to_model_range(pictures[start : start + BATCH]).to(device) for pictures in (made, works)))
-                for start in range(0, len(works), BATCH)
+                network(*(to_model_range(pictures[start : start + BATCH]).to(device) for pictures in (made, before)))
+                for start in range(0, len(before), BATCH)
             ]
         errors[name] = torch.cat(parts).double().cpu().numpy()
     judge = networks.judge
-    judged = (features(judge, works / 255), features(judge, made / 255)) if judge else None
-    return Returned(group(works, model), group(made, model), errors, judged)
+    judged = (features(judge, before / 255), features(judge, made / 255)) if judge else None
+    return Returned(works, group(made, model), errors, judged)
 
 
 def measures_of(parts: Sequence[Returned]) -> dict[str, float]:
@@ -128,24 +132,43 @@ class Repainted(NamedTuple):
     made: Tensor
     styles: npt.NDArray[np.object_]
 
-
-def repainted(asked: params.Params, name: str) -> Iterator[Repainted]:
-    """Held-out works through one decoder, by groups; every work in one, and they lie sorted by style."""
-    table = prepare.works().table.query("split == 'test'")
-    works, groups = prepare.pictures(table, asked.data), len(asked.art_finetuning.groups)
-    for at, vae in enumerate(decoders(asked, name)):
-        own = works[at::groups]
-        made = decoded(asked, vae, encode_pictures(vae, own).mean)
-        yield Repainted(own, made, table["art_style"].to_numpy()[at::groups])
+    def by_style(self) -> dict[str, "Repainted"]:
+        """Each style's own."""
+        found = {}
+        for style in sorted(set(self.styles)):
+            those = self.styles == style
+            found[style] = Repainted(self.works[those], self.made[those], self.styles[those])
+        return found
 
 
-def reconstructions(asked: params.Params, name: str, networks: Networks) -> list[dict[str, Returned]]:
-    """Held-out works through one decoder, by groups and styles."""
-    model, device, found = judges.evaluator(), machine.accelerator(asked.machine).device, []
-    for works, made, styles in repainted(asked, name):
-        by_style = {style: (styles == style).nonzero()[0] for style in sorted(set(styles))}
-        found.append({style: returned(works[at], made[at], model, networks, device) for style, at in by_style.items()})
-    return found
+def repainted(asked: params.Params, names: Sequence[str]) -> Iterator[list[Repainted]]:
+    """Held-out works through decoders, one after the other, by groups; every work in one, and they lie sorted by style.
+
+    Their latents are the base's own: a retuned decoder leaves the encoder as it was.
+    """
+    table, groups = prepare.works().table.query("split == 'test'"), asked.art_finetuning.groups
+    works, styles = prepare.pictures(table, asked.data), table["art_style"].to_numpy()
+    latents = encode_pictures(decoders(asked, ORIGINAL)[asked.art_finetuning.training_seeds[0]], works).mean
+    repeats = [groups[at % len(groups)][0] for at in range(len(works))]
+    for name in names:
+        made = decoded(asked, decoders(asked, name), latents, repeats)
+        each = [slice(at, None, len(groups)) for at in range(len(groups))]
+        yield [Repainted(works[own], made[own], styles[own]) for own in each]
+
+
+def reconstructions(
+    asked: params.Params, names: Sequence[str], networks: Networks
+) -> Iterator[list[dict[str, Returned]]]:
+    """Held-out works through decoders, one after the other, by groups and styles."""
+    model, device = judges.evaluator(), machine.accelerator(asked.machine).device
+    works: list[dict[str, Group]] = []  # the same for every decoder
+    for parts in repainted(asked, names):
+        styled = [part.by_style() for part in parts]
+        works = works or [{style: group(own.works, model) for style, own in part.items()} for part in styled]
+        yield [
+            {style: returned(known[style], own.works, own.made, model, networks, device) for style, own in part.items()}
+            for known, part in zip(works, styled, strict=True)
+        ]
 
 
 def reconstruction_rows(parts: Sequence[dict[str, Returned]], cell: str) -> pd.DataFrame:
@@ -189,7 +212,8 @@ def measure_all(asked: params.Params) -> pd.DataFrame:
     if own.perceptual.network != "trunk":  # then no decoder was trained on the embedded world's
         networks = Networks({**networks.lpips, "judge": LPIPS.from_folder(TRUNK)}, evaluators.load(EVALUATOR))
     names = [ORIGINAL, *own.variants]
-    found = [reconstruction_rows(reconstructions(asked, name, networks), name) for name in tqdm(names, unit="decoder")]
+    through = zip(tqdm(names, unit="decoder"), reconstructions(asked, names, networks), strict=True)
+    found = [reconstruction_rows(parts, name) for name, parts in through]
     works = prepare.works().table
     truth = prepare.with_truth(works).set_index("path")
     held_out, training = (prepare.pictures(works[works["split"] == split], asked.data) for split in ("test", "train"))
@@ -198,10 +222,7 @@ def measure_all(asked: params.Params) -> pd.DataFrame:
     retuned = {name: decoders(asked, name) for name in own.variants}
     for cell, (study, folder, guidance, decoder) in tqdm(cells(asked).items(), unit="cell"):
         table, latents = listed(study, folder, guidance), read_latents(study, folder, guidance)
-        pictures = torch.empty(len(table), *held_out.shape[1:], dtype=torch.uint8)
-        for repeats, vae in zip(groups, retuned[decoder], strict=True):
-            those = table["repeat"].isin(repeats).to_numpy().nonzero()[0]
-            pictures[those] = decoded(asked, vae, latents[those])
+        pictures = decoded(asked, retuned[decoder], latents, table["repeat"].tolist())
         found.append(measured(reference, groups_of(pictures, table, groups, model, truth)).assign(cell=cell))
     return pd.concat(found, ignore_index=True).fillna({"style": ""})
 

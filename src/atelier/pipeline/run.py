@@ -75,7 +75,7 @@ def parameters(source: Path, params: Params) -> dict[str, Any]:
 
 
 def _executed(source: Path, target: Path, values: dict[str, Any], threads: int) -> NotebookNode:
-    machine.settle(threads)
+    machine.settle_children(threads)  # this process computes nothing, and torch takes seconds to load
     with tempfile.TemporaryDirectory() as own:
         os.environ |= {  # the kernel inherits them
             "PYTHONHASHSEED": "0",  # the order of sets of strings
