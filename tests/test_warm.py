@@ -45,7 +45,8 @@ def test_a_copy_leaves_what_a_process_leaves(fresh: Path, run_python) -> None:
 
 @pytest.mark.slow
 def test_refusals_and_exit_codes_come_through(tiny_world: Path, run_python) -> None:
-    done = run_python("-m", "atelier.warm", sys.executable, "-m", "atelier", "train", "latent", cwd=tiny_world)
+    refused = ["-m", "atelier.warm", sys.executable, "-m", "atelier", "train", "latent"]
+    done = run_python(*refused, cwd=tiny_world, LONG="x" * 100_000)  # an environment of more than one packet
     assert done.returncode == 1
     assert "usage: python -m atelier" in done.stderr
     done = run_python("-m", "atelier.warm", sys.executable, "-c", "raise SystemExit(7)", cwd=tiny_world)

@@ -16,7 +16,8 @@ USAGE = """usage: python -m atelier
   sample base_model | sample art_finetuning VARIANT | sample prompt_enrichment MODEL | sample signal_leak
   sample latent_perceptual VARIANT
   measure art_finetuning | measure vae_decoder | measure signal_leak | measure latent_perceptual
-  measure decoder_features"""
+  measure decoder_features
+  kernel CONNECTION_FILE ... (as Jupyter asks)"""
 
 
 COMPUTING = ("fit", "train", "sample", "diagnose", "measure")
@@ -122,6 +123,10 @@ def run(arguments: list[str]) -> None:
             from atelier.measures import decoder_features
 
             decoder_features.main(asked)
+        case ["kernel", connection, *settings]:
+            from ipykernel import kernelapp
+
+            kernelapp.launch_new_instance(["-f", connection, *settings])
         case _:
             raise ValueError(USAGE)
 

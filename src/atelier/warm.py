@@ -1,9 +1,9 @@
 """``python -m atelier.warm COMMAND ...``: a command below which stages find their libraries loaded.
 
 Loading them is most of a short stage (``benchmarks/loading.py``). This process loads them once and starts the command.
-Every ``python -m atelier`` below it sends its arguments here, and a copy of this process does what they say: in the
-folder and on the streams of the one that asked, and no longer than that one lives. Nothing is kept between copies.
-Where there is CUDA, which a copy cannot use, stages load their own.
+Every ``python -m atelier`` below it, a notebook's kernel too, sends its arguments here, and a copy of this process does
+what they say: in the folder, in the environment and on the streams of the one that asked, and no longer than that one
+lives. Nothing is kept between copies. Where there is CUDA, which a copy cannot use, stages load their own.
 """
 
 import json
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -22,6 +22,8 @@ from atelier import machine, params
 
 ADDRESS = "ATELIER_WARM"  # in the environment: where to ask
 STREAMS = (0, 1, 2)
+END = b"\n"  # of a message; JSON has none within
+HASHES = "PYTHONHASHSEED"  # the order of sets of strings, which a notebook's kernel needs to be the same each time
 
 
 def ask(arguments: Sequence[str], address: str) -> int:
@@ -29,7 +31,8 @@ def ask(arguments: Sequence[str], address: str) -> int:
     try:
         with socket.socket(socket.AF_UNIX) as line:
             line.connect(address)
-            socket.send_fds(line, [json.dumps([os.getcwd(), *arguments]).encode()], STREAMS)
+            message = json.dumps([os.getcwd(), dict(os.environ), *arguments])
+            socket.send_fds(line, [message.encode() + END], STREAMS)
             if said := line.recv(16):
                 return int(said)
     except OSError as error:
@@ -65,7 +68,11 @@ def serve(command: Sequence[str]) -> int:
                 continue
             with line:
                 message, streams, *_ = socket.recv_fds(line, 1 << 16, len(STREAMS))
+                while message and not message.endswith(END):
+                    message = message + more if (more := line.recv(1 << 16)) else b""
                 if not message:  # gone again
+                    for stream in streams:
+                        os.close(stream)
                     continue
                 copy = os.fork()
                 if copy == 0:
@@ -77,7 +84,9 @@ def serve(command: Sequence[str]) -> int:
         return running.returncode
 
 
-def work(line: socket.socket, streams: Sequence[int], folder: str, *arguments: str) -> NoReturn:
+def work(
+    line: socket.socket, streams: Sequence[int], folder: str, environment: Mapping[str, str], *arguments: str
+) -> NoReturn:
     """In a copy: do what was asked and tell the exit code."""
     from atelier.__main__ import main
 
@@ -86,6 +95,8 @@ def work(line: socket.socket, streams: Sequence[int], folder: str, *arguments: s
         os.dup2(stream, at)
         os.close(stream)
     os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
     threading.Thread(target=leave_with, args=[line], daemon=True).start()
     code = 1
     try:
@@ -108,6 +119,8 @@ def leave_with(line: socket.socket) -> None:
 if __name__ == "__main__":
     if not sys.argv[1:]:
         raise SystemExit("usage: python -m atelier.warm COMMAND ...")
+    if os.environ.get(HASHES) != "0":  # read once, as Python starts
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {HASHES: "0"})
     try:
         raise SystemExit(serve(sys.argv[1:]))
     except (ValueError, OSError) as error:

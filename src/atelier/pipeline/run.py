@@ -4,6 +4,7 @@ The only caller of papermill. Run in the repository's root; all results are in `
 """
 
 import argparse
+import json
 import logging
 import os
 import shutil
@@ -16,7 +17,7 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 
-from atelier import machine, paths
+from atelier import machine, paths, warm
 from atelier.params import Params, load
 from atelier.paths import BUILD, NOTEBOOKS, STUDIES
 from atelier.pipeline import page, scrub
@@ -86,6 +87,13 @@ def _executed(source: Path, target: Path, values: dict[str, Any], threads: int) 
             "IPYTHONDIR": own,  # no start-up files of the user's
             paths.MARK: "1",
         }
+        if warm.ADDRESS in os.environ:  # a kernel's libraries are loaded already
+            kernel = Path(own) / "kernels" / "python3" / "kernel.json"
+            kernel.parent.mkdir(parents=True)
+            argv = [sys.executable, "-m", "atelier", "kernel", "{connection_file}"]
+            about = {"display_name": "Python 3", "language": "python", "interrupt_mode": "message"}  # no signals
+            kernel.write_text(json.dumps({"argv": argv, **about}))
+            os.environ["JUPYTER_PATH"] = own
         return papermill.execute_notebook(
             str(source),
             str(target),
