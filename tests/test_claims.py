@@ -74,7 +74,7 @@ def test_where_the_control_does_not_show_nothing_is_told() -> None:
     values = study(rng, untuned=0, a=-12, full=0)
     told = verdict_of(values, claim(part("a"), control=part("full")))[0]
     assert (told.verdict, told.reason) == (CANNOT_TELL, "the control does not show: FD of full@1/4 against untuned@1/4")
-    values["fd", "full@1/4"] = values["fd", "untuned@1/4"] - 10
+    values["fd", "full@1/4"] = values["fd", "untuned@1/4"] - np.linspace(9, 11, GROUPS)
     assert verdict_of(values, claim(part("a"), control=part("full")))[0].verdict == SUPPORTED
     del values["fd", "full@1/4"]
     assert verdict_of(values, claim(part("a"), control=part("full")))[0].verdict == CANNOT_TELL

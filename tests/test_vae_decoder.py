@@ -313,6 +313,7 @@ def test_parameters_that_ask_for_nothing_are_refused(asked: params.Params, value
 def test_reconstructions_are_measured_against_their_own_works(asked: params.Params) -> None:
     for seed in asked.art_finetuning.training_seeds:
         vae_decoder.train(asked, "mse", seed)
+    measures.repaint(asked, ["mse"])
     (parts,) = measures.repainted(asked, ["mse"])
     held_out = prepare.works().table.query("split == 'test'")
     assert sum(len(part.works) for part in parts) == len(held_out)

@@ -1,9 +1,10 @@
 """Stage ``vae_decoder-measure``: works through every decoder against themselves, and models' pictures decoded by each.
 
 It fills ``build/measures/vae_decoder.csv``, one pseudo-value a measure and group; a group's decoders have its training
-seed. A model's latents are the same for every decoder.
+seed. A model's latents are the same for every decoder. Works as decoders return them stay in ``samples/repainted``.
 """
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 from diffusers.models.modeling_utils import ModelMixin
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -45,6 +47,7 @@ from atelier.sampling.store import UNTUNED, at_level, listed, read_latents
 from atelier.training.vae_decoder import retuned_folder, teacher
 
 OUT = paths.MEASURES / "vae_decoder.csv"
+REPAINTED = paths.SAMPLES / "repainted"  # held-out works through each decoder
 ORIGINAL, MAIN = "original", "all"  # the decoder that was not retuned; the one with the whole loss, if there is one
 TRUNK, EVALUATOR = Path("data/trunk"), Path("data/evaluator")  # of the embedded world
 BATCH = 32  # pictures at a time through a perceptual network
@@ -141,19 +144,33 @@ class Repainted(NamedTuple):
         return found
 
 
-def repainted(asked: params.Params, names: Sequence[str]) -> Iterator[list[Repainted]]:
-    """Held-out works through decoders, one after the other, by groups; every work in one, and they lie sorted by style.
+def repaint(asked: params.Params, names: Sequence[str]) -> None:
+    """Held-out works through decoders, a file a decoder, in the order of their table; of a group by its first repeat's.
 
     Their latents are the base's own: a retuned decoder leaves the encoder as it was.
     """
-    table, groups = prepare.works().table.query("split == 'test'"), asked.art_finetuning.groups
-    works, styles = prepare.pictures(table, asked.data), table["art_style"].to_numpy()
-    latents = encode_pictures(decoders(asked, ORIGINAL)[asked.art_finetuning.training_seeds[0]], works).mean
+    groups, works = asked.art_finetuning.groups, prepare.pictures(held_out(), asked.data)
     repeats = [groups[at % len(groups)][0] for at in range(len(works))]
-    for name in names:
+    latents = encode_pictures(decoders(asked, ORIGINAL)[asked.art_finetuning.training_seeds[0]], works).mean
+    shutil.rmtree(REPAINTED, ignore_errors=True)
+    REPAINTED.mkdir(parents=True)
+    for name in tqdm(names, unit="decoder"):
         made = decoded(asked, decoders(asked, name), latents, repeats)
+        save_file({"pictures": made}, REPAINTED / f"{name}.safetensors")
+
+
+def repainted(asked: params.Params, names: Sequence[str]) -> Iterator[list[Repainted]]:
+    """What ``repaint`` left, decoder by decoder, by groups; every work in one, and they lie sorted by style."""
+    table, groups = held_out(), asked.art_finetuning.groups
+    works, styles = prepare.pictures(table, asked.data), table["art_style"].to_numpy()
+    for name in names:
+        made = load_file(REPAINTED / f"{name}.safetensors")["pictures"]
         each = [slice(at, None, len(groups)) for at in range(len(groups))]
         yield [Repainted(works[own], made[own], styles[own]) for own in each]
+
+
+def held_out() -> pd.DataFrame:
+    return prepare.works().table.query("split == 'test'")
 
 
 def reconstructions(
@@ -212,6 +229,7 @@ def measure_all(asked: params.Params) -> pd.DataFrame:
     if own.perceptual.network != "trunk":  # then no decoder was trained on the embedded world's
         networks = Networks({**networks.lpips, "judge": LPIPS.from_folder(TRUNK)}, evaluators.load(EVALUATOR))
     names = [ORIGINAL, *own.variants]
+    repaint(asked, names)
     through = zip(tqdm(names, unit="decoder"), reconstructions(asked, names, networks), strict=True)
     found = [reconstruction_rows(parts, name) for name, parts in through]
     works = prepare.works().table

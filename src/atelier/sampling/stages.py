@@ -132,23 +132,27 @@ def sample_base(asked: params.Params) -> None:
     }
     steering = sheets.steering(prepare.with_truth(photographs), prepare.with_truth(works))
     asked_for |= {kind: (sheet, study.guidance) for kind, sheet in steering.items()}
-    for kind, (listed, scales) in asked_for.items():
-        out = paths.SAMPLES / "base_model" / kind
-        shutil.rmtree(out, ignore_errors=True)
+    shutil.rmtree(paths.SAMPLES / "base_model", ignore_errors=True)
+    for guidance in sorted({scale for _, scales in asked_for.values() for scale in scales}):
+        # of all kinds together: each alone would leave its last batch to be filled up
+        alike = {kind: listed for kind, (listed, scales) in asked_for.items() if guidance in scales}
         # in a sheet nothing but the word changes: all its pictures begin with one latent
-        seeds: list[Seed] = [(asked.seed, "picture", kind, 0 if kind in steering else at) for at in listed["place"]]
-        for guidance in scales:
-            target = out / guidance_folder(guidance)
-            target.mkdir(parents=True)
-            if not seeds:
-                listed.to_csv(target / "pictures.csv", index=False)
-                continue
+        seeds: list[Seed] = [
+            (asked.seed, "picture", kind, 0 if kind in steering else at)
+            for kind, listed in alike.items()
+            for at in listed["place"]
+        ]
+        prompts = [text for listed in alike.values() for text in listed["prompt"]]
+        made = torch.empty(0)  # a folder without photographs, a world that nobody knows the truth of
+        if seeds:
             latents = first_latents(pipeline, seeds, asked.data.size)
             with place.autocast():
-                found = sample(
-                    pipeline, list(listed["prompt"]), latents, guidance=guidance, **asked.sampling.model_dump()
-                )
-            write(found.pictures, listed, target)
+                made = sample(pipeline, prompts, latents, guidance=guidance, **asked.sampling.model_dump()).pictures
+        parts = made.split([len(listed) for listed in alike.values()])
+        for (kind, listed), pictures in zip(alike.items(), parts, strict=True):
+            target = paths.SAMPLES / "base_model" / kind / guidance_folder(guidance)
+            target.mkdir(parents=True)
+            write(pictures, listed, target)
 
 
 def held_out_pictures(table: pd.DataFrame, kind: str, level: int, asked: params.Params) -> pd.DataFrame:
