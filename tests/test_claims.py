@@ -37,7 +37,7 @@ def study(rng: np.random.Generator, **truths: float) -> dict[tuple[str, str], Fl
 def verdict_of(
     values: dict[tuple[str, str], FloatArray], *asked: Claim, itself: list[Part] | None = None
 ) -> list[Verdict]:
-    return claims.decide({f"A{at}": each for at, each in enumerate(asked)}, values, itself or [])
+    return claims.decide({f"A{at}": each for at, each in enumerate(asked)}, values, {}, itself or [])
 
 
 def test_without_any_effect_few_studies_give_any_verdict() -> None:
@@ -74,7 +74,7 @@ def test_where_the_control_does_not_show_nothing_is_told() -> None:
     values = study(rng, untuned=0, a=-12, full=0)
     told = verdict_of(values, claim(part("a"), control=part("full")))[0]
     assert (told.verdict, told.reason) == (CANNOT_TELL, "the control does not show: FD of full@1/4 against untuned@1/4")
-    values["fd", "full@1/4"] = values["fd", "untuned@1/4"] - np.linspace(9, 11, GROUPS)
+    values["fd", "full@1/4"] = values["fd", "untuned@1/4"] - 10
     assert verdict_of(values, claim(part("a"), control=part("full")))[0].verdict == SUPPORTED
     del values["fd", "full@1/4"]
     assert verdict_of(values, claim(part("a"), control=part("full")))[0].verdict == CANNOT_TELL
@@ -85,6 +85,18 @@ def test_a_model_that_differs_from_itself_breaks_the_measurement() -> None:
     values = study(rng, untuned=0, a=-12, again=9)
     told = verdict_of(values, claim(part("a")), itself=[part("again")])[0]
     assert (told.verdict, told.reason) == (BROKEN, "FD of again@1/4 against untuned@1/4")
+
+
+def test_equal_shares_of_few_pictures_break_nothing() -> None:
+    """A model under other noise has one picture of twelve more in each group by chance; of numbers that were none."""
+    rng = np.random.default_rng(4)
+    values = study(rng, untuned=0, a=-12)
+    values |= {("share", "again@1/4"): np.full(GROUPS, 0.5 + 1 / 12), ("share", "untuned@1/4"): np.full(GROUPS, 0.5)}
+    itself = [part("again").model_copy(update={"measure": "share"})]
+    counts = {("share", "again@1/4"): 12 * GROUPS, ("share", "untuned@1/4"): 0}  # a number to compare with has none
+    asked = {"A0": claim(part("a"))}
+    assert claims.decide(asked, values, counts, itself)[0].verdict == SUPPORTED
+    assert claims.decide(asked, values, {}, itself)[0].verdict == BROKEN
 
 
 def test_what_was_not_measured_is_named_and_not_decided() -> None:

@@ -179,8 +179,8 @@ def test_at_least_is_falsely_supported_in_five_percent_at_its_margin() -> None:
 
 
 def test_a_margin_that_was_measured_moves_with_its_group() -> None:
-    changes, margins = np.array([0.1, 0.5, 0.9, 1.3, 1.7]), np.array([1.1, 1.5, 1.91, 2.3, 2.69])
-    # each group's change lies about one under its margin, whatever its size
+    changes, margins = np.array([0.1, 0.5, 0.9, 1.3, 1.7]), np.array([1.1, 1.5, 1.9, 2.3, 2.7])
+    # each group's change lies one under its margin, whatever its size
     assert compare(changes.tolist(), "same", margins.tolist()).supported_p < 0.01
     assert compare(changes.tolist(), "same", float(margins.mean())).supported_p > 0.01
 
@@ -193,13 +193,22 @@ def test_a_margin_that_bounds_nothing_is_refused(rule: Rule, margin: float) -> N
         compare([0.0, 1.0], rule, margin)
 
 
-def test_differences_without_scatter_count_by_their_signs() -> None:
-    """Of n equal values all are on one side, as n fair coins are once in 2^n; rounding is no scatter."""
-    assert compare([-1.0, -1.0, -1.0], "below")[1:4] == (0.25, 1.0, 0.0)
-    assert compare([0.1 + 0.2, 0.3, 0.3, 0.3], "above").supported_p == 0.125
-    assert compare([0.1 + 0.2, 0.3, 0.3, 0.3], "below").contradicted_p == 0.125
-    assert compare([0.0] * 5, "same", 0.1).supported_p == 0.5**5
+def test_differences_that_cannot_scatter_are_certain() -> None:
+    assert compare([-1.0, -1.0, -1.0], "below")[1:4] == (0.0, 1.0, 0.0)
     assert compare([0.0, 0.0, 0.0], "below")[1:4] == (1.0, 1.0, 0.0)
+
+
+def test_equal_shares_scatter_by_a_picture() -> None:
+    """A picture of twelve more in each of four groups: t = 2 with 3 degrees of freedom, one-sided p = 0.0697."""
+    share = 1 / 12
+    found = compare([share, 0.25 - 2 * share, share, share], "above", picture=share)  # but for rounding
+    assert found.supported_p == pytest.approx(2 * 0.069663, rel=1e-4)
+    scattered = np.array([-1.0, -1.0, 1.0, 1.0]) * 0.75**0.5 * share  # its deviation is a picture, too
+    assert found.detectable == pytest.approx(detectable_difference(scattered, LEVEL / 2))
+    assert compare([0.5] * 5, "at least", 0.1, picture=0.025).supported_p < 1e-6
+    wider = [share, 2 * share, 0.0, share]  # what does scatter is left as it is
+    assert compare(wider, "above", picture=share) == compare(wider, "above")
+    assert compare([0.0] * 4, "below", picture=share)[1:3] == (1.0, 1.0)
 
 
 @pytest.mark.parametrize("groups", [2, 3, 5, 10])

@@ -141,6 +141,7 @@ def test_values_are_what_verdicts_read() -> None:
     found = tables.values(TABLE)
     np.testing.assert_array_equal(found["fd", "untuned@1/16"], [3.0, 6.0])
     assert list(found) == [("fd", "untuned@1/4"), ("fd", "untuned@1/16"), ("fd", "training works")]
+    assert tables.counts(TABLE) == dict.fromkeys(found, 6)
 
 
 def test_intervals_name_model_level_and_guidance() -> None:

@@ -26,7 +26,7 @@ def test_a_card_shows_the_verdict_and_keeps_its_numbers(study: Study) -> None:
     claim = Claim(study="one", reach="direction", says="a < b & c", paper="p", rule="r", parts=[shown, lost])
     even = np.linspace(-0.01, 0.01, 5)
     values = {("fd", "a@1/4"): 1 + even, ("fd", "untuned@1/4"): 2 - even}
-    (verdict,) = claims.decide({"A1": claim}, values)
+    (verdict,) = claims.decide({"A1": claim}, values, {})
     study.judge(claim, verdict, 20)
     study.finish([])
     content = json.loads((study.folder / "metrics.json").read_text())

@@ -83,13 +83,16 @@ class Compared(NamedTuple):
     margin: float = 0.0
 
 
-def compare(differences: Sequence[float], rule: Rule, margin: float | Sequence[float] = 0.0) -> Compared:
+def compare(
+    differences: Sequence[float], rule: Rule, margin: float | Sequence[float] = 0.0, picture: float = 0.0
+) -> Compared:
     """Student's tests of paired differences, changed less reference, one a group.
 
     below: supported under -margin, contradicted above 0; above: its mirror image; both two-sided. same: supported
     within +-margin by two one-sided tests, that is by the 90 % interval (Schuirmann 1987), contradicted outside it.
     at least: supported above -margin by one of the two, contradicted under it; at most: its mirror image.
-    A margin that was itself measured has a value a group. Raises ValueError for fewer than two groups, values that are
+    A margin that was itself measured has a value a group. ``picture``: what one picture can change in a group's value,
+    the scatter of groups that show none. Raises ValueError for fewer than two groups, values that are
     not finite, a margin below 0 on average, or none for same, at least and at most.
     """
     found = np.asarray(differences, dtype=np.float64)
@@ -98,40 +101,49 @@ def compare(differences: Sequence[float], rule: Rule, margin: float | Sequence[f
     if not np.isfinite(room).all() or room.mean() < 0 or (rule not in ("below", "above") and room.mean() == 0):
         raise ValueError(f"a margin must be finite and at least 0, above 0 for '{rule}'; got {room.mean():g}")
     if rule == "same":
-        supported = max(p_below(found - room), p_below(-found - room))
-        contradicted = min(1.0, 2 * min(p_below(room - found), p_below(room + found)))
-        return Compared(interval, supported, contradicted, detectable_difference(found, LEVEL), float(room.mean()))
+        supported = max(p_below(found - room, picture), p_below(-found - room, picture))
+        contradicted = min(1.0, 2 * min(p_below(room - found, picture), p_below(room + found, picture)))
+        detectable = detectable_difference(found, LEVEL, picture)
+        return Compared(interval, supported, contradicted, detectable, float(room.mean()))
     if rule in ("at least", "at most"):
         short = found + room if rule == "at least" else room - found  # below 0: by more than the margin
-        wrong = min(1.0, 2 * p_below(short))
-        return Compared(interval, p_below(-short), wrong, detectable_difference(short, LEVEL), float(room.mean()))
+        wrong, detectable = min(1.0, 2 * p_below(short, picture)), detectable_difference(short, LEVEL, picture)
+        return Compared(interval, p_below(-short, picture), wrong, detectable, float(room.mean()))
     signed = found if rule == "below" else -found
-    supported, contradicted = (min(1.0, 2 * p_below(values)) for values in (signed + room, -signed))
-    return Compared(interval, supported, contradicted, detectable_difference(found, LEVEL / 2), float(room.mean()))
+    supported, contradicted = (min(1.0, 2 * p_below(values, picture)) for values in (signed + room, -signed))
+    detectable = detectable_difference(found, LEVEL / 2, picture)
+    return Compared(interval, supported, contradicted, detectable, float(room.mean()))
 
 
-def p_below(values: FloatArray) -> float:
-    """Student's one-sided p-value of a mean below 0; of equal values the sign test's (Arbuthnott 1710).
+def scatter(values: FloatArray, picture: float) -> float:
+    """Their standard deviation; of equal values ``picture``, what one picture can change in one of them.
 
-    Counts of few pictures come out the same in every group by chance: that has no scatter, and is still not certain.
+    Shares of few pictures come out the same in every group by chance: that shows no scatter, and is not certain.
     """
-    if np.ptp(values) <= SAME * np.abs(values).max():
-        return 0.5 ** len(values) if values.mean() < 0 else 1.0
-    return float(stats.t.cdf(values.mean() / (values.std(ddof=1) / len(values) ** 0.5), len(values) - 1))
+    equal = np.ptp(values) <= SAME * np.abs(values).max()
+    return picture if equal else float(values.std(ddof=1))
 
 
-def detectable_difference(differences: FloatArray, level: float, power: float = POWER) -> float:
+def p_below(values: FloatArray, picture: float) -> float:
+    """Student's one-sided p-value of a mean below 0; without any scatter the side is certain."""
+    error = scatter(values, picture) / len(values) ** 0.5
+    if error == 0.0:
+        return float(values.mean() >= 0)
+    return float(stats.t.cdf(values.mean() / error, len(values) - 1))
+
+
+def detectable_difference(differences: FloatArray, level: float, picture: float = 0.0, power: float = POWER) -> float:
     """The true mean that a one-sided t test at ``level`` finds with ``power``, at the scatter of these differences.
 
     From the noncentral t distribution (Cohen 1988, ch. 2); 0 without scatter.
     """
-    n, scatter = len(differences), float(differences.std(ddof=1))
+    n = len(differences)
     critical = stats.t.ppf(1 - level, n - 1)
 
     def missing(effect: float) -> float:  # in standard errors
         return float(stats.nct.sf(critical, n - 1, effect)) - power
 
-    return float(optimize.brentq(missing, 0.0, 20.0 * critical)) * scatter / n**0.5
+    return float(optimize.brentq(missing, 0.0, 20.0 * critical)) * scatter(differences, picture) / n**0.5
 
 
 def groups_needed(differences: FloatArray, level: float, power: float = POWER, most: int = 10_000) -> int | None:
@@ -139,8 +151,8 @@ def groups_needed(differences: FloatArray, level: float, power: float = POWER, m
 
     Cohen 1988, ch. 2. None beyond ``most``, and where there is nothing to find.
     """
-    scatter = float(differences.std(ddof=1))
-    effect = abs(float(differences.mean())) / scatter if scatter else 0.0
+    deviation = scatter(differences, 0.0)
+    effect = abs(float(differences.mean())) / deviation if deviation else 0.0
 
     def found(n: int) -> bool:
         return bool(stats.nct.sf(stats.t.ppf(1 - level, n - 1), n - 1, effect * n**0.5) >= power)

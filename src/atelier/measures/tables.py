@@ -14,6 +14,11 @@ def values(table: pd.DataFrame) -> Values:
     return dict(zip(zip(table["measure"], table["cell"], strict=True), groups, strict=True))
 
 
+def counts(table: pd.DataFrame) -> dict[tuple[str, str], int]:
+    """On how many pictures each measure of each cell was taken."""
+    return dict(zip(zip(table["measure"], table["cell"], strict=True), table["n"].astype(int), strict=True))
+
+
 def combined(table: pd.DataFrame, measure: str, weights: Mapping[str, float], name: str, cell: str) -> pd.DataFrame:
     """A row called ``name`` of ``cell``: a weighted sum of cells' rows of one measure, group by group.
 
