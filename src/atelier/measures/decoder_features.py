@@ -39,7 +39,7 @@ from atelier.sampling.sampler import settled
 from atelier.seeds import torch_generator
 from atelier.training import denoiser
 from atelier.training.base import spread
-from atelier.training.denoiser import Denoised, Extra
+from atelier.training.denoiser import Denoised
 from atelier.training.latent_perceptual import STUDY, Job, gated, latent_error
 from atelier.training.order import picks
 from atelier.training.vae_decoder import teacher
@@ -106,18 +106,18 @@ def losses_of(asked: Params, pipeline: StableDiffusionPipeline, some: Seen) -> p
     kind, depth = pipeline.scheduler.config.prediction_type, 1 + len(vae.decoder.up_blocks)
     eps = noise_of(some, "look")
     rows = []
-    for level in range(LEVELS):
-        t = (2 * level + 1) * len(alphas) // (2 * LEVELS)
-        zt = noised(some.z0, eps, alphas[t], sigmas[t])
-        for start in range(0, len(zt), BATCH):
-            own = slice(start, start + BATCH)
+    for start in range(0, len(eps), BATCH):
+        own = slice(start, start + BATCH)
+        z0 = some.z0[own].to(place.device)
+        with torch.no_grad():
+            targets = decoder_stages(vae, unscaled(vae, z0), depth)  # the same at every level
+        for level in range(LEVELS):
+            t = (2 * level + 1) * len(alphas) // (2 * LEVELS)
+            zt = noised(some.z0[own], eps[own], alphas[t], sigmas[t])
             with torch.no_grad(), place.autocast():
-                given = (zt[own].to(place.device), times[t].to(place.device), some.words[own].to(place.device))
+                given = (zt.to(place.device), times[t].to(place.device), some.words[own].to(place.device))
                 output = pipeline.unet(*given).sample.float().cpu()
-            estimate = clean_estimate(kind, zt[own], output, alphas[t], sigmas[t]).to(place.device)
-            z0 = some.z0[own].to(place.device)
-            with torch.no_grad():
-                targets = decoder_stages(vae, unscaled(vae, z0), depth)
+            estimate = clean_estimate(kind, zt, output, alphas[t], sigmas[t]).to(place.device)
             estimate.requires_grad_(True)
             predictions = decoder_stages(vae, unscaled(vae, estimate), depth)
             stages = stage_losses(targets, predictions, asked.data.size)
@@ -131,7 +131,7 @@ def losses_of(asked: Params, pipeline: StableDiffusionPipeline, some: Seen) -> p
             told |= {"loss": whole.detach().tolist(), "cosine": cosine.tolist()}
             told["latent_error"] = away.square().mean(1).tolist()
             rows.append(pd.DataFrame({"group": some.group, "t": t, "sigma": float(sigmas[t] / alphas[t]), **told}))
-    return pd.concat(rows, ignore_index=True)
+    return pd.concat(rows).sort_values("t", kind="stable", ignore_index=True)
 
 
 # ------------------------------------------------------------------------------------------------ gradients
@@ -145,30 +145,37 @@ def gradients(asked: Params) -> pd.DataFrame:
     """
     found = [pd.DataFrame({"group": [], "batch": [], "of": [], "against": [], "cosine": []})]
     main = next((name for name, one in asked.latent_perceptual.trainings.items() if one.loss == "perceptual"), None)
-    for group, repeats in enumerate(asked.art_finetuning.groups if main else []):
+    seeds = [asked.art_finetuning.seed_of_repeat(repeats[0]) for repeats in asked.art_finetuning.groups]
+    for seed in dict.fromkeys(seeds) if main else ():
         assert main is not None
-        job = Job(asked, main, asked.art_finetuning.seed_of_repeat(repeats[0]))
-        parameters = list(job.trainable.values())
-        extras = {
-            "perceptual": job.extra(),
-            "reweighted": gated(latent_error, job.kind, job.training.tau, job.study.slices),
-        }
-
-        def both(step: Denoised, extras: dict[str, Extra] = extras) -> dict[str, Tensor]:
-            return {name: extra(step)[STUDY] for name, extra in extras.items()}
-
-        for at in range(BATCHES):
-            batch = picks(job.seed, group * BATCHES + at, job.study.optimisation.batch, len(job.names))
-            with job.place.autocast():
-                terms = job.task(job.seed, both).losses(batch)
-            if not terms["perceptual"].requires_grad:  # no sample under the threshold
-                continue
-            directions = {name: _flat(terms[name], parameters) for name in ("denoising", *extras)}
-            for one, other in combinations(directions, 2):
-                cosine = float(torch.cosine_similarity(directions[one], directions[other], dim=0))
-                row = {"group": [group], "batch": [at], "of": [other], "against": [one], "cosine": [cosine]}
-                found.append(pd.DataFrame(row))
+        job = Job(asked, main, seed)
+        found += [angles(job, group) for group, own in enumerate(seeds) if own == seed]
     return pd.concat(found, ignore_index=True)
+
+
+def angles(job: Job, group: int) -> pd.DataFrame:
+    """One group's cosines: a row a batch and pair."""
+    parameters = list(job.trainable.values())
+    extras = {
+        "perceptual": job.extra(),
+        "reweighted": gated(latent_error, job.kind, job.training.tau, job.study.slices),
+    }
+
+    def both(step: Denoised) -> dict[str, Tensor]:
+        return {name: extra(step)[STUDY] for name, extra in extras.items()}
+
+    rows = []
+    for at in range(BATCHES):
+        batch = picks(job.seed, group * BATCHES + at, job.study.optimisation.batch, len(job.names))
+        with job.place.autocast():
+            terms = job.task(job.seed, both).losses(batch)
+        if not terms["perceptual"].requires_grad:  # no sample under the threshold
+            continue
+        directions = {name: _flat(terms[name], parameters) for name in ("denoising", *extras)}
+        for one, other in combinations(directions, 2):
+            cosine = float(torch.cosine_similarity(directions[one], directions[other], dim=0))
+            rows.append({"group": group, "batch": at, "of": other, "against": one, "cosine": cosine})
+    return pd.DataFrame(rows)
 
 
 def _flat(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
