@@ -93,9 +93,9 @@ def test_equal_shares_of_few_pictures_break_nothing() -> None:
     values = study(rng, untuned=0, a=-12)
     values |= {("share", "again@1/4"): np.full(GROUPS, 0.5 + 1 / 12), ("share", "untuned@1/4"): np.full(GROUPS, 0.5)}
     itself = [part("again").model_copy(update={"measure": "share"})]
-    counts = {("share", "again@1/4"): 12 * GROUPS, ("share", "untuned@1/4"): 0}  # a number to compare with has none
+    grains = {("share", "again@1/4"): 1 / 12}  # a number to compare with has none
     asked = {"A0": claim(part("a"))}
-    assert claims.decide(asked, values, counts, itself)[0].verdict == SUPPORTED
+    assert claims.decide(asked, values, grains, itself)[0].verdict == SUPPORTED
     assert claims.decide(asked, values, {}, itself)[0].verdict == BROKEN
 
 

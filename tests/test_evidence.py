@@ -201,14 +201,16 @@ def test_differences_that_cannot_scatter_are_certain() -> None:
 def test_equal_shares_scatter_by_a_picture() -> None:
     """A picture of twelve more in each of four groups: t = 2 with 3 degrees of freedom, one-sided p = 0.0697."""
     share = 1 / 12
-    found = compare([share, 0.25 - 2 * share, share, share], "above", picture=share)  # but for rounding
+    found = compare([share, 0.25 - 2 * share, share, share], "above", grain=share)  # but for rounding
     assert found.supported_p == pytest.approx(2 * 0.069663, rel=1e-4)
     scattered = np.array([-1.0, -1.0, 1.0, 1.0]) * 0.75**0.5 * share  # its deviation is a picture, too
     assert found.detectable == pytest.approx(detectable_difference(scattered, LEVEL / 2))
-    assert compare([0.5] * 5, "at least", 0.1, picture=0.025).supported_p < 1e-6
+    assert compare([0.5] * 5, "at least", 0.1, grain=0.025).supported_p < 1e-6
     wider = [share, 2 * share, 0.0, share]  # what does scatter is left as it is
-    assert compare(wider, "above", picture=share) == compare(wider, "above")
-    assert compare([0.0] * 4, "below", picture=share)[1:3] == (1.0, 1.0)
+    assert compare(wider, "above", grain=share) == compare(wider, "above")
+    assert compare([0.0] * 4, "below", grain=share)[1:3] == (1.0, 1.0)
+    remains = [-1.1e-16, 0.0, -1.1e-16, -1.1e-16]  # of halves, less a half
+    assert compare(remains, "below", grain=share)[1:3] == pytest.approx((1.0, 1.0))
 
 
 @pytest.mark.parametrize("groups", [2, 3, 5, 10])

@@ -141,7 +141,15 @@ def test_values_are_what_verdicts_read() -> None:
     found = tables.values(TABLE)
     np.testing.assert_array_equal(found["fd", "untuned@1/16"], [3.0, 6.0])
     assert list(found) == [("fd", "untuned@1/4"), ("fd", "untuned@1/16"), ("fd", "training works")]
-    assert tables.counts(TABLE) == dict.fromkeys(found, 6)
+
+
+def test_shares_change_by_a_picture_and_other_numbers_by_nothing_known() -> None:
+    shares = TABLE.assign(measure="precision")
+    shares.loc[2, "n"] = 0  # a number to compare with
+    half_lives = TABLE.assign(measure="log_half_life")
+    found = tables.grains(pd.concat([TABLE, shares, half_lives], ignore_index=True))
+    expected = {("precision", "untuned@1/4"): 2 / 6, ("precision", "untuned@1/16"): 2 / 6}
+    assert found == expected | {("log_half_life", cell): 1.0 for cell in TABLE["cell"]}
 
 
 def test_intervals_name_model_level_and_guidance() -> None:

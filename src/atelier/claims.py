@@ -21,7 +21,7 @@ CANNOT_TELL, BROKEN = "instrument cannot tell", "measurement broken"
 Cell = Annotated[str, Field(pattern=r"^[a-z0-9-]+(\+[a-z0-9-]+)?(@[012]/[0-9.]+)?$")]
 Cells = Annotated[list[Cell], Field(min_length=1)]
 Values = Mapping[tuple[str, str], FloatArray]  # (measure, cell) -> pseudo-values, one a group
-Counts = Mapping[tuple[str, str], int]  # (measure, cell) -> pictures of all groups
+Grains = Mapping[tuple[str, str], float]  # (measure, cell) -> the least change of a group's value, where there is one
 
 
 class Difference(Section):
@@ -116,15 +116,15 @@ def load(path: Path = PATH) -> dict[str, Claim]:
     return checked(Claims, {"claims": read(path)}, str(path)).claims
 
 
-def decide(claims: Mapping[str, Claim], values: Values, counts: Counts, itself: Sequence[Part] = ()) -> list[Verdict]:
-    """Verdicts of a study's claims from what it measured, and on how many pictures.
+def decide(claims: Mapping[str, Claim], values: Values, grains: Grains, itself: Sequence[Part] = ()) -> list[Verdict]:
+    """Verdicts of a study's claims from what it measured, and how finely.
 
     ``itself``: comparisons of a model with itself under other noise; where one is called different, nothing is decided.
     p-values are adjusted within each claim, then those of the claims over the study (Holm, both).
     """
-    selves = {part.name: _compared(part, values, counts) for part in itself}
+    selves = {part.name: _compared(part, values, grains) for part in itself}
     differ = [name for name, found in selves.items() if found and _either_way(found) <= LEVEL / len(selves)]
-    findings = {name: [_compared(part, values, counts) for part in claim.every_part] for name, claim in claims.items()}
+    findings = {name: [_compared(part, values, grains) for part in claim.every_part] for name, claim in claims.items()}
     supported = {name: _adjusted(found, "supported_p") for name, found in findings.items()}
     contradicted = {name: _adjusted(found, "contradicted_p") for name, found in findings.items()}
     whole = dict(zip(claims, holm([_holds(claims[name], findings[name]) for name in claims]), strict=True))
@@ -132,7 +132,7 @@ def decide(claims: Mapping[str, Claim], values: Values, counts: Counts, itself: 
     verdicts = []
     for name, claim in claims.items():
         verdict, reason = UNDECIDED, ""
-        control = _compared(claim.control, values, counts) if claim.control else None
+        control = _compared(claim.control, values, grains) if claim.control else None
         needed = {(part.measure, cell) for part in claim.every_part for cell in part.cells}
         missing = sorted(f"{measure} of {cell}" for measure, cell in needed - set(values))
         if differ:
@@ -160,25 +160,20 @@ def differences(part: Part, values: Values) -> FloatArray:
     return _mean(part.measure, part.changed, values) - _mean(part.measure, part.reference, values)
 
 
-def _compared(part: Part, values: Values, counts: Counts) -> Compared | None:
+def _compared(part: Part, values: Values, grains: Grains) -> Compared | None:
     if any((part.measure, cell) not in values for cell in part.cells):
         return None
-    found, picture = differences(part, values).tolist(), _one_picture(part, values, counts)
+    found = differences(part, values).tolist()
+    grain = max(grains.get((part.measure, cell), 0.0) for cell in part.cells)
     if part.rule == "not below":
-        below = compare(found, "below", picture=picture)
+        below = compare(found, "below", grain=grain)
         return below._replace(supported_p=float(below.supported_p <= LEVEL), contradicted_p=below.supported_p)
     if not part.share and part.half_gain is None and part.quarter_gain is None and part.floor is None:
-        return compare(found, part.rule, part.margin, picture)
+        return compare(found, part.rule, part.margin, grain)
     room = _margin(part, values)
     if room.mean() <= 0:  # nothing was gained, or there is nothing to take a share of: no margin, no verdict
         return compare(found, "below")._replace(supported_p=1.0, contradicted_p=1.0)
-    return compare(found, part.rule, room.tolist(), picture)
-
-
-def _one_picture(part: Part, values: Values, counts: Counts) -> float:
-    """The share of a picture in a group of the least cell; 0 where none is of pictures (a number to compare with)."""
-    measured = [n for cell in part.cells if (n := counts.get((part.measure, cell), 0))]
-    return len(values[part.measure, part.changed[0]]) / min(measured) if measured else 0.0
+    return compare(found, part.rule, room.tolist(), grain)
 
 
 def _margin(part: Part, values: Values) -> FloatArray:

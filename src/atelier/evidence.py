@@ -18,7 +18,7 @@ FloatArray = npt.NDArray[np.float64]
 
 LEVEL = 0.05  # of every test; directional ones spend half of it on each side
 POWER = 0.8
-SAME = 1e-9  # the share of the largest of values by which they differ when nothing but rounding does
+SAME = 1e-9  # of the largest of values, or of their grain: what rounding alone may make of equal ones
 
 
 class Interval(NamedTuple):
@@ -84,14 +84,14 @@ class Compared(NamedTuple):
 
 
 def compare(
-    differences: Sequence[float], rule: Rule, margin: float | Sequence[float] = 0.0, picture: float = 0.0
+    differences: Sequence[float], rule: Rule, margin: float | Sequence[float] = 0.0, grain: float = 0.0
 ) -> Compared:
     """Student's tests of paired differences, changed less reference, one a group.
 
     below: supported under -margin, contradicted above 0; above: its mirror image; both two-sided. same: supported
     within +-margin by two one-sided tests, that is by the 90 % interval (Schuirmann 1987), contradicted outside it.
     at least: supported above -margin by one of the two, contradicted under it; at most: its mirror image.
-    A margin that was itself measured has a value a group. ``picture``: what one picture can change in a group's value,
+    A margin that was itself measured has a value a group. ``grain``: the least change of a group's value, which is
     the scatter of groups that show none. Raises ValueError for fewer than two groups, values that are
     not finite, a margin below 0 on average, or none for same, at least and at most.
     """
@@ -101,38 +101,38 @@ def compare(
     if not np.isfinite(room).all() or room.mean() < 0 or (rule not in ("below", "above") and room.mean() == 0):
         raise ValueError(f"a margin must be finite and at least 0, above 0 for '{rule}'; got {room.mean():g}")
     if rule == "same":
-        supported = max(p_below(found - room, picture), p_below(-found - room, picture))
-        contradicted = min(1.0, 2 * min(p_below(room - found, picture), p_below(room + found, picture)))
-        detectable = detectable_difference(found, LEVEL, picture)
+        supported = max(p_below(found - room, grain), p_below(-found - room, grain))
+        contradicted = min(1.0, 2 * min(p_below(room - found, grain), p_below(room + found, grain)))
+        detectable = detectable_difference(found, LEVEL, grain)
         return Compared(interval, supported, contradicted, detectable, float(room.mean()))
     if rule in ("at least", "at most"):
         short = found + room if rule == "at least" else room - found  # below 0: by more than the margin
-        wrong, detectable = min(1.0, 2 * p_below(short, picture)), detectable_difference(short, LEVEL, picture)
-        return Compared(interval, p_below(-short, picture), wrong, detectable, float(room.mean()))
+        wrong, detectable = min(1.0, 2 * p_below(short, grain)), detectable_difference(short, LEVEL, grain)
+        return Compared(interval, p_below(-short, grain), wrong, detectable, float(room.mean()))
     signed = found if rule == "below" else -found
-    supported, contradicted = (min(1.0, 2 * p_below(values, picture)) for values in (signed + room, -signed))
-    detectable = detectable_difference(found, LEVEL / 2, picture)
+    supported, contradicted = (min(1.0, 2 * p_below(values, grain)) for values in (signed + room, -signed))
+    detectable = detectable_difference(found, LEVEL / 2, grain)
     return Compared(interval, supported, contradicted, detectable, float(room.mean()))
 
 
-def scatter(values: FloatArray, picture: float) -> float:
-    """Their standard deviation; of equal values ``picture``, what one picture can change in one of them.
+def scatter(values: FloatArray, grain: float) -> float:
+    """Their standard deviation; of equal values ``grain``, the least change of one of them.
 
     Shares of few pictures come out the same in every group by chance: that shows no scatter, and is not certain.
     """
-    equal = np.ptp(values) <= SAME * np.abs(values).max()
-    return picture if equal else float(values.std(ddof=1))
+    equal = np.ptp(values) <= SAME * max(np.abs(values).max(), grain)
+    return grain if equal else float(values.std(ddof=1))
 
 
-def p_below(values: FloatArray, picture: float) -> float:
+def p_below(values: FloatArray, grain: float) -> float:
     """Student's one-sided p-value of a mean below 0; without any scatter the side is certain."""
-    error = scatter(values, picture) / len(values) ** 0.5
+    error = scatter(values, grain) / len(values) ** 0.5
     if error == 0.0:
         return float(values.mean() >= 0)
     return float(stats.t.cdf(values.mean() / error, len(values) - 1))
 
 
-def detectable_difference(differences: FloatArray, level: float, picture: float = 0.0, power: float = POWER) -> float:
+def detectable_difference(differences: FloatArray, level: float, grain: float = 0.0, power: float = POWER) -> float:
     """The true mean that a one-sided t test at ``level`` finds with ``power``, at the scatter of these differences.
 
     From the noncentral t distribution (Cohen 1988, ch. 2); 0 without scatter.
@@ -143,7 +143,7 @@ def detectable_difference(differences: FloatArray, level: float, picture: float 
     def missing(effect: float) -> float:  # in standard errors
         return float(stats.nct.sf(critical, n - 1, effect)) - power
 
-    return float(optimize.brentq(missing, 0.0, 20.0 * critical)) * scatter(differences, picture) / n**0.5
+    return float(optimize.brentq(missing, 0.0, 20.0 * critical)) * scatter(differences, grain) / n**0.5
 
 
 def groups_needed(differences: FloatArray, level: float, power: float = POWER, most: int = 10_000) -> int | None:

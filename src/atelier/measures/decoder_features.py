@@ -273,9 +273,9 @@ def rows(asked: Params) -> pd.DataFrame:
     outliers, interpolated = pd.read_csv(OUTLIERS), pd.read_csv(INTERPOLATED)
     deep = outliers[outliers["down"] <= MASKED_FROM]
     shares = deep.groupby("group")[["far", "maps"]].sum()
-    found = [_row("outliers", DEEP, int(deep["maps"].sum()), (shares["far"] / shares["maps"]).to_numpy())]
     by_group = [reversals(own) for _, own in interpolated.groupby("group")]
     works = len(interpolated.drop_duplicates(["group", "work"]))
+    found = [_row("outliers", DEEP, works, (shares["far"] / shares["maps"]).to_numpy())]  # of all maps of these works
     for cell in (PAIRS, *REVERSALS):
         measure = "reversed" if cell == PAIRS else "reversal"
         values = [own[cell] for own in by_group]

@@ -4,8 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from atelier.claims import Values
+from atelier.claims import Grains, Values
 from atelier.evidence import t_interval
+
+# means over pictures of what is so or is not
+SHARES = {"precision", "recall", "density", "coverage", "near_features", "near_pixels", "subject", "style", "emotion"}
+SHARES |= {"outliers", "reversed", "reversal"}
+STEPS = {"log_half_life": 1.0}
 
 
 def values(table: pd.DataFrame) -> Values:
@@ -14,9 +19,18 @@ def values(table: pd.DataFrame) -> Values:
     return dict(zip(zip(table["measure"], table["cell"], strict=True), groups, strict=True))
 
 
-def counts(table: pd.DataFrame) -> dict[tuple[str, str], int]:
-    """On how many pictures each measure of each cell was taken."""
-    return dict(zip(zip(table["measure"], table["cell"], strict=True), table["n"].astype(int), strict=True))
+def grains(table: pd.DataFrame) -> Grains:
+    """What is the least change of a group's value, for measures that come out equal by chance.
+
+    One picture of a group's, of a share; one octave, of the best half-life among some.
+    """
+    groups, found = table.filter(regex=r"^group\d+$").shape[1], {}
+    for measure, cell, n in zip(table["measure"], table["cell"], table["n"], strict=True):
+        if measure in STEPS:
+            found[measure, cell] = STEPS[measure]
+        elif measure in SHARES and n:
+            found[measure, cell] = groups / n
+    return found
 
 
 def combined(table: pd.DataFrame, measure: str, weights: Mapping[str, float], name: str, cell: str) -> pd.DataFrame:

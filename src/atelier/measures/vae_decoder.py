@@ -165,6 +165,8 @@ def repainted(asked: params.Params, names: Sequence[str]) -> Iterator[list[Repai
     works, styles = prepare.pictures(table, asked.data), table["art_style"].to_numpy()
     for name in names:
         made = load_file(REPAINTED / f"{name}.safetensors")["pictures"]
+        if made.shape != works.shape:
+            raise ValueError(f"{REPAINTED}: {len(made)} works went through '{name}', {len(works)} are held out")
         each = [slice(at, None, len(groups)) for at in range(len(groups))]
         yield [Repainted(works[own], made[own], styles[own]) for own in each]
 
