@@ -2,6 +2,7 @@
 
 import logging
 import re
+import zlib
 from pathlib import Path
 
 import pandas as pd
@@ -277,22 +278,35 @@ def test_the_base_paints_every_sheet_at_every_scale_from_one_latent(
         drawn.append(list(seeds))
         return first_latents(pipeline, seeds, size)
 
+    def shade(text: str) -> int:
+        return zlib.crc32(text.encode()) % 256
+
+    def painted(_: object, prompts: list[str], *__: object, **___: object) -> Sampled:
+        shades = torch.tensor([shade(text) for text in prompts]) / 127.5 - 1
+        return Sampled(torch.empty(0), shades.view(-1, 1, 1, 1).expand(-1, 3, 8, 8))
+
     monkeypatch.setattr(stages, "first_latents", noted)
-    empty = torch.zeros(99, 3, 8, 8)
-    monkeypatch.setattr(stages, "sample", lambda _, prompts, *__, **___: Sampled(empty, empty[: len(prompts)]))
+    monkeypatch.setattr(stages, "sample", painted)
     stages.sample_base(asked)
     assert {path.name for path in (tmp_path / "samples/base_model").iterdir()} == {
         "photographs", "works", "subjects", "styles", "emotions",
     }  # fmt: skip
     for kind in ("photographs", "works"):
-        _, listed = store.read("base_model", kind, asked.base_model.measured_at)
+        pictures, listed = store.read("base_model", kind, asked.base_model.measured_at)
         assert 0 < len(listed) <= asked.base_model.pictures
         assert set(listed["path"]) <= set(getattr(prepare, kind)().table["path"])
+        assert pictures[:, 0, 0, 0].tolist() == [shade(text) for text in listed["prompt"]]
+    assert len(drawn) == len({asked.base_model.measured_at, *asked.base_model.guidance})  # all kinds of a scale at once
     for sheet in sheets.ATTRIBUTES:
-        tables = [store.read("base_model", sheet, guidance)[1] for guidance in asked.base_model.guidance]
+        tables = []
+        for guidance in asked.base_model.guidance:
+            pictures, listed = store.read("base_model", sheet, guidance)
+            assert pictures[:, 0, 0, 0].tolist() == [shade(text) for text in listed["prompt"]]
+            tables.append(listed)
         pd.testing.assert_frame_equal(*tables)
-        assert len([seeds for seeds in drawn if seeds[0][2] == sheet]) == len(tables)
-        assert len({seed for seeds in drawn if seeds[0][2] == sheet for seed in seeds}) == 1
+        begun = [seed for seeds in drawn for seed in seeds if seed[2] == sheet]
+        assert len(begun) == sum(map(len, tables))
+        assert len(set(begun)) == 1
     held_out = prepare.with_truth(prepare.photographs().table).query("split == 'test'")
     subjects = store.read("base_model", "subjects", 4.0)[1]
     assert sorted(subjects["wanted"]) == sorted(set(held_out["subject"]))
