@@ -46,7 +46,7 @@ test: env data  ## lint, types and tests
 	@echo "== types"
 	@mypy
 	@echo "== tests"
-	@python -m pytest $(TESTS)
+	@python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(TESTS)
 
 lab: env data   ## JupyterLab on notebooks/, saving clean files
 	@jupyter lab --config=src/atelier/pipeline/jupyter_config.py notebooks

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: two workers of two threads wait for each other
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 TINY = """\
 profile: smoke
 seed: 7
@@ -111,6 +114,12 @@ net = trunk.build(3)
 trunk.save(net, [torch.ones(c) for c in net.channels], Path("data/trunk"), {})
 assert all(main(stage) == 0 for stage in (["prepare"], ["judges"], ["train", "base"], ["train", "cache"]))
 """
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with long tests first: workers that take whole files then end at about the same time."""
+    long = {item.path for item in items if any(map(item.get_closest_marker, ("pipeline", "slow")))}
+    items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.fixture(scope="session")

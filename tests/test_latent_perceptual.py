@@ -36,7 +36,8 @@ from atelier.training.slices import in_slices
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 KINDS = ("epsilon", "v_prediction", "flow_prediction")
-NORMS: tuple[Norm, ...] = ("predicted", "target", "separate", "unit")
+DETACHED: tuple[Norm, ...] = ("predicted", "target", "separate", "unit")
+NORMS: tuple[Norm, ...] = (*DETACHED, "lpips")
 NAMES = [f"Style/work-{i}.png" for i in range(9)]
 BATCH = [Pick(4, 0), Pick(1, 0), Pick(4, 1), Pick(0, 7), Pick(8, 2), Pick(3, 0)]
 LPL = PostTraining(loss="perceptual")
@@ -191,7 +192,7 @@ def test_weights_of_depths_are_the_known_ones() -> None:
     assert depth_weights([1, 2, 4, 8, 8]) == depth_weights(sides)
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", DETACHED)
 def test_a_gradient_takes_its_statistics_for_constants(norm: Norm) -> None:
     target, predicted = with_block(1, 9, 9) + randn(1, 1, 64, 64), with_block(1, 40, 40)
     target, predicted = torch.cat([target, target * 2], 1), torch.cat([predicted, randn(1, 1, 64, 64, seed=5)], 1)
@@ -231,14 +232,53 @@ def test_unit_is_a_difference_of_vectors_over_the_targets_length() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-13, atol=0)
 
 
-def test_an_outlier_does_not_make_the_targets_vector_longer() -> None:
+def test_lpips_is_twice_one_less_the_cosine_of_vectors() -> None:
+    """So that it does not see how long they are."""
+    target, predicted = randn(2, 5, 6, 7, seed=1), randn(2, 5, 6, 7, seed=2)
+    everywhere = torch.ones_like(target, dtype=torch.bool)
+    expected = 2 * (1 - torch.cosine_similarity(target, predicted, dim=1)).mean((1, 2)) / 5
+    torch.testing.assert_close(stage_distance(target, predicted, everywhere, "lpips"), expected, rtol=1e-13, atol=0)
+    longer = stage_distance(target, predicted * (1 + randn(2, 1, 6, 7).square()), everywhere, "lpips")
+    torch.testing.assert_close(longer, expected, rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("norm", ["unit", "lpips"])
+def test_an_outlier_does_not_make_a_vector_longer(norm: Norm) -> None:
     """Or else it would hide what the other maps say at its place."""
     target, predicted = randn(1, 3, 8, 8, seed=1), randn(1, 3, 8, 8, seed=2)
     valid = torch.ones_like(target, dtype=torch.bool)
     valid[0, 0, 2, 5] = False
-    expected = stage_distance(target, predicted, valid, "unit")
-    target[0, 0, 2, 5] = 1e6
-    assert torch.equal(stage_distance(target, predicted, valid, "unit"), expected)
+    expected = stage_distance(target, predicted, valid, norm)
+    target[0, 0, 2, 5], predicted[0, 0, 2, 5] = 1e6, 1e7
+    assert torch.equal(stage_distance(target, predicted, valid, norm), expected)
+
+
+def test_a_sum_over_places_is_their_mean_times_their_number() -> None:
+    """Eq. 2 as it is printed: a stage twice as large says four times as much."""
+    target, predicted = randn(2, 5, 6, 7, seed=1), randn(2, 5, 6, 7, seed=2)
+    everywhere = torch.ones_like(target, dtype=torch.bool)
+    found = stage_distance(target, predicted, everywhere, places="sum")
+    torch.testing.assert_close(found, 42 * stage_distance(target, predicted, everywhere), rtol=1e-13, atol=0)
+    form = Form(places="sum")
+    expected = sum(
+        weight * stage_distance(one, other, valid_places(one, other, 16), places="sum")
+        for weight, one, other in zip((1, 0.5, 0.25, 0.125, 0.125), stages_of(4), stages_of(40), strict=True)
+    )
+    torch.testing.assert_close(latent_perceptual_loss(stages_of(4), stages_of(40), 16, form), expected)
+
+
+def test_diffusers_research_form_is_reached_by_options() -> None:
+    """Means of squared differences of unit vectors, of all stages alike; by each one's length, or by the target's."""
+    targets, predictions = stages_of(4), stages_of(40)
+    own, shared = [], []
+    for one, other in zip(targets, predictions, strict=True):
+        length = one.square().sum(1, keepdim=True).sqrt()
+        apart = one / length - other / other.square().sum(1, keepdim=True).sqrt()
+        own.append(apart.square().mean((1, 2, 3)))
+        shared.append(((one - other) / length).square().mean((1, 2, 3)))
+    for norm, expected in (("lpips", own), ("unit", shared)):
+        found = latent_perceptual_loss(targets, predictions, 16, Form(norm, "equal", "none", stages="mean"))
+        torch.testing.assert_close(found, torch.stack(expected).mean(0), rtol=1e-13, atol=0)
 
 
 def test_a_loss_does_not_depend_on_its_units() -> None:
@@ -282,7 +322,7 @@ def test_targets_have_no_gradient() -> None:
     assert all(stage.grad is not None for stage in predictions)
 
 
-@pytest.mark.parametrize("norm", ["target", "unit"])
+@pytest.mark.parametrize("norm", ["target", "unit", "lpips"])
 def test_the_gradient_is_that_of_finite_differences(norm: Norm) -> None:
     sides = (2, 4, 8)
     targets, predictions = stages_of(5, sides, n=1), stages_of(50, sides, n=1)

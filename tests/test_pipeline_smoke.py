@@ -16,6 +16,8 @@ from atelier.measures import decoder_features, latent_perceptual
 
 ROOT = Path(__file__).parent.parent
 
+WARM = (sys.executable, "-m", "atelier.warm")  # as `make repro` does
+
 pytestmark = pytest.mark.pipeline
 
 
@@ -54,7 +56,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert done.returncode == 0, done.stderr
     (folder / "dvc.lock").unlink(missing_ok=True)
     shutil.copyfile(folder / "profiles" / "smoke.yaml", folder / "params.yaml")
-    ran = repro(folder, below=[sys.executable, "-m", "atelier.warm"])  # as `make repro` does
+    ran = repro(folder, below=WARM)
     assert {"check", "prepare", "base", "base_model", "art_finetuning", "site"} <= set(ran)
     return folder
 
@@ -100,7 +102,7 @@ def test_changed_rank_reruns_its_own_stages_and_back_reruns_nothing(clone: Path)
     params = clone / "params.yaml"
     original, lock = params.read_text(), (clone / "dvc.lock").read_bytes()
     params.write_text(original.replace("rank8-mixed: {rank: 8", "rank8-mixed: {rank: 6"))
-    ran = repro(clone)
+    ran = repro(clone, below=WARM)
     own = {"art_finetuning-train@rank8-mixed-0", "art_finetuning-sample@rank8-mixed"}
     own |= {"art_finetuning-diagnose", "art_finetuning-measure", "vae_decoder-measure"}  # they read all models
     own |= {"art_finetuning", "prompt_enrichment", "vae_decoder", "signal_leak"}  # all read the study's parameters

@@ -207,7 +207,7 @@ class VaeDecoder(Section):
         return self
 
 
-Norm = Literal["predicted", "target", "separate", "unit"]
+Norm = Literal["predicted", "target", "separate", "unit", "lpips"]
 DepthWeights = Literal["inverse", "printed", "equal"]
 Mask = Literal["predicted", "target", "both", "none"]
 

@@ -23,19 +23,22 @@ FLAT = 1e-5  # a map that varies less is not divided by how it varies
 
 
 class Form(NamedTuple):
-    """How two stages are compared; the defaults are the paper's.
+    """How two stages are compared; the defaults are the paper's, in the reading of ``docs/decisions.md``.
 
     ``norm``: standardise both by means and deviations of the ``predicted`` features, or of the ``target``'s, or each by
-    its own (``separate``); or divide both by the length of the target's feature vector at each place (``unit``).
-    ``mask``: whose outliers are left out. ``stages``: whether stages are summed or averaged.
+    its own (``separate``); or divide both by the length of the target's feature vector at each place (``unit``), or
+    each by its own's (``lpips``).
+    ``mask``: whose outliers are left out. ``places``, ``stages``: whether they are summed or averaged; eq. 2 as it is
+    printed sums both.
 
-    diffusers' research script, where it shares its norm, is ``Form("unit", "equal", "target", "mean")`` with a
-    threshold of its own.
+    diffusers' research script is ``Form("lpips", "equal", "none", stages="mean")`` by default, and ``Form("unit",
+    "equal", "target", stages="mean")`` where it shares its norm and masks, each with a threshold of its own.
     """
 
     norm: Norm = "predicted"
     depth_weights: DepthWeights = "inverse"
     mask: Mask = "predicted"
+    places: Literal["mean", "sum"] = "mean"
     stages: Literal["sum", "mean"] = "sum"
 
 
@@ -101,22 +104,34 @@ def statistics(features: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
 
 def standardised(target: Tensor, predicted: Tensor, valid: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
     """phi' and phihat' of eq. 2."""
-    if norm == "unit":
-        length = torch.linalg.vector_norm(torch.where(valid, target, 0), dim=1, keepdim=True).clamp(min=FLAT)
-        return target / length, predicted / length
+    if norm in ("unit", "lpips"):
+        length = vector_length(target, valid)
+        return target / length, predicted / (length if norm == "unit" else vector_length(predicted, valid))
     mean, deviation = statistics(target if norm in ("target", "separate") else predicted, valid)
     own_mean, own_deviation = statistics(predicted, valid) if norm == "separate" else (mean, deviation)
     return (target - mean) / deviation, (predicted - own_mean) / own_deviation
 
 
-def stage_distance(target: Tensor, predicted: Tensor, valid: Tensor, norm: Norm = "predicted") -> Tensor:
+def vector_length(features: Tensor, valid: Tensor) -> Tensor:
+    """Length of the feature vector at each place, (n, 1, h, w), of its valid channels; with a gradient, as in LPIPS."""
+    length: Tensor = torch.linalg.vector_norm(torch.where(valid, features, 0), dim=1, keepdim=True)
+    return length.clamp(min=FLAT)
+
+
+def stage_distance(
+    target: Tensor,
+    predicted: Tensor,
+    valid: Tensor,
+    norm: Norm = "predicted",
+    places: Literal["mean", "sum"] = "mean",
+) -> Tensor:
     """``1/C_l sum_c`` of the mean squared difference over valid places, of one stage (n, c, h, w) -> (n,).
 
     Eq. 2 has a sum over places; a mean is what makes its layers grow as the paper says they do.
     """
     one, other = standardised(target, predicted, valid, norm)
     squared = torch.where(valid, one - other, 0).square().sum((2, 3))
-    return (squared / valid.sum((2, 3)).clamp(min=1)).mean(1)
+    return (squared if places == "sum" else squared / valid.sum((2, 3)).clamp(min=1)).mean(1)
 
 
 def valid_places(target: Tensor, predicted: Tensor, side: int, mask: Mask = "predicted") -> Tensor:
@@ -145,7 +160,7 @@ def stage_losses(
             x.float() if x.dtype in (torch.float16, torch.bfloat16) else x for x in (target, predicted)
         )
         valid = valid_places(target.detach(), predicted.detach(), side, form.mask)
-        found.append(stage_distance(target.detach(), predicted, valid, form.norm))
+        found.append(stage_distance(target.detach(), predicted, valid, form.norm, form.places))
     return found
 
 
