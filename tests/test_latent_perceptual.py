@@ -612,7 +612,7 @@ def test_value_and_gradient_are_those_of_a_plain_loop(kind: str, unet: nn.Module
 def test_slices_change_single_precision_by_its_rounding(
     kind: str, unet: nn.Module, vae: AutoencoderKL, double: AutoencoderKL
 ) -> None:
-    """No more than one graph is off itself."""
+    """No more than twice what one graph is off itself, and that is a few units of its last digit."""
     step = step_of(kind, unet, torch.float32)
     expected = ordinary_term(kind, step, vae, LPL.tau, weight=0.7)
     wanted, exact = gradients(expected, unet), copy.deepcopy(unet).double()
@@ -623,6 +623,7 @@ def test_slices_change_single_precision_by_its_rounding(
         print(f"\n{kind}, slices of {size}, float32: value {gaps[0]:.1e}, gradient {gaps[1]:.1e}, one graph {off:.1e}")
         assert gaps[0] <= 1e-6
         assert gaps[1] <= max(1e-6, 2 * off)
+    assert off <= 4e-6  # or else the bound above would grow with a fault
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
