@@ -7,14 +7,19 @@ from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import nbformat
+import numpy as np
+import pandas as pd
 import pytest
+from matplotlib import pyplot as plt
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from atelier.pipeline import lab, markdown, page, render, scrub, site
+from atelier.pipeline import lab, page, render, scrub, site
 from atelier.pipeline.formulas import mathml
+from atelier.report import pictures
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 FRAME = """<div><style scoped>.dataframe { color: red }</style><table border="1" class="dataframe"><thead>
@@ -35,8 +40,16 @@ def shown(data: dict[str, str], **metadata: Any) -> nbformat.NotebookNode:
     return new_notebook(cells=[new_markdown_cell("# A *title*\n\nThe claim,\nin two lines.\n\nMore."), cell])
 
 
+def drawn(folder: Path, name: str = "a b", size: tuple[int, int] = (900, 300)) -> nbformat.NotebookNode:
+    """A notebook that shows a figure stored in ``folder``, as a study does."""
+    file = pictures.save(Image.new("RGB", size, "white"), folder / "figures" / name)
+    small = pictures.preview(file)
+    data = {pictures.mime(small): base64.b64encode(small).decode()}
+    return shown(data, caption="A *line*, $n = 2$.", file=f"figures/{file.name}")
+
+
 class Resources(HTMLParser):
-    """Every address that a browser would fetch by itself."""
+    """Every address that a browser would fetch by itself, but for pictures beside the page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -47,7 +60,8 @@ class Resources(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.found += [str(value) for name, value in attrs if name != "alt" and tag != "a" and "://" in str(value)]
-        self.found += [str(value) for name, value in attrs if name == "src" and not str(value).startswith("data:")]
+        beside = ("data:", "figures/", "one/figures/", "two/figures/")
+        self.found += [str(value) for name, value in attrs if name == "src" and not str(value).startswith(beside)]
 
 
 # ---- sources
@@ -155,45 +169,168 @@ def test_formulas_that_do_not_convert_are_refused_by_name(latex: str) -> None:
 
 
 def test_dollars_in_code_and_prices_are_no_formulas() -> None:
-    html = markdown.html("`$x$` and \\$5 and $y$\n\n```\n$z$\n```\n\n$$\na\n\n= b\n$$")
+    html = page.markdown("`$x$` and \\$5 and $y$\n\n```\n$z$\n```\n\n$$\na\n\n= b\n$$")
     assert html.count("<math") == 2
     assert "<code>$x$</code>" in html
     assert "$5" in html
     assert "$z$" in html
 
 
+# ---- figures as files
+
+
+def noise(*size: int) -> Image.Image:
+    return Image.frombytes("RGB", size, np.random.default_rng(0).bytes(size[0] * size[1] * 3))
+
+
+def test_a_drawing_is_kept_exactly_and_pictures_nearly_so(tmp_path: Path) -> None:
+    figure, axis = plt.subplots(figsize=(4, 3))
+    axis.plot([0, 1])
+    file = pictures.save(figure, tmp_path / "figures" / "guidance_7.5")
+    assert file.name == "guidance_7.5.webp"
+    buffer = BytesIO()
+    figure.savefig(buffer)
+    plt.close(figure)
+    original = np.asarray(Image.open(buffer).convert("RGB"), dtype=int)
+    stored = np.asarray(Image.open(file).convert("RGB"), dtype=int)
+    assert stored.shape == original.shape
+    assert np.abs(stored - original).max() <= 8
+    assert len(file.read_bytes()) < len(buffer.getvalue()) / 2
+    smooth = noise(12, 12).resize((300, 300), Image.Resampling.BICUBIC)
+    sheet = np.asarray(Image.open(pictures.save(smooth, tmp_path / "sheet")), dtype=int)
+    assert 0 < np.abs(sheet - np.asarray(smooth)).mean() < 6
+
+
+def test_enlarged_pixels_are_kept_exactly(tmp_path: Path) -> None:
+    enlarged = noise(40, 40).resize((320, 320), Image.Resampling.NEAREST)
+    assert pictures.save(enlarged, tmp_path / "zoomed").read_bytes()[12:16] == b"VP8L"
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "zoomed.webp")), np.asarray(enlarged))
+
+
+def test_what_is_transparent_lies_on_white(tmp_path: Path) -> None:
+    file = pictures.save(Image.new("RGBA", (8, 8), (0, 0, 0, 0)), tmp_path / "clear")
+    assert Image.open(file).convert("RGB").getpixel((4, 4)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("size", [(900, 300), (500, 2000), (100, 50)])
+def test_previews_are_small_and_the_same_twice(tmp_path: Path, size: tuple[int, int]) -> None:
+    first, second = (pictures.save(noise(*size), tmp_path / name) for name in ("a", "b"))
+    assert first.read_bytes() == second.read_bytes()
+    small = pictures.preview(first)
+    assert small == pictures.preview(second)
+    image = Image.open(BytesIO(small))
+    assert image.get_format_mimetype() == pictures.mime(small)
+    assert image.width <= min(320, size[0])
+    assert image.height <= min(480, size[1])
+
+
 # ---- pages
 
 
-def test_figures_have_numbers_captions_and_alternatives() -> None:
-    html = page.page(shown({"image/png": picture()}, caption="A *line*, $n = 2$.", alt="a line"), "study")
+def test_figures_have_numbers_captions_alternatives_and_sizes(tmp_path: Path) -> None:
+    html = page.page(drawn(tmp_path), "study", tmp_path)
     assert "<figcaption><b>Figure 1.</b> A <em>line</em>, <math" in html
-    assert 'alt="a line"' in html
+    assert '<img src="figures/a%20b.webp" alt="A line, n=2." width="900" height="300">' in html
+    assert "base64" not in html
+    two = drawn(tmp_path)
+    two.cells.append(two.cells[1])
+    assert "<b>Figure 2.</b>" in page.page(two, "study", tmp_path)
+
+
+def test_a_picture_without_a_file_stands_in_the_page() -> None:
+    html = page.page(shown({"image/png": picture()}, caption="A.", alt='a "line"'), "study")
+    assert f'<img src="data:image/png;base64,{picture()}" alt="a &#34;line&#34;">' in html
     by_ipython = {"image/png": {"alt": "a line", "width": 450}}
     assert 'alt="a line" width="450"' in page.page(shown({"image/png": picture()}, **by_ipython), "study")
     assert 'alt="Figure: A *title*"' in page.page(shown({"image/png": picture()}), "study")
 
 
+@pytest.mark.parametrize("file", ["figures/missing.webp", "figures/no_picture.webp"])
+def test_a_figure_that_is_missing_or_no_picture_is_refused(tmp_path: Path, file: str) -> None:
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "no_picture.webp").write_text("text")
+    notebook = shown({"image/png": picture()}, file=file)
+    for folder in (tmp_path, None):
+        with pytest.raises(ValueError, match=f"figure {file}: no such picture"):
+            page.page(notebook, "study", folder)
+
+
+def test_a_figure_outside_the_folder_is_refused(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
+    (tmp_path / "study").mkdir()
+    for file in ("../x.png", str(tmp_path / "x.png")):
+        with pytest.raises(ValueError, match="a page must load nothing"):
+            page.page(shown({}, file=file), "study", tmp_path / "study")
+
+
 def test_tables_are_ruled() -> None:
     html = page.page(shown({"text/html": FRAME}, caption="Two."), "study")
+    assert '<div class="scroll" role="region" tabindex="0" aria-label="Table 1"><table class="dataframe">' in html
     assert "<caption><b>Table 1.</b> Two.</caption>" in html
-    assert '<th scope="col">row</th><th class="number" scope="col">FD</th>' in html
+    assert '<th scope="col">row</th><th scope="col" class="number">FD</th>' in html
+    assert '<th scope="row">a</th>' in html
     assert '<td class="number">-1.5</td><td class="number">0.1 to 2e-1</td><td>rank 4</td>' in html
+    assert html.count("<tr>") == 2
     assert "color: red" not in html
 
 
-def test_a_page_is_complete_and_says_what_it_is() -> None:
-    notebook = shown({"text/html": FRAME, "text/plain": "x"})
+def test_tables_with_grouped_rows_and_columns() -> None:
+    rows = pd.MultiIndex.from_product([["a & b", "c"], [1, 2]], names=["model", "step"])
+    columns = pd.MultiIndex.from_product([["loss"], ["first", "last"]])
+    table = pd.DataFrame([["x", 1.5], ["y", float("nan")]] * 2, index=rows, columns=columns)
+    html = page.page(shown({"text/html": f"<p>Said.</p>{table.to_html(na_rep='–')}"}), "study")
+    assert '<th rowspan="2" valign="top" scope="row">a &amp; b</th><th scope="row">1</th>' in html
+    assert '<td>x</td><td class="number">1.5</td>' in html
+    assert '<td>y</td><td class="number">–</td>' in html
+    assert '<th scope="col">first</th><th scope="col" class="number">last</th>' in html
+    assert '<th colspan="2" halign="left" scope="col">loss</th>' in html
+    assert 'aria-label="A *title*"' in html
+    assert "<p>Said.</p><div" in html
+
+
+def test_code_is_folded_parameters_are_named_and_empty_cells_left_out() -> None:
+    notebook = shown({"text/plain": "<A>"})
+    injected = new_code_cell("seed = 5", metadata={"tags": ["injected-parameters"]})
+    declared = new_code_cell("seed = None", metadata={"tags": ["parameters"]})
+    notebook.cells[1:1] = [declared, injected, new_code_cell(" ")]
+    notebook.cells[-1].source = "x = 'a<b'  # why"
+    notebook.cells[-1].outputs.append(new_output("stream", text="\x1b[31mred\x1b[0m & more\n"))
+    html = page.page(notebook, "study")
+    assert "<details><summary>parameters</summary>\n<pre><code>seed = " in html
+    assert "None" not in html
+    assert html.count("<details>") == 2
+    assert "<summary>code</summary>" in html
+    assert "a&lt;b" in html
+    assert '<span class="c"># why</span></code></pre>' in html
+    assert '<pre class="printed">&lt;A&gt;</pre>' in html
+    assert '<pre class="printed">red &amp; more</pre>' in html
+    assert "<footer>Parameters: <code>seed</code> of profile" in html
+
+
+def test_headings_have_anchors() -> None:
+    notebook = shown({})
+    notebook.cells[0].source += "\n\n## What the *model* reads"
+    assert '<h2 id="What-the-model-reads">What the <em>model</em> reads</h2>' in page.page(notebook, "study")
+
+
+def test_a_page_without_title_is_refused() -> None:
+    with pytest.raises(ValueError, match="no title"):
+        page.page(new_notebook(cells=[new_markdown_cell("## Only this")]), "study")
+
+
+def test_a_page_is_complete_and_says_what_it_is(tmp_path: Path) -> None:
+    notebook = drawn(tmp_path)
+    notebook.cells.append(shown({"text/html": FRAME, "text/plain": "x"}).cells[1])
     notebook.cells[0].source += "\n\n[a paper](https://example.org)"
-    html = page.page(notebook, "embedded")
+    html = page.page(notebook, "embedded", tmp_path)
     resources = Resources(html)
     assert resources.found == []
     assert not {"script", "link", "iframe"} & set(resources.tags)
-    assert html == page.page(notebook, "embedded")
+    assert html == page.page(notebook, "embedded", tmp_path)
     assert '<html lang="en">' in html
     assert "<title>A title</title>" in html
     assert "short run" in html
-    assert "short run" not in page.page(notebook, "study")
+    assert "short run" not in page.page(notebook, "study", tmp_path)
     assert '<a href="../index.html">' in html
     assert '<a href="https://example.org">' in html
 
@@ -203,16 +340,28 @@ def test_a_page_is_complete_and_says_what_it_is() -> None:
     [
         '<script src="x.js"></script>',
         '<img src="https://example.org/x.png">',
-        "<img src='x.png'>",
+        '<img src="//example.org/x.png">',
+        "<img src='missing.png'>",
+        "<img src='../x.png'>",
+        '<img src="x.png" srcset="https://example.org/x.png 2x">',
+        '<video src="x.png"></video>',
+        '<svg><image href="https://example.org/x.png"/></svg>',
         '<link rel="stylesheet" href="x.css">',
         "<style>@import 'x.css';</style>",
         '<p style="background: url(x.png)">',
         '<p onclick="x()">',
+        '<a href="javascript:x()">x</a>',
+        '<a href="/etc/passwd">x</a>',
+        '<a href="file:///x">x</a>',
     ],
 )
-def test_what_would_load_or_run_is_refused(html: str) -> None:
-    with pytest.raises(ValueError, match="a page must"):
-        page.page(shown({"text/html": html}), "study")
+def test_what_would_load_or_run_is_refused(tmp_path: Path, html: str) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
+    (tmp_path / "study").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "study" / "x.png")
+    page.page(shown({"text/html": '<img src="x.png">'}), "study", tmp_path / "study")
+    with pytest.raises(ValueError, match=r"a page must|beside the page"):
+        page.page(shown({"text/html": html}), "study", tmp_path / "study")
 
 
 # ---- the site
@@ -223,10 +372,9 @@ def studies(tmp_path: Path) -> Path:
     folder = tmp_path / "studies"
     metrics = {"value": 0.5, "low": 0.25, "high": 0.75, "n": 1200, "unit": "dB"}
     for name in ("one", "two"):
-        (folder / name / "figures").mkdir(parents=True)
-        (folder / name / "figures" / "a b.png").touch()
-        nbformat.write(scrub.scrub(shown({"image/png": picture()})), folder / name / f"{name}.ipynb")
-        (folder / name / f"{name}.html").touch()
+        notebook = scrub.scrub(drawn(folder / name))
+        nbformat.write(notebook, folder / name / f"{name}.ipynb")
+        (folder / name / f"{name}.html").write_text(page.page(notebook, "study", folder / name))
         content = {"headline": ["gap_closed"], "profile": "study", "metrics": {"gap_closed": metrics}}
         (folder / name / "metrics.json").write_text(json.dumps(content))
     (tmp_path / "params.yaml").write_text("profile: study  # <why>\n")
@@ -241,7 +389,7 @@ def test_the_site_lists_the_studies_in_the_given_order(studies: Path, tmp_path: 
 
     first = build()
     assert first == build()
-    assert {"index.html", "params.yaml", "one/one.html", "one/metrics.json", "one/figures/a b.png"} <= set(first)
+    assert {"index.html", "params.yaml", "one/one.html", "one/metrics.json", "one/figures/a b.webp"} <= set(first)
     index = first["index.html"].decode()
     assert index.index("two/two.html") < index.index("one/one.html")
     parts = (
@@ -255,7 +403,9 @@ def test_the_site_lists_the_studies_in_the_given_order(studies: Path, tmp_path: 
     )
     for part in parts:
         assert part in index
-    assert 'href="one/figures/a%20b.png"' in index
+    assert 'href="one/figures/a%20b.webp"' in index
+    assert '<img src="one/figures/a%20b.webp" alt="" width="900" height="300">' in index
+    assert "base64" not in index
     assert "More." not in index
     assert Resources(index).found == []
 
@@ -270,3 +420,94 @@ def test_the_site_refuses_missing_surplus_and_stale_studies(studies: Path, tmp_p
     with pytest.raises(ValueError, match="headline 'x' is no metric"):
         site.build(studies, tmp_path / "site", ["one", "two"], "study", tmp_path / "params.yaml")
     assert not (tmp_path / "site").exists()
+
+
+def test_the_site_refuses_links_that_lead_nowhere(studies: Path, tmp_path: Path) -> None:
+    for address in ("elsewhere.html", "../../params.yaml"):
+        (studies / "one" / "more.html").write_text(f'<a href="two/x">x</a><a href="{address}">x</a>')
+        with pytest.raises(ValueError, match=r"one/more.html: 'two/x' leads to no file of the site"):
+            site.build(studies, tmp_path / "site", ["one", "two"], "study", tmp_path / "params.yaml")
+        (studies / "one" / "more.html").write_text(f'<a href="one.html">x</a><a href="{address}#x">x</a>')
+        with pytest.raises(ValueError, match=f"'{address}' leads to no file of the site"):
+            site.build(studies, tmp_path / "site", ["one", "two"], "study", tmp_path / "params.yaml")
+
+
+# ---- published pages, rendered again
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    """A profile as it was published when pages and notebooks held their pictures: a PNG with a file, one without."""
+    folder = tmp_path / "old"
+    (folder / "one" / "figures").mkdir(parents=True)
+    (folder / "one" / "tables").mkdir()
+    (folder / "one" / "tables" / "t.csv").write_text("a\n1\n")
+    (folder / "one" / "figures" / "line_7.5.png").write_bytes(base64.b64decode(picture()))
+    other = BytesIO()
+    noise(200, 100).save(other, "PNG")
+    notebook = shown({"image/png": picture(), "text/plain": "x"}, caption="A line.")
+    notebook.cells += shown({"image/png": base64.b64encode(other.getvalue()).decode()}).cells[1:]
+    notebook = scrub.scrub(notebook)
+    (folder / "one" / "one.ipynb").write_text(scrub.text(notebook))
+    (folder / "one" / "one.html").write_text("old")
+    (folder / "one" / "metrics.json").write_text('{"headline": [], "profile": "study", "metrics": {}}')
+    (folder / "params.yaml").write_text("profile: study\none:\n  x: 1\n")
+    (folder / "dvc.lock").write_text("lock")
+    return folder
+
+
+def test_published_pages_are_rendered_again_with_figures_as_files(published: Path) -> None:
+    kept = {
+        path: path.read_bytes() for name in ("*.csv", "*.json", "*.yaml", "*.lock") for path in published.rglob(name)
+    }
+    assert render.main(["again", str(published)]) == 0
+    assert kept == {path: path.read_bytes() for path in kept}
+    figures = sorted(path.name for path in (published / "one" / "figures").iterdir())
+    assert figures == ["figure_02.webp", "line_7.5.webp"]
+    notebook = scrub.read(published / "one" / "one.ipynb")
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert [output.metadata for output in outputs] == [
+        {"caption": "A line.", "file": "figures/line_7.5.webp"},
+        {"file": "figures/figure_02.webp"},
+    ]
+    for output in outputs:
+        kind = next(kind for kind in output.data if kind.startswith("image/"))
+        assert Image.open(BytesIO(base64.b64decode(output.data[kind]))).width <= 320
+    html = (published / "one" / "one.html").read_text()
+    assert 'src="figures/line_7.5.webp" alt="A line." width="900" height="300"' in html
+    assert 'src="one/figures/line_7.5.webp"' in (published / "index.html").read_text()
+    first = {path: path.read_bytes() for path in published.rglob("*.*") if path.is_file()}
+    assert render.main(["again", str(published)]) == 0
+    assert first == {path: path.read_bytes() for path in published.rglob("*.*") if path.is_file()}
+
+
+def test_rendering_again_refuses_what_was_never_published(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert render.main(["again", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == f"{tmp_path}: no published profile, it has no params.yaml\n"
+
+
+PUBLISHED = sorted(path.parent for path in (Path(__file__).parent.parent / "results").glob("*/index.html"))
+
+
+@pytest.mark.parametrize("folder", PUBLISHED, ids=lambda path: path.name)
+def test_published_pages_show_every_figure_once_and_lead_somewhere(folder: Path) -> None:
+    for path in folder.rglob("*.html"):
+        for address in page.addresses(path.read_text()):
+            assert (path.parent / unquote(address)).is_file(), f"{path}: {address}"
+    for path in folder.glob("*/*.ipynb"):
+        outputs = [output for cell in scrub.read(path).cells for output in cell.get("outputs", [])]
+        pictured = [output for output in outputs if any(kind in scrub.BINARY for kind in output.get("data", {}))]
+        files = [output.metadata["file"] for output in pictured]
+        stored = sorted(file.relative_to(path.parent).as_posix() for file in (path.parent / "figures").iterdir())
+        assert sorted(files) == stored
+        for output in pictured:
+            data = next(data for kind, data in output.data.items() if kind in scrub.BINARY)
+            assert Image.open(BytesIO(base64.b64decode(data))).width <= 480
+        html = path.with_suffix(".html").read_text()
+        assert [html.count(f'src="{file}"') for file in files] == [1] * len(files)
+        assert "base64" not in html
+
+
+def test_results_stay_light() -> None:
+    files = [path for path in (Path(__file__).parent.parent / "results").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 18e6

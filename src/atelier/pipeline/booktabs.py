@@ -1,61 +1,58 @@
-"""Tables as journals set them: thin rules, one row of heads, numbers to the right, in a frame that scrolls."""
+"""Tables as journals set them, where a style sheet cannot: one row of heads, ``scope``, and which columns are numbers.
+
+It works on the text that pandas writes and on Markdown's tables, which never hold a table within a table.
+"""
 
 import re
+from html import escape, unescape
 
-from bs4 import BeautifulSoup, Tag
-
-
-def ruled(html: str, label: str, caption: str | None) -> str:
-    """HTML with each of its tables set so; ``label`` is its name for a screen reader, ``caption`` HTML."""
-    if "<table" not in html:
-        return html
-    soup = BeautifulSoup(html, "html.parser")
-    for style in soup.find_all("style", scoped=True):  # pandas sends it with every frame
-        style.decompose()
-    for table in soup.find_all("table"):
-        _strip(table)
-        _join_heads(table)
-        _align(table)
-        if caption:
-            table.insert(0, BeautifulSoup(f"<caption>{caption}</caption>", "html.parser"))
-        frame = {"class": "scroll", "role": "region", "tabindex": "0", "aria-label": label}
-        table.wrap(soup.new_tag("div", attrs=frame))
-    return str(soup)
+TABLE = re.compile(r"(<table\b[^>]*>)(.*?</table>)", re.DOTALL)
+ROW = re.compile(r"<tr\b[^>]*>(.*?)</tr>", re.DOTALL)
+CELL = re.compile(r"<(t[hd])\b([^>]*)>(.*?)</t[hd]>", re.DOTALL)
+PANDAS_STYLE = re.compile(r"<style scoped>.*?</style>\s*", re.DOTALL)  # sent with every frame
 
 
-def _strip(table: Tag) -> None:
-    del table["border"]
-    for row in table.find_all("tr"):
-        del row["style"]
-    for cell in table.find_all("th"):
-        cell["scope"] = "row" if cell.find_parent("tbody") else "col"
+def ruled(html: str, label: str, caption: str = "") -> str:
+    """Each table of ``html`` so set, in a frame that scrolls; ``label`` names it for a screen reader."""
+    frame = f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(label)}">'
+    head = f"<caption>{caption}</caption>" if caption else ""
+    shown = PANDAS_STYLE.sub("", html).replace('<table border="1"', "<table")
+    return TABLE.sub(lambda table: f"{frame}{table[1]}{head}{_set(table[2])}</div>", shown)
 
 
-def _join_heads(table: Tag) -> None:
+def _set(content: str) -> str:
+    """A table's rows; the columns of numbers are counted from the right, where row labels do not interfere."""
+    head, end, body = content.partition("</thead>")
+    rows = [CELL.findall(row) for row in ROW.findall(body)]
+    width = min((sum(tag == "td" for tag, _, _ in row) for row in rows), default=0)
+    numbers = {column for column in range(1, width + 1) if all(_is_number(row[-column][2]) for row in rows)}
+    return re.sub(r">\s+<", "><", _marked(_one_row(head), "col", numbers) + end + _marked(body, "row", numbers))
+
+
+def _one_row(head: str) -> str:
     """One row of heads where pandas writes two: the columns' names above, the name of the row labels below."""
-    rows = [row.find_all("th") for row in table.select("thead tr")]
-    if len(rows) != 2 or len(rows[0]) != len(rows[1]):
-        return
-    pairs = [(above, below) for above, below in zip(*rows, strict=True) if below.get_text(strip=True)]
-    if all(not above.get_text(strip=True) for above, _ in pairs):
-        for above, below in pairs:
-            above.string = below.get_text()
-        table.select("thead tr")[1].decompose()
+    rows = [CELL.findall(row) for row in ROW.findall(head)]
+    if len(rows) != 2 or len(rows[0]) != len(rows[1]) or any(a and b for (*_, a), (*_, b) in zip(*rows, strict=True)):
+        return head
+    return "<thead><tr>" + "".join(f"<th>{a or b}</th>" for (*_, a), (*_, b) in zip(*rows, strict=True)) + "</tr>"
 
 
-def _align(table: Tag) -> None:
-    """Columns of numbers to the right, with their heads; counted from the right, where row labels do not interfere."""
-    rows = [row.find_all(["td", "th"]) for row in table.find_all("tr")]
-    body = [row for row in rows if any(cell.name == "td" for cell in row)]
-    width = min((sum(cell.name == "td" for cell in row) for row in body), default=0)
-    for place in range(1, width + 1):
-        if not all(_is_number(row[-place].get_text()) for row in body):
-            continue
-        for row in rows:
-            if place <= len(row) and not any(cell.get("colspan") for cell in row):
-                row[-place]["class"] = " ".join([*(row[-place].get("class") or []), "number"])
+def _marked(part: str, scope: str, numbers: set[int]) -> str:
+    def row(match: re.Match[str]) -> str:
+        count, wide = len(CELL.findall(match[1])), "colspan" in match[1]
+        columns = iter(range(count, 0, -1))
+
+        def cell(match: re.Match[str]) -> str:
+            right = next(columns) in numbers and not wide
+            marks = (f' scope="{scope}"' if match[1] == "th" else "") + (' class="number"' if right else "")
+            return f"<{match[1]}{match[2]}{marks}>{match[3]}</{match[1]}>"
+
+        return f"<tr>{CELL.sub(cell, match[1])}</tr>"
+
+    return ROW.sub(row, part)
 
 
 def _is_number(text: str) -> bool:
     """A number, an interval such as "0.1 to 0.2", or a dash or blank where there is none."""
-    return not any(letter.isalpha() for letter in re.sub(r"\bto\b|nan|NaN|inf|\de[-+]?\d", "", text))
+    shown = unescape(re.sub("<.*?>", "", text))
+    return not any(letter.isalpha() for letter in re.sub(r"\bto\b|nan|NaN|inf|\de[-+]?\d", "", shown))

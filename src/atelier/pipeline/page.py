@@ -1,67 +1,65 @@
-"""One self-contained page around a study: it loads nothing and runs nothing, and anything that would is refused."""
+"""Pages by nbconvert: templates, and filters for formulas, code, tables and figures that lie in files.
+
+A page runs nothing and asks nothing of a network; the files that it shows lie beside it, and each is looked for.
+"""
 
 import re
-from html import escape
+from base64 import b64encode
+from collections.abc import Iterable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
 
+from jinja2 import Environment
+from markupsafe import Markup
+from nbconvert.exporters import TemplateExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from nbconvert.preprocessors import Preprocessor
 from nbformat import NotebookNode
+from PIL import Image
+from pygments import highlight
+from pygments.filter import simplefilter
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import PythonLexer
+from pygments.token import Comment, Keyword, Name, Number, Operator, String, Text
+from traitlets import default
 
-from atelier.pipeline import markdown
-from atelier.pipeline.cells import body, plain
+from atelier.pipeline.booktabs import ruled
+from atelier.pipeline.formulas import mathml
 from atelier.pipeline.scrub import INJECTED, tags
 
 STYLE = Path(__file__).with_name("page.css")
+TEMPLATES = Path(__file__).with_name("template")
 SHORT_RUNS = ("smoke", "embedded")
+PICTURES = ("image/svg+xml", "image/png", "image/jpeg", "image/webp")
+COLOURED = (Keyword, String, Comment, Number, Operator.Word, Name.Function, Name.Class, Name.Namespace)
 
 
-def page(notebook: NotebookNode, profile: str) -> str:
-    """A study's page from its notebook.
+def page(notebook: NotebookNode, profile: str, folder: Path | None = None) -> str:
+    """A study's page from its notebook; ``folder`` is where it will lie, and holds the figures that it names.
 
-    Raises ValueError when it has no title, a formula does not convert, or something in it would have to be loaded.
+    Raises ValueError when it has no title, a formula does not convert, a figure's file is missing, or something in it
+    would run or be fetched.
     """
     injected = "\n".join(cell.source for cell in notebook.cells if INJECTED in tags(cell))
-    names = [f"<code>{escape(name)}</code>" for name in re.findall(r"^(\w+) =", injected, re.MULTILINE)]
-    return document(
-        title=title(notebook),
-        head=f'<nav aria-label="Site"><a href="../index.html">All studies</a></nav>{run_mark(profile)}',
-        content=body(notebook),
-        foot=f"Parameters: {', '.join(names)} of profile <code>{escape(profile)}</code>, "
-        'from <a href="../params.yaml">params.yaml</a>.',
-    )
+    about = {"parameters": re.findall(r"^(\w+) =", injected, re.MULTILINE), "folder": folder}
+    text, _ = PageExporter().from_notebook_node(notebook, resources=_frame(title(notebook), profile) | about)
+    return _checked(text, folder)
 
 
-def document(title: str, head: str, content: str, foot: str, kind: str = "study-page") -> str:
-    """A whole page; ``title`` is text, the other parts HTML. Raises ValueError as ``page`` does."""
-    text = f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title, quote=False)}</title>
-<style>
-{STYLE.read_text(encoding="utf-8")}</style>
-</head>
-<body class="{kind}">
-<header>{head}</header>
-<main>
-{content}
-</main>
-<footer>{foot}</footer>
-</body>
-</html>
-"""
-    check = _SelfContained()
-    check.feed(text)
-    check.close()
-    return text
+def index(studies: list[dict[str, Any]], profile: str, params: str, folder: Path) -> str:
+    """The page that lists them, for ``folder``; ``params`` is the text of params.yaml. ValueError as of ``page``."""
+    template = PageExporter().environment.get_template("index.html.j2")
+    frame = _frame("Atelier: studies", profile)
+    return _checked(template.render(resources=frame | {"studies": studies, "params": params}), folder)
 
 
 def title(notebook: NotebookNode) -> str:
     """The first heading, as plain text. Raises ValueError when no Markdown cell has a line that begins with "# "."""
     for line in prose(notebook).splitlines():
         if line.startswith("# "):
-            return plain(markdown.inline(line[2:]))
+            return inline(line[2:]).striptags()
     raise ValueError("no title: the first Markdown cell must begin with '# ' and a title")
 
 
@@ -69,28 +67,199 @@ def prose(notebook: NotebookNode) -> str:
     return "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
 
 
-def run_mark(profile: str) -> str:
-    short = ' <strong class="short">short run</strong>' if profile in SHORT_RUNS else ""
-    return f"<p>profile <code>{escape(profile)}</code>{short}</p>"
+def figure(name: str, folder: Path | None) -> dict[str, Any]:
+    """A figure's address and size, from its file. Raises ValueError when it is not in ``folder`` or no picture."""
+    try:
+        with Image.open((folder or Path()) / name) as picture:
+            return {"src": quote(name), "size": {"width": picture.width, "height": picture.height}}
+    except OSError:
+        raise ValueError(f"figure {name}: no such picture in {folder or 'a folder that nobody named'}") from None
 
 
-class _SelfContained(HTMLParser):
-    """Refuses what a browser would load or run; links for a reader to follow are no such thing."""
+def markdown(source: str, attachments: dict[str, dict[str, str]] | None = None) -> Markup:
+    """HTML of Markdown, read as JupyterLab reads it. Raises ValueError for a formula that does not convert."""
+    return Markup(MarkdownWithMath(renderer=_Renderer(escape=False, attachments=attachments or {})).render(source))
+
+
+def inline(source: str) -> Markup:
+    """One paragraph without its ``<p>``, for captions and summaries."""
+    return Markup(markdown(source).strip().removeprefix("<p>").removesuffix("</p>"))
+
+
+def addresses(text: str) -> list[str]:
+    """The files that a page points to by relative address, as it writes them, links and pictures alike.
+
+    Raises ValueError when it would run something, or fetch anything but such a picture.
+    """
+    parser = _Addresses(text)
+    return parser.links + parser.shown
+
+
+class PageExporter(TemplateExporter):
+    """nbconvert's exporter with the templates beside this module and none of anyone else's."""
+
+    output_mimetype = "text/html"
+    file_extension = ".html"
+
+    @default("template_file")
+    def _page(self) -> str:
+        return "page.html.j2"
+
+    @default("template_paths")
+    def _template_paths(self, prune: bool = True, root_dirs: list[str] | None = None) -> list[str]:
+        return [str(TEMPLATES)]
+
+    def _init_preprocessors(self) -> None:
+        super()._init_preprocessors()
+        self.register_preprocessor(Numbers, enabled=True)
+
+    def default_filters(self) -> Iterable[tuple[str, Any]]:
+        filters = {"markdown": markdown, "inline": inline, "tables": _tables, "code": _code}
+        return [*super().default_filters(), *filters.items()]
+
+    def _create_environment(self) -> Environment:
+        environment = super()._create_environment()
+        environment.autoescape = environment.trim_blocks = environment.lstrip_blocks = True
+        return environment
+
+
+class Numbers(Preprocessor):
+    """What a page says of each figure and table: its number, its caption, and the heading that it stands under."""
+
+    def preprocess(self, notebook: NotebookNode, resources: Any) -> tuple[NotebookNode, Any]:
+        heading, figures, tables = "", 0, 0
+        for cell in notebook.cells:
+            if cell.cell_type == "markdown" and (headings := re.findall(r"^#+ +(.*)$", cell.source, re.MULTILINE)):
+                heading = headings[-1].strip()
+            cell.metadata["shown"] = {"heading": heading}
+            for output in cell.get("outputs", []):
+                if output.output_type not in ("display_data", "execute_result"):
+                    continue
+                shown = {"heading": heading, "caption": output.metadata.get("caption", "")}
+                shown |= _picture(output, resources["folder"])
+                if shown["caption"]:
+                    figures += "src" in shown
+                    tables += "src" not in shown and "<table" in output.data.get("text/html", "")
+                    shown["number"] = figures if "src" in shown else tables
+                image: dict[str, Any] = next(
+                    (output.metadata[kind] for kind in PICTURES if kind in output.metadata), {}
+                )
+                alt = output.metadata.get("alt") or image.get("alt") or inline(shown["caption"]).striptags()
+                output.metadata["shown"] = shown | {"alt": alt or f"Figure: {heading}"}
+        return notebook, resources
+
+
+class _Renderer(IPythonRenderer):
+    """Formulas become MathML, so that a page needs no script."""
+
+    def inline_math(self, body: str) -> str:
+        return mathml(body, "inline")
+
+    def block_math(self, body: str) -> str:
+        return mathml(body, "block")
+
+    def latex_environment(self, name: str, body: str) -> str:
+        return mathml(f"\\begin{{{name}}}{body}\\end{{{name}}}", "block")
+
+    def heading(self, text: str, level: int, **_: object) -> str:
+        anchor = Markup(text).striptags().replace(" ", "-")  # as JupyterLab makes them
+        return Markup('<h{level} id="{anchor}">{text}</h{level}>\n').format(
+            level=level, anchor=anchor, text=Markup(text)
+        )
+
+
+def _frame(name: str, profile: str) -> dict[str, Any]:
+    style = Markup(STYLE.read_text(encoding="utf-8"))
+    return {"title": name, "style": style, "profile": profile, "short": profile in SHORT_RUNS}
+
+
+def _picture(output: NotebookNode, folder: Path | None) -> dict[str, Any]:
+    """The figure's file where the output names one; else the picture that it holds, in the page; else nothing."""
+    if "file" in output.metadata:
+        return figure(output.metadata["file"], folder)
+    kind = next((kind for kind in PICTURES if kind in output.data), None)
+    if kind is None or "text/html" in output.data:
+        return {}
+    data = output.data[kind]
+    packed = b64encode(data.encode()).decode() if kind == "image/svg+xml" else "".join(data.split())
+    size = {key: output.metadata.get(kind, {}).get(key) for key in ("width", "height")}
+    return {"src": f"data:{kind};base64,{packed}", "size": {key: int(side) for key, side in size.items() if side}}
+
+
+def _tables(html: str, shown: dict[str, Any]) -> Markup:
+    if not shown.get("number"):
+        return Markup(ruled(html, shown["heading"]))
+    label = f"Table {shown['number']}"
+    return Markup(ruled(html, label, f"<b>{label}.</b> {inline(shown['caption'])}"))
+
+
+def _code(source: str) -> Markup:
+    lexer = PythonLexer()
+    lexer.add_filter(_coloured())
+    return Markup(highlight(source, lexer, HtmlFormatter(nowrap=True)).rstrip())
+
+
+@simplefilter
+def _coloured(self: Any, lexer: Any, stream: Iterable[tuple[Any, str]], options: Any) -> Iterable[tuple[Any, str]]:
+    """Only the tokens that the style sheet colours: every other mark would make a page heavier and no clearer."""
+    for kind, value in stream:
+        yield next((group for group in COLOURED if kind in group), Text), value
+
+
+def _checked(text: str, folder: Path | None) -> str:
+    for address in _Addresses(text).shown:
+        if folder is None or not (folder / unquote(address)).is_file():
+            raise ValueError(f'<img src="{address}">: no such file beside the page')
+    return text
+
+
+class _Addresses(HTMLParser):
+    """Collects relative addresses, and refuses what would run, or be fetched from anywhere else."""
 
     LOADING = ("src", "srcset", "data", "poster", "background", "action", "formaction", "xlink:href")
     FORBIDDEN = ("script", "link", "iframe", "object", "embed", "base", "form")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.shown: list[str] = []
+        self.feed(text)
+        self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag in self.FORBIDDEN:
             raise ValueError(f"<{tag}> in an output: a page must be complete in itself and run nothing")
         for name, value in attrs:
-            address = name in self.LOADING and not (value or "").startswith("data:")
-            if address or name.startswith("on") or (name == "style" and _loads(value or "")):
-                raise ValueError(f'<{tag} {name}="{(value or "")[:80]}">: a page must load nothing')
+            shown = f'<{tag} {name}="{(value or "")[:80]}">'
+            if name.startswith("on") or (name == "style" and _loads(value or "")):
+                raise ValueError(f"{shown}: a page must load nothing")
+            if name in self.LOADING and not (value or "").startswith("data:"):
+                if (tag, name) != ("img", "src") or not _is_below(value or ""):
+                    raise ValueError(f"{shown}: a page must load nothing but pictures beside it")
+                self.shown.append(value or "")
+            if name == "href":
+                self._link(tag, value or "", shown)
+
+    def _link(self, tag: str, value: str, shown: str) -> None:
+        """Links are for a reader to follow; other tags fetch what they refer to."""
+        parts = urlsplit(value)
+        if tag != "a" and parts.scheme != "data" and not value.startswith("#"):
+            raise ValueError(f"{shown}: a page must load nothing")
+        if tag == "a" and (parts.scheme not in ("", "http", "https", "mailto") or value.startswith("/")):
+            raise ValueError(f"{shown}: a page must link to its site's files or to the web")
+        if tag == "a" and not parts.scheme and parts.path:
+            self.links.append(parts.path)
 
     def handle_data(self, data: str) -> None:
         if self.lasttag == "style" and _loads(data):
             raise ValueError("@import or url() in a style: a page must load nothing")
+
+
+def _is_below(address: str) -> bool:
+    """Whether a relative address stays in its page's folder."""
+    parts = urlsplit(address)
+    path = unquote(parts.path)
+    return not (parts.scheme or parts.netloc or path.startswith("/") or "\\" in path or ".." in path.split("/"))
 
 
 def _loads(style: str) -> bool:

@@ -1,19 +1,32 @@
-"""``python -m atelier.pipeline.render site`` builds the site, ``results`` publishes it, ``clean`` strips notebooks."""
+"""``python -m atelier.pipeline.render site`` builds the site, ``results`` publishes it, ``clean`` strips notebooks.
+
+``again results/PROFILE`` writes a published profile's pages anew from its notebooks and figures: a change of how pages
+look needs no run.
+"""
 
 import argparse
 import shutil
 import sys
+from base64 import b64decode, b64encode
+from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
+from typing import Any
+
+from nbformat import NotebookNode
+from PIL import Image
 
 from atelier.machine import fingerprint
-from atelier.params import Params, load
-from atelier.paths import LOCK, NOTEBOOKS, PARAMS, RESULTS, SITE, STUDIES, replacing
-from atelier.pipeline import scrub, site
+from atelier.params import load, read
+from atelier.paths import LOCK, NOTEBOOKS, PARAMS, PIPELINES, RESULTS, SITE, STUDIES, replacing
+from atelier.pipeline import page, scrub, site
+from atelier.report import pictures
+from atelier.studies import STUDIES as STUDY_LIST
 
 
 def studies() -> list[str]:
-    """The names of all studies: each is a section of the parameters, stands in their order, and has a notebook."""
-    return [name for name in Params.model_fields if (NOTEBOOKS / f"{name}.ipynb").exists()]
+    """The names of all studies that have a notebook, in the order of their list."""
+    return [name for name in STUDY_LIST if (NOTEBOOKS / f"{name}.ipynb").exists()]
 
 
 def clean(path: Path) -> None:
@@ -22,7 +35,7 @@ def clean(path: Path) -> None:
 
 
 def publish(profile: str) -> Path:
-    """Replace ``results/PROFILE`` by the site, with the lock that says what it was made from. No site: ValueError."""
+    """Replace ``results/PROFILE`` by the site, with the locks that say what it was made from. No site: ValueError."""
     if not (SITE / "index.html").exists():
         raise ValueError(f"{SITE}: nothing built yet; run make repro")
     made_with = load(SITE / "params.yaml").profile
@@ -31,9 +44,62 @@ def publish(profile: str) -> Path:
     target = RESULTS / profile
     with replacing(target) as part:
         shutil.copytree(SITE, part, dirs_exist_ok=True)
-        shutil.copyfile(LOCK, part / "dvc.lock")
+        (part / "locks").mkdir()
+        for name, lock in locks().items():
+            shutil.copyfile(lock, part / "locks" / name)
         (part / "machine.txt").write_text(fingerprint() + "\n", encoding="utf-8")
     return target
+
+
+def locks() -> dict[str, Path]:
+    """The pipeline's locks by the name that they are published under."""
+    return {"dvc.lock": LOCK, **{f"{path.parent.name}.lock": path for path in sorted(PIPELINES.glob("*/dvc.lock"))}}
+
+
+def again(folder: Path) -> None:
+    """Renew the pages and the index of a published profile; numbers, tables, parameters and locks stay as they are.
+
+    Figures that are stored another way become files as ``report.pictures`` writes them, and the notebooks' pictures
+    previews of these. Raises ValueError when the folder is no published profile, or as ``page.page`` does.
+    """
+    if not (folder / "params.yaml").is_file():
+        raise ValueError(f"{folder}: no published profile, it has no params.yaml")
+    published = read(folder / "params.yaml")  # unchecked: today's parameters may be others
+    order = [name for name in published if (folder / name / f"{name}.ipynb").is_file()]
+    profile = published["profile"]
+    for name in order:
+        path = folder / name / f"{name}.ipynb"
+        notebook = scrub.read(path)
+        _store_figures(notebook, path.parent)
+        path.write_text(scrub.text(notebook), encoding="utf-8")
+        path.with_suffix(".html").write_text(page.page(notebook, profile, path.parent), encoding="utf-8")
+    site.renew_index(folder, order, profile)
+
+
+def _store_figures(notebook: NotebookNode, folder: Path) -> None:
+    """Every picture of the notebook in a file of its own; those that were PNG files keep their names."""
+    known = {path.read_bytes(): path for path in sorted((folder / "figures").glob("*.png"))}
+    for number, (output, kind) in enumerate(_pictures(notebook), start=1):
+        data = b64decode(output.data[kind])
+        stem = known[data].stem if data in known else f"figure_{number:02d}"
+        if "file" not in output.metadata:
+            file = pictures.save(Image.open(BytesIO(data)), folder / "figures" / stem)
+            kept = {key: output.metadata[key] for key in ("caption",) if key in output.metadata}
+            output.metadata = NotebookNode({**kept, "file": f"figures/{file.name}"})
+        shown = pictures.preview(folder / output.metadata["file"])
+        del output.data[kind]
+        output.data[pictures.mime(shown)] = b64encode(shown).decode()
+    for path in known.values():
+        path.unlink()
+
+
+def _pictures(notebook: NotebookNode) -> Iterator[tuple[Any, str]]:
+    """Outputs that hold a picture, and its kind."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            kinds = [kind for kind in scrub.BINARY if kind in output.get("data", {})]
+            if kinds:
+                yield output, kinds[0]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,16 +107,21 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("site", help=f"{STUDIES} to {SITE}")
     commands.add_parser("results", help=f"{SITE} to {RESULTS}/PROFILE")
+    renewing = commands.add_parser("again", help="the pages of published profiles, from their notebooks and figures")
+    renewing.add_argument("folders", nargs="+", type=Path, metavar="results/PROFILE")
     cleaning = commands.add_parser("clean", help="strip outputs, ids and metadata of notebooks")
     cleaning.add_argument("notebooks", nargs="+", type=Path)
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        if asked.command == "site":
+        if options.command == "site":
             site.build(STUDIES, SITE, studies(), load().profile, PARAMS)
-        elif asked.command == "results":
+        elif options.command == "results":
             print(f"published: {publish(load().profile)}/index.html")
+        elif options.command == "again":
+            for folder in options.folders:
+                again(folder)
         else:
-            for path in asked.notebooks:
+            for path in options.notebooks:
                 clean(path)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)

@@ -3,66 +3,67 @@
 import json
 import math
 import shutil
-from base64 import b64decode, b64encode
-from collections.abc import Sequence
-from html import escape
-from io import BytesIO
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import unquote
 
 from nbformat import NotebookNode
-from PIL import Image
 
-from atelier.pipeline import markdown, page, scrub
-from atelier.pipeline.cells import fold
+from atelier.pipeline import page, scrub
 
 
 def build(studies: Path, site: Path, order: Sequence[str], profile: str, params: Path) -> None:
     """Write ``site`` anew from the folders in ``studies``, one for each name of ``order``.
 
-    Raises ValueError when a study is missing, was made with another profile, or stands there and is not asked for.
+    Raises ValueError when a study is missing, was made with another profile, or stands there and is not asked for,
+    and when a page links to a file that the site lacks.
     """
     present = sorted(path.name for path in studies.iterdir() if path.is_dir()) if studies.is_dir() else []
     if odd := sorted(set(order) ^ set(present)):
         raise ValueError(f"{studies}: expected the studies {', '.join(order)}; missing or too many: {', '.join(odd)}")
-    entries = [_entry(studies / name, profile) for name in order]
+    index = _index(studies, order, profile, params)
     shutil.rmtree(site, ignore_errors=True)
     for name in order:
         shutil.copytree(studies / name, site / name)
     shutil.copyfile(params, site / "params.yaml")
-    parameters = f"<pre><code>{escape(params.read_text(encoding='utf-8'), quote=False)}</code></pre>"
-    index = page.document(
-        title="Atelier: studies",
-        head=f"<p>Atelier</p>{page.run_mark(profile)}",
-        content="\n".join(["<h1>Studies</h1>", *entries, fold("parameters", parameters)]),
-        foot=f'Profile <code>{escape(profile)}</code>, all of it in <a href="params.yaml">params.yaml</a>.',
-        kind="index",
-    )
+    _finish(site, index)
+
+
+def renew_index(site: Path, order: Sequence[str], profile: str) -> None:
+    """Write a site's index again, from what lies in it. Raises ValueError as ``build`` does."""
+    _finish(site, _index(site, order, profile, site / "params.yaml"))
+
+
+def _finish(site: Path, index: str) -> None:
     (site / "index.html").write_text(index, encoding="utf-8")
+    for path in sorted(site.rglob("*.html")):
+        for address in page.addresses(path.read_text(encoding="utf-8")):
+            target = (path.parent / unquote(address)).resolve()
+            if not (target.is_file() and target.is_relative_to(site.resolve())):
+                raise ValueError(f"{path}: '{address}' leads to no file of the site")
 
 
-def _entry(folder: Path, profile: str) -> str:
+def _index(folder: Path, order: Sequence[str], profile: str, params: Path) -> str:
+    entries = [_entry(folder / name, profile) for name in order]
+    return page.index(entries, profile, params.read_text(encoding="utf-8"), folder)
+
+
+def _entry(folder: Path, profile: str) -> dict[str, Any]:
     name = folder.name
     notebook = scrub.read(folder / f"{name}.ipynb")
-    places = ((f"{name}.html", "page"), (f"{name}.ipynb", "notebook"), ("metrics.json", "metrics"))
-    links = " ".join(f'<a href="{name}/{place}">{label}</a>' for place, label in places if (folder / place).exists())
-    return f"""<article>
-<h2><a href="{name}/{name}.html">{escape(page.title(notebook), quote=False)}</a></h2>
-<p>{_claim(notebook)}</p>
-{_headline(folder / "metrics.json", profile)}
-<p class="links">{links}</p>
-{_files(folder)}
-<div class="thumbnail">{_thumbnail(notebook)}</div>
-</article>"""
-
-
-def _files(folder: Path) -> str:
-    """Links to the figures and tables, one by one: a folder's address opens nothing on a web server."""
-    paths = [path for part in ("figures", "tables") for path in sorted((folder / part).glob("*"))]
-    addresses = [quote(path.relative_to(folder.parent).as_posix()) for path in paths]
-    items = [f'<li><a href="{address}">{address.split("/", 1)[1]}</a></li>' for address in addresses]
-    return fold("figures and tables", f"<ul>{''.join(items)}</ul>") if paths else ""
+    files = ((f"{name}.html", "page"), (f"{name}.ipynb", "notebook"), ("metrics.json", "metrics"))
+    return {
+        "name": name,
+        "title": page.title(notebook),
+        "claim": _claim(notebook),
+        "headline": list(_headline(folder / "metrics.json", profile)),
+        "links": [(f"{name}/{file}", label) for file, label in files if (folder / file).exists()],
+        "files": [
+            f"{part}/{path.name}" for part in ("figures", "tables") for path in sorted((folder / part).glob("*"))
+        ],
+        "figure": next((page.figure(file, folder) for file in _figures(notebook)), None),
+    }
 
 
 def _claim(notebook: NotebookNode) -> str:
@@ -73,48 +74,36 @@ def _claim(notebook: NotebookNode) -> str:
             lines.append(line)
         elif lines:
             break
-    return markdown.inline("\n".join(lines))
+    return "\n".join(lines)
 
 
-def _thumbnail(notebook: NotebookNode) -> str:
-    """The first figure, small and in the page itself."""
+def _figures(notebook: NotebookNode) -> Iterator[str]:
+    """The files that its outputs name, in order."""
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
-            if data := output.get("data", {}).get("image/png"):
-                picture = Image.open(BytesIO(b64decode(data))).convert("RGB")
-                picture.thumbnail((720, 720), Image.Resampling.LANCZOS)
-                file = BytesIO()
-                picture.save(file, "PNG", optimize=True)
-                return f'<img src="data:image/png;base64,{b64encode(file.getvalue()).decode()}" alt="">'
-    return ""
+            if "file" in output.get("metadata", {}):
+                yield output.metadata["file"]
 
 
-def _headline(path: Path, profile: str) -> str:
+def _headline(path: Path, profile: str) -> Iterator[tuple[str, str, str, str]]:
     """The metrics that a study names as its headline. Raises ValueError when it has none of a name."""
     if not path.exists():
-        return ""
+        return
     content = json.loads(path.read_text(encoding="utf-8"))
     if content["profile"] != profile:
         raise ValueError(f"{path}: made with profile '{content['profile']}', the parameters say '{profile}'")
-    rows = []
     for name in content.get("headline", []):
         if name not in content["metrics"]:
             raise ValueError(f"{path}: headline '{name}' is no metric")
-        rows.append(_row(name, content["metrics"][name]))
-    if not rows:
-        return ""
-    head = '<th scope="col">measure</th><th class="number" scope="col">value</th>'
-    head += '<th class="number" scope="col">interval</th><th class="number" scope="col">n</th>'
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{"".join(rows)}</tbody></table></div>'
+        yield _row(name, content["metrics"][name])
 
 
-def _row(name: str, metric: dict[str, Any]) -> str:
+def _row(name: str, metric: dict[str, Any]) -> tuple[str, str, str, str]:
+    """What it is called, its value with its unit, its interval, what it was measured on."""
     value, low, high = (_number(metric[part], metric["value"]) for part in ("value", "low", "high"))
+    unit = "" if metric["unit"] == "1" else metric["unit"]
     interval = f"{low} to {high}" if low and high else ""
-    unit = "" if metric["unit"] == "1" else escape(metric["unit"])
-    cells = (f"{value} {unit}".strip(), interval, f"{metric['n']:,}")
-    numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
-    return f'<tr><th scope="row">{escape(name.replace("_", " "))}</th>{numbers}</tr>\n'
+    return name.replace("_", " "), f"{value} {unit}".strip(), interval, f"{metric['n']:,}"
 
 
 def _number(number: float | None, scale: float | None) -> str:
