@@ -1,1 +1,1 @@
-"""Atelier: five papers that change what a latent diffusion model paints, rerun on common ground."""
+"""Atelier: the methods of five papers on latent diffusion models, rerun under one common protocol."""

@@ -1,4 +1,4 @@
-"""The papers' claims (``claims.yaml``), each with the comparisons that decide it, and their verdicts."""
+"""The papers' claims (``studies/STUDY/claims.yaml``), the comparisons that decide them, and their verdicts."""
 
 import hashlib
 import json
@@ -9,48 +9,47 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 from pydantic import Field, model_validator
 
-from atelier.evidence import LEVEL, Compared, FloatArray, compare, holm, some_hold, t_interval
-from atelier.params import Section, checked, read
-
-PATH = Path("claims.yaml")
+from atelier.evaluation.intervals import FloatArray, t_interval
+from atelier.evaluation.tables import Resolutions, Values
+from atelier.evidence import LEVEL, Compared, compare, holm, some_hold
+from atelier.params import Section, read, validated
+from atelier.studies import STUDIES
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
 CANNOT_TELL, BROKEN = "instrument cannot tell", "measurement broken"
 
-# MODEL@LEVEL/GUIDANCE, MODEL+DECODER@LEVEL/GUIDANCE, or a decoder alone: held-out works that went through it
+# MODEL@LEVEL/GUIDANCE, MODEL+DECODER@LEVEL/GUIDANCE, or a decoder alone, applied to held-out works
 Cell = Annotated[str, Field(pattern=r"^[a-z0-9-]+(\+[a-z0-9-]+)?(@[012]/[0-9.]+)?$")]
 Cells = Annotated[list[Cell], Field(min_length=1)]
-Values = Mapping[tuple[str, str], FloatArray]  # (measure, cell) -> pseudo-values, one a group
-Grains = Mapping[tuple[str, str], float]  # (measure, cell) -> the least change of a group's value, where there is one
 
 
 class Difference(Section):
-    """A difference of cells that sets the margin of another one."""
+    """A difference between cells that sets another comparison's margin."""
 
     changed: Cells
     reference: Cells
 
 
-class Part(Section):
-    """One comparison: ``changed`` less ``reference``, each the mean of its cells."""
+class Comparison(Section):
+    """One comparison: ``changed`` minus ``reference``, each the mean of its cells."""
 
     measure: str
     changed: Cells
     reference: Cells
     rule: Literal["below", "above", "same", "at least", "at most", "not below"]
     margin: Annotated[float, Field(ge=0.0)] = 0.0
-    share: Annotated[float, Field(ge=0.0)] = 0.0  # a margin as a share of the reference's measure
-    half_gain: Difference | None = None  # half of what ``changed`` gained on ``reference``, downwards
-    quarter_gain: Difference | None = None  # a quarter of it
-    floor: Difference | None = None  # what chance makes of equals (a model under other noise): half its interval
+    share: Annotated[float, Field(ge=0.0)] = 0.0  # the margin as a share of the reference's measure
+    half_gain: Difference | None = None  # margin: half of the decrease from ``reference`` to ``changed``
+    quarter_gain: Difference | None = None  # margin: a quarter of it
+    floor: Difference | None = None  # margin: half the interval of a null difference (a model under other noise)
 
     @model_validator(mode="after")
-    def _one_margin(self) -> "Part":
+    def _one_margin(self) -> "Comparison":
         measured = [one for one in (self.half_gain, self.quarter_gain, self.floor) if one is not None]
-        given = bool(self.margin) + bool(self.share) + len(measured)
-        if given > 1:
+        margins = bool(self.margin) + bool(self.share) + len(measured)
+        if margins > 1:
             raise ValueError("margin: with share, half_gain, quarter_gain and floor more than one is given")
-        if self.rule in ("same", "at least", "at most") and not given:
+        if self.rule in ("same", "at least", "at most") and not margins:
             raise ValueError(f"margin: '{self.rule}' needs one")
         return self
 
@@ -70,10 +69,10 @@ class Claim(Section):
     says: str
     paper: str
     rule: str
-    control: Part | None = None
-    parts: Annotated[list[Part], Field(default_factory=list)]
-    enough: Annotated[int, Field(ge=1)] | None = None  # parts that must hold; without it all
-    any_of: list[Part] = Field(default_factory=list)  # further parts, of which one must hold
+    control: Comparison | None = None
+    parts: Annotated[list[Comparison], Field(default_factory=list)]
+    enough: Annotated[int, Field(ge=1)] | None = None  # how many parts must hold; None: all
+    any_of: list[Comparison] = Field(default_factory=list)  # further parts, of which at least one must hold
 
     @model_validator(mode="after")
     def _no_more_than_there_are(self) -> "Claim":
@@ -82,12 +81,12 @@ class Claim(Section):
         return self
 
     @property
-    def every_part(self) -> list[Part]:
+    def every_part(self) -> list[Comparison]:
         return [*self.parts, *self.any_of]
 
     @property
     def digest(self) -> str:
-        """What results cite: it changes with any word of the claim, and not with what other claims may say."""
+        """Hash cited by results: it changes with any word of this claim, and not with other claims."""
         said = self.model_dump(mode="json", exclude_defaults=True)
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -96,43 +95,89 @@ class Claims(Section):
     claims: dict[Annotated[str, Field(pattern=r"^[A-F][0-9]+$")], Claim]
 
 
-class Finding(NamedTuple):
-    """A part and what was found; ``compared`` is None where one of its cells was not measured."""
+class Evidence(NamedTuple):
+    """A study's measurements, as its verdicts need them."""
 
-    part: Part
+    values: Values
+    resolutions: Resolutions
+    counts: Mapping[str, int | Sequence[int]]  # n by claim, one number or one per comparison; "": all other claims
+    over: Mapping[str, str]  # what the intervals are taken over, by claim; "": all other claims
+    baselines: Sequence["Comparison"] = ()  # null comparisons, under other noise: if one differs, no claim is decided
+
+    def counts_of(self, verdict: "Verdict") -> list[int]:
+        """n of each of a verdict's comparisons."""
+        n = self.counts.get(verdict.claim, self.counts.get("", 0))
+        return [n] * len(verdict.findings) if isinstance(n, int) else list(n)
+
+    def over_of(self, claim: str) -> str:
+        """What a claim's intervals are taken over."""
+        return self.over.get(claim, self.over[""])
+
+
+class Finding(NamedTuple):
+    """A part and its result; ``compared`` is None where one of its cells was not measured."""
+
+    part: Comparison
     compared: Compared | None
-    verdict: str  # of the part, its p-values adjusted within the claim
+    verdict: str  # for the part, with p-values adjusted within the claim
 
 
 class Verdict(NamedTuple):
     claim: str
     verdict: str
-    reason: str  # why there is none; "" where there is one, or where the numbers are undecided
+    reason: str  # why there is no verdict; "" where there is one, or where the tests are inconclusive
     findings: list[Finding]
 
 
-def load(path: Path = PATH) -> dict[str, Claim]:
-    """All claims by name. Raises ValueError, one line a fault."""
-    return checked(Claims, {"claims": read(path)}, str(path)).claims
+def path_of(study: str) -> Path:
+    """The file of a study's claims."""
+    return Path(__file__).parent / "studies" / study / "claims.yaml"
 
 
-def decide(claims: Mapping[str, Claim], values: Values, grains: Grains, itself: Sequence[Part] = ()) -> list[Verdict]:
-    """Verdicts of a study's claims from what it measured, and how finely.
+def load(study: str) -> dict[str, Claim]:
+    """Load a study's claims by name; empty if it has no file. Raises ValueError, one line per error."""
+    path = path_of(study)
+    if not path.is_file():
+        return {}
+    claims = validated(Claims, {"claims": read(path)}, path.name).claims
+    if odd := [name for name, claim in claims.items() if claim.study != study]:
+        raise ValueError(f"{path.name}: claim {odd[0]} is of the study '{claims[odd[0]].study}', not of '{study}'")
+    return claims
 
-    ``itself``: comparisons of a model with itself under other noise; where one is called different, nothing is decided.
-    p-values are adjusted within each claim, then those of the claims over the study (Holm, both).
+
+def load_all() -> dict[str, Claim]:
+    """Load all studies' claims by name."""
+    return {name: claim for study in STUDIES for name, claim in load(study).items()}
+
+
+def cells_of(claims: Mapping[str, Claim]) -> set[str]:
+    """All cells that the claims compare."""
+    controls = [claim.control for claim in claims.values() if claim.control]
+    comparisons = [part for claim in claims.values() for part in claim.every_part] + controls
+    return {cell for comparison in comparisons for cell in comparison.cells}
+
+
+def decide(claims: Mapping[str, Claim], evidence: Evidence) -> list[Verdict]:
+    """Decide a study's claims from its measurements.
+
+    p-values are adjusted within each claim, then over the study's claims (Holm, both).
     """
-    selves = {part.name: _compared(part, values, grains) for part in itself}
-    differ = [name for name, found in selves.items() if found and _either_way(found) <= LEVEL / len(selves)]
-    findings = {name: [_compared(part, values, grains) for part in claim.every_part] for name, claim in claims.items()}
-    supported = {name: _adjusted(found, "supported_p") for name, found in findings.items()}
-    contradicted = {name: _adjusted(found, "contradicted_p") for name, found in findings.items()}
+    values, resolutions = evidence.values, evidence.resolutions
+    null_results = {part.name: _compared(part, values, resolutions) for part in evidence.baselines}
+    differ = [
+        name for name, result in null_results.items() if result and _either_way(result) <= LEVEL / len(null_results)
+    ]
+    findings = {
+        name: [_compared(part, values, resolutions) for part in claim.every_part] for name, claim in claims.items()
+    }
+    supported = {name: _adjusted(results, "supported_p") for name, results in findings.items()}
+    contradicted = {name: _adjusted(results, "contradicted_p") for name, results in findings.items()}
     whole = dict(zip(claims, holm([_holds(claims[name], findings[name]) for name in claims]), strict=True))
     broken = dict(zip(claims, holm([_fails(claims[name], findings[name]) for name in claims]), strict=True))
     verdicts = []
     for name, claim in claims.items():
         verdict, reason = UNDECIDED, ""
-        control = _compared(claim.control, values, grains) if claim.control else None
+        control = _compared(claim.control, values, resolutions) if claim.control else None
         needed = {(part.measure, cell) for part in claim.every_part for cell in part.cells}
         missing = sorted(f"{measure} of {cell}" for measure, cell in needed - set(values))
         if differ:
@@ -141,13 +186,13 @@ def decide(claims: Mapping[str, Claim], values: Values, grains: Grains, itself: 
             verdict, reason = CANNOT_TELL, f"the control does not show: {claim.control.name}"
         elif broken[name] <= LEVEL:
             verdict = CONTRADICTED
-        elif whole[name] <= LEVEL:  # a part that was not measured does not hold
+        elif whole[name] <= LEVEL:  # a part that was not measured counts as not holding
             verdict = SUPPORTED
         elif missing or not claim.parts:
             reason = f"not measured: {', '.join(missing) or 'any part'}"
         rows = [
-            Finding(part, found, _called(yes, no) if found else "")
-            for part, found, yes, no in zip(
+            Finding(part, result, _called(yes, no) if result else "")
+            for part, result, yes, no in zip(
                 claim.every_part, findings[name], supported[name], contradicted[name], strict=True
             )
         ]
@@ -155,29 +200,29 @@ def decide(claims: Mapping[str, Claim], values: Values, grains: Grains, itself: 
     return verdicts
 
 
-def differences(part: Part, values: Values) -> FloatArray:
-    """Changed less reference, one a group; KeyError for a cell that was not measured."""
+def differences(part: Comparison, values: Values) -> FloatArray:
+    """Changed minus reference, one value per group; KeyError for a cell that was not measured."""
     return _mean(part.measure, part.changed, values) - _mean(part.measure, part.reference, values)
 
 
-def _compared(part: Part, values: Values, grains: Grains) -> Compared | None:
+def _compared(part: Comparison, values: Values, resolutions: Resolutions) -> Compared | None:
     if any((part.measure, cell) not in values for cell in part.cells):
         return None
-    found = differences(part, values).tolist()
-    grain = max(grains.get((part.measure, cell), 0.0) for cell in part.cells)
+    diffs = differences(part, values).tolist()
+    resolution = max(resolutions.get((part.measure, cell), 0.0) for cell in part.cells)
     if part.rule == "not below":
-        below = compare(found, "below", grain=grain)
+        below = compare(diffs, "below", resolution=resolution)
         return below._replace(supported_p=float(below.supported_p <= LEVEL), contradicted_p=below.supported_p)
     if not part.share and part.half_gain is None and part.quarter_gain is None and part.floor is None:
-        return compare(found, part.rule, part.margin, grain)
-    room = _margin(part, values)
-    if room.mean() <= 0:  # nothing was gained, or there is nothing to take a share of: no margin, no verdict
-        return compare(found, "below")._replace(supported_p=1.0, contradicted_p=1.0)
-    return compare(found, part.rule, room.tolist(), grain)
+        return compare(diffs, part.rule, part.margin, resolution)
+    margins = _margin(part, values)
+    if margins.mean() <= 0:  # no gain, or a reference of 0: no margin, so no verdict
+        return compare(diffs, "below")._replace(supported_p=1.0, contradicted_p=1.0)
+    return compare(diffs, part.rule, margins.tolist(), resolution)
 
 
-def _margin(part: Part, values: Values) -> FloatArray:
-    """A margin that was itself measured, a value a group."""
+def _margin(part: Comparison, values: Values) -> FloatArray:
+    """A margin that was itself measured, one value per group."""
     if part.floor is not None:
         chance = part.floor
         between = _mean(part.measure, chance.changed, values) - _mean(part.measure, chance.reference, values)
@@ -194,17 +239,17 @@ def _mean(measure: str, cells: Sequence[str], values: Values) -> FloatArray:
     return np.mean([values[measure, cell] for cell in cells], axis=0)
 
 
-def _adjusted(found: Sequence[Compared | None], which: str) -> list[float]:
-    """Holm's p-values of a claim's parts; 1 for those that were not measured."""
-    return holm(_plain(found, which))
+def _adjusted(results: Sequence[Compared | None], which: str) -> list[float]:
+    """Holm-adjusted p-values of a claim's parts; 1 for parts that were not measured."""
+    return holm(_plain(results, which))
 
 
-def _holds(claim: Claim, found: Sequence[Compared | None]) -> float:
-    """A claim's p-value. All parts must hold, so that the largest adjusted one speaks; or some must, whichever.
+def _holds(claim: Claim, results: Sequence[Compared | None]) -> float:
+    """A claim's p-value: the largest adjusted one if all parts must hold, else that of ``enough`` parts holding.
 
-    Where one of others must hold, too, the larger of both p-values.
+    With ``any_of``, of which one must hold too, the larger of the two p-values.
     """
-    parts, others = found[: len(claim.parts)], found[len(claim.parts) :]
+    parts, others = results[: len(claim.parts)], results[len(claim.parts) :]
     if claim.enough is None:
         holds = max(_adjusted(parts, "supported_p"), default=1.0)
     else:
@@ -212,23 +257,23 @@ def _holds(claim: Claim, found: Sequence[Compared | None]) -> float:
     return max(holds, some_hold(_plain(others, "supported_p"), 1)) if others else holds
 
 
-def _fails(claim: Claim, found: Sequence[Compared | None]) -> float:
-    """One contradicted part is enough where all must hold; where some must, so many that too few are left."""
-    parts, others = found[: len(claim.parts)], found[len(claim.parts) :]
+def _fails(claim: Claim, results: Sequence[Compared | None]) -> float:
+    """p-value of a claim failing: one part contradicted if all must hold, else so many that too few are left."""
+    parts, others = results[: len(claim.parts)], results[len(claim.parts) :]
     if claim.enough is None:
         fails = min(_adjusted(parts, "contradicted_p"), default=1.0)
     else:
         fails = some_hold(_plain(parts, "contradicted_p"), len(parts) - claim.enough + 1)
-    # either way is enough, so that both are paid for
+    # two ways to fail, so a Bonferroni factor of 2
     return min(1.0, 2 * min(fails, max(_plain(others, "contradicted_p")))) if others else fails
 
 
-def _plain(found: Sequence[Compared | None], which: str) -> list[float]:
-    return [getattr(each, which) if each else 1.0 for each in found]
+def _plain(results: Sequence[Compared | None], which: str) -> list[float]:
+    return [getattr(each, which) if each else 1.0 for each in results]
 
 
-def _either_way(found: Compared) -> float:
-    return min(found.supported_p, found.contradicted_p)
+def _either_way(result: Compared) -> float:
+    return min(result.supported_p, result.contradicted_p)
 
 
 def _called(supported_p: float, contradicted_p: float) -> str:

@@ -32,7 +32,7 @@ def flow_path(steps: int = 1000) -> tuple[Tensor, Tensor]:
 
 
 def noised(z0: Tensor, eps: Tensor, alpha: Tensor, s: Tensor) -> Tensor:
-    """``z_t = alpha_t z_0 + s_t eps`` (Ho et al. 2020, eq. 4); a flow's too, with 1 - t and t."""
+    """``z_t = alpha_t z_0 + s_t eps`` (Ho et al. 2020, eq. 4); also a flow's, with 1 - t and t."""
     return alpha * z0 + s * eps
 
 
@@ -72,27 +72,27 @@ def eps_from_flow(zt: Tensor, u: Tensor, t: Tensor) -> Tensor:
 
 
 def clean_estimate(kind: str, zt: Tensor, output: Tensor, alpha: Tensor, s: Tensor) -> Tensor:
-    """``z0_hat`` of what a denoiser says of ``z_t``; ``kind``: epsilon, v_prediction or flow_prediction.
+    """``z0_hat`` from a denoiser's output for ``z_t``; ``kind``: epsilon, v_prediction or flow_prediction.
 
-    Berrada Ifriqi et al. 2024, table 1, but for the flow: its line divides by 1 - t, which is right of a denoiser that
-    predicts noise, not of a velocity (``tests/test_diffusion.py``).
+    Berrada Ifriqi et al. 2024, table 1, except for the flow: it divides by 1 - t, which is correct for a denoiser that
+    predicts noise, not for one that predicts a velocity (``tests/test_diffusion.py``).
     """
     if kind == "v_prediction":
         return z0_from_v(zt, output, alpha, s)
     return z0_from_flow(zt, output, s) if kind == "flow_prediction" else z0_from_eps(zt, output, alpha, s)
 
 
-# Stable Diffusion's betas, and the side of the latent that they were chosen for
+# Stable Diffusion's betas, and the latent side that they were chosen for
 STABLE_DIFFUSION_BETAS = (0.00085, 0.012)
 STABLE_DIFFUSION_SIDE = 64
 
 
 def resolution_matched_betas(side: int) -> tuple[float, float]:
-    """``(start, end)``, Stable Diffusion's betas times one factor, for a latent of ``side``.
+    """``(start, end)``: Stable Diffusion's betas scaled by one factor, for a latent of ``side``.
 
-    With it each absolute spatial frequency is noised as in a latent of 64. The DC term's signal-to-noise ratio at the
-    last step is ``SNR_T * side^2`` times the latent's variance; the factor makes it equal to Stable Diffusion's.
-    Returned to three significant digits, so that it can be written in a configuration.
+    Each absolute spatial frequency is then noised as in a latent of 64. The DC term's signal-to-noise ratio at the last
+    step is ``SNR_T * side^2`` times the latent's variance; the factor makes it equal to Stable Diffusion's. Rounded to
+    three significant digits, to be written in a configuration.
     """
     if side < 1:
         raise ValueError(f"the latent's side must be positive, got {side}")

@@ -1,9 +1,10 @@
-"""Make one machine give the same bits twice, and machines of one family agree.
+"""Make one machine give the same bits twice.
 
-Bits depend on the number of threads and on the widest instructions a library finds. ``settle`` fixes both; it must run
-before torch is imported for the first time. Restricting oneDNN, MKL and ATen to AVX2 costs about a fifth of the speed.
-Threads that wait spin for microseconds, then sleep: with OpenMP's own, longer spin a training step took up to twenty
-times as long beside another process on the same cores.
+Bits depend on the processor, its instruction set, the number of threads and the libraries' versions: ``fingerprint``
+names them. ``settle`` fixes the threads; it must run before torch is imported for the first time. The widest
+instructions are used: AVX2 alone costs 20 to 46 % of the speed and did not make two makers' processors agree.
+Threads that wait spin for microseconds, then sleep: with OpenMP's default, longer spin a training step took up to
+twenty times as long beside another process on the same cores.
 """
 
 import os
@@ -21,22 +22,18 @@ ENVIRONMENT = {
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     "TOKENIZERS_PARALLELISM": "false",
 }
-COMMON_INSTRUCTIONS = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2"}
 
 
-def settle_children(threads: int, common: bool = True) -> None:
-    """Fix threads and instruction sets for processes started from here: notebooks' kernels."""
-    for name, value in (ENVIRONMENT | (COMMON_INSTRUCTIONS if common else {})).items():
+def settle_children(threads: int) -> None:
+    """Fix the threads of processes started from here: notebooks' kernels."""
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
 
 
-def settle(threads: int, common: bool = True) -> None:
-    """Fix threads and instruction sets for this process and its children.
-
-    Without ``common``, the widest instructions of this processor: for what is made once and shipped.
-    """
-    settle_children(threads, common)
+def settle(threads: int) -> None:
+    """Fix the threads of this process and its children, and make torch deterministic."""
+    settle_children(threads)
     import torch
 
     torch.set_num_threads(threads)
@@ -69,6 +66,7 @@ def fingerprint() -> str:
     packages = ("torch", "numpy", "diffusers", "transformers", "peft", "matplotlib", "pillow")
     parts = [
         _processor(),
+        torch.backends.cpu.get_cpu_capability(),
         platform.system(),
         torch.cuda.get_device_name() if torch.cuda.is_available() else "no accelerator",
         f"python-{platform.python_version()}",
@@ -78,10 +76,12 @@ def fingerprint() -> str:
 
 
 def _processor() -> str:
-    """Architecture and, where Linux tells it, who made it: what libraries choose their kernels by."""
+    """Architecture and, where Linux tells it, maker, family and model: what libraries choose their kernels by."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
-    makers = [line.split(":", 1)[1].strip() for line in lines if line.startswith("vendor_id")]
-    return " ".join([platform.machine(), *makers[:1]])
+    known = dict(reversed([[part.strip() for part in line.split(":", 1)] for line in lines if ":" in line]))
+    names = [known[key] for key in ("vendor_id", "model name") if key in known]
+    numbers = [f"{key} {known[key]}" for key in ("cpu family", "model") if key in known]
+    return " ".join([platform.machine(), *names, *numbers])

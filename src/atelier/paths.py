@@ -1,4 +1,4 @@
-"""Where things are, relative to the folder that the pipeline runs in, and how a folder is put there."""
+"""Paths, relative to the folder that the pipeline runs in, and atomic replacement of an output folder."""
 
 import shutil
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from pathlib import Path
 
 PARAMS = Path("params.yaml")
 LOCK = Path("dvc.lock")
+PIPELINES = Path("pipelines")  # a folder a study, with its pipeline file and its lock
 BUILD = Path("build")
 SCRATCH = Path(".scratch")  # checkpoints of unfinished runs; outside every DVC output, ignored by git
 NOTEBOOKS = Path("notebooks")
@@ -17,22 +18,34 @@ PICTURES = BUILD / "pictures"  # unpacked from archives
 BASE = BUILD / "base"
 EVALUATOR = BUILD / "evaluator"
 BARS = BUILD / "bars.json"
-KNOWN_ARTISTS = BUILD / "known_artists.json"  # whose works a shipped base learnt
+KNOWN_ARTISTS = BUILD / "known_artists.json"  # artists whose works a shipped base was trained on
 CACHE = BUILD / "cache"
-LEAKS = BUILD / "leaks"  # models of what leaks from first latents
+REFERENCE = BUILD / "reference"  # statistics of the held-out works, which measures compare with
+LEAKS = BUILD / "leaks"  # fitted signal leaks
 ADAPTERS = BUILD / "adapters"
 DECODERS = BUILD / "decoders"
 SAMPLES = BUILD / "samples"
 MEASURES = BUILD / "measures"
+COMPARED = BUILD / "compared"  # rows of measures collected for a page
 STUDIES = BUILD / "studies"
 SITE = BUILD / "site"
-MARK = "ATELIER_PIPELINE"  # in the environment: the pipeline's runner executes the notebook
-BY_HAND = BUILD / "by-hand"  # of notebooks run in JupyterLab; DVC does not look at it
+MARK = "ATELIER_PIPELINE"  # environment variable: set while the pipeline executes a notebook
+BY_HAND = BUILD / "by-hand"  # outputs of notebooks run in JupyterLab; not tracked by DVC
+
+
+def adapter(study: str, variant: str, training_seed: int) -> Path:
+    """Folder of a variant's adapter (or denoiser) for one training seed."""
+    return ADAPTERS / study / variant / str(training_seed)
+
+
+def decoder(variant: str, training_seed: int) -> Path:
+    """Folder of a retuned decoder for one training seed."""
+    return DECODERS / variant / str(training_seed)
 
 
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
-    """A new folder to fill, which takes the place of ``folder`` when the block ends; an error leaves the old one."""
+    """Yield a new folder to fill; it replaces ``folder`` when the block ends, and an error leaves the old one."""
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)

@@ -1,9 +1,9 @@
-"""``python -m atelier.warm COMMAND ...``: a command below which stages find their libraries loaded.
+"""``python -m atelier.warm COMMAND ...``: run a command whose ``python -m atelier`` stages start with libraries loaded.
 
-Loading them is most of a short stage (``benchmarks/loading.py``). This process loads them once and starts the command.
-Every ``python -m atelier`` below it, a notebook's kernel too, sends its arguments here, and a copy of this process does
-what they say: in the folder, in the environment and on the streams of the one that asked, and no longer than that one
-lives. Nothing is kept between copies. Where there is CUDA, which a copy cannot use, stages load their own.
+Imports take most of the time of a short stage (``benchmarks/loading.py``). This process imports the libraries once and
+starts the command. Each ``python -m atelier`` below it, including notebook kernels, sends its arguments here; this
+process forks, and the fork runs the stage in the client's folder, environment and streams, and exits if the client
+exits. Forks share no state. With CUDA, which a forked process cannot use, stages import the libraries themselves.
 """
 
 import json
@@ -18,16 +18,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from atelier import machine, params
+from atelier import cli, machine, params
 
-ADDRESS = "ATELIER_WARM"  # in the environment: where to ask
+ADDRESS = "ATELIER_WARM"  # environment variable: the server's socket
 STREAMS = (0, 1, 2)
-END = b"\n"  # of a message; JSON has none within
-HASHES = "PYTHONHASHSEED"  # the order of sets of strings, which a notebook's kernel needs to be the same each time
+END = b"\n"  # ends a message; JSON contains no newline
+HASHES = "PYTHONHASHSEED"  # fixes the order of sets of strings, which a notebook's kernel needs
 
 
 def ask(arguments: Sequence[str], address: str) -> int:
-    """Have these arguments of ``python -m atelier`` done by a copy; its exit code, 1 where it was killed."""
+    """Run ``python -m atelier`` with these arguments in a fork; returns its exit code, 1 if it was killed."""
     try:
         with socket.socket(socket.AF_UNIX) as line:
             line.connect(address)
@@ -43,11 +43,9 @@ def ask(arguments: Sequence[str], address: str) -> int:
 
 
 def serve(command: Sequence[str]) -> int:
-    """Run the command, and a copy of this process for everyone that asks meanwhile; the command's exit code."""
+    """Run the command and fork for each request until it ends; returns the command's exit code."""
     machine.settle(params.load().machine.threads)
-    from atelier.__main__ import load_libraries
-
-    load_libraries()
+    cli.load("atelier.models.base")
     import torch
 
     if torch.cuda.is_available():
@@ -56,9 +54,9 @@ def serve(command: Sequence[str]) -> int:
         address = str(Path(folder) / "socket")
         listening.bind(address)
         listening.listen()
-        listening.settimeout(0.2)  # seconds until a look at what has ended
+        listening.settimeout(0.2)  # seconds between checks of what has exited
         running = subprocess.Popen(command, env=os.environ | {ADDRESS: address})
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the command and to copies, too
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal also sends it to the command and the forks
         copies: list[int] = []
         while running.poll() is None:
             copies = [copy for copy in copies if os.waitpid(copy, os.WNOHANG)[0] == 0]
@@ -70,7 +68,7 @@ def serve(command: Sequence[str]) -> int:
                 message, streams, *_ = socket.recv_fds(line, 1 << 16, len(STREAMS))
                 while message and not message.endswith(END):
                     message = message + more if (more := line.recv(1 << 16)) else b""
-                if not message:  # gone again
+                if not message:  # the client has gone
                     for stream in streams:
                         os.close(stream)
                     continue
@@ -87,12 +85,10 @@ def serve(command: Sequence[str]) -> int:
 def work(
     line: socket.socket, streams: Sequence[int], folder: str, environment: Mapping[str, str], *arguments: str
 ) -> NoReturn:
-    """In a copy: do what was asked and tell the exit code."""
-    from atelier.__main__ import main
-
+    """In the fork: run the stage and send back its exit code."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for at, stream in zip(STREAMS, streams, strict=True):
-        os.dup2(stream, at)
+    for number, stream in zip(STREAMS, streams, strict=True):
+        os.dup2(stream, number)
         os.close(stream)
     os.chdir(folder)
     os.environ.clear()
@@ -100,8 +96,8 @@ def work(
     threading.Thread(target=leave_with, args=[line], daemon=True).start()
     code = 1
     try:
-        code = main(list(arguments))
-    except BaseException:  # whatever ends a process ends this copy, which must not go on as its original would
+        code = cli.main(list(arguments))
+    except BaseException:  # the fork must exit whatever happens, and not return to the server's loop
         sys.excepthook(*sys.exc_info())
     finally:
         sys.stdout.flush()
@@ -111,7 +107,7 @@ def work(
 
 
 def leave_with(line: socket.socket) -> None:
-    """End this process when the one at the other end is gone."""
+    """Exit this process when the client disconnects."""
     if not line.recv(1):
         os._exit(1)
 

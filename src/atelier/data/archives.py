@@ -1,4 +1,4 @@
-"""Many pictures as one file: a ZIP of a picture folder, written with equal bytes for equal pictures, read with care."""
+"""Pack a picture folder into a ZIP with reproducible bytes, and unpack one safely."""
 
 import stat
 import zipfile
@@ -8,12 +8,12 @@ from pathlib import Path, PurePosixPath
 from atelier.data.artemis import SUFFIXES
 from atelier.data.images import BYTE_LIMIT
 
-DATE = (1980, 1, 1, 0, 0, 0)  # the format's first: an archive does not tell when it was made
-SWELLING = 200  # unpacked over packed size that no picture reaches; beyond it lies a bomb
+DATE = (1980, 1, 1, 0, 0, 0)  # the ZIP format's earliest date, so that bytes do not depend on the time
+SWELLING = 200  # ratio of unpacked to packed size above which a member is refused as a bomb
 
 
 def pack(folder: Path, archive: Path) -> None:
-    """All pictures below ``folder``, stored by their relative names; pictures are compressed already."""
+    """Store all pictures below ``folder`` under their relative names, uncompressed: pictures are compressed already."""
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     archive.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:
@@ -24,22 +24,22 @@ def pack(folder: Path, archive: Path) -> None:
 
 
 def unpack(archive: Path, folder: Path) -> int:
-    """Write an archive's pictures below ``folder`` and return how many there were.
+    """Extract an archive's pictures below ``folder``; returns their number.
 
-    Raises ValueError, one line, for what is no ZIP or is damaged, and for a member that would leave the folder, is a
-    link, stands twice, is encrypted, or is too large. Files that are no pictures by their suffix are passed over.
+    Raises ValueError for a file that is damaged or not a ZIP, and for a member that would leave the folder, is a link,
+    occurs twice, is encrypted, or is too large. Files without a picture suffix are skipped.
     """
     try:
         with zipfile.ZipFile(archive) as packed:
             members = [info for info in packed.infolist() if not info.is_dir() and _is_picture(info)]
-            places = [_place(archive, info) for info in members]
-            if all(len(place.parts) > 1 and place.parts[0] == archive.stem for place in places):
-                places = [place.relative_to(archive.stem) for place in places]  # the folder itself was packed
-            if len(set(places)) != len(places):
+            names = [_relative_path(archive, info) for info in members]
+            if all(len(name.parts) > 1 and name.parts[0] == archive.stem for name in names):
+                names = [name.relative_to(archive.stem) for name in names]  # the archive contains the folder itself
+            if len(set(names)) != len(names):
                 raise ValueError(f"{archive}: a name stands twice")
-            for info, place in zip(members, places, strict=True):
+            for info, name in zip(members, names, strict=True):
                 data = _read(archive, packed, info)
-                target = folder / place
+                target = folder / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(data)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as fault:
@@ -52,7 +52,7 @@ def _is_picture(info: zipfile.ZipInfo) -> bool:
     return name.suffix.lower() in SUFFIXES and not name.name.startswith(".") and "__MACOSX" not in name.parts
 
 
-def _place(archive: Path, info: zipfile.ZipInfo) -> Path:
+def _relative_path(archive: Path, info: zipfile.ZipInfo) -> Path:
     name = PurePosixPath(info.filename)
     kind = info.external_attr >> 16
     if name.is_absolute() or ".." in name.parts or "\\" in info.filename or ":" in info.filename:

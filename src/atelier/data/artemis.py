@@ -1,11 +1,10 @@
-"""Works of art in: the ArtEmis release CSV over a WikiArt folder, or such a folder alone, as one table.
+"""Load the ArtEmis release CSV and a WikiArt folder, or such a folder alone, as one table of works.
 
-A picture lies at ``<art_style>/<painting>.jpg`` (or .jpeg, .png); a painting is ``<artist-slug>_<title-slug[-year]>``.
-The folder's listing decides: names from the CSV are only ever looked up in it, never opened.
+A picture is at ``<art_style>/<painting>.jpg`` (or .jpeg, .png); a painting is ``<artist-slug>_<title-slug[-year]>``.
+Only listed files are opened: names from the CSV are looked up in the listing.
 
-What is wrong with the CSV as a file (columns, encoding, a cut or torn row, a name that leaves the folder) stops the
-run in one line. What is wrong with one row or one picture is quarantined, named and counted, and stops the run only
-when more than a set share is bad.
+Errors of the CSV as a whole (columns, encoding, a truncated row, a name that leaves the folder) stop the run. A bad row
+or picture is quarantined, named and counted, and stops the run only if more than a given share is bad.
 """
 
 import codecs
@@ -30,7 +29,7 @@ import pyarrow.parquet as pq
 from atelier.data.images import BadPicture, Inspection, inspect_picture, write_whole
 from atelier.seeds import seed_of
 
-EMOTIONS = (  # the order is the class index: four positive, four negative, other
+EMOTIONS = (  # in the order of class indices: four positive, four negative, other
     "amusement",
     "awe",
     "contentment",
@@ -42,7 +41,7 @@ EMOTIONS = (  # the order is the class index: four positive, four negative, othe
     "something else",
 )
 COLUMNS = ("art_style", "painting", "emotion", "utterance", "repetition")
-SPLITS = {  # name -> cumulative shares; the poster's and the release's own
+SPLITS = {  # name -> cumulative shares; the poster's and the ArtEmis release's
     "75/25": {"train": 0.75, "test": 1.0},
     "85/5/10": {"train": 0.85, "val": 0.90, "test": 1.0},
 }
@@ -89,12 +88,12 @@ _PARTICLES = (
 
 @dataclass(frozen=True)
 class Works:
-    """``table``: one row a work, sorted by (art_style, painting); what was left out, line by line; and the counts.
+    """``table``: one row per work, sorted by (art_style, painting); quarantined items, one line each; and counts.
 
     Columns: art_style, painting, artist, title, year (Int32, may be missing), path (relative, posix), split, emotions
-    and utterances (lists of equal length, empty without annotations), repetition (as the CSV says; 0 without), width,
-    height (pixels, upright), sha256 (of the file's bytes: caches are keyed by it). Bytes of a file name that are no
-    UTF-8 stand as ``\\xNN`` in painting and path, so that every name prints; ``picture_files`` undoes that.
+    and utterances (lists of equal length, empty without annotations), repetition (from the CSV; 0 without), width,
+    height (pixels, upright), sha256 (of the file's bytes: the key of caches). Bytes of a file name that are not UTF-8
+    are written as ``\\xNN`` in painting and path, so that every name prints; ``picture_files`` undoes that.
     """
 
     table: pd.DataFrame
@@ -111,15 +110,15 @@ def load_works(
     *,
     split: str,  # "75/25" or "85/5/10"
     seed: int,  # of the split
-    bad_share: float = 0.01,  # of works, and of CSV rows: above it the run stops
-    decode: bool = True,  # read all of each picture, not only its header
+    bad_share: float = 0.01,  # of works, and of CSV rows, above which the run stops
+    decode: bool = True,  # decode each picture fully, not only its header
 ) -> Works:
-    """All works of a picture folder with what the CSV, if any, says of them.
+    """Load all works of a picture folder with their annotations from the CSV, if given.
 
-    Every picture is read once, for its hash; with ``decode`` that pass decodes it too, so that a truncated file is
-    found here and not hours later. Without, only headers are verified. Works without annotations stay, with empty
-    lists; annotated works without a picture are quarantined. Raises ValueError, one line, for a bad CSV, an empty
-    folder, an unknown split, or more than ``bad_share`` bad works or rows.
+    Every picture is read once, for its hash; with ``decode`` it is decoded too, so that a truncated file is found here
+    and not hours later. Without ``decode`` only headers are checked. Works without annotations are kept, with empty
+    lists; annotated works without a picture are quarantined. Raises ValueError for a bad CSV, an empty folder, an
+    unknown split, or more than ``bad_share`` bad works or rows.
     """
     if split not in SPLITS:
         raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
@@ -154,7 +153,7 @@ def load_works(
 
 
 def picture_files(table: pd.DataFrame, pictures: Path) -> list[Path]:
-    """The picture file of each row, with undecodable bytes of its name as they stand on the disk."""
+    """The picture file of each row, with the original bytes of its name."""
     return [pictures / _unescaped(path) for path in table["path"]]
 
 
@@ -162,10 +161,10 @@ def picture_files(table: pd.DataFrame, pictures: Path) -> list[Path]:
 
 
 def _list_pictures(pictures: Path, counts: Counter[str]) -> tuple[pd.DataFrame, list[str]]:
-    """art_style, painting and path of every picture, sorted; lines for unusable names. Counts other files."""
+    """art_style, painting and path of every picture, sorted; a line per unusable name. Counts other files."""
     if not pictures.is_dir():
         raise ValueError(f"{pictures}: expected a folder of <art_style>/<painting>.jpg or .png")
-    found: dict[tuple[str, str], str] = {}
+    known: dict[tuple[str, str], str] = {}
     bad: list[str] = []
     for style, name in sorted(_files_in_styles(pictures)):
         painting, suffix = os.path.splitext(name)
@@ -175,20 +174,20 @@ def _list_pictures(pictures: Path, counts: Counter[str]) -> tuple[pd.DataFrame, 
             counts["other files ignored"] += 1
         elif re.search(r"[\x00-\x1f\x7f\\]", style + name):
             bad.append(f"{path!r}: a backslash or control character in its name")
-        elif work in found:
-            bad.append(f"{path}: the same work is there as {found[work]}")
+        elif work in known:
+            bad.append(f"{path}: the same work is there as {known[work]}")
         else:
-            found[work] = path
-    if not found:
+            known[work] = path
+    if not known:
         raise ValueError(f"{pictures}: no picture in it; expected <art_style>/<painting>.jpg or .png")
-    listed = pd.DataFrame([(*work, path) for work, path in found.items()], columns=[*_WORK, "path"])
+    listed = pd.DataFrame([(*work, path) for work, path in known.items()], columns=[*_WORK, "path"])
     return listed.sort_values(_WORK, ignore_index=True), bad
 
 
 def _files_in_styles(pictures: Path) -> Iterator[tuple[str, str]]:
-    """(folder, file name) of everything one folder down; undecodable bytes come as surrogates."""
+    """(folder, file name) of all files in subfolders; undecodable bytes become surrogates."""
     for style in os.scandir(pictures):
-        if os.path.isdir(style):  # unlike the entry's own is_dir, at ease with links in a circle
+        if os.path.isdir(style):  # unlike entry.is_dir, does not fail on circular links
             for entry in os.scandir(style):
                 if not os.path.isdir(entry):
                     yield style.name, entry.name
@@ -197,7 +196,7 @@ def _files_in_styles(pictures: Path) -> Iterator[tuple[str, str]]:
 def _inspected(
     works: pd.DataFrame, pictures: Path, decode: bool, counts: Counter[str]
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Works with width, height and sha256, less those whose picture is bad; a line for each of those."""
+    """Works with width, height and sha256, without those whose picture is bad; and one line per bad picture."""
     root = pictures.resolve()
 
     def inspect(file: Path) -> Inspection | str:
@@ -206,7 +205,7 @@ def _inspected(
         except BadPicture as fault:
             return fault.why
 
-    with ThreadPoolExecutor() as pool:  # hashing and decoding run without the interpreter's lock
+    with ThreadPoolExecutor() as pool:  # hashing and decoding release the GIL
         results = list(pool.map(inspect, picture_files(works, pictures)))
     bad = [f"{path}: {why}" for path, why in zip(works["path"], results, strict=True) if isinstance(why, str)]
     good = [result for result in results if not isinstance(result, str)]
@@ -220,7 +219,7 @@ def _inspected(
 
 
 def _read_annotations(path: Path | None, counts: Counter[str]) -> tuple[pd.DataFrame, list[str]]:
-    """All sound rows of the CSV, in its order, with the ``line`` each starts on; a line for each quarantined row."""
+    """Valid rows of the CSV, in order, with the ``line`` each starts on; and one line per quarantined row."""
     if path is None:
         return pd.DataFrame({name: [] for name in (*COLUMNS, "line")}, dtype=object), []
     text = _csv_text(path, counts)
@@ -243,7 +242,7 @@ def _read_annotations(path: Path | None, counts: Counter[str]) -> tuple[pd.DataF
 
 
 def _csv_text(path: Path, counts: Counter[str]) -> str:
-    """The file as text: UTF-8, a byte order mark taken off and counted; other encodings and NUL refused by line."""
+    """Read the file as UTF-8, removing and counting a byte order mark; ValueError for other encodings and NUL."""
     try:
         data = path.read_bytes()
     except OSError as fault:
@@ -261,7 +260,7 @@ def _csv_text(path: Path, counts: Counter[str]) -> str:
 
 
 def _csv_rows(text: str, name: str) -> pd.DataFrame:
-    """The five columns as strings and ``line``; refuses a wrong header and names the line of a torn or cut row."""
+    """The five columns as strings, and ``line``; ValueError for a wrong header or a truncated row."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows: list[tuple[str | int, ...]] = []
     header: Sequence[str] | None = None
@@ -284,7 +283,7 @@ def _csv_rows(text: str, name: str) -> pd.DataFrame:
 
 
 def _checked_header(fields: Sequence[str], name: str) -> Sequence[str]:
-    """The header, if it has each of the five columns once and nothing else."""
+    """Return the header; ValueError unless it has each of the five columns exactly once and no others."""
     faults = {
         "missing": [column for column in COLUMNS if column not in fields],
         "doubled": [column for column, n in Counter(fields).items() if n > 1],
@@ -297,7 +296,7 @@ def _checked_header(fields: Sequence[str], name: str) -> Sequence[str]:
 
 
 def _refuse_escapes(rows: pd.DataFrame, name: str) -> None:
-    """Stop at the first art_style or painting that is more than the plain name of a file."""
+    """ValueError for an art_style or painting that is not a plain file name."""
     for column in _WORK:
         values = rows[column]
         bad = values.str.contains(r"[/\\\x00-\x1f\x7f]") | values.isin(["", ".", ".."])
@@ -310,7 +309,7 @@ def _refuse_escapes(rows: pd.DataFrame, name: str) -> None:
 
 
 def _refuse_cut_number(rows: pd.DataFrame, numbers: pd.Series, text: str, name: str) -> None:
-    """Stop where the file ends within the last number: no line end, and not what other rows of the work say."""
+    """ValueError if the file may end within the last number: no newline, and other rows of the work differ."""
     if rows.empty or text.endswith(("\n", "\r")):
         return
     last = rows.iloc[-1]
@@ -321,7 +320,7 @@ def _refuse_cut_number(rows: pd.DataFrame, numbers: pd.Series, text: str, name: 
 
 
 def _group_by_work(rows: pd.DataFrame, counts: Counter[str]) -> pd.DataFrame:
-    """One row a work: lists of emotions and utterances in the order of the CSV, repetition, first line."""
+    """One row per work: lists of emotions and utterances in the order of the CSV, repetition, first line."""
     notes = rows.groupby(_WORK, as_index=False).agg(
         emotions=("emotion", list),
         utterances=("utterance", list),
@@ -335,12 +334,12 @@ def _group_by_work(rows: pd.DataFrame, counts: Counter[str]) -> pd.DataFrame:
 
 
 def _matched_by_ascii(notes: pd.DataFrame, listed: pd.DataFrame, counts: Counter[str]) -> pd.DataFrame:
-    """Annotations whose name is spelt otherwise than the file's, renamed to it where the ASCII part decides.
+    """Rename annotations to the file's spelling where the two agree in their ASCII characters only.
 
-    CSV and archive went through different wrong encodings (``joaquí...``), which spoil no ASCII letter.
+    CSV and archive went through different wrong encodings (``joaquí...``), which leave ASCII letters intact.
     """
     files = set(listed[_WORK].itertuples(index=False, name=None))
-    rows = {work: at for at, work in enumerate(notes[_WORK].itertuples(index=False, name=None))}
+    rows = {work: row for row, work in enumerate(notes[_WORK].itertuples(index=False, name=None))}
     free_files = _by_ascii(files - rows.keys())
     for ascii_name, unmatched in _by_ascii(rows.keys() - files).items():
         candidates = free_files.get(ascii_name, [])
@@ -351,15 +350,15 @@ def _matched_by_ascii(notes: pd.DataFrame, listed: pd.DataFrame, counts: Counter
 
 
 def _by_ascii(works: Iterable[tuple[str, str]]) -> dict[tuple[str, str], list[tuple[str, str]]]:
-    """Works by what is left of their names without non-ASCII characters and escaped bytes."""
-    found: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    """Works by their names without non-ASCII characters and escaped bytes."""
+    groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for style, painting in works:
-        found.setdefault((style, re.sub(r"[^\x00-\x7f]|\\x[0-9a-f]{2}", "", painting)), []).append((style, painting))
-    return found
+        groups.setdefault((style, re.sub(r"[^\x00-\x7f]|\\x[0-9a-f]{2}", "", painting)), []).append((style, painting))
+    return groups
 
 
 def _missing_pictures(notes: pd.DataFrame, listed: pd.DataFrame, annotations: Path | None) -> list[str]:
-    """A line for each annotated work that the folder does not have."""
+    """One line per annotated work that has no picture."""
     joined = notes.merge(listed, on=_WORK, how="left")
     return [
         f"{annotations.name if annotations else ''}: row at line {row.line}: "
@@ -377,10 +376,10 @@ def _stop_above(bad_share: float, what: str, bad: list[str], total: int) -> None
 
 
 def artist_and_title(painting: str) -> tuple[str, str, int | None]:
-    """Words of a slug: ``paul-cezanne_still-life-with-apples-1890`` -> "Paul Cezanne", "still life with apples", 1890.
+    """Parse a slug: ``paul-cezanne_still-life-with-apples-1890`` -> "Paul Cezanne", "still life with apples", 1890.
 
-    Without an underscore there is no artist (""); where WikiArt lost the title (``not_detected_...``) it is "".
-    A copy's number ``(1)`` is dropped, and a serial number after the year.
+    Without an underscore the artist is ""; where WikiArt lost the title (``not_detected_...``) it is "". A copy's
+    number ``(1)`` and a serial number after the year are dropped.
     """
     artist, underscore, title = painting.partition("_")
     if not underscore:
@@ -392,19 +391,19 @@ def artist_and_title(painting: str) -> tuple[str, str, int | None]:
 
 
 def _year_off(title: str) -> tuple[str, int | None]:
-    """Split ``-1890`` or ``-1890-2`` off the end of a title; a title that is only a year keeps it as its words."""
+    """Split ``-1890`` or ``-1890-2`` off the end of a title, unless it is the whole title."""
     match = re.fullmatch(r"(.+)-(1[0-9]{3}|20[0-2][0-9])(-[0-9]{1,2})?", title)
     return (match[1], int(match[2])) if match else (title, None)
 
 
 def _words(slug: str) -> str:
-    """Words of a slug; broken runs dropped, ``kira-s-mansion`` as "kira's mansion"."""
+    """A slug in words, without mis-encoded runs; ``kira-s-mansion`` becomes "kira's mansion"."""
     words = " ".join(re.split(r"[-_\s]+", _mended(slug))).strip()
     return re.sub(r"(?<=[a-z]) s\b", "'s", words)
 
 
 def _mended(name: str) -> str:
-    """A name less its escaped bytes and less non-ASCII runs that hold anything but letters (``Γö£╨│`` for an i)."""
+    """A name without escaped bytes and without non-ASCII runs that are not all letters (``Γö£╨│`` for an i)."""
 
     def letters_or_nothing(run: re.Match[str]) -> str:
         return run[0] if all(unicodedata.category(letter)[0] in "LM" for letter in run[0]) else ""
@@ -419,7 +418,7 @@ def _as_name(words: str) -> str:
 
 
 def _described(works: pd.DataFrame, counts: Counter[str]) -> pd.DataFrame:
-    """Works with artist, title and year from their slugs, and empty lists where there are no annotations."""
+    """Add artist, title and year from the slugs, and empty lists where there are no annotations."""
     words = [artist_and_title(painting) for painting in works["painting"]]
     counts["names with a broken encoding"] = sum(_mended(painting) != painting for painting in works["painting"])
     counts["titles lost"] = sum(title == "" for _, title, _ in words)
@@ -436,27 +435,27 @@ def _described(works: pd.DataFrame, counts: Counter[str]) -> pd.DataFrame:
 
 
 def _filled(lists: pd.Series) -> pd.Series:
-    """A column of lists with an empty one of its own where there is none."""
+    """A column of lists with missing values replaced by new empty lists."""
     return pd.Series([value if isinstance(value, list) else [] for value in lists], index=lists.index, dtype=object)
 
 
 def _splits(works: pd.DataFrame, split: str, seed: int) -> list[str]:
-    """The part each work belongs to: works ranked by a hash of (seed, work), so that the proportions are exact.
+    """Assign each work to a split by its rank in a hash of (seed, work), so that the proportions are exact.
 
-    It depends on which works there are and on the seed, on nothing else: not on order, annotations or machine.
+    Depends only on the set of works and the seed, not on order, annotations or machine.
     """
     seeds = [seed_of(seed, "split", style, painting) for style, painting in zip(*map(works.get, _WORK), strict=True)]
     rank = np.empty(len(works), dtype=np.int64)
     rank[np.argsort(np.array(seeds, dtype=np.int64), kind="stable")] = np.arange(len(works))
     bounds = {name: round(share * len(works)) for name, share in SPLITS[split].items()}
-    return [next(name for name, bound in bounds.items() if at < bound) for at in rank]
+    return [next(name for name, bound in bounds.items() if position < bound) for position in rank]
 
 
 # ---------------------------------------------------------------------------------------------- the manifest
 
 
 def write_manifest(works: Works, path: Path) -> None:
-    """One Parquet file, the same bytes for the same works: table, and as its only metadata the report in JSON."""
+    """Write the table as Parquet, with the report as JSON metadata; equal works give equal bytes."""
     report = json.dumps({"counts": works.counts, "quarantined": works.quarantined}, sort_keys=True)
     table = pa.table({name: _arrow(works.table[name], name) for name in _SCHEMA.names}, schema=_SCHEMA)
     sink = io.BytesIO()
@@ -465,7 +464,7 @@ def write_manifest(works: Works, path: Path) -> None:
 
 
 def read_manifest(path: Path) -> Works:
-    """What ``write_manifest`` wrote. Raises ValueError, one line, for a damaged file or another schema."""
+    """Read what ``write_manifest`` wrote. Raises ValueError for a damaged file or another schema."""
     try:
         table = pq.read_table(io.BytesIO(path.read_bytes()))
         report: dict[str, Any] = json.loads((table.schema.metadata or {}).get(b"atelier", b""))
@@ -483,7 +482,7 @@ def _arrow(column: pd.Series, name: str) -> pa.Array:
 
 
 def _typed(works: pd.DataFrame) -> pd.DataFrame:
-    """The manifest's columns in order, each of one type, whether fresh or read back."""
+    """The manifest's columns in order, with their dtypes."""
     dtypes: dict[str, Any] = {"string": "str", "int32": "int32"}
     dtypes = {field.name: dtypes.get(str(field.type), object) for field in _SCHEMA} | {"year": "Int32"}
     return works[list(dtypes)].astype(dtypes)
@@ -493,7 +492,7 @@ def _typed(works: pd.DataFrame) -> pd.DataFrame:
 
 
 def _escaped(name: str) -> str:
-    """A file name that prints and encodes: bytes that are no UTF-8 as ``\\xNN``. Names with a backslash are refused."""
+    """A printable file name: bytes that are not UTF-8 as ``\\xNN``. Names with a backslash are refused elsewhere."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 

@@ -1,7 +1,7 @@
-"""Pictures in and out: one file to RGB at a square size, hostile files refused by name, lossless PNG back.
+"""Read picture files as square RGB, refusing malformed files by name, and write lossless PNG.
 
-A picture goes through one resize everywhere (real and generated alike): its centred square, LANCZOS with antialias.
-Colour profiles are not applied; transparent pixels are laid on white.
+Real and generated pictures are resized in the same way: centred square, LANCZOS with antialias. Colour profiles are not
+applied; transparent pixels are composited on white.
 """
 
 import hashlib
@@ -20,14 +20,14 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-PIXEL_LIMIT = 178_956_970  # where Pillow itself refuses; the largest WikiArt scans have some 10^8 pixels
-BYTE_LIMIT = 2**29  # no JPEG or PNG within the pixel limit needs half a GiB
-FORMATS = ("JPEG", "PNG")  # whatever the suffix says; fewer decoders, fewer ways to be attacked
+PIXEL_LIMIT = 178_956_970  # Pillow's own limit; the largest WikiArt scans have about 10^8 pixels
+BYTE_LIMIT = 2**29  # no JPEG or PNG within the pixel limit needs more
+FORMATS = ("JPEG", "PNG")  # regardless of suffix; fewer decoders, smaller attack surface
 
-PREPROCESSING = "centred square, LANCZOS with antialias, [-1, 1]"  # stands in the key of whatever is cached
+PREPROCESSING = "centred square, LANCZOS with antialias, [-1, 1]"  # part of the key of caches
 
 _EXIF_ORIENTATION = 0x0112
-_PILLOW_FAULTS = (  # what Pillow's decoders raise on hostile bytes
+_PILLOW_FAULTS = (  # exceptions that Pillow's decoders raise on malformed data
     OSError,
     ValueError,
     SyntaxError,
@@ -40,7 +40,7 @@ _PILLOW_FAULTS = (  # what Pillow's decoders raise on hostile bytes
     Image.DecompressionBombError,
 )
 
-# Pillow warns from half the limit on; the limit is checked here, so that the warning says nothing new.
+# Pillow warns from half the limit on; the limit is checked here, so the warning is redundant.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
@@ -48,13 +48,13 @@ class BadPicture(ValueError):
     """One picture that cannot be used; ``why`` is the reason without the file's name."""
 
     def __init__(self, path: Path, why: str) -> None:
-        # A name may hold undecodable bytes or line ends: escaped, it stays one printable line.
+        # A name may contain undecodable bytes or newlines: escaped, it is one printable line.
         super().__init__(f"{os.fsencode(path).decode('utf-8', 'backslashreplace')!r}: {why}")
         self.why = why
 
 
 class Inspection(NamedTuple):
-    """What one reading of a picture file tells: size in pixels (upright), sha256 of its bytes, conversions due."""
+    """A picture file's size in pixels (upright), the sha256 of its bytes, and the conversions that it needs."""
 
     width: int
     height: int
@@ -65,9 +65,9 @@ class Inspection(NamedTuple):
 def inspect_picture(path: Path, root: Path, decode: bool = True) -> Inspection:
     """Read a file once: hash its bytes, verify its header and, with ``decode``, all of its data.
 
-    Raises BadPicture for whatever ``read_rgb`` would refuse. JPEGs are decoded at 1/8 of their size, which reads every
-    bit of the stream at a third of the cost. Without ``decode`` a JPEG's truncated data passes; a PNG's does not, for
-    its orientation may stand behind the pixels.
+    Raises BadPicture for whatever ``read_rgb`` would refuse. JPEGs are decoded at 1/8 of their size, which reads the
+    whole stream at a third of the cost. Without ``decode`` truncated data of a JPEG is not detected; that of a PNG is,
+    because its orientation may be stored after the pixels.
     """
     data = _file_bytes(path, root)
     image = _opened(path, data)
@@ -81,10 +81,10 @@ def inspect_picture(path: Path, root: Path, decode: bool = True) -> Inspection:
 
 
 def read_rgb(path: Path, root: Path | None = None) -> tuple[Image.Image, tuple[str, ...]]:
-    """A picture file as an upright 8-bit RGB image, and the conversions that this took.
+    """Read a picture file as an upright 8-bit RGB image; also returns the conversions applied.
 
-    Conversions are among: rotated, cmyk, 16-bit, palette, alpha, grey. Raises BadPicture, one line with file and
-    reason, for anything that is no sound JPEG or PNG within the limits, or that leads out of ``root``.
+    Conversions are among: rotated, cmyk, 16-bit, palette, alpha, grey. Raises BadPicture, with file and reason, for
+    anything that is not a valid JPEG or PNG within the limits, or that links out of ``root``.
     """
     data = _file_bytes(path, root)
     image = _opened(path, data)
@@ -93,11 +93,11 @@ def read_rgb(path: Path, root: Path | None = None) -> tuple[Image.Image, tuple[s
 
 
 def square(image: Image.Image, size: int) -> Image.Image:
-    """The centred square of an image at ``size`` x ``size`` pixels: short side to ``size``, the rest cut off.
+    """Crop an image to its centred square and resize that to ``size`` x ``size`` pixels.
 
-    LANCZOS with antialias (Pillow widens the kernel when shrinking). Only the square is ever resampled, so that a
-    1 x 10^8 strip stays small. An image whose short side has the size already is cropped, never resampled: one of
-    that size exactly is returned bit for bit. Smaller ones are enlarged.
+    LANCZOS with antialias (Pillow widens the kernel when shrinking). Only the square is resampled, so that a 1 x 10^8
+    strip stays small. An image whose short side is ``size`` is cropped without resampling, so that one of exactly that
+    size is returned unchanged. Smaller ones are enlarged.
     """
     width, height = image.size
     side = min(width, height)
@@ -110,21 +110,21 @@ def square(image: Image.Image, size: int) -> Image.Image:
 
 
 def read_picture(path: Path, size: int, root: Path | None = None) -> np.ndarray:
-    """One picture at a square size: uint8 (size, size, 3). Raises BadPicture as ``read_rgb`` does."""
+    """Read one picture as a square: uint8 (size, size, 3). Raises BadPicture as ``read_rgb`` does."""
     return np.array(square(read_rgb(path, root)[0], size))
 
 
 def load_pictures(paths: Sequence[Path], size: int, root: Path | None = None) -> torch.Tensor:
-    """Pictures in the order of ``paths``: torch uint8 (n, 3, size, size). The first bad one raises BadPicture."""
+    """Read pictures in the order of ``paths``: torch uint8 (n, 3, size, size). The first bad one raises BadPicture."""
     pictures = torch.empty((len(paths), 3, size, size), dtype=torch.uint8)
-    with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes without the interpreter's lock
-        for at, picture in enumerate(pool.map(lambda path: read_picture(path, size, root), paths)):
-            pictures[at] = torch.from_numpy(picture).permute(2, 0, 1)
+    with ThreadPoolExecutor() as pool:  # Pillow releases the GIL
+        for index, picture in enumerate(pool.map(lambda path: read_picture(path, size, root), paths)):
+            pictures[index] = torch.from_numpy(picture).permute(2, 0, 1)
     return pictures
 
 
 def to_model_range(pictures: torch.Tensor) -> torch.Tensor:
-    """uint8 (n, 3, h, w) -> float32 in [-1, 1], the range that diffusers' autoencoders read and write."""
+    """uint8 (n, 3, h, w) -> float32 in [-1, 1], the range of diffusers' autoencoders."""
     return pictures.float() / 127.5 - 1.0
 
 
@@ -134,9 +134,9 @@ def to_pixels(output: torch.Tensor) -> torch.Tensor:
 
 
 def save_picture(picture: torch.Tensor | np.ndarray, path: Path) -> None:
-    """Write uint8 pixels, a tensor (3, h, w) or an array (h, w, 3), as a lossless PNG, whole or not at all.
+    """Write uint8 pixels, a tensor (3, h, w) or an array (h, w, 3), atomically as a lossless PNG.
 
-    Raises ValueError for another shape, type or suffix: nothing is rounded or rescaled behind the caller's back.
+    Raises ValueError for another shape, type or suffix; pixels are never rounded or rescaled.
     """
     pixels = picture.permute(1, 2, 0).cpu().numpy() if isinstance(picture, torch.Tensor) else picture
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or path.suffix != ".png":
@@ -147,7 +147,7 @@ def save_picture(picture: torch.Tensor | np.ndarray, path: Path) -> None:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file atomically: to a neighbour, synced, renamed. On an OSError (full disk) the old file stays."""
+    """Write a file atomically: temporary file, sync, rename. On an OSError (full disk) the old file stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -162,12 +162,12 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def _file_bytes(path: Path, root: Path | None) -> bytes:
-    """The bytes of a regular file of sensible size that lies, links followed, inside ``root``."""
+    """Read a regular file within the size limit that, after following links, lies inside ``root``."""
     try:
         if root is not None and not path.resolve().is_relative_to(root.resolve()):
             raise BadPicture(path, "a link that leads out of the picture folder")
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would block
             raise BadPicture(path, "no regular file")
         if status.st_size == 0:
             raise BadPicture(path, "an empty file (0 bytes)")
@@ -176,12 +176,12 @@ def _file_bytes(path: Path, root: Path | None) -> bytes:
         return path.read_bytes()
     except OSError as fault:
         raise BadPicture(path, f"cannot be read ({fault.strerror})") from fault
-    except RuntimeError as fault:  # how pathlib reports a circle of links
+    except RuntimeError as fault:  # pathlib raises it for circular links
         raise BadPicture(path, "a link that leads in a circle") from fault
 
 
 def _opened(path: Path, data: bytes) -> Image.Image:
-    """The header only: an image within the pixel limit, not yet decoded."""
+    """Read the header only: an image within the pixel limit, not yet decoded."""
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.UnidentifiedImageError as fault:
@@ -197,7 +197,7 @@ def _opened(path: Path, data: bytes) -> Image.Image:
 
 
 def _load(path: Path, image: Image.Image) -> None:
-    """Read all of an opened image's data."""
+    """Decode all of an opened image's data."""
     try:
         image.load()
     except _PILLOW_FAULTS as fault:
@@ -205,9 +205,9 @@ def _load(path: Path, image: Image.Image) -> None:
 
 
 def _conversions(path: Path, image: Image.Image, data: bytes) -> tuple[str, ...]:
-    """What stands between a stored image and upright 8-bit RGB."""
+    """The conversions from the stored image to upright 8-bit RGB."""
     try:
-        found = {
+        due = {
             "rotated": _orientation(image) != 1,
             "cmyk": image.mode == "CMYK",
             # Pillow maps 16-bit RGB to 8 bits silently: byte 24 of a PNG is its bit depth.
@@ -218,17 +218,17 @@ def _conversions(path: Path, image: Image.Image, data: bytes) -> tuple[str, ...]
         }
     except _PILLOW_FAULTS as fault:
         raise BadPicture(path, f"truncated or damaged data ({_one_line(fault)})") from fault
-    return tuple(name for name, is_due in found.items() if is_due)
+    return tuple(name for name, is_due in due.items() if is_due)
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 (upright) to 8; values from 5 on swap width and height; nonsense counts as upright."""
+    """EXIF orientation, 1 (upright) to 8; values from 5 on swap width and height; invalid values count as upright."""
     value = image.getexif().get(_EXIF_ORIENTATION, 1)
     return value if value in range(1, 9) else 1
 
 
 def _rgb(path: Path, image: Image.Image) -> Image.Image:
-    """A decoded image of any mode as upright RGB."""
+    """Convert a decoded image of any mode to upright RGB."""
     try:
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip at 255

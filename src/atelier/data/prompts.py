@@ -1,7 +1,7 @@
 """A work's prompt at three levels of enrichment, from one table of templates (``prompts.yaml``).
 
-Level 0 describes (words of the title), 1 adds art style and artist, 2 adds one annotator's emotion and why. The
-poster names the levels, not its templates; these are ours.
+Level 0 is a description (from the title), level 1 adds art style and artist, level 2 one annotator's emotion and its
+reason. The poster names the levels but gives no templates; these are ours.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from atelier.seeds import seed_of
 
 LEVELS = (0, 1, 2)
 
-_PLACEHOLDERS = {  # which words each list of templates may, and must, fill in
+_PLACEHOLDERS = {  # the placeholders that each list of templates must use
     "description": {"title"},
     "untitled": set(),
     "style_and_artist": {"style", "artist"},
@@ -35,8 +35,8 @@ class Row(Protocol):
 def prompt(work: Row, level: int, draw: int) -> str:
     """The prompt of a work (a row of ``Works.table``) at level 0, 1 or 2; ``draw`` picks templates and utterance.
 
-    A pure function: equal arguments, equal text, whatever was drawn before. With one draw, each level's prompt begins
-    with that of the level below. A work without annotations has nothing to add at level 2: it keeps level 1's.
+    A pure function of its arguments. For the same draw, each level's prompt begins with that of the level below. A work
+    without annotations has the same prompt at level 2 as at level 1.
     Raises ValueError for another level.
     """
     if level not in LEVELS:
@@ -46,14 +46,14 @@ def prompt(work: Row, level: int, draw: int) -> str:
         section = "style_and_artist" if work["artist"] else "style_only"
         text += _picked(section, work, draw).format(style=style_name(work["art_style"]), artist=work["artist"])
     if level >= 2 and len(work["emotions"]) > 0:
-        at = _seed("annotation", work, draw) % len(work["emotions"])
-        emotion, utterance = work["emotions"][at], " ".join(work["utterances"][at].split())
+        index = _seed("annotation", work, draw) % len(work["emotions"])
+        emotion, utterance = work["emotions"][index], " ".join(work["utterances"][index].split())
         text += _picked("feeling", work, draw).format(emotion=templates()["emotions"][emotion], utterance=utterance)
     return text
 
 
 def painted_row(record: Mapping[str, Any], caption: Mapping[str, Any]) -> dict[str, Any]:
-    """A picture's truth and what is said of it, as one row; its artist by name, as the loader reads it."""
+    """Merge a painted picture's truth and caption into one row, with the artist's name as the loader reads it."""
     artist, _, _ = artist_and_title(record["painting"])
     return {**record, **caption, "artist": artist}
 
@@ -65,12 +65,12 @@ def style_name(art_style: str) -> str:
 
 @cache
 def templates() -> Mapping[str, Any]:
-    """The table, read once and checked."""
+    """Load and check the table of templates, once."""
     return checked_templates(files("atelier.data").joinpath("prompts.yaml").read_text(encoding="utf-8"))
 
 
 def checked_templates(text: str) -> Mapping[str, Any]:
-    """The table from its YAML; ValueError, one line, for a missing section or a placeholder that none fills."""
+    """Parse the table from YAML; ValueError for a missing section or wrong placeholders."""
     try:
         table = YAML(typ="safe", pure=True).load(text)
     except YAMLError as fault:
@@ -89,11 +89,11 @@ def _refuse_bad_templates(section: str, lines: Sequence[str], expected: set[str]
         raise ValueError(f"prompts.yaml: {section}: expected a list of templates, got {lines!r}")
     for line in lines:
         try:
-            found = {field for _, field, _, _ in Formatter().parse(line) if field is not None}
+            used = {field for _, field, _, _ in Formatter().parse(line) if field is not None}
         except (TypeError, ValueError) as fault:
             raise ValueError(f"prompts.yaml: {section}: {line!r} is no template ({fault})") from fault
-        if found != expected:
-            raise ValueError(f"prompts.yaml: {section}: {line!r} fills {sorted(found)}, expected {sorted(expected)}")
+        if used != expected:
+            raise ValueError(f"prompts.yaml: {section}: {line!r} fills {sorted(used)}, expected {sorted(expected)}")
 
 
 def _picked(section: str, work: Row, draw: int) -> str:

@@ -1,4 +1,4 @@
-"""Focal frequency loss (Jiang et al. 2021): frequencies that are hard to paint weigh more."""
+"""Focal frequency loss (Jiang et al. 2021): frequencies with larger errors are weighted more."""
 
 import torch
 from torch import Tensor
@@ -16,11 +16,10 @@ def focal_frequency_loss(
     """Eqs. 6 and 8: mean of w |F_pred - F_target|^2 over orthonormal spectra, w = |F_pred - F_target|^alpha; scalar.
 
     ``pred``, ``target`` (n, c, h, w), one float dtype; half precision is computed in float32, also under autocast.
-    w carries no gradient and is divided by its maximum: that of each tile's channel, or of the whole batch
-    (``batch_matrix``); ``log_matrix`` takes ln(w + 1) first. ``patch_factor`` cuts each side into so many tiles.
-    ``average_spectrum`` averages the complex spectra over the batch. By Parseval's theorem it is at most the mean
-    squared error, and equal to it for alpha = 0 without averaging.
-    Raises ValueError for shapes that differ or do not divide, and alpha < 0.
+    w is detached and divided by its maximum, per tile and channel or over the batch (``batch_matrix``); ``log_matrix``
+    takes ln(w + 1) first. ``patch_factor``: tiles per side. ``average_spectrum`` averages the complex spectra over the
+    batch. By Parseval's theorem the loss is at most the mean squared error, and equals it for alpha = 0 without
+    averaging. Raises ValueError for shapes that differ or do not divide, and alpha < 0.
     """
     if pred.shape != target.shape or pred.ndim != 4 or pred.numel() == 0:
         shapes = f"{tuple(pred.shape)} and {tuple(target.shape)}"
@@ -31,13 +30,13 @@ def focal_frequency_loss(
     if not alpha >= 0:
         raise ValueError(f"alpha: expected at least 0, got {alpha}")
     with torch.autocast(pred.device.type, enabled=False):
-        difference = pred - target  # the transform is linear: one of the difference instead of two
+        difference = pred - target  # the transform is linear, so one of the difference is enough
         if difference.dtype in (torch.float16, torch.bfloat16):
             difference = pred.float() - target.float()
         if average_spectrum:
             difference = difference.mean(0, keepdim=True)
         tiles = difference.unflatten(3, (patch_factor, -1)).unflatten(2, (patch_factor, -1)).movedim(4, 3)
-        # of a real picture half of the spectrum says all: the columns between the first and the last stand for two
+        # a real picture's spectrum is symmetric: half of it is enough, with the inner columns counted twice below
         spectrum = torch.fft.rfft2(tiles, norm="ortho")
         distance = spectrum.real.square() + spectrum.imag.square()
         with torch.no_grad():
@@ -45,7 +44,7 @@ def focal_frequency_loss(
             if log_matrix:
                 weight = torch.log1p(weight)
             peak = weight.max() if batch_matrix else weight.amax((-2, -1), keepdim=True)
-            weight = weight / peak.clamp_min(torch.finfo(weight.dtype).tiny)  # 0 where all is equal
+            weight = weight / peak.clamp_min(torch.finfo(weight.dtype).tiny)  # avoids 0 / 0 for equal pictures
         side = width // patch_factor
         weight[..., 1 : (side + 1) // 2] *= 2
         return (weight * distance).sum() / difference.numel()

@@ -11,40 +11,41 @@ from torch import Tensor, nn
 
 from atelier.models import imagenet
 from atelier.models import trunk as trunks
+from atelier.params import Perceptual
 
-EPS = 1e-10  # added to a norm, as LPIPS does: where all channels are 0 the direction is 0 too
+EPS = 1e-10  # added to a norm, as in LPIPS, so that a zero vector has direction 0
 
 
 def directions(features: Tensor) -> Tensor:
     """Feature vectors at unit length over channels, (n, c, h, w) -> the same shape.
 
-    A zero vector stays zero and passes a zero gradient on; the root of a sum of squares would pass NaN.
+    A zero vector stays zero and has a zero gradient; a plain root of the sum of squares would have gradient NaN.
     """
     return features / (torch.linalg.vector_norm(features, dim=1, keepdim=True) + EPS)
 
 
 def perceptual_distance(features: Sequence[Tensor], others: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
-    """Eq. 1: weighted squared distance of unit feature vectors, mean over places, summed over stages; -> (n,).
+    """Eq. 1: weighted squared distance of unit feature vectors, mean over positions, summed over stages; -> (n,).
 
-    ``features``, ``others``: a stage's activations (n, c_l, h_l, w_l) each; ``weights``: (c_l,) each, non-negative for
-    a distance. Same float dtype throughout. Raises ValueError where the stages do not match.
+    ``features``, ``others``: activations (n, c_l, h_l, w_l) per stage; ``weights``: (c_l,) per stage, non-negative for
+    a distance. One float dtype throughout. Raises ValueError for stages that do not match.
     """
     if not len(features) == len(others) == len(weights) > 0:
         raise ValueError(f"stages do not match: {len(features)}, {len(others)}, and {len(weights)} of weights")
     stages = []
-    for stage, (one, other, weight) in enumerate(zip(features, others, weights, strict=True)):
-        if one.shape != other.shape or one.ndim != 4 or weight.shape != one.shape[1:2]:
-            shapes = ", ".join(str(tuple(part.shape)) for part in (one, other, weight))
+    for stage, (first, second, weight) in enumerate(zip(features, others, weights, strict=True)):
+        if first.shape != second.shape or first.ndim != 4 or weight.shape != first.shape[1:2]:
+            shapes = ", ".join(str(tuple(part.shape)) for part in (first, second, weight))
             raise ValueError(f"stage {stage}: expected (n, c, h, w) twice and weights (c,), got {shapes}")
-        squared = (directions(one) - directions(other)).square()
+        squared = (directions(first) - directions(second)).square()
         stages.append(squared.mean((2, 3)) @ weight)
     return torch.stack(stages).sum(0)
 
 
 class LPIPS(nn.Module):
-    """The distance through one trunk, frozen: two batches (n, 3, h, w) in [-1, 1] to (n,).
+    """The distance with one frozen trunk: two batches (n, 3, h, w) in [-1, 1] to (n,).
 
-    ``trunk`` gives a feature map a stage, ``weights`` are (c_l,) each.
+    ``trunk`` returns one feature map per stage; ``weights`` are (c_l,) per stage.
     """
 
     def __init__(self, trunk: nn.Module, weights: Sequence[Tensor]) -> None:
@@ -54,12 +55,12 @@ class LPIPS(nn.Module):
 
     @classmethod
     def from_files(cls, trunk: imagenet.Name, trunk_weights: Path, head_weights: Path) -> Self:
-        """LPIPS v0.1 on ``squeeze``, ``alex`` or ``vgg``; ValueError, one line, for files that do not hold them."""
+        """LPIPS v0.1 with ``squeeze``, ``alex`` or ``vgg``; ValueError for files without these weights."""
         return cls(imagenet.load_trunk(trunk, trunk_weights), imagenet.load_heads(trunk, head_weights))
 
     @classmethod
     def from_packages(cls, trunk: imagenet.Name) -> Self:
-        """The same from torchvision's weights and lpips's heads, where both are installed; else ModuleNotFoundError."""
+        """The same from the installed torchvision and lpips packages; ModuleNotFoundError without them."""
         names = {"squeeze": "squeezenet1_1", "alex": "alexnet", "vgg": "vgg16"}
         network = getattr(import_module("torchvision.models"), names[trunk])(weights="IMAGENET1K_V1")
         state = {f"features.{key}": value for key, value in network.features.state_dict().items()}
@@ -71,8 +72,15 @@ class LPIPS(nn.Module):
 
     @classmethod
     def from_folder(cls, folder: Path) -> Self:
-        """The embedded world's: its trunk and that one's weights."""
+        """LPIPS with the embedded world's trunk and its weights."""
         return cls(*trunks.load(folder))
+
+    @classmethod
+    def from_params(cls, config: Perceptual) -> Self:
+        """The network named by ``perceptual`` in params.yaml, from local files."""
+        if config.network == "trunk":
+            return cls.from_folder(Path(config.weights).parent)
+        return cls.from_files(config.network, Path(config.weights), Path(config.heads))
 
     def forward(self, pictures: Tensor, others: Tensor) -> Tensor:
         return perceptual_distance(self.trunk(pictures), self.trunk(others), list(self.weights))

@@ -1,7 +1,7 @@
-"""Exploiting the signal leak (Everaert et al. 2024): sampling begins from white noise, which training never reaches.
+"""Exploiting the signal leak (Everaert et al. 2024): sampling starts from white noise, which training never reaches.
 
-What is left of a picture at the last step of training is modelled from a few pictures and put into the first latent.
-Nothing is trained and the sampler is called as ever: with any pipeline of diffusers that takes ``latents``.
+The signal that is left at the last training step is modelled from a few pictures and added to the first latent. Nothing
+is trained and the sampler is unchanged: it works with any diffusers pipeline that takes ``latents``.
 """
 
 import json
@@ -31,22 +31,22 @@ NOTHING = (
 
 
 class Moments(NamedTuple):
-    """Of ``n`` samples so far: mean (d,), and sums of products of deviations, (d,) or (d, d) where they are joint."""
+    """Running moments of ``n`` samples: mean (d,), and sums of products of deviations, (d,) or, if joint, (d, d)."""
 
     n: int
     mean: FloatArray
     products: FloatArray
 
     @classmethod
-    def none(cls, width: int, joint: bool) -> Self:
+    def empty(cls, width: int, joint: bool) -> Self:
         return cls(0, np.zeros(width), np.zeros((width, width) if joint else width))
 
-    def and_those_of(self, x: FloatArray) -> Self:
-        """With a further batch (n, d): Chan, Golub and LeVeque 1983, eq. 2.1, which loses no digits to large means."""
+    def updated(self, x: FloatArray) -> Self:
+        """Add a batch (n, d) by Chan, Golub and LeVeque 1983, eq. 2.1, which is accurate for large means."""
         n, shift = self.n + len(x), x.mean(axis=0) - self.mean
-        own = x - x.mean(axis=0)
+        centred = x - x.mean(axis=0)
         joint = self.products.ndim == 2
-        products = own.T @ own if joint else (own**2).sum(axis=0)
+        products = centred.T @ centred if joint else (centred**2).sum(axis=0)
         between = np.outer(shift, shift) if joint else shift**2
         weight = self.n * len(x) / n
         return type(self)(n, self.mean + shift * len(x) / n, self.products + products + weight * between)
@@ -60,32 +60,36 @@ class Moments(NamedTuple):
 def lowest_frequencies(height: int, width: int, count: int) -> list[tuple[int, int]]:
     """The ``count`` lowest frequencies (u, v) of a DCT, by (u / height)^2 + (v / width)^2; at least 0, at most all.
 
-    Equal ones are taken together or not at all, so that no direction is favoured: where ``count`` ends among equals
-    all of them belong, and there are more than ``count``. On a square 2 become 3, and 10 become 11.
+    Equal frequencies are taken together, so that no direction is favoured: if ``count`` ends among equal ones, all of
+    them are included, giving more than ``count``. On a square 2 becomes 3, and 10 becomes 11.
     """
     if not 0 <= count <= height * width:
         raise ValueError(f"frequencies must be from 0 to {height * width}, got {count}")
     radius = {(u, v): (u * width) ** 2 + (v * height) ** 2 for u in range(height) for v in range(width)}
-    ordered = sorted(radius, key=lambda at: (radius[at], at))
-    return [at for at in ordered if count and radius[at] <= radius[ordered[count - 1]]]
+    ordered = sorted(radius, key=lambda pair: (radius[pair], pair))
+    return [pair for pair in ordered if count and radius[pair] <= radius[ordered[count - 1]]]
 
 
 def low_components(z: FloatArray, frequencies: Sequence[tuple[int, int]]) -> FloatArray:
-    """Coefficients (n, N, c) of latents (n, c, h, w) at ``frequencies``, by the orthonormal DCT-II of each channel."""
-    found = dctn(z, axes=(-2, -1), norm="ortho")
-    return np.stack([found[:, :, u, v] for u, v in frequencies], axis=1) if frequencies else np.zeros((len(z), 0, 1))
+    """DCT coefficients (n, N, c) of latents (n, c, h, w) at ``frequencies``; orthonormal DCT-II of each channel."""
+    coefficients = dctn(z, axes=(-2, -1), norm="ortho")
+    return (
+        np.stack([coefficients[:, :, u, v] for u, v in frequencies], axis=1)
+        if frequencies
+        else np.zeros((len(z), 0, 1))
+    )
 
 
 def from_low_components(low: FloatArray, frequencies: Sequence[tuple[int, int]], shape: tuple[int, int]) -> FloatArray:
-    """Latents (n, c, h, w) float64 that have the coefficients ``low`` (n, N, c) at ``frequencies`` and no others."""
+    """Latents (n, c, h, w) float64 with coefficients ``low`` (n, N, c) at ``frequencies`` and 0 at all others."""
     spectrum = np.zeros((len(low), low.shape[2], *shape))
-    for at, (u, v) in enumerate(frequencies):
-        spectrum[:, :, u, v] = low[:, at]
+    for index, (u, v) in enumerate(frequencies):
+        spectrum[:, :, u, v] = low[:, index]
     return idctn(spectrum, axes=(-2, -1), norm="ortho")
 
 
 class PixelLeak(NamedTuple):
-    """Latents whose elements are Gaussian and independent (section 3.2): mean and std (c, h, w), of ``n`` pictures."""
+    """Independent Gaussian latent elements (section 3.2): mean and std (c, h, w), fitted to ``n`` pictures."""
 
     mean: FloatArray
     std: FloatArray
@@ -93,19 +97,19 @@ class PixelLeak(NamedTuple):
 
     @classmethod
     def fit(cls, batches: Iterable[Tensor]) -> Self:
-        """From batches of latents (b, c, h, w), read once. Raises ValueError for fewer than two pictures."""
+        """Fit to batches of latents (b, c, h, w), read once. Raises ValueError for fewer than two pictures."""
         return cls(*FrequencyLeak.fit(batches, frequencies=0).rest)
 
     def sample(self, n: int, generator: Generator) -> Tensor:
-        """Latents (n, c, h, w) float32."""
+        """Draw latents (n, c, h, w) float32."""
         return torch.from_numpy(self.mean + self.std * _normal((n, *self.mean.shape), generator)).float()
 
 
 class FrequencyLeak(NamedTuple):
-    """Low frequencies Gaussian over all of them and all channels together, elements of the rest as a ``PixelLeak``.
+    """Low frequencies jointly Gaussian over frequencies and channels; the rest as a ``PixelLeak``.
 
-    Section 3.2: N = len(frequencies); ``low_mean`` (N c,) and ``low_covariance`` (N c, N c), frequency by frequency.
-    With fewer pictures than N c + 1 the covariance is singular: samples vary in the directions that the pictures do.
+    Section 3.2: N = len(frequencies); ``low_mean`` (N c,) and ``low_covariance`` (N c, N c), ordered by frequency.
+    With fewer than N c + 1 pictures the covariance is singular: samples vary only in the span of the pictures.
     """
 
     frequencies: list[tuple[int, int]]
@@ -115,40 +119,40 @@ class FrequencyLeak(NamedTuple):
 
     @property
     def n(self) -> int:
-        """How many pictures it was fitted to."""
+        """The number of pictures that it was fitted to."""
         return self.rest.n
 
     @classmethod
     def fit(cls, batches: Iterable[Tensor], frequencies: int) -> Self:
-        """From batches of latents (b, c, h, w), read once, with the ``frequencies`` lowest (``lowest_frequencies``).
+        """Fit to batches of latents (b, c, h, w), read once; ``frequencies``: how many (``lowest_frequencies``).
 
-        Float64; memory does not grow with the pictures. Raises ValueError for fewer than two, for batches of several
-        shapes, and for values that are not finite.
+        Float64; memory does not grow with the number of pictures. Raises ValueError for fewer than two pictures, for
+        different shapes, and for values that are not finite.
         """
         return cls.fit_several(batches, [frequencies])[0]
 
     @classmethod
     def fit_several(cls, batches: Iterable[Tensor], frequencies: Sequence[int]) -> list[Self]:
-        """As ``fit``, a leak for each number of frequencies: the batches, which cost an encoding, are read once."""
-        found: list[_Fit] = []
+        """As ``fit``, one leak per number of frequencies; the batches, which are costly to encode, are read once."""
+        fits: list[_Fit] = []
         for batch in batches:
             z = batch.detach().cpu().double().numpy()
             if z.ndim != 4 or not np.isfinite(z).all():
                 raise ValueError(f"latents must be finite and shaped (n, c, h, w), got {tuple(z.shape)}")
-            found = found or [_Fit.none(z.shape[1:], number) for number in frequencies]
-            if z.shape[1:] != found[0].shape:
-                raise ValueError(f"latents of several shapes: {found[0].shape} and {z.shape[1:]}")
+            fits = fits or [_Fit.empty(z.shape[1:], number) for number in frequencies]
+            if z.shape[1:] != fits[0].shape:
+                raise ValueError(f"latents of several shapes: {fits[0].shape} and {z.shape[1:]}")
             if len(z):
-                found = [one.and_those_of(z) for one in found]
-        if not found or found[0].rest.n < 2:
-            raise ValueError(f"a leak is fitted to at least two pictures, got {found[0].rest.n if found else 0}")
-        return [cls(one.frequencies, one.low.mean, one.low.covariance, one.pixels) for one in found]
+                fits = [fit.updated(z) for fit in fits]
+        if not fits or fits[0].rest.n < 2:
+            raise ValueError(f"a leak is fitted to at least two pictures, got {fits[0].rest.n if fits else 0}")
+        return [cls(fit.frequencies, fit.low.mean, fit.low.covariance, fit.pixels) for fit in fits]
 
     def sample(self, n: int, generator: Generator, low: Tensor | None = None) -> Tensor:
-        """Latents (n, c, h, w) float32; ``low`` (n, N, c): coefficients to have instead of drawn ones.
+        """Draw latents (n, c, h, w) float32; ``low`` (n, N, c): coefficients to use instead of drawn ones.
 
-        The rest is drawn first, so that it is the same whatever ``low`` says. It holds low frequencies, too: elements
-        drawn one by one have some of each (as in the paper); so a coefficient varies more than ``low_covariance``.
+        The rest is drawn first, so that it does not depend on ``low``. Being independent per element (as in the paper),
+        it contains low frequencies too, so a coefficient varies more than ``low_covariance``.
         """
         made = self.rest.sample(n, generator).double().numpy()
         if not self.frequencies:
@@ -165,7 +169,7 @@ class FrequencyLeak(NamedTuple):
 
 
 class _Fit(NamedTuple):
-    """A leak of latents of one shape (c, h, w), so far."""
+    """The running fit of a leak to latents of one shape (c, h, w)."""
 
     shape: tuple[int, int, int]
     frequencies: list[tuple[int, int]]
@@ -173,16 +177,16 @@ class _Fit(NamedTuple):
     rest: Moments
 
     @classmethod
-    def none(cls, shape: tuple[int, int, int], frequencies: int) -> Self:
+    def empty(cls, shape: tuple[int, int, int], frequencies: int) -> Self:
         chosen = lowest_frequencies(shape[1], shape[2], frequencies)
-        low, rest = Moments.none(len(chosen) * shape[0], joint=True), Moments.none(math.prod(shape), joint=False)
+        low, rest = Moments.empty(len(chosen) * shape[0], joint=True), Moments.empty(math.prod(shape), joint=False)
         return cls(shape, chosen, low, rest)
 
-    def and_those_of(self, z: FloatArray) -> Self:
+    def updated(self, z: FloatArray) -> Self:
         components = low_components(z, self.frequencies)
         low = from_low_components(components, self.frequencies, self.shape[1:]) if self.frequencies else 0.0
-        low_moments = self.low.and_those_of(components.reshape(len(z), -1))
-        return self._replace(low=low_moments, rest=self.rest.and_those_of((z - low).reshape(len(z), -1)))
+        low_moments = self.low.updated(components.reshape(len(z), -1))
+        return self._replace(low=low_moments, rest=self.rest.updated((z - low).reshape(len(z), -1)))
 
     @property
     def pixels(self) -> PixelLeak:
@@ -196,40 +200,40 @@ Leak = PixelLeak | FrequencyLeak
 
 def _normal(shape: Sequence[int], generator: Generator) -> FloatArray:
     drawn = torch.randn(tuple(shape), generator=generator, device=generator.device, dtype=torch.float64)
-    found: FloatArray = drawn.cpu().numpy()
-    return found
+    array: FloatArray = drawn.cpu().numpy()
+    return array
 
 
 def _square_root(covariance: FloatArray) -> FloatArray:
-    """The symmetric one: it exists for singular covariances, too, and there is but one."""
+    """The symmetric square root, which is unique and exists for singular covariances too."""
     values, vectors = np.linalg.eigh(covariance)
     return (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
 
 
 def frequency_snr(mean_square: FloatArray, alpha: float, s: float) -> FloatArray:
-    """``alpha^2 / s^2 E[X^2]`` (section 3.1), of the mean squares of DCT coefficients; white noise has E = 1."""
+    """``alpha^2 / s^2 E[X^2]`` (section 3.1), from the mean squares of DCT coefficients; white noise has E = 1."""
     if s <= 0:
         raise ValueError(f"the noise of a step must be positive, got {s}")
     return (alpha / s) ** 2 * mean_square
 
 
 def mean_of_posterior(covariance: FloatArray, alpha: float, s: float) -> FloatArray:
-    """``alpha S (alpha^2 S + s^2 I)^-1``, (d, d): the map from ``x_T = alpha x_0 + s eps`` to the best guess of x_0.
+    """``alpha S (alpha^2 S + s^2 I)^-1``, (d, d): maps ``x_T = alpha x_0 + s eps`` to the posterior mean of x_0.
 
-    Of Gaussian coefficients with covariance S (d, d) and mean 0: linear least squares (Wiener). A perfect denoiser that
-    is told nothing else says this at the first step.
+    For Gaussian coefficients with covariance S (d, d) and mean 0: linear least squares (Wiener), the prediction of a
+    perfect denoiser without further information at the first step.
     """
     return alpha * covariance @ np.linalg.inv(_noised(covariance, alpha, s))
 
 
 def covariance_from_white_noise(covariance: FloatArray, alpha: float, s: float) -> FloatArray:
-    """``S (alpha^2 S + s^2 I)^-1``, (d, d): what is left of S where sampling begins with N(0, I).
+    """``S (alpha^2 S + s^2 I)^-1``, (d, d): the samples' covariance if sampling starts from N(0, I).
 
-    The probability-flow ODE (Song et al. 2021, eq. 13) of Gaussian coefficients carries x_T of covariance
-    ``alpha^2 S + s^2 I`` to x_0 of covariance S, along the eigenvectors that both share.
+    The probability-flow ODE (Song et al. 2021, eq. 13) of Gaussian coefficients maps x_T of covariance
+    ``alpha^2 S + s^2 I`` to x_0 of covariance S, along their common eigenvectors.
     """
-    found: FloatArray = covariance @ np.linalg.inv(_noised(covariance, alpha, s))
-    return found
+    result: FloatArray = covariance @ np.linalg.inv(_noised(covariance, alpha, s))
+    return result
 
 
 def _noised(covariance: FloatArray, alpha: float, s: float) -> FloatArray:
@@ -242,10 +246,10 @@ def _noised(covariance: FloatArray, alpha: float, s: float) -> FloatArray:
 def initial_latents(
     leak: Leak, scheduler: SchedulerMixin, n: int, generator: Generator | Sequence[Generator], steps: int
 ) -> Tensor:
-    """First latents (n, c, h, w) float32 with a leak, to be a pipeline's ``latents``; ``steps`` as it will be called.
+    """First latents (n, c, h, w) float32 with a leak, for a pipeline's ``latents`` argument with ``steps`` steps.
 
-    ``generator``: one, or one a picture. The noise is drawn first: it is what the generator gives without a leak.
-    On the CPU; a pipeline moves them to its device, and one in half precision wants ``.to(pipeline.dtype)``.
+    ``generator``: one, or one per picture. The noise is drawn first, so that it is the same as without a leak.
+    On the CPU; the pipeline moves them to its device, but in half precision they need ``.to(pipeline.dtype)``.
     """
     generators = [generator] if isinstance(generator, Generator) else list(generator)
     if len(generators) not in {1, n}:
@@ -254,27 +258,27 @@ def initial_latents(
     shape = (each, *(leak.mean if isinstance(leak, PixelLeak) else leak.rest.mean).shape)
     drawn = [(torch.randn(shape, generator=one, device=one.device).cpu(), leak.sample(each, one)) for one in generators]
     noise, leaks = (torch.cat(parts) for parts in zip(*drawn, strict=True))
-    return carrying(leaks, noise, scheduler, steps)
+    return add_leak(leaks, noise, scheduler, steps)
 
 
-def carrying(leak: Tensor, noise: Tensor, scheduler: SchedulerMixin, steps: int) -> Tensor:
-    """``alpha leak + s noise`` (eq. 3), alpha and s of the first step that the scheduler takes, in its own units.
+def add_leak(leak: Tensor, noise: Tensor, scheduler: SchedulerMixin, steps: int) -> Tensor:
+    """``alpha leak + s noise`` (eq. 3), alpha and s of the scheduler's first step, in the scheduler's units.
 
-    Shapes (n, c, h, w) that broadcast; ``noise`` is white. A pipeline multiplies what it is given by the scheduler's
-    ``init_noise_sigma``; schedulers that count in noise over signal (Euler, LMS, Heun) add noise in that unit, too, so
-    that one quotient is right for all. Where the first step holds no signal, as in flows and with zero terminal SNR,
-    what comes back is the noise, and a warning says so. A scheduler that cannot add noise: ValueError.
+    Shapes (n, c, h, w) that broadcast; ``noise`` is white. A pipeline multiplies its ``latents`` by the scheduler's
+    ``init_noise_sigma``; schedulers in units of noise over signal (Euler, LMS, Heun) add noise in those units too, so
+    the same division works for all. If the first step has no signal, as for flows and zero terminal SNR, this returns
+    the noise and warns. Raises ValueError for a scheduler that cannot add noise.
     """
-    own = _begun(scheduler, steps)
-    if _first_step(own).alpha <= NOTHING:
-        said = f"{type(own).__name__}: the first of {steps} steps holds no signal, so that a leak changes nothing"
+    started = _with_timesteps(scheduler, steps)
+    if _first_step(started).alpha <= NOTHING:
+        said = f"{type(started).__name__}: the first of {steps} steps holds no signal, so that a leak changes nothing"
         warnings.warn(said, stacklevel=2)
-    made = _mixed(own, leak.expand_as(noise).to(noise.dtype), noise)
-    return made / getattr(own, "init_noise_sigma", 1.0)  # a flow's pipeline multiplies by nothing
+    made = _mixed(started, leak.expand_as(noise).to(noise.dtype), noise)
+    return made / getattr(started, "init_noise_sigma", 1.0)  # a flow's pipeline does not multiply
 
 
 class FirstStep(NamedTuple):
-    """The first of a sampler's steps: the time that the denoiser is told, and what it sees, alpha z0 + s noise."""
+    """A sampler's first step: the denoiser's time, and alpha and s of its input alpha z0 + s noise."""
 
     time: Tensor  # ()
     alpha: float
@@ -282,40 +286,42 @@ class FirstStep(NamedTuple):
 
 
 def first_step(scheduler: SchedulerMixin, steps: int) -> FirstStep:
-    """What the scheduler begins with when it is asked for ``steps``."""
-    return _first_step(_begun(scheduler, steps))
+    """The scheduler's first step when sampling with ``steps`` steps."""
+    return _first_step(_with_timesteps(scheduler, steps))
 
 
-def _begun(scheduler: SchedulerMixin, steps: int) -> SchedulerMixin:
-    """A copy at its beginning: asked for steps, a scheduler is another one."""
-    own = type(scheduler).from_config(scheduler.config)
-    if not (hasattr(own, "scale_noise") or hasattr(own, "add_noise")):
-        raise ValueError(f"{type(own).__name__}: a scheduler that cannot add noise says nothing of its first step")
-    # a flow's shift by resolution leaves its first step where it is
-    shift = {"mu": 1.0} if own.config.get("use_dynamic_shifting") else {}
-    own.set_timesteps(steps, **shift)
-    return own
+def _with_timesteps(scheduler: SchedulerMixin, steps: int) -> SchedulerMixin:
+    """A copy with its timesteps set, because ``set_timesteps`` changes a scheduler."""
+    copy = type(scheduler).from_config(scheduler.config)
+    if not (hasattr(copy, "scale_noise") or hasattr(copy, "add_noise")):
+        raise ValueError(f"{type(copy).__name__}: a scheduler that cannot add noise says nothing of its first step")
+    # a flow's resolution-dependent shift does not change its first step
+    shift = {"mu": 1.0} if copy.config.get("use_dynamic_shifting") else {}
+    copy.set_timesteps(steps, **shift)
+    return copy
 
 
-def _first_step(own: SchedulerMixin) -> FirstStep:
+def _first_step(scheduler: SchedulerMixin) -> FirstStep:
     one, none = torch.ones(1, 1, 1, 1, dtype=torch.float64), torch.zeros(1, 1, 1, 1, dtype=torch.float64)
-    time, parts = own.timesteps[0], (_mixed(own, one, none), _mixed(own, none, one))
-    alpha, s = (float(own.scale_model_input(x, time) if hasattr(own, "scale_model_input") else x) for x in parts)
+    time, parts = scheduler.timesteps[0], (_mixed(scheduler, one, none), _mixed(scheduler, none, one))
+    alpha, s = (
+        float(scheduler.scale_model_input(x, time) if hasattr(scheduler, "scale_model_input") else x) for x in parts
+    )
     return FirstStep(time, alpha, s)
 
 
-def _mixed(own: SchedulerMixin, signal: Tensor, noise: Tensor) -> Tensor:
+def _mixed(scheduler: SchedulerMixin, signal: Tensor, noise: Tensor) -> Tensor:
     """Signal and noise at the first step, in the scheduler's units."""
-    if hasattr(own, "scale_noise"):  # a flow's
-        return own.scale_noise(signal, own.timesteps[:1], noise)
-    return own.add_noise(signal, noise, own.timesteps[:1].repeat(len(noise)))
+    if hasattr(scheduler, "scale_noise"):  # a flow's
+        return scheduler.scale_noise(signal, scheduler.timesteps[:1], noise)
+    return scheduler.add_noise(signal, noise, scheduler.timesteps[:1].repeat(len(noise)))
 
 
 # ------------------------------------------------------------------------------------------------ files
 
 
 def save(leak: Leak, path: Path, provenance: Mapping[str, str]) -> None:
-    """One safetensors file, and in its header where the pictures came from."""
+    """Write one safetensors file, with the pictures' provenance in its header."""
     rest = leak if isinstance(leak, PixelLeak) else leak.rest
     tensors = {"mean": rest.mean, "std": rest.std}
     if isinstance(leak, FrequencyLeak):
@@ -327,26 +333,26 @@ def save(leak: Leak, path: Path, provenance: Mapping[str, str]) -> None:
 
 
 def load(path: Path) -> tuple[Leak, dict[str, str]]:
-    """A leak and its provenance. Raises ValueError, one line, for a file that holds none."""
+    """Read a leak and its provenance. Raises ValueError for a file that holds none."""
     try:
         with safe_open(path, framework="pt") as file:
             note = json.loads((file.metadata() or {}).get(METADATA, "null"))
-            found = {name: file.get_tensor(name).double().numpy() for name in file.keys()}  # noqa: SIM118
-        if not isinstance(note, dict) or not all(np.isfinite(x).all() for x in found.values()):
+            arrays = {name: file.get_tensor(name).double().numpy() for name in file.keys()}  # noqa: SIM118
+        if not isinstance(note, dict) or not all(np.isfinite(x).all() for x in arrays.values()):
             raise ValueError("no note of a leak, or values that are not finite")
-        rest = PixelLeak(found["mean"], found["std"], int(note["n"]))
+        rest = PixelLeak(arrays["mean"], arrays["std"], int(note["n"]))
         provenance = {str(key): str(value) for key, value in dict(note["provenance"]).items()}
         if rest.mean.ndim != 3 or rest.mean.shape != rest.std.shape or (rest.std < 0).any():
             raise ValueError("mean and std are no pair")
-        if "frequencies" not in found:
+        if "frequencies" not in arrays:
             return rest, provenance
-        frequencies = [(int(u), int(v)) for u, v in found["frequencies"]]
+        frequencies = [(int(u), int(v)) for u, v in arrays["frequencies"]]
         channels, *shape = rest.mean.shape
         width = len(frequencies) * channels
-        if found["low_mean"].shape != (width,) or found["low_covariance"].shape != (width, width):
+        if arrays["low_mean"].shape != (width,) or arrays["low_covariance"].shape != (width, width):
             raise ValueError("low frequencies of another number")
         if not all(0 <= u < shape[0] and 0 <= v < shape[1] for u, v in frequencies):
             raise ValueError("a frequency that the latents do not have")
-        return FrequencyLeak(frequencies, found["low_mean"], found["low_covariance"], rest), provenance
+        return FrequencyLeak(frequencies, arrays["low_mean"], arrays["low_covariance"], rest), provenance
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not a readable signal leak: {' '.join(str(error).split())}") from None

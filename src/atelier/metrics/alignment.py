@@ -1,6 +1,6 @@
-"""How well pictures show what was asked for, as the evaluator sees it: (pictures, prompts) -> float64.
+"""Agreement of pictures with their prompts, measured by the evaluator: (pictures, prompts) -> float64.
 
-Pictures are floats (n, 3, h, w) in [0, 1] of any size; all go through one resize to 64 px.
+Pictures are floats (n, 3, h, w) in [0, 1] of any size; all are resized to 64 px in the same way.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,9 +22,9 @@ def features(model: Evaluator, pictures: Samples) -> FloatArray:
 
 
 def attributes(model: Evaluator, pictures: Samples) -> dict[str, pd.DataFrame]:
-    """Log-probabilities, one table an attribute, a row a picture, a column a class.
+    """Log-probabilities: one table per attribute, one row per picture, one column per class.
 
-    ``attributes(model, pictures)["subject"].idxmax(axis=1)`` names what is seen.
+    ``attributes(model, pictures)["subject"].idxmax(axis=1)`` is the predicted class.
     """
     return attributes_of(model, look(model, pictures))
 
@@ -32,31 +32,31 @@ def attributes(model: Evaluator, pictures: Samples) -> dict[str, pd.DataFrame]:
 def clip_scores(model: Evaluator, pictures: Samples, prompts: Sequence[str]) -> FloatArray:
     """CLIPScore (Hessel et al. 2021) of each picture and its prompt, max(100 cos, 0), (n,).
 
-    Of this evaluator's embeddings: not comparable with any published score.
+    Uses this evaluator's embeddings: not comparable with published scores.
     """
     if len(pictures) != len(prompts):
         raise ValueError(f"each picture needs one prompt: {len(pictures)} pictures, {len(prompts)} prompts")
     return clip_scores_of(model, look(model, pictures), prompts)
 
 
-# The same in two steps, for who wants more than one: a look is what costs.
+# The same in two steps, for callers who want several: ``look`` is the expensive one.
 
 
 @torch.no_grad()
 def look(model: Evaluator, pictures: Samples) -> list[Tensor]:
-    """Features of pictures, (b, 48) a batch."""
+    """Features of pictures, one tensor (b, 48) per batch."""
     return [model.features(batch) for batch in _batches(model, pictures)]
 
 
-def features_of(looked: Sequence[Tensor]) -> FloatArray:
-    """As ``features``."""
-    return _float64(looked)
+def features_of(batches: Sequence[Tensor]) -> FloatArray:
+    """``features`` from the batches that ``look`` returned."""
+    return _float64(batches)
 
 
 @torch.no_grad()
-def attributes_of(model: Evaluator, looked: Sequence[Tensor]) -> dict[str, pd.DataFrame]:
-    """As ``attributes``."""
-    logits = [model.logits(batch) for batch in looked]
+def attributes_of(model: Evaluator, batches: Sequence[Tensor]) -> dict[str, pd.DataFrame]:
+    """``attributes`` from the batches that ``look`` returned."""
+    logits = [model.logits(batch) for batch in batches]
     return {
         name: pd.DataFrame(_float64([part[name].log_softmax(1) for part in logits]), columns=list(classes))
         for name, classes in model.classes.items()
@@ -64,17 +64,17 @@ def attributes_of(model: Evaluator, looked: Sequence[Tensor]) -> dict[str, pd.Da
 
 
 @torch.no_grad()
-def clip_scores_of(model: Evaluator, looked: Sequence[Tensor], prompts: Sequence[str]) -> FloatArray:
-    """As ``clip_scores``, a prompt a picture."""
+def clip_scores_of(model: Evaluator, batches: Sequence[Tensor], prompts: Sequence[str]) -> FloatArray:
+    """``clip_scores`` from the batches that ``look`` returned, one prompt per picture."""
     cosines = []
-    for start, batch in zip(range(0, len(prompts), BATCH), looked, strict=True):
+    for start, batch in zip(range(0, len(prompts), BATCH), batches, strict=True):
         ids = prompt_ids(model.tokenizer, prompts[start : start + BATCH]).to(batch.device)
         cosines.append((model.image_embedding(batch) * model.text_embedding(ids)).sum(1))
     return np.maximum(100 * _float64(cosines), 0)
 
 
 def _batches(model: Evaluator, pictures: Samples) -> Iterator[Tensor]:
-    """Checked as every metric's pictures are, on the model's device, at its size."""
+    """Batches of checked pictures on the model's device, resized to its input size."""
     model.eval()
     device = model.log_scale.device
     for batch in image_batches(pictures):

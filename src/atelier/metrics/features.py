@@ -1,5 +1,5 @@
-"""What every metric is given: feature matrices (n, d) or pictures (n, c, h, w), checked once; and a feature space
-without a network, Haar statistics of opponent colours, for worlds too small for Inception's 2048 dimensions."""
+"""Input checks shared by all metrics (feature matrices (n, d), pictures (n, c, h, w)), and a feature space without a
+network: Haar statistics of opponent colours, for data sets too small for Inception's 2048 dimensions."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ FloatArray: TypeAlias = npt.NDArray[np.float64]
 Samples: TypeAlias = "npt.NDArray[Any] | torch.Tensor"
 
 BATCH = 32  # pictures in float64 at a time
-HAAR_LEVELS = 5  # deepest level; a level must also leave at least 2x2 means
+HAAR_LEVELS = 5  # deepest level; each level must leave at least 2x2 means
 LEVEL_RMS = 1 / 255 / np.sqrt(12)  # RMS rounding error of an 8-bit picture in [0, 1], the same in each orthonormal band
-RANGE_SLACK = 1e-6  # float32 rounding of a clamp, no more
+RANGE_SLACK = 1e-6  # allows only for the float32 rounding of a clamp
 
 # Rows: luminance, red against green, yellow against blue; orthonormal, so that energies add up to that of RGB.
 OPPONENT = np.array([[1, 1, 1], [1, -1, 0], [1, 1, -2]]) / np.sqrt([[3], [2], [6]])
@@ -70,13 +70,13 @@ def image_batch(images: Samples) -> FloatArray:
 
 
 def image_batches(images: Samples) -> Iterator[FloatArray]:
-    """``image_batch`` of 32 pictures at a time: a float32 set is never held twice. An empty set is refused too."""
+    """``image_batch`` of 32 pictures at a time, so that no second copy of a set is held. Refuses an empty set too."""
     for start in range(0, max(len(images), 1), BATCH):
         yield image_batch(images[start : start + BATCH])
 
 
 def opponent_colours(images: FloatArray) -> FloatArray:
-    """(n, 3, h, w) RGB to (R+G+B)/sqrt 3, (R-G)/sqrt 2, (R+G-2B)/sqrt 6, an orthonormal map; (n, 1, h, w) as it is."""
+    """(n, 3, h, w) RGB to (R+G+B)/sqrt 3, (R-G)/sqrt 2, (R+G-2B)/sqrt 6, orthonormal; (n, 1, h, w) is unchanged."""
     if images.shape[1] == 1:
         return images
     if images.shape[1] != 3:
@@ -116,12 +116,12 @@ def haar_levels(height: int, width: int) -> int:
 
 
 def haar_statistics(images: Samples) -> FloatArray:
-    """A feature space of at most 51 numbers a picture, without a network: (n, 1 or 3, h, w) in [0, 1] to (n, d).
+    """At most 51 features per picture, without a network: (n, 1 or 3, h, w) in [0, 1] to (n, d).
 
     Per opponent-colour channel (see ``opponent_colours``), in this order:
       1. the mean;
       2. for levels 1 (finest) to J, for differences along x, along y, along both: log RMS of the Haar coefficients;
-      3. log RMS of what is left at level J once the mean is taken off (the coarse layout).
+      3. log RMS of the approximation at level J minus the mean (the coarse layout).
     RMS is per coefficient of the orthonormal transform; logs are natural, of sqrt(energy + q^2), with q = 1/255/sqrt 12
     the RMS rounding error of 8-bit pictures, below which energies mean nothing. J = ``haar_levels(h, w)``, at most 5:
     d = 3 (3 J + 2) = **51 for 64x64 RGB** (17 grey) and for every larger size that is a multiple of 32; 42 for 32x32.
@@ -153,7 +153,7 @@ def _log_rms(coefficients: FloatArray) -> FloatArray:
 
 
 def _numpy(samples: Any) -> npt.NDArray[Any]:
-    """A numpy view or copy; tensors leave their graph and device, bfloat16 (unknown to numpy) becomes float32."""
+    """A numpy view or copy; tensors are detached and moved to the CPU, bfloat16 (unknown to numpy) becomes float32."""
     if not hasattr(samples, "detach"):
         return np.asarray(samples)
     tensor = samples.detach().cpu()

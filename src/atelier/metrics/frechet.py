@@ -1,7 +1,7 @@
 """Frechet distance between Gaussian fits of two sets of features, without a matrix square root.
 
-Biased upward in n, and the bias can invert a ranking (tests show it): report n, use equal n, put KID beside it.
-On features of another network than Inception, or of none, it is not called FID.
+Biased upward for small n, and the bias can invert a ranking (tests show it): report n, use equal n, report KID too.
+It is called FID only on Inception features.
 """
 
 from __future__ import annotations
@@ -38,26 +38,26 @@ class Moments:
         return cls(count, centre, np.sqrt(count - 1) * covariance_factor(matrix))
 
     def update(self, features: Samples) -> Self:
-        """Adds a batch (b, d), b >= 1; returns itself. ValueError as ``feature_matrix`` raises, or for another d."""
+        """Add a batch (b, d), b >= 1; returns self. ValueError as ``feature_matrix`` raises, or for another d."""
         batch = feature_matrix(features)
         centred = batch - batch[0]  # shift first: the mean of a far-off batch would round at its offset's scale
         offset = centred.mean(axis=0)
         return self.merge(Moments(len(batch), batch[0] + offset, centred - offset))
 
-    def merge(self, other: Moments) -> Self:
-        """Adds the samples behind ``other`` (the update of Chan, Golub, LeVeque 1979, on factors); returns itself."""
+    def merge(self, added: Moments) -> Self:
+        """Add the samples behind ``added`` (the update of Chan, Golub, LeVeque 1979, on factors); returns self."""
         if self.count == 0:
-            self.count, self.mean, self.factor = other.count, other.mean, reduced(other.factor)
-        elif other.count:
-            if self.mean.shape != other.mean.shape:
-                raise ValueError(f"features of d={len(other.mean)} do not join features of d={len(self.mean)}")
-            total = self.count + other.count
-            step = other.mean - self.mean
-            bridge = np.sqrt(self.count * (other.count / total)) * step
-            self.factor = np.concatenate([self.factor, other.factor, bridge[None]])
-            if len(self.factor) > 2 * len(step):  # not at each batch: QR costs d^2 a row however few rows are new
+            self.count, self.mean, self.factor = added.count, added.mean, reduced(added.factor)
+        elif added.count:
+            if self.mean.shape != added.mean.shape:
+                raise ValueError(f"features of d={len(added.mean)} do not join features of d={len(self.mean)}")
+            total = self.count + added.count
+            step = added.mean - self.mean
+            bridge = np.sqrt(self.count * (added.count / total)) * step
+            self.factor = np.concatenate([self.factor, added.factor, bridge[None]])
+            if len(self.factor) > 2 * len(step):  # not after each batch: QR costs d^2 per row however few rows are new
                 self.factor = reduced(self.factor)
-            self.mean = self.mean + step * (other.count / total)
+            self.mean = self.mean + step * (added.count / total)
             self.count = total
         return self
 
@@ -80,7 +80,7 @@ def reduced(factor: FloatArray) -> FloatArray:
 
 
 def covariance_factor(covariance: FloatArray) -> FloatArray:
-    """A = Lambda^{1/2} U^T (d, d), A^T A = covariance = U Lambda U^T; rounding's eigenvalues are set to 0.
+    """A = Lambda^{1/2} U^T (d, d), A^T A = covariance = U Lambda U^T; eigenvalues within rounding are set to 0.
 
     Raises ValueError for a matrix that is not symmetric or has a negative eigenvalue beyond rounding.
     """
@@ -105,7 +105,7 @@ def covariance_root_trace(root1: FloatArray, root2: FloatArray) -> float:
 def frechet_distance_from_moments(real: Moments, generated: Moments) -> float:
     """|m1 - m2|^2 + Tr(S1 + S2 - 2 (S1 S2)^{1/2}), Heusel et al. 2017, eq. 6; units: features squared.
 
-    Rounding of the three traces may leave it below 0 by some 1e-14 of them; it is returned as it is.
+    Rounding of the three traces may leave it below 0 by about 1e-14 of them; it is not clipped.
     Raises ValueError for different d or below two samples.
     """
     if real.mean.shape != generated.mean.shape:

@@ -1,4 +1,4 @@
-"""Kernel distance (KID on Inception features): unbiased, so it ranks where the Frechet distance has too few samples."""
+"""Kernel distance (KID on Inception features): unbiased, so usable with too few samples for the Frechet distance."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def polynomial_kernel(x: FloatArray, y: FloatArray) -> FloatArray:
 def kernel_distance(real: Samples, generated: Samples) -> float:
     """Squared maximum mean discrepancy of features (n, d) and (m, d), n, m >= 2, float64, over all samples.
 
-    The U-statistic (Gretton et al. 2012, eq. 3), diagonals left out, n and m free: mean 0 under equal laws, so it is
-    often negative there. No subsets are drawn, unlike most KID code: nothing is random.
+    The U-statistic (Gretton et al. 2012, eq. 3), diagonals left out, any n and m: mean 0 under equal laws, so it is
+    often negative there. Unlike most KID code it draws no random subsets.
     Raises ValueError for different d, a single sample, an empty matrix or values that are not finite.
     """
     x, y = feature_pair(real, generated, at_least=2)

@@ -18,28 +18,28 @@ def neighbour_radius(features: FloatArray, k: int) -> FloatArray:
 
 
 def nearest(samples: Samples, known: Samples) -> tuple[np.ndarray, FloatArray]:
-    """Of each sample (n, d), its nearest among ``known`` (m, d): index (n,) and Euclidean distance (n,), float64.
+    """The nearest of ``known`` (m, d) to each sample (n, d): index (n,) and Euclidean distance (n,), float64.
 
-    Of ties the first. Raises ValueError for different d, an empty matrix or values that are not finite.
+    Ties give the first. Raises ValueError for different d, an empty matrix or values that are not finite.
     """
     x, y = feature_pair(known, samples, at_least=1)
-    places, distances = [], []
+    indices, distances = [], []
     for start in range(0, len(y), BLOCK):
         block = cdist(y[start : start + BLOCK], x)
-        places.append(block.argmin(axis=1))
+        indices.append(block.argmin(axis=1))
         distances.append(block.min(axis=1))
-    return np.concatenate(places), np.concatenate(distances)
+    return np.concatenate(indices), np.concatenate(distances)
 
 
 def precision_recall_density_coverage(real: Samples, generated: Samples, k: int = 5) -> dict[str, float]:
     """Features (n, d), (m, d) -> {"precision", "recall", "density", "coverage"} (Naeem et al. 2020).
 
-    A sample's ball reaches to its k-th nearest other sample of its own set, border excluded (strict <).
+    A sample's ball extends to the k-th nearest other sample of its set, border excluded (strict <).
       precision: share of generated samples inside any real ball
       recall:    share of real samples inside any generated ball
       density:   real balls around a generated sample, mean, divided by k (may exceed 1)
       coverage:  share of real balls that hold a generated sample
-    A set with itself scores 1 in all four (without duplicates among its k nearest). Equal laws do not: expect coverage
+    A set against itself scores 1 in all four (without duplicates among its k nearest). For equal laws expect coverage
     ``1 - prod_{i<k} (n-1-i)/(n+m-1-i)``. Float64, memory 1024 x max(n, m) distances.
     Raises ValueError for different d, k < 1, k >= n or k >= m, values that are not finite.
     """

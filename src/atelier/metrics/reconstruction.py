@@ -1,11 +1,11 @@
-"""How much of a picture a code keeps, and the linear code to hold it against."""
+"""Reconstruction quality (PSNR), and a linear patch code as a baseline for autoencoders."""
 
 import math
 
 import torch
 from torch import Tensor
 
-PATCH = 8  # pixels: what one latent element of an f8 autoencoder stands for
+PATCH = 8  # pixels per latent element of an f8 autoencoder
 
 
 def psnr(real: Tensor, reconstructed: Tensor) -> float:
@@ -18,7 +18,7 @@ def psnr(real: Tensor, reconstructed: Tensor) -> float:
 
 
 def linear_patch_code(train: Tensor, pictures: Tensor, coefficients: int) -> Tensor:
-    """``pictures`` from the leading principal components of ``train``'s 8x8 patches, as many as a latent has channels.
+    """Reconstruct ``pictures`` from ``train``'s leading principal components of 8x8 patches, one per latent channel.
 
     (n, 3, h, w) in [0, 1], sides multiples of 8. An autoencoder that does not beat it has learnt nothing nonlinear.
     """

@@ -1,7 +1,7 @@
 """Spectra of picture sets: slope of the power spectrum (PSD) and distance of residual power spectra (PR).
 
-Both read grey = mean over channels, on the native grid, and average over the set before anything else. A spectrum here
-is |FFT|^2 of the orthonormal 2-D transform, zero frequency in the middle (``fftshift``), shape (h, w), float64.
+Both use grey = mean over channels, at the original resolution, and average over the set first. A spectrum here is
+|FFT|^2 of the orthonormal 2-D transform, zero frequency in the middle (``fftshift``), shape (h, w), float64.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .features import FloatArray, Samples, haar_inverse, haar_step, image_batche
 T = TypeVar("T")
 
 LEVELS = 255  # residuals are in 8-bit levels, as those of Corvi et al.: pixels / 256, in units of sigma = 1 / 256
-ZERO_POWER = 1e-24  # of the strongest bin: far above FFT rounding (1e-31), far below 8-bit rounding noise (1e-10)
+ZERO_POWER = 1e-24  # of the strongest bin's power: far above FFT rounding (1e-31), far below 8-bit rounding (1e-10)
 
 
 # ------------------------------------------------------------------------------------------------ power spectra
@@ -32,7 +32,7 @@ def grey(images: FloatArray) -> FloatArray:
 
 
 def hann_window(height: int, width: int) -> FloatArray:
-    """Periodic 2-D Hann window (h, w) of unit mean square: white noise keeps its power, a mean stays within one bin."""
+    """Periodic 2-D Hann window (h, w) of unit mean square: keeps white noise's power; a mean leaks by one bin only."""
     rows, columns = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(side) / side) for side in (height, width))
     window = np.outer(rows, columns)
     return window / np.sqrt((window**2).mean())
@@ -49,7 +49,7 @@ def power_spectra(fields: FloatArray) -> FloatArray:
 class SpectrumMean:
     """Running mean of pictures' spectra; memory is one (h, w) array and a batch, whatever n.
 
-    ``transform`` takes a batch (n, c, h, w) to its spectra (n, h, w).
+    ``transform`` maps a batch (n, c, h, w) to its spectra (n, h, w).
     """
 
     def __init__(self, transform: Callable[[FloatArray], FloatArray]) -> None:
@@ -58,7 +58,7 @@ class SpectrumMean:
         self.total: FloatArray = np.zeros((0, 0))
 
     def update(self, images: Samples) -> Self:
-        """Adds pictures (n, c, h, w) in [0, 1]; returns itself.
+        """Add pictures (n, c, h, w) in [0, 1]; returns self.
 
         Raises ValueError as ``image_batch`` does, or for another size than before.
         """
@@ -93,7 +93,7 @@ def radial_power(spectrum: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Ring means of a spectrum (h, w): (frequency, power), each (N//2 + 1,), N the shorter side; ring 0 is the mean.
 
     A bin's ring is its radius in cycles per picture (cycles per pixel times N), rounded. ``frequency`` is the geometric
-    mean radius of a ring's own bins, not the ring's number: that keeps a power law's slope unbiased at low rings.
+    mean radius of a ring's bins, not the ring's number, which keeps a power law's slope unbiased at low rings.
     """
     height, width = spectrum.shape
     side = min(height, width)
@@ -101,7 +101,7 @@ def radial_power(spectrum: FloatArray) -> tuple[FloatArray, FloatArray]:
     radius = np.hypot(rows[:, None], columns) * side
     ring = np.rint(radius).astype(np.int64).ravel()
     log_radius = np.log(np.where(radius > 0, radius, 1)).ravel()
-    kept = side // 2 + 1  # whole rings, each with bins on the shorter axis; the corners beyond N/2 are not
+    kept = side // 2 + 1  # complete rings only; the corners beyond N/2 are incomplete
     bins, logs, powers = (np.bincount(ring, weights)[:kept] for weights in (None, log_radius, spectrum.ravel()))
     frequency = np.exp(logs / bins)
     frequency[0] = 0
@@ -111,8 +111,8 @@ def radial_power(spectrum: FloatArray) -> tuple[FloatArray, FloatArray]:
 def spectrum_slope(spectrum: FloatArray, low: int = 10, high: int | None = None) -> float:
     """Least-squares slope of log10 power against log10 frequency of a (h, w) power spectrum, rings low..high inclusive.
 
-    ``high`` None: min(256, N/2), N the shorter side. It is the slope of **power** (amplitude's is half of it), about
-    -2 for paintings. Redies et al. 2007 without their 1024 px resize, padding and log bins, which cost accuracy.
+    ``high`` None: min(256, N/2), N the shorter side. This is the slope of **power** (twice that of amplitude), about
+    -2 for paintings. As Redies et al. 2007, without their 1024 px resize, padding and log bins, which cost accuracy.
     Raises ValueError for fewer than 3 rings, rings outside 1..N/2, and rings without power (constant pictures).
     """
     frequency, power = radial_power(spectrum)
@@ -129,7 +129,7 @@ def spectrum_slope(spectrum: FloatArray, low: int = 10, high: int | None = None)
 
 
 def log_power_error(real: FloatArray, made: FloatArray, above: float, up_to: float = math.inf) -> float:
-    """Mean |log10 P(made) - log10 P(real)| of two power spectra (h, w) over the rings of a band, cycles a picture.
+    """Mean |log10 P(made) - log10 P(real)| of two power spectra (h, w) over the rings of a band, in cycles per picture.
 
     Raises ValueError for different sizes, no ring in the band, and a ring without power.
     """
@@ -138,13 +138,15 @@ def log_power_error(real: FloatArray, made: FloatArray, above: float, up_to: flo
 
 def log_power_ratios(real: FloatArray, made: FloatArray, above: float, up_to: float = math.inf) -> FloatArray:
     """log10 P(made) - log10 P(real) of the rings of a band, above < f <= up_to. ValueError as ``log_power_error``."""
-    one, other = (radial_power(spectrum)[1] for spectrum in _same_size(real, made))
-    rings = np.arange(len(one))  # a ring is named by its rounded radius
+    real_power, made_power = (radial_power(spectrum)[1] for spectrum in _same_size(real, made))
+    rings = np.arange(len(real_power))  # rings are indexed by their rounded radius
     chosen = (rings > above) & (rings <= up_to)
-    if not chosen.any() or min(one[chosen].min(), other[chosen].min()) <= ZERO_POWER * max(real.max(), made.max()):
+    if not chosen.any() or min(real_power[chosen].min(), made_power[chosen].min()) <= ZERO_POWER * max(
+        real.max(), made.max()
+    ):
         raise ValueError(f"no power above {above:g} cycles a picture, or no such frequency")
-    found: FloatArray = np.log10(other[chosen]) - np.log10(one[chosen])
-    return found
+    ratios: FloatArray = np.log10(made_power[chosen]) - np.log10(real_power[chosen])
+    return ratios
 
 
 def log_log_slope(x: FloatArray, y: FloatArray) -> float:
@@ -156,13 +158,13 @@ def log_log_slope(x: FloatArray, y: FloatArray) -> float:
 def power_spectrum_slope(images: Samples, low: int = 10, high: int | None = None) -> float:
     """Slope of the set's mean power spectrum; pictures (n, c, h, w) in [0, 1]. ValueError as ``spectrum_slope``.
 
-    It is not the mean of the pictures' slopes: contrasty and shallow ones dominate (``power_spectrum_slopes``).
+    Not the mean of the pictures' slopes (``power_spectrum_slopes``): pictures of high contrast dominate.
     """
     return spectrum_slope(mean_power_spectrum(images), low, high)
 
 
 def power_spectrum_slopes(images: Samples, low: int = 10, high: int | None = None) -> FloatArray:
-    """(n,): each picture's own slope. ValueError as ``spectrum_slope``, so also for one constant picture."""
+    """Each picture's slope, (n,). ValueError as ``spectrum_slope``, also for a single constant picture."""
     spectra = (spectrum for batch in image_batches(images) for spectrum in power_spectra(grey(batch)))
     return np.array([spectrum_slope(spectrum, low, high) for spectrum in spectra])
 
@@ -170,7 +172,7 @@ def power_spectrum_slopes(images: Samples, low: int = 10, high: int | None = Non
 def power_spectrum_slope_distance(real: Samples, generated: Samples, low: int = 10, high: int | None = None) -> float:
     """PSD = |slope(real) - slope(generated)| of the sets' mean power spectra (Sickert et al. 2025).
 
-    Raises ValueError as ``spectrum_slope``, and for sets of different sizes: resizing changes the slope.
+    Raises ValueError as ``spectrum_slope``, and for sets of different picture sizes, since resizing changes the slope.
     """
     spectra = _same_size(mean_power_spectrum(real), mean_power_spectrum(generated))
     return abs(spectrum_slope(spectra[0], low, high) - spectrum_slope(spectra[1], low, high))
@@ -206,7 +208,7 @@ DENOISERS: dict[str, Callable[[FloatArray], FloatArray]] = {"median": median_den
 def residuals(images: FloatArray, denoise: Callable[[FloatArray], FloatArray]) -> FloatArray:
     """(n, c, h, w) in [0, 1] -> (n, h, w): grey minus denoised grey, in 8-bit levels.
 
-    The denoiser sees grey, not each channel: one residual a picture, on the grey that the slope reads too.
+    Denoised after conversion to grey, so there is one residual per picture, from the same grey as the slope.
     """
     fields = grey(images) * LEVELS
     return fields - denoise(fields)
@@ -219,7 +221,7 @@ def residual_spectrum_mean(denoiser: str = "median") -> SpectrumMean:
 
 
 def energy_normalised(spectrum: FloatArray) -> FloatArray:
-    """A spectrum divided by its mean over bins: shape without strength."""
+    """A spectrum divided by its mean over bins."""
     energy = spectrum.mean()
     if energy <= 0:
         raise ValueError("residuals are all zero, no spectrum to divide by its energy")
@@ -229,8 +231,8 @@ def energy_normalised(spectrum: FloatArray) -> FloatArray:
 def log_normalised(spectrum: FloatArray) -> FloatArray:
     """log(spectrum + 1/12), natural: every bin's relative change counts alike.
 
-    1/12 is the power of 8-bit rounding in squared levels; below it, changes mean nothing, and the wavelet residual's
-    zero frequency, 0 by construction, would be the logarithm of rounding errors.
+    1/12 is the power of 8-bit rounding in squared levels; changes below it mean nothing, and the wavelet residual's
+    zero frequency, which is 0 by construction, would be the logarithm of rounding errors.
     """
     return np.log(spectrum + 1 / 12)
 
@@ -272,7 +274,7 @@ def spectrum_distance(spectrum1: FloatArray, spectrum2: FloatArray) -> float:
 
 
 def residual_spectrum_label(height: int, width: int, denoiser: str = "median", normalisation: str = "raw") -> str:
-    """What a table prints under PR: denoiser, normalisation and size; ValueError for unknown names."""
+    """Label of a PR column: denoiser, normalisation and size; ValueError for unknown names."""
     _choice("denoiser", denoiser, DENOISERS)
     _choice("normalisation", normalisation, NORMALISATIONS)
     return f"{denoiser} residual of grey in 8-bit levels, {normalisation} spectrum, {height}x{width} px"

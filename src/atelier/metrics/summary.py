@@ -1,4 +1,4 @@
-"""The distances that every study reports, of one generated set to one real set."""
+"""The distances between a generated and a real set that every study reports."""
 
 from typing import NamedTuple
 
@@ -7,14 +7,9 @@ from torch import Tensor
 from atelier.metrics.features import FloatArray, haar_statistics
 from atelier.metrics.frechet import frechet_distance
 from atelier.metrics.kernel import kernel_distance
-from atelier.metrics.spectra import (
-    mean_power_spectrum,
-    mean_residual_spectrum,
-    spectrum_distance,
-    spectrum_slope,
-)
+from atelier.metrics.spectra import mean_power_spectrum, mean_residual_spectrum, spectrum_distance, spectrum_slope
 
-SLOPE_LOW = 2  # cycles a picture: at 64 px, [10, 32] is 1.7 octaves; [2, 32] is four
+SLOPE_LOW = 2  # cycles per picture: at 64 px, [10, 32] is 1.7 octaves; [2, 32] is four
 
 
 class Distances(NamedTuple):
@@ -31,7 +26,7 @@ class Distances(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """One set of pictures, measured once: features (n, d), mean power spectrum and mean residual spectrum (h, w)."""
+    """Statistics of one set of pictures: features (n, d), mean power spectrum and mean residual spectrum (h, w)."""
 
     features: FloatArray
     spectrum: FloatArray
@@ -39,7 +34,7 @@ class Measured(NamedTuple):
 
 
 def measure(pictures: Tensor) -> Measured:
-    """What the distances compare, of (n, 3, h, w) in [0, 1]."""
+    """The statistics that the distances compare, from pictures (n, 3, h, w) in [0, 1]."""
     return Measured(haar_statistics(pictures), mean_power_spectrum(pictures), mean_residual_spectrum(pictures))
 
 
@@ -58,9 +53,9 @@ def distances(real: Measured, generated: Measured) -> Distances:
 
 
 def brightness_spread(pictures: Tensor) -> float:
-    """Standard deviation between pictures of their mean level; (n, c, h, w) in [0, 1], n of two or more.
+    """Standard deviation of the pictures' mean levels; (n, c, h, w) in [0, 1], n >= 2.
 
-    Small where a model starts from noise that it never saw in training (Everaert et al. 2024).
+    Too small where sampling starts from noise that training never reaches (Everaert et al. 2024).
     """
     if len(pictures) < 2:
         raise ValueError(f"a spread needs at least two pictures, got {len(pictures)}")

@@ -1,4 +1,4 @@
-"""Frechet wavelet distance (Veeramacheneni et al. 2024): a Frechet distance a frequency band, without a network."""
+"""Frechet wavelet distance (Veeramacheneni et al. 2024): a Frechet distance per frequency band, without a network."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Bands(NamedTuple):
 
 
 def bands(packets: FloatArray) -> Bands:
-    """Of ``haar_packets`` (packets, n, d), n of two or more; ValueError otherwise."""
+    """Fit ``haar_packets``' output (packets, n, d), n >= 2; ValueError otherwise."""
     n, d = packets.shape[1:]
     if n < 2:
         raise ValueError(f"a covariance needs at least 2 pictures, got {n}")
@@ -52,19 +52,19 @@ def bands(packets: FloatArray) -> Bands:
 
 
 def distance_from_bands(real: Bands, generated: Bands) -> float:
-    """The mean Frechet distance; all packets at once, because there are hundreds of small ones."""
+    """Mean Frechet distance over packets, computed in one batch because there are hundreds of small ones."""
     if real.mean.shape != generated.mean.shape:
         raise ValueError(f"packets of {real.mean.shape} and of {generated.mean.shape} are not one space")
     means = ((real.mean - generated.mean) ** 2).sum()
     traces = (real.root**2).sum() + (generated.root**2).sum()
-    shared = np.linalg.svd(real.root @ generated.root.swapaxes(1, 2), compute_uv=False).sum()  # frechet.py has why
+    shared = np.linalg.svd(real.root @ generated.root.swapaxes(1, 2), compute_uv=False).sum()  # as in frechet.py
     return float(means + traces - 2 * shared) / len(real.mean)
 
 
 def frechet_wavelet_distance(real: Samples, generated: Samples, level: int = LEVEL) -> float:
     """Mean over packets of the Frechet distance of their coefficients (Veeramacheneni et al. 2024, eq. 5), Haar.
 
-    Pictures (n, c, h, w) and (m, c, h, w) in [0, 1] of one size. Biased upward in n as every Frechet distance is: two
-    sets of one law are not at 0. Raises ValueError as ``haar_packets`` does, for a single picture, other sizes.
+    Pictures (n, c, h, w) and (m, c, h, w) in [0, 1] of one size. Biased upward for small n, as every Frechet
+    distance. Raises ValueError as ``haar_packets`` does, for a single picture, and for sets of different sizes.
     """
     return distance_from_bands(bands(haar_packets(real, level)), bands(haar_packets(generated, level)))

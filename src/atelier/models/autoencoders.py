@@ -1,4 +1,4 @@
-"""diffusers' autoencoders, of whichever class: what of them a retuned decoder may change, and a digest of the rest."""
+"""diffusers' autoencoders of any class: the decoder's parameters and stages, and digests of weights."""
 
 import json
 from collections.abc import Iterable
@@ -18,9 +18,8 @@ from atelier.params import Scope
 def decoder_parameters(vae: ModelMixin, scope: Scope) -> dict[str, nn.Parameter]:
     """Parameters of a part of the decoder, by their names in ``vae``.
 
-    ``upsamplers``: the convolutions that follow an upsampling, its learnable part; ``up_blocks``: all from the first
-    upsampling block on; ``decoder``: everything between latent and picture. Raises ValueError for a class of
-    autoencoder whose decoder is not known here.
+    ``upsamplers``: the convolutions after each upsampling; ``up_blocks``: everything from the first upsampling block
+    on; ``decoder``: everything between latent and picture. Raises ValueError for an unsupported class of autoencoder.
     """
     if isinstance(vae, AutoencoderKL):
         prefixes = {"upsamplers": ["decoder.up_blocks."], "up_blocks": ["decoder.up_blocks."]}
@@ -28,9 +27,9 @@ def decoder_parameters(vae: ModelMixin, scope: Scope) -> dict[str, nn.Parameter]
         return {name: p for name, p in chosen.items() if ".upsamplers." in name} if scope == "upsamplers" else chosen
     if isinstance(vae, AutoencoderTiny):
         layers = vae.decoder.layers
-        after = [at + 1 for at, layer in enumerate(layers) if isinstance(layer, nn.Upsample)]
+        after = [index + 1 for index, layer in enumerate(layers) if isinstance(layer, nn.Upsample)]
         numbers = {"upsamplers": after, "up_blocks": range(after[0], len(layers)), "decoder": range(len(layers))}
-        return _under(vae, [f"decoder.layers.{at}." for at in numbers[scope]])
+        return _under(vae, [f"decoder.layers.{index}." for index in numbers[scope]])
     raise ValueError(
         f"{type(vae).__name__}: which of its parameters are the decoder's is not known here; "
         "expected AutoencoderKL or AutoencoderTiny"
@@ -46,11 +45,11 @@ class Window(NamedTuple):
 
 
 def decoder_stages(vae: ModelMixin, z: Tensor, depth: int, window: Window | None = None) -> list[Tensor]:
-    """Features behind a decoder's middle block and its upsampling blocks, the first ``depth``; no later layer runs.
+    """Outputs of a decoder's middle block and upsampling blocks, the first ``depth`` of them; later layers do not run.
 
-    ``z`` (n, c, h, w) in the autoencoder's own units. ``window``: of the middle block's features only these go on, so
-    that later stages cost less; the middle block, which may attend to all of a picture, sees the whole. The first stage
-    is cut to it, too. Raises ValueError for a class of decoder without these parts.
+    ``z`` (n, c, h, w) in the autoencoder's units. ``window``: crops the middle block's output, which makes later stages
+    cheaper; the middle block itself, which may attend to the whole picture, is not cropped. Raises ValueError for a
+    decoder without these parts.
     """
     decoder = vae.decoder
     blocks = getattr(decoder, "up_blocks", None)
@@ -62,10 +61,10 @@ def decoder_stages(vae: ModelMixin, z: Tensor, depth: int, window: Window | None
     x = decoder.mid_block(decoder.conv_in(z if after is None else after(z)))
     if window is not None:
         x = x[..., window.top : window.top + window.side, window.left : window.left + window.side]
-    found = [x]
+    stages = [x]
     for block in blocks[: depth - 1]:
-        found.append(block(found[-1]))
-    return found
+        stages.append(block(stages[-1]))
+    return stages
 
 
 def _under(vae: nn.Module, prefixes: Iterable[str]) -> dict[str, nn.Parameter]:
@@ -74,27 +73,27 @@ def _under(vae: nn.Module, prefixes: Iterable[str]) -> dict[str, nn.Parameter]:
 
 
 def digest(vae: nn.Module, without: Iterable[str] = ()) -> str:
-    """Hash of all parameters and buffers but those named; equal for equal bytes."""
+    """Hash of all parameters and buffers except those in ``without``."""
     left_out = set(without)
     return tensor_digest({name: value for name, value in vae.state_dict().items() if name not in left_out})
 
 
 def load_like(vae: ModelMixin, folder: Path) -> ModelMixin:
-    """An autoencoder that differs from ``vae`` in weights alone, from a folder in the diffusers format.
+    """Load an autoencoder with ``vae``'s configuration and other weights, from a folder in the diffusers format.
 
-    Nothing pickled is read. Raises ValueError for another configuration, and for weights that are missing, unknown, or
-    not finite.
+    Only safetensors are read. Raises ValueError for another configuration, and for weights that are missing, unknown,
+    or not finite.
     """
     try:
         config = type(vae).load_config(folder, local_files_only=True)
-        # as JSON, which knows no tuples
-        told = {key: json.dumps(value) for key, value in config.items() if not key.startswith("_")}
-        differ = sorted(key for key, value in told.items() if json.dumps(vae.config.get(key)) != value)
+        # compared as JSON, which has no tuples
+        stored = {key: json.dumps(value) for key, value in config.items() if not key.startswith("_")}
+        differ = sorted(key for key, value in stored.items() if json.dumps(vae.config.get(key)) != value)
         if differ:
             raise ValueError(f"its configuration differs in {', '.join(differ)}")
-        found = type(vae).from_config(vae.config)
+        loaded = type(vae).from_config(vae.config)
         shapes = {name: tuple(value.shape) for name, value in vae.state_dict().items()}
-        found.load_state_dict(load_tensors(folder / SAFETENSORS_WEIGHTS_NAME, shapes))
+        loaded.load_state_dict(load_tensors(folder / SAFETENSORS_WEIGHTS_NAME, shapes))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ValueError(f"{folder}: not a readable autoencoder: {' '.join(str(error).split())}") from None
-    return found.requires_grad_(False).eval()
+    return loaded.requires_grad_(False).eval()

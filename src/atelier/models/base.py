@@ -1,6 +1,6 @@
 """The base model: any Stable Diffusion pipeline folder or id, and presets for the embedded one.
 
-Nothing here or later asks which of the two it was given. Only safetensors are read.
+All code treats the two alike. Only safetensors are read.
 """
 
 import hashlib
@@ -21,16 +21,16 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from atelier.diffusion import resolution_matched_betas
 from atelier.seeds import seed_of
 
-DOWNSAMPLING = 8  # pixels a latent element; four autoencoder blocks
+DOWNSAMPLING = 8  # pixels per latent element; four autoencoder blocks
 MAX_TOKENS = 56
-# A latent's standard deviation as the denoiser sees it. Its channels are principal components, so that one holds
-# most of the brightness; at 1, the mean of that one alone outshines the first noise of an 8x8 latent: all samples grey.
+# Standard deviation of the denoiser's latents. Their channels are principal components, one of which holds most of the
+# brightness; with 1, its mean is larger than the first noise of an 8x8 latent, and all samples come out grey.
 LATENT_STD = 0.5
-WHEREABOUTS = ("_name_or_path", "is_local", "local_files_only")  # of the folder a model was read from; not the model
+WHEREABOUTS = ("_name_or_path", "is_local", "local_files_only")  # of where a model was loaded from
 
-# What differs between the presets; all else is in the three functions below.
+# What differs between presets; the rest is in the functions below.
 PRESETS: dict[str, dict[str, Any]] = {
-    # 1 MB, for tests: every part there, nothing learnt
+    # 1 MB, for tests: all parts, minimal sizes
     "tiny": {
         "autoencoder": {"channels": (16, 16, 16, 16), "groups": 4, "latent": 4},
         "unet": {"channels": (16, 32), "heads": 4, "groups": 8},
@@ -42,7 +42,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "unet": {"channels": (96, 160), "heads": 4, "groups": 16},
         "text": {"width": 128, "layers": 2, "heads": 4, "vocabulary": 2000},
     },
-    # the same with sixteen latent channels: real paintings have more in eight pixels than painted ones
+    # sixteen latent channels, because real paintings have more detail than the painter's
     "paintings": {
         "autoencoder": {"channels": (32, 32, 64, 128), "groups": 8, "latent": 16},
         "unet": {"channels": (96, 160), "heads": 4, "groups": 16},
@@ -54,9 +54,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 def build(
     preset: str, size: int, texts: Sequence[str], seed: int, vae: AutoencoderKL | None = None
 ) -> StableDiffusionPipeline:
-    """A pipeline of random weights for pictures of ``size`` px; its tokenizer's words are those of ``texts``.
+    """A pipeline with random weights for pictures of ``size`` px; its tokenizer is trained on ``texts``.
 
-    ``vae``: an autoencoder of this preset that was trained before.
+    ``vae``: a trained autoencoder of this preset.
     """
     recipe = PRESETS[preset]
     vae = vae or build_autoencoder(preset, size, seed)
@@ -76,7 +76,7 @@ def build(
 
 
 def build_autoencoder(preset: str, size: int, seed: int) -> AutoencoderKL:
-    """The autoencoder of a preset, random weights."""
+    """The autoencoder of a preset, with random weights."""
     torch.manual_seed(seed_of(seed, "autoencoder", preset))
     return _autoencoder(size, **PRESETS[preset]["autoencoder"])
 
@@ -91,7 +91,7 @@ def _autoencoder(size: int, channels: tuple[int, ...], groups: int, latent: int)
         norm_num_groups=groups,
         mid_block_add_attention=False,
         sample_size=size,
-        # one factor for all channels, set with the denoiser; statistics a channel are folded into the 1x1 convolutions
+        # one factor for all channels, set in ``build``; per-channel statistics are folded into the 1x1 convolutions
         scaling_factor=1.0,
     )
 
@@ -108,7 +108,7 @@ def _unet(
         down_block_types=("CrossAttnDownBlock2D",) * len(channels),
         up_block_types=("CrossAttnUpBlock2D",) * len(channels),
         cross_attention_dim=width,
-        attention_head_dim=heads,  # diffusers' name; it is the number of heads
+        attention_head_dim=heads,  # in spite of its name, diffusers takes it as the number of heads
         norm_num_groups=groups,
     )
 
@@ -131,14 +131,14 @@ def _text_encoder(tokenizer: CLIPTokenizer, width: int, layers: int, heads: int,
 
 
 def train_tokenizer(texts: Sequence[str], vocabulary: int) -> CLIPTokenizer:
-    """CLIP's own byte-pair encoding, learnt on ``texts``; unknown words fall apart into bytes, as CLIP's do."""
+    """CLIP's byte-pair encoding trained on ``texts``; unknown words are split into bytes, as in CLIP."""
     if not texts:
         raise ValueError("a tokenizer needs at least one text to learn from")
     backend = CLIPTokenizer().backend_tokenizer
     letters = sorted(ByteLevel.alphabet())
     trainer = BpeTrainer(
         vocab_size=vocabulary,
-        # named beforehand, or else they get their numbers, and merges their order, from a hash map's
+        # listed explicitly, or their ids and the order of merges would depend on a hash map's order
         special_tokens=["<|startoftext|>", "<|endoftext|>", *letters, *(letter + "</w>" for letter in letters)],
         end_of_word_suffix="</w>",
         show_progress=False,
@@ -163,14 +163,14 @@ def _scheduler(side: int) -> DDIMScheduler:
 
 
 def fold_latent_statistics(vae: AutoencoderKL, mean: torch.Tensor, std: torch.Tensor) -> None:
-    """Make each latent channel of zero mean and unit variance: encoder side (z - mean) / std, decoder side its inverse.
+    """Normalise latent channels inside ``vae``: (z - mean) / std in the encoder, the inverse in the decoder.
 
     ``mean``, ``std`` (c,): of the posterior means over the training pictures, before folding.
     """
     c = len(mean)
     before, after = vae.quant_conv, vae.post_quant_conv
     with torch.no_grad():
-        # log variance first: it shrinks by the square of the scale
+        # the log variance changes by the square of the scale
         before.bias[c:] -= 2 * std.log()
         before.weight[:c] /= std[:, None, None, None]
         before.bias[:c] = (before.bias[:c] - mean) / std
@@ -179,7 +179,7 @@ def fold_latent_statistics(vae: AutoencoderKL, mean: torch.Tensor, std: torch.Te
 
 
 def load(folder: Path) -> StableDiffusionPipeline:
-    """A pipeline from a folder in the diffusers format, in float32; pickled weights are never read."""
+    """Load a pipeline from a folder in the diffusers format, in float32; pickled weights are never read."""
     if not (folder / "model_index.json").is_file():
         raise ValueError(f"{folder}: not a diffusers pipeline, model_index.json is missing")
     try:
@@ -191,7 +191,7 @@ def load(folder: Path) -> StableDiffusionPipeline:
             safety_checker=None,
             requires_safety_checker=False,
         )
-    # a damaged index shows as any of these
+    # a damaged index may raise any of these
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise ValueError(f"{folder}: not a readable pipeline: {' '.join(str(error).split())}") from None
     pipeline.set_progress_bar_config(disable=True)
@@ -199,13 +199,13 @@ def load(folder: Path) -> StableDiffusionPipeline:
 
 
 def scheduler_of(folder: Path) -> SchedulerMixin:
-    """The scheduler of a pipeline's folder, of whatever class its configuration names, without loading a model."""
+    """Load the scheduler of a pipeline's folder, of the class that its configuration names."""
     name = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())["_class_name"]
     return getattr(diffusers, name).from_pretrained(folder / "scheduler")
 
 
 def save(pipeline: StableDiffusionPipeline, folder: Path, card: dict[str, Any]) -> None:
-    """Write the diffusers format and a card of where it came from; equal weights give equal bytes."""
+    """Write a pipeline in the diffusers format and a card of its provenance; equal weights give equal bytes."""
     pipeline.save_pretrained(folder, safe_serialization=True)
     for path in (folder / "model_index.json", *folder.glob("*/*config.json")):
         forget_whereabouts(path)
@@ -213,14 +213,14 @@ def save(pipeline: StableDiffusionPipeline, folder: Path, card: dict[str, Any]) 
 
 
 def forget_whereabouts(path: Path) -> None:
-    """Take out of a configuration where its model was read from: equal models have equal files."""
+    """Remove the keys ``WHEREABOUTS`` from a configuration file, so that equal models have equal files."""
     content = json.loads(path.read_text())
     if kept := {key: value for key, value in content.items() if key not in WHEREABOUTS}:
         path.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")
 
 
 def fingerprint(folder: Path) -> str:
-    """Hash of a model folder's weights and configurations, names included; cards and tables do not count."""
+    """Hash of a model folder's weights and configurations, including their names, without cards and tables."""
     digest = hashlib.sha256()
     files = [
         path
@@ -237,7 +237,7 @@ def fingerprint(folder: Path) -> str:
 
 
 def prompt_ids(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> torch.Tensor:
-    """Token ids (n, length), int64: padded to the tokenizer's length and cut there, as the pipeline does."""
+    """Token ids (n, length), int64, padded and truncated to the tokenizer's length, as in the pipeline."""
     return tokenizer(
         list(texts), padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
     ).input_ids

@@ -1,4 +1,4 @@
-"""A patch discriminator: which parts of a picture look painted and which reconstructed (Isola et al. 2017)."""
+"""A patch discriminator between real and reconstructed pictures (Isola et al. 2017)."""
 
 from torch import Tensor, nn
 
@@ -6,7 +6,7 @@ SLOPE = 0.2  # of the leaky rectifier
 
 
 class PatchDiscriminator(nn.Module):
-    """(n, 3, h, w) in [-1, 1] -> scores (n, 1, h/4, w/4), each mostly of a patch of some 26 pixels."""
+    """(n, 3, h, w) in [-1, 1] -> scores (n, 1, h/4, w/4), each mostly of a patch of about 26 pixels."""
 
     def __init__(self, channels: tuple[int, int, int] = (64, 128, 128)) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""The network that metrics judge with, at 64 px; no loss ever sees it (they have ``models.trunk``).
+"""The network that metrics use, at 64 px; losses never use it (they use ``models.trunk``).
 
-As CLIP (Radford et al. 2021), an image and a text tower that meet in one space; and linear heads that name what the
-painter put into a picture.
+An image and a text tower with a common embedding space, as in CLIP (Radford et al. 2021), and linear heads that
+classify a picture's attributes.
 """
 
 import json
@@ -19,18 +19,18 @@ from atelier.models import base, stored
 from atelier.seeds import seed_of
 
 SIZE = 64  # px
-FEATURES = 48  # few: of n pictures, a Frechet distance is too high by about d^2 / n
+FEATURES = 48  # few, because the bias of a Frechet distance of n pictures is about d^2 / n
 WIDTHS = (32, 64, 128, 160)  # at 32, 16, 8 and 4 px
 TEXT = {"width": 96, "layers": 2, "heads": 4}
 VOCABULARY = 1200
 ATTRIBUTES = ("subject", "art_style", "emotion", "artist")
-START_SCALE = 1 / 0.07  # of cosines, before a softmax; CLIP's start, and its bound:
+START_SCALE = 1 / 0.07  # of cosines, before a softmax; CLIP's initial value and bound
 MAX_SCALE = 100.0
 TENSORS, CONFIG, CARD, TOKENIZER = "model.safetensors", "config.json", "card.json", "tokenizer"
 
 
 class Residual(nn.Module):
-    """Halve the side where ``halve``, then two convolutions beside a shortcut; (n, before, h, w) -> (n, after, ...)."""
+    """Optional 2x pooling, then two convolutions with a shortcut; (n, before, h, w) -> (n, after, ...)."""
 
     def __init__(self, before: int, after: int, halve: bool) -> None:
         super().__init__()
@@ -54,23 +54,23 @@ class ImageTower(nn.Module):
         befores = (widths[0], *widths[:-1])
         self.stem = nn.Sequential(nn.Conv2d(3, widths[0], 6, 2, 2, bias=False), _norm(widths[0]), nn.ReLU())
         self.blocks = nn.Sequential(
-            *(Residual(*sides, halve=at > 0) for at, sides in enumerate(zip(befores, widths, strict=True)))
+            *(Residual(*sides, halve=index > 0) for index, sides in enumerate(zip(befores, widths, strict=True)))
         )
         self.norm = nn.BatchNorm1d(2 * widths[-1], momentum=None)
         self.features = nn.Linear(2 * widths[-1], features)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        x = self.blocks(self.stem(pictures * 4 - 2))  # about unit variance
+        x = self.blocks(self.stem(pictures * 4 - 2))  # gives about unit variance
         return self.features(self.norm(torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)))
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
-    """Over the batch: by trial it learnt two to three times as fast as over groups. Statistics: a plain average."""
+    """Batch norm: in trials it trained two to three times as fast as group norm. Running statistics: plain average."""
     return nn.BatchNorm2d(channels, momentum=None)
 
 
 class TextTower(nn.Module):
-    """Token ids (n, length) and which of them count to embeddings (n, features): a transformer, mean over tokens."""
+    """A transformer with mean pooling: token ids (n, length) and a mask of those that count -> (n, features)."""
 
     def __init__(self, features: int, vocabulary: int, length: int, width: int, layers: int, heads: int) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class TextTower(nn.Module):
 
 
 class Evaluator(nn.Module):
-    """Both towers, and a head for each attribute in ``classes`` (attribute -> names in the order of its outputs)."""
+    """Both towers, and one head per attribute in ``classes`` (attribute -> class names in the order of outputs)."""
 
     def __init__(
         self,
@@ -105,13 +105,13 @@ class Evaluator(nn.Module):
         self.classes = {attribute: tuple(classes[attribute]) for attribute in ATTRIBUTES}
         self.tokenizer = tokenizer
         self.image = ImageTower(features, widths)
-        self.heads = nn.ModuleDict({name: nn.Linear(features, len(found)) for name, found in self.classes.items()})
+        self.heads = nn.ModuleDict({name: nn.Linear(features, len(names)) for name, names in self.classes.items()})
         self.project = nn.Linear(features, features, bias=False)
         self.text = TextTower(features, len(tokenizer), tokenizer.model_max_length, **text)
         self.log_scale = nn.Parameter(torch.tensor(math.log(START_SCALE)))
 
     def features(self, pictures: Tensor) -> Tensor:
-        """(n, 3, 64, 64) in [0, 1] -> (n, 48), what distances between sets of pictures are measured in."""
+        """(n, 3, 64, 64) in [0, 1] -> (n, 48), the feature space of distances between sets of pictures."""
         return self.image(pictures)
 
     def logits(self, features: Tensor) -> dict[str, Tensor]:
@@ -119,24 +119,24 @@ class Evaluator(nn.Module):
         return {name: head(features) for name, head in self.heads.items()}
 
     def image_embedding(self, features: Tensor) -> Tensor:
-        """Features (n, 48) -> unit vectors (n, 48), to be multiplied with a text's."""
+        """Features (n, 48) -> unit vectors (n, 48), in the space of text embeddings."""
         return normalize(self.project(features), dim=1)
 
     def text_embedding(self, ids: Tensor) -> Tensor:
-        """Token ids (n, length) of ``base.prompt_ids`` -> unit vectors (n, 48). Padding after the first end is cut."""
+        """Token ids (n, length) of ``base.prompt_ids`` -> unit vectors (n, 48). Ignores padding after the first end."""
         ends = (ids == self.tokenizer.eos_token_id).long()
-        counts = ends.cumsum(1) - ends == 0  # up to the first end, that one included
+        counts = ends.cumsum(1) - ends == 0  # up to and including the first end token
         longest = int(counts.sum(1).max())
         return normalize(self.text(ids[:, :longest], counts[:, :longest]), dim=1)
 
     @property
     def scale(self) -> Tensor:
-        """What cosines are multiplied by before a softmax: one over the temperature."""
+        """Factor of cosines before a softmax: the inverse temperature."""
         return self.log_scale.exp().clamp(max=MAX_SCALE)
 
 
 def classes_of(records: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """The names of each attribute in the painter's truth, sorted; a photograph has neither emotion nor artist."""
+    """Sorted class names of each attribute in the painter's truth; photographs have neither emotion nor artist."""
     return {
         attribute: sorted({str(record[attribute]) for record in records if applies(attribute, record)})
         for attribute in ATTRIBUTES
@@ -144,12 +144,12 @@ def classes_of(records: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
 
 
 def applies(attribute: str, record: Mapping[str, Any]) -> bool:
-    """Whether an attribute is asked of a picture: cameras are no artists, and feel nothing."""
+    """Whether a picture has an attribute: photographs have only subject and style."""
     return record["kind"] == "work" or attribute in ("subject", "art_style")
 
 
 def build(classes: Mapping[str, Sequence[str]], texts: Sequence[str], seed: int) -> Evaluator:
-    """An evaluator of random weights; its tokenizer's words are those of ``texts``."""
+    """An evaluator with random weights; its tokenizer is trained on ``texts``."""
     torch.manual_seed(seed_of(seed, "evaluator"))
     return Evaluator(classes, base.train_tokenizer(texts, VOCABULARY))
 
@@ -158,7 +158,7 @@ def save(model: Evaluator, folder: Path, card: Mapping[str, Any]) -> None:
     """Write weights (float16), architecture, class names, tokenizer and a card; equal weights give equal bytes."""
     stored.save_tensors(model.state_dict(), folder / TENSORS, torch.float16)
     stored.save_json(
-        {**model.config, "classes": {name: list(found) for name, found in model.classes.items()}}, folder / CONFIG
+        {**model.config, "classes": {name: list(names) for name, names in model.classes.items()}}, folder / CONFIG
     )
     model.tokenizer.save_pretrained(folder / TOKENIZER)
     for path in (folder / TOKENIZER).glob("*config.json"):
@@ -168,16 +168,16 @@ def save(model: Evaluator, folder: Path, card: Mapping[str, Any]) -> None:
 
 
 def load(folder: Path) -> Evaluator:
-    """An evaluator in float32, frozen; ValueError, one line, for a folder that does not hold one."""
+    """Load an evaluator in float32, frozen; ValueError for a folder without one."""
     config = stored.load_json(folder / CONFIG)
     tokenizer = _tokenizer(folder / TOKENIZER)
     try:
         vocabulary = config.pop("vocabulary")
         if vocabulary != len(tokenizer):
             raise ValueError(f"a vocabulary of {vocabulary!r}, the tokenizer has {len(tokenizer)}")
-        with torch.device("meta"):  # sizes are checked against the weights before memory is asked for
+        with torch.device("meta"):  # so that sizes are checked against the weights before memory is allocated
             model = Evaluator(tokenizer=tokenizer, **config)
-    # a damaged configuration shows as any of these
+    # a damaged configuration may raise any of these
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{folder / CONFIG}: no evaluator's configuration: {reason}") from None
@@ -186,7 +186,7 @@ def load(folder: Path) -> Evaluator:
 
 
 def _tokenizer(folder: Path) -> CLIPTokenizer:
-    if not folder.is_dir():  # a name that is no folder would be looked for on the hub
+    if not folder.is_dir():  # or transformers would look for it on the hub
         raise ValueError(f"{folder}: no such folder, expected a tokenizer's files")
     try:
         return CLIPTokenizer.from_pretrained(folder, local_files_only=True)

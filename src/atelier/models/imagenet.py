@@ -1,6 +1,6 @@
-"""The three ImageNet networks that LPIPS looks through, under torchvision's parameter names; weights from files alone.
+"""The three ImageNet networks of LPIPS, with torchvision's parameter names; weights are read from local files only.
 
-Each is its ``features`` and the layers after which LPIPS reads them (Zhang et al. 2018, v0.1).
+Each consists of ``features`` and the layers after which LPIPS reads them (Zhang et al. 2018, v0.1).
 """
 
 import pickle
@@ -18,7 +18,7 @@ from atelier.models.stored import checked_tensors
 
 Name = Literal["squeeze", "alex", "vgg"]
 
-# after which layers features are read, and their channels
+# layers after which features are read, and their numbers of channels
 TAPS: dict[str, tuple[int, ...]] = {
     "squeeze": (1, 4, 7, 9, 10, 11, 12),
     "alex": (1, 4, 7, 9, 11),
@@ -29,7 +29,7 @@ CHANNELS: dict[str, tuple[int, ...]] = {
     "alex": (64, 192, 384, 256, 256),
     "vgg": (64, 128, 256, 512, 512),
 }
-# what torch raises for a damaged or hostile pickle, found by damaging some
+# exceptions that torch raises for damaged or malicious pickles, found by experiment
 _TORCH_FAULTS = (
     RuntimeError,
     ValueError,
@@ -40,12 +40,12 @@ _TORCH_FAULTS = (
     AssertionError,
     struct.error,
 )
-# of pictures in [-1, 1]: ImageNet's statistics, to three digits as LPIPS has them
+# ImageNet's statistics for pictures in [-1, 1], rounded to three digits as in LPIPS
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
 
 class Fire(nn.Module):
-    """SqueezeNet's module (Iandola et al. 2016, sec. 3.1): to few channels, then two convolutions side by side."""
+    """SqueezeNet's Fire module (Iandola et al. 2016, sec. 3.1): to few channels, then two parallel convolutions."""
 
     def __init__(self, before: int, squeezed: int, after: int) -> None:
         super().__init__()
@@ -74,12 +74,12 @@ class Trunk(nn.Module):
             self.register_buffer(key, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        x, found = (x - self.shift) / self.scale, []
-        for at, layer in enumerate(self.features):
+        x, features = (x - self.shift) / self.scale, []
+        for index, layer in enumerate(self.features):
             x = layer(x)
-            if at in self.taps:
-                found.append(x)
-        return found
+            if index in self.taps:
+                features.append(x)
+        return features
 
 
 def _squeeze() -> nn.Sequential:
@@ -132,14 +132,14 @@ def _vgg() -> nn.Sequential:
 
 
 def load_trunk(name: Name, path: Path) -> Trunk:
-    """A trunk, frozen, float32, from a file of torchvision's parameters; those of its classifier are not read."""
+    """Load a frozen float32 trunk from a file of torchvision's parameters; the classifier is ignored."""
     trunk = Trunk(name)
-    found = {key: value for key, value in read_state(path).items() if key.startswith("features.")}
-    return fill(trunk, found, path)
+    state = {key: value for key, value in read_state(path).items() if key.startswith("features.")}
+    return fill(trunk, state, path)
 
 
 def load_heads(name: Name, path: Path) -> list[Tensor]:
-    """LPIPS v0.1's weights, (c_l,) float32 a stage; ValueError for others, and for negative ones."""
+    """Load LPIPS v0.1's weights, (c_l,) float32 per stage; ValueError for other or negative ones."""
     shapes = {f"lin{stage}.model.1.weight": (1, c, 1, 1) for stage, c in enumerate(CHANNELS[name])}
     heads = [head.flatten() for head in checked_tensors(read_state(path), shapes, path).values()]
     if any(bool((head < 0).any()) for head in heads):
@@ -148,22 +148,22 @@ def load_heads(name: Name, path: Path) -> list[Tensor]:
 
 
 def fill(trunk: Trunk, state: Mapping[str, Tensor], source: object) -> Trunk:
-    """``trunk`` with these parameters, which must be its own by name and shape; frozen."""
+    """Load parameters into ``trunk``, checking names and shapes, and freeze it."""
     shapes = {key: tuple(value.shape) for key, value in trunk.state_dict().items()}
     trunk.load_state_dict(checked_tensors(state, shapes, source))
     return trunk.requires_grad_(False).eval()
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file, or of a ``.pth`` from which nothing but tensors is unpickled; else ValueError."""
+    """Tensors of a safetensors file, or of a ``.pth`` loaded with ``weights_only``; else ValueError."""
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError, pickle.UnpicklingError, *_TORCH_FAULTS) as error:
         raise ValueError(f"{path}: not readable as weights: {' '.join(str(error).split())[:200]}") from None
-    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
         raise ValueError(f"{path}: not readable as weights: expected tensors by name")
-    if not all(isinstance(value, Tensor) and value.is_floating_point() for value in found.values()):
+    if not all(isinstance(value, Tensor) and value.is_floating_point() for value in state.values()):
         raise ValueError(f"{path}: not readable as weights: expected tensors of floats by name")
-    return dict(found)
+    return dict(state)

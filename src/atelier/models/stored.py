@@ -1,4 +1,4 @@
-"""Small models on disk, safetensors and JSON: equal content gives equal bytes, what is wrong is said in one line."""
+"""Store small models as safetensors and JSON, with reproducible bytes and one-line errors."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> None:
-    """Write the floating ones in ``dtype`` (counters are no weights); ValueError for what is not finite in it."""
+    """Write the floating-point tensors as ``dtype``, without counters; ValueError for values not finite in it."""
     floating = {name: tensors[name].detach() for name in sorted(tensors) if tensors[name].is_floating_point()}
     stored = {name: tensor.to("cpu", dtype).contiguous() for name, tensor in floating.items()}
     _refuse_infinite(stored, path)
@@ -22,42 +22,42 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype) 
 
 
 def load_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Tensors of exactly these names and shapes, in float32; ValueError otherwise."""
+    """Load tensors of exactly these names and shapes, in float32; ValueError otherwise."""
     try:
-        found = load_file(path)
+        tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path}: not readable as safetensors: {' '.join(str(error).split())}") from None
-    return checked_tensors(found, shapes, path)
+    return checked_tensors(tensors, shapes, path)
 
 
 def checked_tensors(
-    found: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], source: object
+    tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], source: object
 ) -> dict[str, Tensor]:
-    """Tensors of exactly these names and shapes, and finite, in float32; ValueError otherwise."""
-    if odd := sorted(found.keys() ^ shapes.keys()):
-        raise ValueError(f"{source}: tensor '{odd[0]}' is {'unknown' if odd[0] in found else 'missing'}")
+    """Check that tensors have exactly these names and shapes and are finite; returns them in float32."""
+    if odd := sorted(tensors.keys() ^ shapes.keys()):
+        raise ValueError(f"{source}: tensor '{odd[0]}' is {'unknown' if odd[0] in tensors else 'missing'}")
     for name, shape in shapes.items():
-        if tuple(found[name].shape) != tuple(shape):
-            raise ValueError(f"{source}: '{name}': expected shape {tuple(shape)}, got {tuple(found[name].shape)}")
-    _refuse_infinite(found, source)
-    return {name: tensor.float() for name, tensor in found.items()}
+        if tuple(tensors[name].shape) != tuple(shape):
+            raise ValueError(f"{source}: '{name}': expected shape {tuple(shape)}, got {tuple(tensors[name].shape)}")
+    _refuse_infinite(tensors, source)
+    return {name: tensor.float() for name, tensor in tensors.items()}
 
 
 def restore(module: nn.Module, path: Path) -> None:
-    """Fill a module built on the meta device, so that a hostile configuration costs nothing, from a file; float32."""
+    """Load a float32 state into a module built on the meta device, which keeps a malicious configuration cheap."""
     state = module.state_dict()
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items() if tensor.is_floating_point()}
     module.load_state_dict(load_tensors(path, shapes), assign=True)
 
 
 def save_json(content: Mapping[str, Any], path: Path) -> None:
-    """Sorted by key."""
+    """Write JSON with sorted keys."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 def load_json(path: Path) -> dict[str, Any]:
-    """A JSON object; ValueError otherwise."""
+    """Read a JSON object; ValueError otherwise."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -70,13 +70,13 @@ def load_json(path: Path) -> dict[str, Any]:
 
 
 def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of names, shapes, types and bytes; equal for equal content, in whatever order."""
-    found = hashlib.sha256()
+    """SHA-256 of names, shapes, types and bytes, in sorted order."""
+    digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
-        found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\0".encode())
-        found.update(tensor.view(torch.uint8).numpy().data)
-    return found.hexdigest()
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\0".encode())
+        digest.update(tensor.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def file_digest(path: Path) -> str:

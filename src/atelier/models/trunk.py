@@ -1,6 +1,6 @@
-"""The network that perceptual losses look through; no metric does (they have ``models.evaluator``).
+"""The network of perceptual losses; metrics never use it (they use ``models.evaluator``).
 
-Plain convolutions and ReLU, as VGG: no normalisation, so a picture's features are its own alone.
+Plain convolutions and ReLU, as VGG, without normalisation, so that a picture's features do not depend on the batch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from atelier.models import stored
 from atelier.seeds import seed_of
 
-CHANNELS = (24, 48, 96, 128)  # a stage each, at 64, 32, 16 and 8 px
+CHANNELS = (24, 48, 96, 128)  # one per stage, at 64, 32, 16 and 8 px
 TENSORS, HEADS, CONFIG, CARD = "trunk.safetensors", "heads.safetensors", "config.json", "card.json"
 
 
 class Trunk(nn.Module):
-    """Pictures (n, 3, h, w) in [-1, 1] to one feature map a stage: (n, c_l, h / 2^l, w / 2^l), l = 0, 1, ..."""
+    """Pictures (n, 3, h, w) in [-1, 1] to one feature map per stage: (n, c_l, h / 2^l, w / 2^l), l = 0, 1, ..."""
 
     def __init__(self, channels: Sequence[int] = CHANNELS) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Trunk(nn.Module):
 
 
 def _stage(before: int, after: int, first: bool) -> nn.Sequential:
-    """Halve the side (but at the first stage), then two convolutions."""
+    """2x pooling (except in the first stage), then two convolutions."""
     pool = [] if first else [nn.MaxPool2d(2)]
     convolutions = (nn.Conv2d(before, after, 3, padding=1), nn.Conv2d(after, after, 3, padding=1))
     for convolution in convolutions:
@@ -47,13 +47,13 @@ def _stage(before: int, after: int, first: bool) -> nn.Sequential:
 
 
 def build(seed: int) -> Trunk:
-    """A trunk of random weights."""
+    """A trunk with random weights."""
     torch.manual_seed(seed_of(seed, "trunk"))
     return Trunk()
 
 
 def save(trunk: Trunk, weights: Sequence[Tensor], folder: Path, card: Mapping[str, Any]) -> None:
-    """Write the trunk (float16) and its LPIPS weights, one (c_l,) a stage, named as LPIPS v0.1 names them (float32)."""
+    """Write the trunk (float16) and its LPIPS weights, (c_l,) per stage, under LPIPS v0.1's names (float32)."""
     if [tuple(weight.shape) for weight in weights] != [(c,) for c in trunk.channels]:
         raise ValueError(f"expected weights (c,) for channels {trunk.channels}")
     if any(bool((weight < 0).any()) for weight in weights):
@@ -66,7 +66,7 @@ def save(trunk: Trunk, weights: Sequence[Tensor], folder: Path, card: Mapping[st
 
 
 def load(folder: Path) -> tuple[Trunk, list[Tensor]]:
-    """The trunk, frozen, and its LPIPS weights (c_l,); ValueError, one line, for a folder that is not one."""
+    """Load the frozen trunk and its LPIPS weights (c_l,); ValueError for a folder without them."""
     channels = stored.load_json(folder / CONFIG).get("channels")
     # type() and not isinstance(): True is an int
     if not isinstance(channels, list) or not channels or any(type(c) is not int or c < 1 for c in channels):

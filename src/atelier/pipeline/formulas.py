@@ -1,7 +1,7 @@
-"""LaTeX formulas as MathML that today's browsers set well by themselves.
+"""Convert LaTeX formulas to MathML that browsers render well without a library.
 
-latex2mathml passes on silently what it does not know, which is refused here; and it writes for MathML 3, of which
-browsers keep a core: what that core leaves out (alphabets, spacing by context) is written out.
+latex2mathml passes unknown commands through silently, which is refused here; and it targets MathML 3, of which browsers
+implement MathML Core: features missing there (alphabets, spacing by context) are written out explicitly.
 """
 
 import re
@@ -17,16 +17,16 @@ THIN = "0.167em"
 
 
 def mathml(latex: str, display: str) -> str:
-    """A formula as MathML, ``display`` being "block" or "inline". Raises ValueError when any of it does not convert."""
+    """Convert a formula, with ``display`` "block" or "inline". Raises ValueError if any part does not convert."""
     shown = f"formula ${' '.join(latex.split())}$"
     bare = re.sub(r"\\[{}]", "", latex)
     if bare.count("{") != bare.count("}"):
         raise ValueError(f"{shown}: braces do not match")
     known = latex.replace("{aligned}", "{split}")
-    known = re.sub(r"\\mathrm\{(\w+)\}", r"\\text{\1}", known)  # else a single upright letter ends up in italics
+    known = re.sub(r"\\mathrm\{(\w+)\}", r"\\text{\1}", known)  # or a single upright letter would become italic
     try:
         tree = fromstring(re.sub(r' xmlns="[^"]*"', "", convert(known, display=display)))
-    except Exception as error:  # latex2mathml's exceptions have no base of their own
+    except Exception as error:  # latex2mathml's exceptions have no common base class
         raise ValueError(f"{shown}: {str(error) or type(error).__name__}") from None
     for element in tree.iter():
         content = element.text or ""
@@ -43,14 +43,14 @@ def mathml(latex: str, display: str) -> str:
 
 
 def _set_alphabet(element: Element) -> None:
-    """Unicode's own letters for ``mathvariant``, of which browsers follow "normal" alone; relations as operators."""
+    """Unicode letters for ``mathvariant``, of which browsers support only "normal"; relations as operators."""
     content = element.text or ""
     if element.tag == "mi" and content == "~":  # \sim
         content = "∼"
     if variant := element.attrib.get("mathvariant"):
         content = "".join(_letter(character, variant) for character in content)
     elif element.tag == "mi" and re.fullmatch("[Α-Ω]", content):
-        element.set("mathvariant", "normal")  # capital Greek letters stand upright
+        element.set("mathvariant", "normal")  # capital Greek letters are upright
     elif element.tag == "mi" and len(content) == 1 and unicodedata.category(content) in ("Sm", "Ps", "Pe", "Po"):
         element.tag = "mo"
     element.text = content
@@ -59,7 +59,7 @@ def _set_alphabet(element: Element) -> None:
 def _letter(character: str, variant: str) -> str:
     words = re.sub("LATIN |GREEK |LETTER ", "", unicodedata.name(character, ""))
     style = variant.replace("bold-", "bold ").upper()
-    for name in (f"MATHEMATICAL {style} {words}", f"{style} {words}"):  # ℝ, ℒ ... have the short name
+    for name in (f"MATHEMATICAL {style} {words}", f"{style} {words}"):  # ℝ, ℒ ... have the shorter name
         try:
             return unicodedata.lookup(name)
         except KeyError:
@@ -68,10 +68,10 @@ def _letter(character: str, variant: str) -> str:
 
 
 def _set_spacing(row: list[Element]) -> None:
-    """TeX's rules in a row: a sign after an operator is unary; log, tr ... stand a thin space off letters."""
+    """Apply TeX's spacing: a sign after an operator is unary; log, tr ... have a thin space beside letters."""
     cores = [_core(element) for element in row]
-    for place, core in enumerate(cores):
-        before, after = cores[place - 1] if place else None, cores[place + 1] if place + 1 < len(cores) else None
+    for index, core in enumerate(cores):
+        before, after = cores[index - 1] if index else None, cores[index + 1] if index + 1 < len(cores) else None
         if core.tag == "mo" and core.text in ("‖", "|", "/"):
             core.attrib = {"lspace": "0", "rspace": "0", "stretchy": "false"} | core.attrib  # \left and \right stretch
         elif core.tag == "mo" and core.text in ("−", "+", "±"):
@@ -85,7 +85,7 @@ def _set_spacing(row: list[Element]) -> None:
 
 
 def _core(element: Element) -> Element:
-    """What an element's scripts hang on."""
+    """The base of an element with scripts."""
     while element.tag in SCRIPTED and len(element):
         element = element[0]
     return element

@@ -4,8 +4,8 @@ from atelier import machine, params
 from atelier.pipeline.lab import pre_save
 
 machine.settle_children(params.load().machine.threads)
-c = get_config()  # type: ignore[name-defined]  # noqa: F821  Jupyter puts it here
+c = get_config()  # type: ignore[name-defined]  # noqa: F821  defined by Jupyter
 c.FileContentsManager.pre_save_hook = pre_save
-# offline means offline: no questions about news, no looking for updates
+# work offline: no news and no update checks
 c.LabApp.news_url = None
 c.LabApp.check_for_updates_class = "jupyterlab.handlers.announcements.NeverCheckForUpdate"

@@ -1,6 +1,6 @@
-"""``python -m atelier.pipeline.run STUDY``: a study's notebook executed with its parameters, scrubbed and rendered.
+"""``python -m atelier.pipeline.run STUDY``: execute a study's notebook with its parameters, clean and render it.
 
-The only caller of papermill. Run in the repository's root; all results are in ``build/studies/STUDY``.
+The only caller of papermill. Run it in the repository's root; results are in ``build/studies/STUDY``.
 """
 
 import argparse
@@ -26,15 +26,15 @@ FAILED = BUILD / "failed"
 
 
 def run(study: str, params: Params) -> None:
-    """Execute ``notebooks/STUDY.ipynb`` and write its notebook and page beside what it writes itself.
+    """Execute ``notebooks/STUDY.ipynb`` and write the notebook and its page beside the files that it writes.
 
-    Raises ValueError, one line, before any kernel starts when the notebook cannot be run as it is, and after it when
-    a cell failed; the notebook as far as it came is then in ``build/failed``.
+    Raises ValueError if the notebook is invalid, before a kernel starts, or if a cell fails; the partly executed
+    notebook is then in ``build/failed``.
     """
     source = NOTEBOOKS / f"{study}.ipynb"
     values = parameters(source, params)
     try:
-        page.page(scrub.read(source), params.profile)  # a formula that does not convert is better known before the run
+        page.page(scrub.read(source), params.profile)  # find formulas that do not convert before the run
     except (ValueError, OSError) as error:
         raise ValueError(f"{source}: {error}") from None
 
@@ -45,8 +45,8 @@ def run(study: str, params: Params) -> None:
     failed.unlink(missing_ok=True)
     try:
         notebook = scrub.scrub(_executed(source, unfinished, values, params.machine.threads))
-        html = page.page(notebook, params.profile)
-    except (ValueError, papermill.PapermillExecutionError, RuntimeError) as error:  # the last from a dead kernel
+        html = page.page(notebook, params.profile, results)
+    except (ValueError, papermill.PapermillExecutionError, RuntimeError) as error:  # RuntimeError: a dead kernel
         FAILED.mkdir(parents=True, exist_ok=True)
         unfinished.replace(failed)
         raise ValueError(f"{source}: {_reason(error)}; see {failed}") from None
@@ -56,9 +56,9 @@ def run(study: str, params: Params) -> None:
 
 
 def parameters(source: Path, params: Params) -> dict[str, Any]:
-    """The values that a notebook asks for by naming sections of ``params.yaml`` in its parameters cell, all None.
+    """The sections of ``params.yaml`` that a notebook's parameters cell names, each with the default None.
 
-    Raises ValueError when it has not exactly one such cell, or a name or default in it is refused.
+    Raises ValueError unless there is exactly one such cell, and for unknown names or other defaults.
     """
     tagged = [cell for cell in scrub.read(source).cells if "parameters" in scrub.tags(cell)]
     if len(tagged) != 1:
@@ -76,24 +76,24 @@ def parameters(source: Path, params: Params) -> dict[str, Any]:
 
 
 def _executed(source: Path, target: Path, values: dict[str, Any], threads: int) -> NotebookNode:
-    machine.settle_children(threads)  # this process computes nothing, and torch takes seconds to load
-    with tempfile.TemporaryDirectory() as own:
-        os.environ |= {  # the kernel inherits them
+    machine.settle_children(threads)  # only children compute; importing torch here would take seconds
+    with tempfile.TemporaryDirectory() as temporary:
+        os.environ |= {  # inherited by the kernel
             "PYTHONHASHSEED": "0",  # the order of sets of strings
             "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-            "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # a warning of the debugger's
-            "JUPYTER_PREFER_ENV_PATH": "1",  # this environment's kernel, not the one of a user's home
-            "JUPYTER_RUNTIME_DIR": own,
-            "IPYTHONDIR": own,  # no start-up files of the user's
+            "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # silences a debugger warning
+            "JUPYTER_PREFER_ENV_PATH": "1",  # this environment's kernel, not one in the user's home
+            "JUPYTER_RUNTIME_DIR": temporary,
+            "IPYTHONDIR": temporary,  # no user start-up files
             paths.MARK: "1",
         }
-        if warm.ADDRESS in os.environ:  # a kernel's libraries are loaded already
-            kernel = Path(own) / "kernels" / "python3" / "kernel.json"
+        if warm.ADDRESS in os.environ:  # start the kernel in the warm server, with libraries loaded
+            kernel = Path(temporary) / "kernels" / "python3" / "kernel.json"
             kernel.parent.mkdir(parents=True)
             argv = [sys.executable, "-m", "atelier", "kernel", "{connection_file}"]
             about = {"display_name": "Python 3", "language": "python", "interrupt_mode": "message"}  # no signals
             kernel.write_text(json.dumps({"argv": argv, **about}))
-            os.environ["JUPYTER_PATH"] = own
+            os.environ["JUPYTER_PATH"] = temporary
         return papermill.execute_notebook(
             str(source),
             str(target),
@@ -111,7 +111,7 @@ def _reason(error: Exception) -> str:
         return "the kernel died, often for lack of memory"
     if isinstance(error, papermill.PapermillExecutionError):
         first = next(line for line in error.source.splitlines() if line.strip() and not line.startswith("#"))
-        # the injected cell makes the source's cells one less
+        # papermill's injected cell shifts the index by one
         return f"cell {error.cell_index} ({first.strip()}): {error.ename}: {' '.join(error.evalue.split())}"
     return str(error)
 
@@ -119,10 +119,10 @@ def _reason(error: Exception) -> str:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m atelier.pipeline.run", description=__doc__)
     parser.add_argument("study", help="the name of a notebook in notebooks/, without .ipynb")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     try:
-        run(asked.study, load())
+        run(options.study, load())
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1

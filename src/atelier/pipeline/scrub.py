@@ -20,7 +20,7 @@ METADATA = {
     "language_info": {"name": "python"},
 }
 WIDGET = "application/vnd.jupyter.widget-view+json"
-BINARY = ("image/png", "image/jpeg")
+BINARY = ("image/png", "image/jpeg", "image/webp")
 ADDRESS = re.compile(r"(?<=\bat )0x[0-9a-fA-F]{5,16}\b|\b0x7f[0-9a-fA-F]{10}\b")
 CELL_FILE = re.compile(r"[^\s\"'<>]*/ipykernel_\d+/\d+\.py")
 STYLER = re.compile(r"\bT_[0-9a-f]{5}(?![0-9a-f])")  # pandas draws a random name for each styled table

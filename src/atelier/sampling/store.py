@@ -1,4 +1,4 @@
-"""Where sampled pictures lie, and how they are written and read back: PNG files and a table beside them."""
+"""Write and read sampled pictures: PNG files with a table and their latents."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +11,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from atelier import paths
-from atelier.data.images import load_pictures, save_picture, to_pixels
+from atelier.data.images import load_pictures, save_picture
 
-LATENTS = "latents.safetensors"
-UNTUNED, UNTUNED_AGAIN = "untuned", "untuned-again"  # again: from other noise, to see how far chance reaches
+LATENTS, TABLE = "latents.safetensors", "pictures.csv"
+UNTUNED, UNTUNED_AGAIN = "untuned", "untuned-again"  # again: with other noise, to estimate the effect of chance
 
 
 def at_level(model: str, level: int) -> str:
-    """Where prompt_enrichment's pictures of a model from prompts of one level lie."""
+    """The folder of a model's pictures from prompts of one level."""
     return f"{model}/level-{level}"
 
 
@@ -27,10 +27,10 @@ def guidance_folder(guidance: float) -> str:
 
 
 def read(study: str, variant: str, guidance: float) -> tuple[Tensor, pd.DataFrame]:
-    """One cell's pictures (n, 3, h, w) uint8 and their table: repeat, place, prompt, file."""
+    """Read one cell's pictures (n, 3, h, w) uint8 and their table: repeat, place, prompt, file."""
     folder, table = paths.SAMPLES / study / variant / guidance_folder(guidance), listed(study, variant, guidance)
     files = [folder / name for name in table["file"]]
-    if not files:  # a base asked for photographs where the data folder has none
+    if not files:  # prompts of photographs, but the data folder has none
         return torch.empty(0, 3, 0, 0, dtype=torch.uint8), table
     with Image.open(files[0]) as image:
         size = image.width
@@ -38,13 +38,13 @@ def read(study: str, variant: str, guidance: float) -> tuple[Tensor, pd.DataFram
 
 
 def listed(study: str, variant: str, guidance: float) -> pd.DataFrame:
-    """One cell's table: repeat, place, prompt, path, file."""
+    """Read one cell's table: repeat, place, prompt, path, file."""
     folder = paths.SAMPLES / study / variant / guidance_folder(guidance)
-    return pd.read_csv(folder / "pictures.csv", keep_default_na=False)
+    return pd.read_csv(folder / TABLE, keep_default_na=False)
 
 
 def read_latents(study: str, variant: str, guidance: float) -> Tensor:
-    """The last latents (n, c, h, w) float32 of one cell's pictures, in the order of its table."""
+    """Read the last latents (n, c, h, w) float32 of one cell's pictures, in the order of its table."""
     path = paths.SAMPLES / study / variant / guidance_folder(guidance) / LATENTS
     try:
         return load_file(path)["latents"]
@@ -52,23 +52,23 @@ def read_latents(study: str, variant: str, guidance: float) -> Tensor:
         raise ValueError(f"{path}: not readable as latents: {' '.join(str(error).split())}") from None
 
 
-def write_latents(latents: Tensor, folder: Path) -> None:
-    """What the pictures of a folder were decoded from, so that another decoder can be put in that one's place."""
+def write(pictures: Tensor, latents: Tensor, table: pd.DataFrame, folder: Path) -> None:
+    """Write PNG files of pictures (n, 3, h, w) uint8, their table, and the latents that they were decoded from.
+
+    Equal pictures give equal bytes. The latents are stored so that other decoders can be applied to them.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for picture, name in zip(pictures, table["file"], strict=True):
+        save_picture(picture, folder / name)
+    table.to_csv(folder / TABLE, index=False)
     save_file({"latents": latents.contiguous()}, folder / LATENTS)
 
 
-def write(pictures: Tensor, table: pd.DataFrame, folder: Path) -> None:
-    """PNG files and their table; equal pictures give equal bytes."""
-    for picture, name in zip(to_pixels(pictures), table["file"], strict=True):
-        save_picture(picture, folder / name)
-    table.to_csv(folder / "pictures.csv", index=False)
-
-
-def refuse_other_than(study: str, variants: Sequence[str]) -> None:
-    """A report takes its variants from the parameters: a folder that none names, or a missing one, is a ValueError."""
+def check_variants(study: str, variants: Sequence[str]) -> None:
+    """Raise ValueError for a variant without samples, and for samples of a variant that is not in the parameters."""
     folder = paths.SAMPLES / study
-    found = {path.name for path in folder.iterdir() if path.is_dir()} if folder.is_dir() else set()
-    if missing := sorted(set(variants) - found):
+    sampled = {path.name for path in folder.iterdir() if path.is_dir()} if folder.is_dir() else set()
+    if missing := sorted(set(variants) - sampled):
         raise ValueError(f"{folder}: no samples of {', '.join(missing)}")
-    if extra := sorted(found - set(variants)):
+    if extra := sorted(sampled - set(variants)):
         raise ValueError(f"{folder}: samples of {', '.join(extra)}, which no parameter names; delete them")

@@ -1,4 +1,4 @@
-"""What an autoencoder learns when the base is trained: pictures back from their latents."""
+"""The base's autoencoder training: reconstruct pictures from their latents."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from torch.nn.functional import avg_pool2d, pad
 from atelier.data.images import to_model_range
 from atelier.seeds import torch_generator
 from atelier.training.loop import Task
-from atelier.training.order import Pick
+from atelier.training.order import Turn
 
 SCALES = (1, 2, 4)  # pixels: L1 at full, half and quarter resolution, so that structure is learnt before texture
 KL_WEIGHT = 1e-8  # on the KL summed over a latent, against a mean L1: latents stay bounded and keep their detail
@@ -22,18 +22,18 @@ def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
 
 
 def task(
-    vae: AutoencoderKL, pictures: Tensor, names: Sequence[str], seed: int, device: torch.device, moved: int = 0
+    vae: AutoencoderKL, pictures: Tensor, names: Sequence[str], seed: int, device: torch.device, max_shift: int = 0
 ) -> Task:
-    """Train all of ``vae`` on ``pictures`` (n, 3, h, w) uint8; all chance depends on (seed, name, epoch).
+    """Train all of ``vae`` on ``pictures`` (n, 3, h, w) uint8; randomness depends on (seed, name, epoch) only.
 
-    ``moved``: pictures are mirrored or not, and moved by up to so many pixels; 0: they are as they are.
+    ``moved``: augment by random flips and shifts of up to this many pixels; 0: no augmentation.
     """
     vae.to(device, memory_format=torch.channels_last).requires_grad_(True).train()
 
-    def losses(batch: Sequence[Pick]) -> dict[str, Tensor]:
-        target = to_model_range(pictures[[pick.sample for pick in batch]])
-        if moved:
-            target = displaced(target, moved, [_chance(seed, "displaced", names, pick) for pick in batch])
+    def losses(batch: Sequence[Turn]) -> dict[str, Tensor]:
+        target = to_model_range(pictures[[turn.sample for turn in batch]])
+        if max_shift:
+            target = displaced(target, max_shift, [_chance(seed, "displaced", names, turn) for turn in batch])
         target = target.to(device, memory_format=torch.channels_last)
         posterior = vae.encode(target).latent_dist
         noise = posterior_noise(posterior.mean.shape[1:], seed, names, batch)
@@ -44,23 +44,23 @@ def task(
 
 
 def displaced(pictures: Tensor, reach: int, generators: Sequence[Generator]) -> Tensor:
-    """Pictures (b, 3, h, w), each mirrored or not and moved by up to ``reach`` pixels, edges reflected.
+    """Randomly flip pictures (b, 3, h, w) and shift them by up to ``reach`` pixels, with reflected edges.
 
-    The latent's grid then falls anywhere: of few pictures, many more patches are learnt.
+    The latent's grid then has a random position, so that few pictures give many more patches.
     """
     height, width = pictures.shape[2:]
-    found = []
+    shifted = []
     for wide, generator in zip(pad(pictures, [reach] * 4, mode="reflect"), generators, strict=True):
         row, column = torch.randint(2 * reach + 1, (2,), generator=generator).tolist()
         one = wide[:, row : row + height, column : column + width]
-        found.append(one.flip(2) if torch.randint(2, (1,), generator=generator) else one)
-    return torch.stack(found)
+        shifted.append(one.flip(2) if torch.randint(2, (1,), generator=generator) else one)
+    return torch.stack(shifted)
 
 
-def posterior_noise(shape: torch.Size, seed: int, names: Sequence[str], batch: Sequence[Pick]) -> Tensor:
-    """White noise (b, *shape), a function of (seed, name, epoch) each."""
-    return torch.stack([torch.randn(shape, generator=_chance(seed, "posterior", names, pick)) for pick in batch])
+def posterior_noise(shape: torch.Size, seed: int, names: Sequence[str], batch: Sequence[Turn]) -> Tensor:
+    """White noise (b, *shape), each row a function of (seed, name, epoch)."""
+    return torch.stack([torch.randn(shape, generator=_chance(seed, "posterior", names, turn)) for turn in batch])
 
 
-def _chance(seed: int, what: str, names: Sequence[str], pick: Pick) -> Generator:
-    return torch_generator(seed, what, names[pick.sample], pick.epoch)
+def _chance(seed: int, what: str, names: Sequence[str], turn: Turn) -> Generator:
+    return torch_generator(seed, what, names[turn.sample], turn.epoch)

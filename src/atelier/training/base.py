@@ -1,6 +1,6 @@
-"""Stage ``base``: the model that studies change, wherever it comes from.
+"""Stage ``base``: the base model of all studies, copied, downloaded or trained.
 
-``train`` makes a small one: the autoencoder from its linear start, then denoiser and text encoder together.
+``train`` trains a small one: the autoencoder from its linear start, then denoiser and text encoder together.
 """
 
 import hashlib
@@ -16,28 +16,28 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from torch import Tensor
 
-from atelier import paths
+from atelier import paths, scratch
 from atelier.data import prepare
 from atelier.data.images import to_model_range
-from atelier.data.latents import Moments, encode_pictures
 from atelier.data.painter import paint_corpus
 from atelier.data.prompts import painted_row, prompt
 from atelier.machine import accelerator
 from atelier.models import base
+from atelier.models.latents import Moments, encode_pictures
 from atelier.models.linear_start import start_at_linear_code
 from atelier.params import Params
-from atelier.seeds import seed_of
-from atelier.training import autoencoder, denoiser, scratch
+from atelier.seeds import evenly, seed_of
+from atelier.training import autoencoder, denoiser
 from atelier.training.loop import Task, fit
 
 LINEAR_START_PICTURES = 512
 SHIPPED = "base"  # inside the data folder
 HISTORY = "history.csv"
-HISTORY_COLUMNS = ("step", "learning_rate", "part")  # and its loss terms
+HISTORY_COLUMNS = ("step", "learning_rate", "part")  # followed by loss terms
 
 
 class Corpus(NamedTuple):
-    """What a base learns: pictures (n, 3, h, w) uint8, their names, each one's prompts, and its style ("": none)."""
+    """A base's training set: pictures (n, 3, h, w) uint8, and each one's name, prompts and style ("": none)."""
 
     pictures: Tensor
     names: list[str]
@@ -45,21 +45,21 @@ class Corpus(NamedTuple):
     styles: list[str]
 
 
-def corpus(asked: Params) -> Corpus:
-    """Painted for the base alone, from seeds that nothing else uses; or the training split of the data."""
-    recipe = asked.base.train
+def corpus(params: Params) -> Corpus:
+    """Paint a training set from seeds that nothing else uses, or take the training split of the data."""
+    recipe = params.base.train
     if recipe.photographs + recipe.works:
-        seed = seed_of(asked.seed, "corpus") % 2**31
+        seed = seed_of(params.seed, "corpus") % 2**31
         pixels, records, captions = paint_corpus(
-            recipe.works, recipe.photographs, seed, asked.data.size, asked.machine.threads
+            recipe.works, recipe.photographs, seed, params.data.size, params.machine.threads
         )
         pictures = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-        rows: list[dict[Any, Any]] = [painted_row(*told) for told in zip(records, captions, strict=True)]
+        rows: list[dict[Any, Any]] = [painted_row(*pair) for pair in zip(records, captions, strict=True)]
         levels = [0 if record["kind"] == "photograph" else 1 for record in records]
         names = [str(record["painting"]) for record in records]
     else:
         table = prepare.works().table.query("split == 'train'")
-        pictures = prepare.pictures(table, asked.data)
+        pictures = prepare.pictures(table, params.data)
         rows, levels, names = table.to_dict("records"), [1] * len(table), list(table["path"])
     draws = range(recipe.prompts_per_picture)
     prompts = [[prompt(row, level, draw) for draw in draws] for row, level in zip(rows, levels, strict=True)]
@@ -69,44 +69,46 @@ def corpus(asked: Params) -> Corpus:
     return Corpus(pictures, names, prompts, styles)
 
 
-def train(asked: Params, out: Path) -> None:
-    """Train a base by ``asked.base.train`` into ``out``, with the history of both parts beside it."""
-    recipe, seed = asked.base.train, asked.seed
-    determinants = asked.model_dump(mode="json", include={"seed", "machine", "base"})
-    pictures, names, prompts, styles = corpus(asked)
-    # the folder's name alone does not say which pictures lie in it
-    determinants["corpus"] = hashlib.sha256(
-        pictures.numpy().tobytes() + json.dumps([names, prompts]).encode()
-    ).hexdigest()
-    pipeline = base.build(recipe.preset, asked.data.size, [text for row in prompts for text in row], seed)
-    start_at_linear_code(pipeline.vae, to_model_range(pictures[spread(len(pictures), LINEAR_START_PICTURES)]))
-    place = accelerator(asked.machine)
+def train(params: Params, out: Path) -> None:
+    """Train a base by ``params.base.train`` into ``out``, with the history of both parts."""
+    recipe, seed = params.base.train, params.seed
+    key = params.model_dump(mode="json", include={"seed", "machine", "base"})
+    pictures, names, prompts, styles = corpus(params)
+    # the data folder's name does not determine its pictures
+    key["corpus"] = hashlib.sha256(pictures.numpy().tobytes() + json.dumps([names, prompts]).encode()).hexdigest()
+    pipeline = base.build(recipe.preset, params.data.size, [text for row in prompts for text in row], seed)
+    start_at_linear_code(pipeline.vae, to_model_range(pictures[evenly(len(pictures), LINEAR_START_PICTURES)]))
+    accelerate = accelerator(params.machine)
 
-    # what the denoiser is asked for does not determine the autoencoder: another denoiser need not wait for it again
-    of_autoencoder: Any = {"seed": True, "machine": True, "base": {"train": {"preset", "moved", "autoencoder"}}}
+    # the denoiser's parameters do not affect the autoencoder, so that changing them does not retrain it
+    of_autoencoder: Any = {"seed": True, "machine": True, "base": {"train": {"preset", "shift", "autoencoder"}}}
     first = scratch.folder(
-        "base-autoencoder", **asked.model_dump(mode="json", include=of_autoencoder), corpus=determinants["corpus"]
+        __name__, "base-autoencoder", **params.model_dump(mode="json", include=of_autoencoder), corpus=key["corpus"]
     )
-    task = autoencoder.task(pipeline.vae, pictures, names, seed, place.device, recipe.moved)
-    history = [fit(task, recipe.autoencoder, seed=seed, scratch=first, accelerator=place).assign(part="autoencoder")]
+    task = autoencoder.task(pipeline.vae, pictures, names, seed, accelerate.device, recipe.shift)
+    history = [
+        fit(task, recipe.autoencoder, seed=seed, scratch=first, accelerator=accelerate).assign(part="autoencoder")
+    ]
     pipeline.vae.requires_grad_(False).to(memory_format=torch.contiguous_format)
     latents = standardised(pipeline.vae, encode_pictures(pipeline.vae, pictures))
-    seen = [at for at, style in enumerate(styles) if style not in recipe.unseen_styles]
-    latents = Moments(latents.mean[seen], latents.std[seen])
-    names, prompts = [names[at] for at in seen], [prompts[at] for at in seen]
+    kept = [index for index, style in enumerate(styles) if style not in recipe.unseen_styles]
+    latents = Moments(latents.mean[kept], latents.std[kept])
+    names, prompts = [names[index] for index in kept], [prompts[index] for index in kept]
 
-    second = scratch.folder("base-denoiser", **determinants)
-    task = denoiser_task(pipeline, latents, names, prompts, recipe.empty_prompts, seed, place.device)
-    history.append(fit(task, recipe.denoiser, seed=seed, scratch=second, accelerator=place).assign(part="denoiser"))
+    second = scratch.folder(__name__, "base-denoiser", **key)
+    task = denoiser_task(pipeline, latents, names, prompts, recipe.empty_prompts, seed, accelerate.device)
+    history.append(
+        fit(task, recipe.denoiser, seed=seed, scratch=second, accelerator=accelerate).assign(part="denoiser")
+    )
     with paths.replacing(out) as part:
-        base.save(pipeline.to("cpu"), part, {"source": "train", "asked": determinants, "pictures": len(pictures)})
+        base.save(pipeline.to("cpu"), part, {"source": "train", "asked": key, "pictures": len(pictures)})
         pd.concat(history).to_csv(part / HISTORY, index=False)
     scratch.discard(first)
     scratch.discard(second)
 
 
 def standardised(vae: AutoencoderKL, moments: Moments) -> Moments:
-    """Fold the statistics of these latents into ``vae``; returns the moments that it would give from now on."""
+    """Fold the statistics of these latents into ``vae``; returns the moments standardised likewise."""
     mean, std = moments.mean.mean((0, 2, 3)), moments.mean.std((0, 2, 3)) / vae.config.scaling_factor
     base.fold_latent_statistics(vae, (mean / vae.config.scaling_factor).to(vae.device), std.to(vae.device))
     return Moments((moments.mean - mean[:, None, None]) / std[:, None, None], moments.std / std[:, None, None])
@@ -121,7 +123,7 @@ def denoiser_task(
     seed: int,
     device: torch.device,
 ) -> Task:
-    """Denoiser and text encoder together: there is no pretrained text encoder to start from."""
+    """Train denoiser and text encoder together, since there is no pretrained text encoder."""
     unet, text_encoder = (
         part.to(device).requires_grad_(True).train() for part in (pipeline.unet, pipeline.text_encoder)
     )
@@ -138,71 +140,63 @@ def denoiser_task(
         unet,
         trainable,
         pipeline.scheduler,
-        latents,
-        condition,
-        names=names,
-        prompts=ids.shape[1],
+        denoiser.Examples(latents, names, ids.shape[1], condition),
         empty_share=empty_share,
         seed=seed,
         device=device,
     )
 
 
-def spread(n: int, wanted: int) -> list[int]:
-    """``wanted`` indices, or all, evenly over n: of photographs and of every style."""
-    return [int(i * n / min(n, wanted)) for i in range(min(n, wanted))]
-
-
-def fetch(asked: Params, out: Path) -> None:
-    """Copy a base from the data folder, another folder or the hub into ``out``; only safetensors are fetched."""
-    origin = asked.base
+def fetch(params: Params, out: Path) -> None:
+    """Copy a base from the data folder, another folder or the hub into ``out``; weights as safetensors only."""
+    origin = params.base
     if origin.source == "hub":
         from huggingface_hub import snapshot_download
 
         assert origin.location is not None
-        # a pipeline's own files: repositories also hold single-file checkpoints and half-precision copies
+        # the pipeline's files only: repositories also hold single-file checkpoints and half-precision copies
         wanted = ["model_index.json", "*/*.json", "*/*.txt", "*/*.safetensors"]
         unwanted = ["*fp16*", "*non_ema*", "safety_checker/*"]
-        found = Path(
+        source = Path(
             snapshot_download(
                 origin.location, revision=origin.revision, allow_patterns=wanted, ignore_patterns=unwanted
             )
         )
     else:
-        found = Path(asked.data.folder) / SHIPPED if origin.source == "shipped" else Path(origin.location or "")
+        source = Path(params.data.folder) / SHIPPED if origin.source == "shipped" else Path(origin.location or "")
     card = {"source": origin.source, "location": origin.location, "revision": origin.revision}
     with paths.replacing(out) as part:
-        base.save(base.load(found), part, card)
-        keep_history(found / HISTORY, part / HISTORY)
+        base.save(base.load(source), part, card)
+        keep_history(source / HISTORY, part / HISTORY)
 
 
-def keep_history(found: Path, target: Path) -> None:
-    """Copy the history that lies beside a fetched base, or write an empty one.
+def keep_history(source: Path, target: Path) -> None:
+    """Copy a fetched base's training history, or write an empty one.
 
-    It is for a figure only: what is no CSV of numbers by step and part is named and left out, and stops nothing.
+    It is used for a figure only, so an unreadable history is reported and ignored.
     """
     fault = None
-    if found.is_file():
+    if source.is_file():
         try:
-            table = pd.read_csv(found)
+            table = pd.read_csv(source)
             missing = {name for name in HISTORY_COLUMNS if name not in table}
             words = set(table.columns[[kind.kind not in "if" for kind in table.dtypes]]) if len(table) else set()
             odd = sorted(missing | words - {"part"})
             fault = f"no numbers in {', '.join(odd)}" if odd else None
-        except (ValueError, OSError) as error:  # the first is what pandas raises, too
+        except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
             fault = " ".join(str(error).split())
         if fault is None:
-            shutil.copyfile(found, target)
+            shutil.copyfile(source, target)
             return
-        print(f"{found}: no training history, left out: {fault}", file=sys.stderr)
+        print(f"{source}: no training history, left out: {fault}", file=sys.stderr)
     pd.DataFrame({name: [] for name in HISTORY_COLUMNS}).to_csv(target, index=False)
 
 
-def main(asked: Params) -> None:
-    """Fill ``build/base``."""
+def main(params: Params) -> None:
+    """Write ``build/base``."""
     paths.BUILD.mkdir(exist_ok=True)
-    if asked.base.source == "train":
-        train(asked, paths.BASE)
+    if params.base.source == "train":
+        train(params, paths.BASE)
     else:
-        fetch(asked, paths.BASE)
+        fetch(params, paths.BASE)
     print(json.dumps({"base": base.fingerprint(paths.BASE)}))

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent: written beside, synced, renamed; read only where their own hash says so."""
+"""Atomic checkpoints: written to a temporary folder, synced, renamed; verified by their hashes when read."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ def _hash(text: str) -> str:
 
 
 def _sync(path: Path) -> None:
-    """Have the kernel write a file or folder to the disk."""
+    """Sync a file or folder to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -31,7 +31,7 @@ def _sync(path: Path) -> None:
 
 
 def save(folder: Path, step: int, tensors: dict[str, torch.Tensor], notes: dict[str, Any]) -> None:
-    """Write the checkpoint of ``step``; the one before it goes when this one has been read back and found right."""
+    """Write the checkpoint of ``step``; delete the previous one after this one has been read back and verified."""
     final, part = folder / f"step-{step:08d}", folder / f"part-{step:08d}"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -40,32 +40,32 @@ def save(folder: Path, step: int, tensors: dict[str, torch.Tensor], notes: dict[
     except SafetensorError as error:  # a full disk
         raise OSError(f"{part / TENSORS}: not written: {error}") from None
     _sync(part / TENSORS)
-    # keys stay in their order, which is that of the history's columns
+    # keys are not sorted: their order is that of the history's columns
     text = json.dumps({"step": step, "sha256": file_digest(part / TENSORS), **notes})
     (part / NOTES).write_text(f"{text}\n{_hash(text)}\n")
     _sync(part / NOTES)
     _sync(part)
-    shutil.rmtree(final, ignore_errors=True)  # a damaged one that was passed over; a whole one would have been resumed
+    shutil.rmtree(final, ignore_errors=True)  # a damaged one that was skipped; an intact one would have been resumed
     os.replace(part, final)
     _sync(folder)
     _read(final)
-    for other in _steps(folder):
-        if other != final:
-            shutil.rmtree(other)
+    for path in _steps(folder):
+        if path != final:
+            shutil.rmtree(path)
 
 
 def load(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
-    """The newest whole checkpoint, or None where none was ever written. A damaged one is named and passed over.
+    """Load the newest intact checkpoint, or None if there is none. Damaged ones are reported and skipped.
 
-    Where all are damaged, a ValueError says so: starting over is for the user to decide.
+    Raises ValueError if all are damaged: starting over is the user's decision.
     """
-    found = _steps(folder)
-    for path in reversed(found):
+    paths = _steps(folder)
+    for path in reversed(paths):
         try:
             return _read(path)
         except (OSError, ValueError, KeyError) as error:
             print(f"checkpoint {path} is damaged and is passed over: {error}", file=sys.stderr)
-    if found:
+    if paths:
         raise ValueError(f"{folder}: no checkpoint is whole; delete the folder to start over")
     return None
 

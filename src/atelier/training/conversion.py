@@ -1,6 +1,6 @@
-"""The base turned into one that predicts v, or a flow's velocity: an adapter on all its layers, another scheduler.
+"""Convert the base to v prediction or to a flow's velocity: an adapter on all layers and another scheduler.
 
-For studies that ask whether a loss depends on what the denoiser predicts; one base, so that little else differs.
+Used to test whether a loss depends on what the denoiser predicts, with as few other differences as possible.
 """
 
 import shutil
@@ -11,13 +11,13 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusio
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import nn
 
-from atelier.training.art_finetuning import add_adapter, save_adapter
+from atelier.training.lora import add_adapter, save_adapter
 
 KINDS = ("v_prediction", "flow_prediction")
 
 
 def scheduler_for(kind: str, scheduler: SchedulerMixin) -> SchedulerMixin:
-    """``scheduler``'s noise with v prediction; or the straight path, stepped along by Euler's method."""
+    """``scheduler``'s noise with v prediction; or the flow's straight path with Euler's method."""
     if kind == "v_prediction":
         return DDIMScheduler.from_config(scheduler.config, prediction_type=kind)
     if kind == "flow_prediction":
@@ -28,13 +28,13 @@ def scheduler_for(kind: str, scheduler: SchedulerMixin) -> SchedulerMixin:
 
 
 def add_conversion(unet: UNet2DConditionModel, rank: int, seed: int) -> dict[str, nn.Parameter]:
-    """An adapter on every convolution and linear map; returns its parameters by name."""
+    """Add an adapter to every convolution and linear layer; returns its parameters by name."""
     layers = [name for name, part in unet.named_modules() if isinstance(part, nn.Conv2d | nn.Linear)]
     return add_adapter(unet, rank, seed, layers)
 
 
 def save_conversion(pipeline: StableDiffusionPipeline, kind: str, folder: Path, card: dict[str, Any]) -> None:
-    """The adapter in half precision, the scheduler it belongs to, and a card."""
+    """Write the adapter in half precision, its scheduler, and a card."""
     shutil.rmtree(folder, ignore_errors=True)
     save_adapter(pipeline.unet.half(), folder, card)
     scheduler_for(kind, pipeline.scheduler).save_pretrained(folder / "scheduler")

@@ -1,6 +1,6 @@
-"""What makes a decoder paint texture: a perceptual term and a patch discriminator beside L1 (Rombach et al. 2022, G.1).
+"""Train a decoder to paint texture: L1, a perceptual term and a patch discriminator (Rombach et al. 2022, G.1).
 
-The encoder is left alone, so that latents, and whatever denoises them, stay valid.
+The encoder is frozen, so that latents, and denoisers trained on them, stay valid.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,22 +12,22 @@ from torch.func import functional_call
 from torch.nn.functional import relu
 
 from atelier.data.images import to_model_range
-from atelier.data.latents import Moments
 from atelier.models.discriminator import PatchDiscriminator
+from atelier.models.latents import Moments
 from atelier.training.autoencoder import posterior_noise, reconstruction_loss
 from atelier.training.loop import Task
-from atelier.training.order import Pick
+from atelier.training.order import Turn
 
 Perceptual = Callable[[Tensor, Tensor], Tensor]  # two batches in [-1, 1] -> (n,)
 
 
 def hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """What a discriminator minimises (Lim and Ye 2017, eq. 8), of its scores for real and made pictures."""
+    """The discriminator's hinge loss (Lim and Ye 2017, eq. 8), from its scores of real and reconstructed pictures."""
     return (relu(1 - real).mean() + relu(1 + fake).mean()) / 2
 
 
 def adaptive_weight(reconstruction: Tensor, adversarial: Tensor) -> Tensor:
-    """Ratio of two losses' gradients at the last layer: neither drowns the other (Esser et al. 2021, eq. 7)."""
+    """Ratio of two losses' gradients at the last layer, which balances them (Esser et al. 2021, eq. 7)."""
     return (reconstruction.norm() / (adversarial.norm() + 1e-4)).clamp(max=1e4)
 
 
@@ -42,10 +42,10 @@ def task(
     seed: int,
     device: torch.device,
 ) -> Task:
-    """Train ``vae``'s decoder on ``latents`` and their ``pictures`` (n, 3, h, w) uint8; the discriminator beside it.
+    """Train ``vae``'s decoder on ``latents`` and their ``pictures`` (n, 3, h, w) uint8, and the discriminator with it.
 
-    ``weights``: of the perceptual term against L1, and of the adversarial gradient against the gradient of both.
-    One loop trains both: each term's gradient reaches one of the two only.
+    ``weights``: of the perceptual term relative to L1, and of the adversarial gradient relative to that of both.
+    One loop trains both networks: the gradient of each term reaches only one of them.
     """
     perceptual_weight, adversarial_weight = weights
     vae.to(device, memory_format=torch.channels_last).requires_grad_(False)
@@ -54,8 +54,8 @@ def task(
         part.requires_grad_(True).train()
     last = vae.decoder.conv_out.weight
 
-    def losses(batch: Sequence[Pick]) -> dict[str, Tensor]:
-        chosen = [pick.sample for pick in batch]
+    def losses(batch: Sequence[Turn]) -> dict[str, Tensor]:
+        chosen = [turn.sample for turn in batch]
         target = to_model_range(pictures[chosen]).to(device, memory_format=torch.channels_last)
         noise = posterior_noise(latents.std.shape[1:], seed, names, batch)
         latent = latents.mean[chosen] + latents.std[chosen] * noise
@@ -74,7 +74,7 @@ def task(
             "reconstruction": pixels.detach(),
             "perceptual": perceived.detach(),
             "deceit": deceit.detach(),
-            # zero in value: it carries the decoder's gradient, weighed above, through the decoder once
+            # value 0; its gradient is the weighted one computed above, backpropagated through the decoder once
             "decoder": ((output - output.detach()) * gradient).sum(),
             "discriminator": hinge_loss(discriminator(target), discriminator(output.detach())),
         }

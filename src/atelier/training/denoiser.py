@@ -1,4 +1,4 @@
-"""What a denoiser learns, in the base's training and in every fine-tuning: the noise in a noised latent."""
+"""The denoising task of the base's training and of every fine-tuning."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -8,19 +8,28 @@ from diffusers import UNet2DConditionModel
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor, nn
 
-from atelier.data.latents import Moments
 from atelier.diffusion import flow_path, flow_target, noised, signal_and_noise, v_target
+from atelier.models.latents import Moments
 from atelier.seeds import torch_generator
 from atelier.training.loop import Task
-from atelier.training.order import Pick
+from atelier.training.order import Turn
 
 KINDS = ("epsilon", "v_prediction", "flow_prediction")
-# (samples, which of a sample's prompts, whether the prompt is left empty) -> embeddings (b, tokens, width)
-Condition = Callable[[Sequence[int], Sequence[int], Sequence[bool]], Tensor]
+# (samples, number of each sample's prompt, whether to use the empty prompt) -> embeddings (b, tokens, width)
+Embed = Callable[[Sequence[int], Sequence[int], Sequence[bool]], Tensor]
+
+
+class Examples(NamedTuple):
+    """Training examples: n latents, their names, the number of prompts of each, and the prompts' embeddings."""
+
+    latents: Moments
+    names: Sequence[str]
+    prompts: int  # per latent
+    condition: Embed
 
 
 class Draw(NamedTuple):
-    """All chance in one sample's turn: ``z_0``'s posterior noise, the step, the noise to find, the prompt."""
+    """All random numbers of one sample's turn: ``z_0``'s posterior noise, timestep, noise to predict, prompt."""
 
     posterior: Tensor
     t: int
@@ -30,10 +39,10 @@ class Draw(NamedTuple):
 
 
 class Denoised(NamedTuple):
-    """A batch's step: what was noised, what came of it, what the denoiser said of that; and whose turn it was.
+    """One step of a batch: clean and noised latents, the denoiser's output, and the batch's turns.
 
-    Shapes are a latent's, (b, c, h, w), those of ``alpha`` and ``s`` (b, 1, 1, 1), all of it where the denoiser is. But
-    ``sigma``, noise over signal (b,), is on the CPU: who asks which samples count must not wait for the device.
+    Latents are (b, c, h, w), ``alpha`` and ``s`` (b, 1, 1, 1), on the denoiser's device. ``sigma``, noise over signal
+    (b,), is on the CPU, so that selecting samples by it does not wait for the device.
     """
 
     z0: Tensor
@@ -41,15 +50,15 @@ class Denoised(NamedTuple):
     alpha: Tensor
     s: Tensor
     output: Tensor
-    batch: Sequence[Pick]
+    batch: Sequence[Turn]
     sigma: Tensor
 
 
-Extra = Callable[[Denoised], dict[str, Tensor]]  # further loss terms of a step, scalars
+Extra = Callable[[Denoised], dict[str, Tensor]]  # additional loss terms of a step, scalars
 
 
 def draw(seed: int, name: str, epoch: int, shape: torch.Size, steps: int, prompts: int, empty_share: float) -> Draw:
-    """A function of (seed, sample, epoch): two trainings that differ in nothing but the model see the same noise."""
+    """A function of (seed, sample, epoch), so that trainings of different models use the same noise."""
     generator = torch_generator(seed, "draw", name, epoch)
     return Draw(
         posterior=torch.randn(shape, generator=generator),
@@ -61,7 +70,7 @@ def draw(seed: int, name: str, epoch: int, shape: torch.Size, steps: int, prompt
 
 
 def path(scheduler: SchedulerMixin) -> tuple[Tensor, Tensor, Tensor]:
-    """Signal, noise and the time that the denoiser is told, at each training step; (steps,) float32 each."""
+    """Signal, noise and the denoiser's time input at each training step; (steps,) float32 each."""
     if scheduler.config.prediction_type == "flow_prediction":
         signal, noise = flow_path(scheduler.config.num_train_timesteps)
         return signal.float(), noise.float(), (noise * scheduler.config.num_train_timesteps).float()
@@ -70,7 +79,7 @@ def path(scheduler: SchedulerMixin) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def target(kind: str, z0: Tensor, eps: Tensor, alpha: Tensor, s: Tensor) -> Tensor:
-    """What a denoiser of this kind is to say of ``alpha z0 + s eps``."""
+    """The training target of a denoiser of this kind for ``alpha z0 + s eps``."""
     if kind == "v_prediction":
         return v_target(z0, eps, alpha, s)
     return flow_target(z0, eps) if kind == "flow_prediction" else eps
@@ -80,36 +89,34 @@ def task(
     unet: UNet2DConditionModel,
     trainable: dict[str, nn.Parameter],
     scheduler: SchedulerMixin,
-    latents: Moments,
-    condition: Condition,
+    examples: Examples,
     *,
-    names: Sequence[str],
-    prompts: int,
     empty_share: float,
     seed: int,
     device: torch.device,
     extra: Extra | None = None,
 ) -> Task:
-    """Denoising, mean squared error in the parameterisation that the scheduler states (Ho et al. 2020, eq. 14).
+    """Denoising: mean squared error in the scheduler's parameterisation (Ho et al. 2020, eq. 14).
 
-    ``extra``: loss terms beside it.
+    ``extra``: additional loss terms.
     """
     kind = scheduler.config.prediction_type
     if kind not in KINDS:
         raise ValueError(f"a denoiser that predicts '{kind}' is not known here; expected one of {', '.join(KINDS)}")
     alphas, sigmas, times = path(scheduler)
+    latents, names, prompts, condition = examples
 
-    def losses(batch: Sequence[Pick]) -> dict[str, Tensor]:
+    def losses(batch: Sequence[Turn]) -> dict[str, Tensor]:
         shape = latents.mean.shape[1:]
-        draws = [draw(seed, names[pick.sample], pick.epoch, shape, len(alphas), prompts, empty_share) for pick in batch]
-        chosen = [pick.sample for pick in batch]
+        draws = [draw(seed, names[turn.sample], turn.epoch, shape, len(alphas), prompts, empty_share) for turn in batch]
+        chosen = [turn.sample for turn in batch]
         z0 = latents.mean[chosen] + latents.std[chosen] * torch.stack([d.posterior for d in draws])
         eps, t = torch.stack([d.eps for d in draws]), torch.tensor([d.t for d in draws])
         alpha, s = alphas[t].view(-1, 1, 1, 1), sigmas[t].view(-1, 1, 1, 1)
         embeddings = condition(chosen, [d.prompt for d in draws], [d.empty for d in draws])
         sigma, wanted = (s / alpha).flatten(), target(kind, z0, eps, alpha, s)
         zt = noised(z0, eps, alpha, s)
-        # all that the step needs, before the denoiser begins: a copy to the device waits for what is under way there
+        # copy all inputs before the denoiser starts: a later copy would wait for the device's running work
         time, z0, zt, alpha, s, wanted, words = (
             each.to(device) for each in (times[t], z0, zt, alpha, s, wanted, embeddings)
         )

@@ -1,4 +1,4 @@
-"""Ways to change a picture by degrees, in batches: each picture has its own amount and its own chance.
+"""Distortions of pictures by a given strength, in batches: each picture has its own strength and random numbers.
 
 Pictures are (n, 3, s, s) float, s a multiple of 8, in [0, 1]; results may leave that range.
 """
@@ -10,42 +10,42 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, grid_sample, interpolate
 
 BLOCK = 8  # px, of the linear code
-SHARP = 0.05  # px: a Gaussian so narrow weighs one pixel alone
-FIELD = 4  # a warp's field is drawn at 4x4 places
+SHARP = 0.05  # px: a Gaussian this narrow selects a single pixel
+FIELD = 4  # a warp's field is drawn on a 4x4 grid
 
 
 def sampled(pictures: Tensor, rows: Tensor, columns: Tensor, blur: Tensor) -> Tensor:
-    """Read pictures at ``rows`` and ``columns`` (n, s), in px, through a Gaussian of ``blur`` (n,) px: one formula for
-    shift, flip and blur. Places outside read the edge; a blur of 0 reads one pixel."""
+    """Sample pictures at ``rows`` and ``columns`` (n, s), in px, with a Gaussian of ``blur`` (n,) px: shift, flip and
+    blur in one formula. Positions outside read the edge; a blur of 0 reads one pixel."""
     return _both_ways(_gaussian(rows, blur), _gaussian(columns, blur), pictures)
 
 
-def _gaussian(at: Tensor, blur: Tensor) -> Tensor:
-    """What weight each pixel has at each place; (n, s) px, (n,) px -> (n, s, s), rows sum to 1."""
-    distance = at.clamp(0, at.shape[1] - 1)[:, :, None] - torch.arange(at.shape[1])
+def _gaussian(positions: Tensor, blur: Tensor) -> Tensor:
+    """Weight of each pixel at each position; (n, s) px, (n,) px -> (n, s, s), rows sum to 1."""
+    distance = positions.clamp(0, positions.shape[1] - 1)[:, :, None] - torch.arange(positions.shape[1])
     return (-0.5 * (distance / blur.clamp_min(SHARP)[:, None, None]).square()).softmax(-1)
 
 
 def _both_ways(vertical: Tensor, horizontal: Tensor, pictures: Tensor) -> Tensor:
     """V x H^T for each picture and channel; operators (n, s, s)."""
-    channels = pictures.shape[1]  # stacked, so that no operator is copied for each of them
+    channels = pictures.shape[1]  # stacked, so that operators are not copied per channel
     across = (pictures.flatten(1, 2) @ horizontal.mT).unflatten(1, (channels, -1))
     return (across.mT.flatten(1, 2) @ vertical.mT).unflatten(1, (channels, -1)).mT
 
 
 def blurred(pictures: Tensor, blur: Tensor) -> Tensor:
     """A Gaussian blur of ``blur`` (n,) px."""
-    places = torch.arange(pictures.shape[-1]).expand(len(pictures), -1)
-    return sampled(pictures, places, places, blur)
+    positions = torch.arange(pictures.shape[-1]).expand(len(pictures), -1)
+    return sampled(pictures, positions, positions, blur)
 
 
 def coded(pictures: Tensor, kept: Tensor) -> Tensor:
-    """Keep the lowest ``kept`` (n,) of eight cosines along either side of each 8x8 patch: what a linear code loses.
+    """Keep the lowest ``kept`` (n,) of eight cosines per axis of each 8x8 patch, as a linear code does.
 
-    Between two whole numbers the next cosine is kept in part.
+    With a fractional number the next cosine is attenuated.
     """
-    frequency, place = torch.arange(BLOCK)[:, None], torch.arange(BLOCK)
-    basis = (math.pi / BLOCK * frequency * (place + 0.5)).cos()
+    frequency, pixel = torch.arange(BLOCK)[:, None], torch.arange(BLOCK)
+    basis = (math.pi / BLOCK * frequency * (pixel + 0.5)).cos()
     basis = basis / basis.norm(dim=1, keepdim=True)
     gain = (kept[:, None] - torch.arange(BLOCK)).clamp(0, 1)
     patch = basis.T @ (gain[:, :, None] * basis)  # (n, 8, 8)
@@ -55,7 +55,7 @@ def coded(pictures: Tensor, kept: Tensor) -> Tensor:
 
 
 # Families of distortions: pictures, strength (n,) in [0, 1], chance (n, 3, s, s) standard normal -> pictures.
-# Strength 0 changes nothing, 1 a great deal.
+# Strength 0 is the identity, 1 a strong distortion.
 
 
 def noise(pictures: Tensor, strength: Tensor, chance: Tensor) -> Tensor:
@@ -71,31 +71,31 @@ def code(pictures: Tensor, strength: Tensor, chance: Tensor) -> Tensor:
 
 
 def tint(pictures: Tensor, strength: Tensor, chance: Tensor) -> Tensor:
-    """Towards one colour; along a direction that the chance's mean has."""
+    """Add a colour in the direction of ``chance``'s mean."""
     direction = chance.mean((2, 3), keepdim=True)
     return pictures + 0.4 * _wide(strength) * direction / direction.norm(dim=1, keepdim=True)
 
 
 def fade(pictures: Tensor, strength: Tensor, chance: Tensor) -> Tensor:
-    """Towards the picture's mean colour."""
+    """Blend with the picture's mean colour."""
     return torch.lerp(pictures, pictures.mean((2, 3), keepdim=True), 0.9 * _wide(strength))
 
 
 def posterise(pictures: Tensor, strength: Tensor, chance: Tensor) -> Tensor:
-    """Rounded to steps of at most 0.5."""
+    """Round to steps of at most 0.5."""
     step = (0.5 * _wide(strength)).clamp_min(1 / 255)
     return (pictures / step).round() * step
 
 
 def warp(pictures: Tensor, strength: Tensor, chance: Tensor) -> Tensor:
-    """Moved by a smooth field of up to some four px."""
+    """Displace by a smooth field of up to about four px."""
     n, _, height, width = pictures.shape
     drawn = adaptive_avg_pool2d(chance[:, :2], FIELD) * (height / FIELD)  # standard normal again
     field = interpolate(drawn, (height, width), mode="bicubic").permute(0, 2, 3, 1)
     still = torch.eye(2, 3).expand(n, 2, 3)
     grid = torch.nn.functional.affine_grid(still, [n, 3, height, width], align_corners=False)
-    moved = grid + field * (4 * strength * 2 / width)[:, None, None, None]
-    return grid_sample(pictures, moved, padding_mode="border", align_corners=False)
+    warped = grid + field * (4 * strength * 2 / width)[:, None, None, None]
+    return grid_sample(pictures, warped, padding_mode="border", align_corners=False)
 
 
 FAMILIES = {
@@ -104,7 +104,7 @@ FAMILIES = {
 
 
 def distorted(pictures: Tensor, families: list[str], strength: Tensor, chance: Tensor) -> Tensor:
-    """Each picture by its own family, in [0, 1]."""
+    """Distort each picture by its family; results are clipped to [0, 1]."""
     out = pictures.clone()
     for name in sorted(set(families)):
         rows = [row for row, family in enumerate(families) if family == name]

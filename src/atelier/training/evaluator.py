@@ -1,7 +1,7 @@
-"""What the evaluator learns: to name a picture's attributes, and which caption belongs to which picture.
+"""The evaluator's training: classify a picture's attributes, and match captions with pictures.
 
-It will judge reconstructions and generated pictures, so it sees pictures spoilt as those are: blurred, coded, noisy.
-Colours are left alone, for emotions live in them.
+It is used on reconstructed and generated pictures, so training pictures are degraded likewise: blurred, coded, noisy.
+Colours are not changed, because they show the emotion.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,19 +16,19 @@ from atelier.models.evaluator import Evaluator, applies
 from atelier.seeds import torch_generator
 from atelier.training.distortions import coded, sampled
 from atelier.training.loop import Task
-from atelier.training.order import Pick
+from atelier.training.order import Turn
 
-SPOILT = 0.35  # of the views, by each of the three independently
+SPOILT = 0.35  # share of views to which each of the three degradations is applied, independently
 SHIFT = 3  # px, to each side
 BLUR = 1.3  # px
-CODED = (2.5, 8.0)  # cosines kept, of 8 along a side
-NOISE = 0.06  # of the range from black to white
-CALIBRATION = 64  # pictures a batch; a smaller rest would weigh as much
-NONE = -100  # where an attribute is not asked for; ``cross_entropy`` passes over it
+CODED = (2.5, 8.0)  # cosines kept, of 8 per axis
+NOISE = 0.06  # standard deviation, relative to the range from black to white
+CALIBRATION = 64  # pictures per batch; a smaller last batch would have the same weight
+NONE = -100  # label of a missing attribute; ``cross_entropy`` ignores it
 
 
 class View(NamedTuple):
-    """All chance in one sample's turn."""
+    """All random numbers of one sample's turn."""
 
     flip: bool
     shift: Tensor  # (2,) px
@@ -53,35 +53,35 @@ def view(seed: int, name: str, epoch: int, size: int, prompts: int) -> View:
     )
 
 
-def seen(pictures: Tensor, views: Sequence[View]) -> Tensor:
-    """Pictures (n, 3, s, s) in [0, 1] as these views show them."""
+def apply_views(pictures: Tensor, views: Sequence[View]) -> Tensor:
+    """Apply views to pictures (n, 3, s, s) in [0, 1]."""
     size = pictures.shape[-1]
     shift = torch.stack([v.shift for v in views])[:, :, None] + torch.arange(size)  # (n, 2, s)
     flip = torch.tensor([v.flip for v in views])[:, None]
     columns = torch.where(flip, size - 1 - shift[:, 1], shift[:, 1])
-    moved = sampled(pictures, shift[:, 0], columns, torch.tensor([v.blur for v in views]))
-    spoilt = coded(moved, torch.tensor([v.kept for v in views])) + torch.stack([v.noise for v in views])
+    shifted = sampled(pictures, shift[:, 0], columns, torch.tensor([v.blur for v in views]))
+    spoilt = coded(shifted, torch.tensor([v.kept for v in views])) + torch.stack([v.noise for v in views])
     return spoilt.clamp(0, 1)
 
 
 def contrastive_loss(similarity: Tensor, same: Tensor) -> Tensor:
     """Symmetric InfoNCE (Radford et al. 2021, figure 3): scaled cosines (n, n), rows pictures, columns captions.
 
-    ``same`` (n, n) bool: captions with equal words, which are all equally right.
+    ``same`` (n, n) bool: pairs of equal captions, which count as equally correct.
     """
     right = same / same.sum(1, keepdim=True)
     return (cross_entropy(similarity, right) + cross_entropy(similarity.T, right)) / 2
 
 
 def attribute_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross entropy, mean over the samples that have the attribute; 0 where none in a batch has."""
+    """Cross entropy, mean over the samples that have the attribute; 0 if none has."""
     total = cross_entropy(logits, labels, reduction="sum", ignore_index=NONE)
     return total / (labels != NONE).sum().clamp_min(1)
 
 
 def labels_of(records: Sequence[Mapping[str, Any]], attribute: str, classes: Sequence[str]) -> Tensor:
-    """Class numbers (n,), ``NONE`` where the attribute is not asked for; ValueError for an unknown name."""
-    number = {name: at for at, name in enumerate(classes)}
+    """Class indices (n,), ``NONE`` where the attribute does not apply; ValueError for an unknown name."""
+    number = {name: index for index, name in enumerate(classes)}
     labels = []
     for record in records:
         name = record[attribute]
@@ -101,7 +101,7 @@ def task(
 ) -> Task:
     """Train all of ``model`` on ``pictures`` (n, 3, 64, 64) uint8, their truth, and equally many prompts for each.
 
-    Views depend on (seed, name, epoch); ``calibrate`` afterwards. ValueError for a class that the model does not know.
+    Views depend on (seed, name, epoch). Call ``calibrate`` afterwards. ValueError for a class unknown to the model.
     """
     if not len(pictures) == len(records) == len(prompts):
         raise ValueError(f"{len(pictures)} pictures, {len(records)} records and {len(prompts)} rows of prompts")
@@ -111,10 +111,10 @@ def task(
     labels = {name: labels_of(records, name, classes).to(device) for name, classes in model.classes.items()}
     ids = torch.stack([prompt_ids(model.tokenizer, row) for row in prompts])  # (n, prompts, length)
 
-    def losses(batch: Sequence[Pick]) -> dict[str, Tensor]:
-        chosen = [pick.sample for pick in batch]
-        views = [view(seed, names[pick.sample], pick.epoch, pictures.shape[-1], ids.shape[1]) for pick in batch]
-        spoilt = seen(pictures[chosen].float() / 255, views).to(device, memory_format=torch.channels_last)
+    def losses(batch: Sequence[Turn]) -> dict[str, Tensor]:
+        chosen = [turn.sample for turn in batch]
+        views = [view(seed, names[turn.sample], turn.epoch, pictures.shape[-1], ids.shape[1]) for turn in batch]
+        spoilt = apply_views(pictures[chosen].float() / 255, views).to(device, memory_format=torch.channels_last)
         words = ids[chosen, [v.prompt for v in views]].to(device)
         features = model.features(spoilt)
         cosines = model.image_embedding(features) @ model.text_embedding(words).T
@@ -127,9 +127,9 @@ def task(
 
 @torch.no_grad()
 def calibrate(model: Evaluator, pictures: Tensor, names: Sequence[str], seed: int) -> None:
-    """Set batch normalisation's statistics for inference, from first views of pictures (n, 3, 64, 64) uint8.
+    """Compute batch norm statistics for inference, from first views of pictures (n, 3, 64, 64) uint8.
 
-    The loop keeps and averages parameters alone: what training left in these buffers belongs to other weights.
+    The loop averages parameters but not buffers, so the buffers after training do not fit the averaged weights.
     """
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -138,5 +138,5 @@ def calibrate(model: Evaluator, pictures: Tensor, names: Sequence[str], seed: in
     for start in range(0, len(pictures) - len(pictures) % CALIBRATION or len(pictures), CALIBRATION):
         chosen = slice(start, start + CALIBRATION)
         views = [view(seed, name, 0, pictures.shape[-1], 1) for name in names[chosen]]
-        model.features(seen(pictures[chosen].float() / 255, views).to(model.log_scale.device))
+        model.features(apply_views(pictures[chosen].float() / 255, views).to(model.log_scale.device))
     model.requires_grad_(False).eval()

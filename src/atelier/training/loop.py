@@ -1,17 +1,18 @@
-"""The one training loop of all studies: stateless order, exact resume, atomic checkpoints.
+"""The training loop of all studies: stateless order, exact resume, atomic checkpoints.
 
-Killed at any moment and started again with the same key, a run ends with the bytes of one never killed (one machine,
-fp32): order, noise, timesteps and dropout are functions of (seed, sample, epoch) or (seed, step), so the parameters,
-the optimiser's moments and the average are all the state there is.
+A run that is killed at any moment and restarted with the same key gives the same bytes as an uninterrupted one (same
+machine, fp32): order, noise, timesteps and dropout are functions of (seed, sample, epoch) or (seed, step), so the only
+state is the parameters, the optimiser's moments and the averages.
 """
 
 import math
 import os
 import resource
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -22,30 +23,28 @@ from tqdm import tqdm
 from atelier.params import Optimisation
 from atelier.seeds import seed_of
 from atelier.training import checkpoints
-from atelier.training.order import Pick, picks
+from atelier.training.averages import Average, Averages, started
+from atelier.training.order import Turn, turns
 
-LOG_POINTS = 100  # rows of history a run
+LOG_POINTS = 100  # rows of history per run
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is learnt: named parameters, the samples' names, and a batch's loss terms (scalars, to be summed)."""
+    """A training task: named parameters, the samples' names, and a function from a batch to loss terms (summed)."""
 
     trainable: dict[str, nn.Parameter]
     samples: Sequence[str]
-    losses: Callable[[Sequence[Pick]], dict[str, Tensor]]
+    losses: Callable[[Sequence[Turn]], dict[str, Tensor]]
 
 
 def learning_rate(settings: Optimisation, step: int) -> float:
-    """Linear warm-up, then a cosine to a thirtieth, or constant."""
+    """Linear warm-up, then constant or a cosine decay to 1/30."""
     warm = min(1.0, (step + 1) / max(1, settings.warmup))
     if settings.decay == "constant":
         return settings.learning_rate * warm
     done = min(1.0, step / max(1, settings.steps))
     return settings.learning_rate * warm * (1 / 30 + (1 - 1 / 30) * 0.5 * (1 + math.cos(math.pi * done)))
-
-
-Averages = Mapping[float, dict[str, Tensor]]  # half-life in steps -> parameters by name
 
 
 def fit(
@@ -57,14 +56,11 @@ def fit(
     accelerator: Accelerator,
     averages: Averages | None = None,
 ) -> pd.DataFrame:
-    """Train ``task`` in place and return its history, one row a logging interval.
+    """Train ``task`` in place and return its history, one row per logging interval.
 
-    ``averages``: half-lives and a dictionary each, to be filled with the averages of one run; unlike the one that
-    ``settings.ema`` puts in the parameters' place these begin with the start and have no warm-up, so that they differ
-    however short the run is.
-
-    ``scratch`` is this run's own folder: named by everything that determines the run (`scratch.folder`), for the caller
-    to discard once the result is safe.
+    ``averages``: a dictionary per half-life, filled with additional averages; that of ``settings.ema`` replaces the
+    parameters. ``scratch``: this run's folder, named by everything that determines the run (`scratch.folder`); the
+    caller discards it once the result has been written.
     """
     if accelerator.num_processes != 1:
         raise ValueError(f"training runs in one process, this is one of {accelerator.num_processes}")
@@ -73,113 +69,142 @@ def fit(
     optimiser = torch.optim.AdamW(
         parameters, lr=settings.learning_rate, betas=(0.9, settings.beta2), weight_decay=settings.weight_decay
     )
-    average = {name: task.trainable[name].detach().clone() for name in names} if settings.ema else {}
-    for kept in (averages or {}).values():
-        kept.update({name: task.trainable[name].detach().clone() for name in names})
-    history: list[dict[str, float]] = []
-    running: dict[str, float] = {}
-    first = 0
-    if (found := checkpoints.load(scratch)) is not None:
-        tensors, notes = found
-        if notes["seed"] != seed:
-            raise ValueError(f"{scratch}: the checkpoint belongs to seed {notes['seed']}, not {seed}")
-        _restore(tensors, task.trainable, optimiser, _all_averages(average, averages), names)
-        first, history, running = notes["step"], notes["history"], notes["running"]
+    ema, beside = started(task.trainable, names, settings.ema, averages or {})
+    kept = [*([ema] if ema else []), *beside]
+    log = Log(settings)
+    first = _resumed(scratch, seed, task.trainable, optimiser, kept, names, log)
     scratch.mkdir(parents=True, exist_ok=True)
-    every = max(1, settings.steps // LOG_POINTS)
     progress = tqdm(total=settings.steps, initial=first, unit="step", file=sys.stderr, mininterval=2.0)
     with (scratch / "journal").open("a") as journal:
         for step in range(first, settings.steps):
-            batch = picks(seed, step, settings.batch, len(task.samples))
-            # what the model itself may draw (dropout) depends on the step alone
-            torch.manual_seed(seed_of(seed, "step", step))
-            with accelerator.autocast():
-                terms = task.losses(batch)
-            loss = torch.stack([term.float() for term in terms.values()]).sum()
-            accelerator.backward(loss)
-            norm = accelerator.clip_grad_norm_(parameters, settings.clip)
-            # the one wait for the device in a step; before what is not finite reaches the parameters: a last step's
-            # would never show in a loss
-            *values, length = torch.stack([*(term.detach().float() for term in terms.values()), norm.float()]).tolist()
-            told = dict(zip(terms, values, strict=True))
-            if not math.isfinite(sum(values)):
-                raise FloatingPointError(_not_finite(step, told, [task.samples[pick.sample] for pick in batch]))
-            if not math.isfinite(length):
-                told["gradient's norm"] = length
-                raise FloatingPointError(_not_finite(step, told, [task.samples[pick.sample] for pick in batch]))
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate(settings, step)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-            if average:  # shorter while the run is young
-                _average(average, task.trainable, min(0.5 ** (1 / settings.ema), (1 + step) / (10 + step)))
-            for half_life, kept in (averages or {}).items():
-                _average(kept, task.trainable, 0.5 ** (1 / half_life))
-            for name, value in told.items():
-                running[name] = running.get(name, 0.0) + value
-            done = step + 1
-            if done % every == 0 or done == settings.steps:
-                steps = (done - 1) % every + 1
-                row = {name: total / steps for name, total in running.items()}
-                history.append({"step": done, "learning_rate": learning_rate(settings, step), **row})
-                running = {}
+            terms = _step(task, settings, optimiser, parameters, accelerator, seed, step)
+            for average in kept:
+                average.update(task.trainable, step)
+            log.add(step, terms)
             print(step, file=journal, flush=True)
             progress.update()
             progress.set_postfix_str(_speed(progress, settings.batch, accelerator.device), refresh=False)
+            done = step + 1
             if done % settings.checkpoint_every == 0 or done == settings.steps:
-                state = _state(task.trainable, optimiser, _all_averages(average, averages), names)
-                checkpoints.save(scratch, done, state, {"seed": seed, "history": history, "running": running})
+                state = _state(task.trainable, optimiser, kept, names)
+                checkpoints.save(scratch, done, state, {"seed": seed, **log.notes()})
     progress.close()
-    for name, value in average.items():
+    for name, value in (ema.values if ema else {}).items():
         task.trainable[name].data.copy_(value)
     print(f"trained steps {first} to {settings.steps}: first executed {first}, executed here {settings.steps - first}")
-    return pd.DataFrame(history)
+    return pd.DataFrame(log.history)
 
 
-def _average(average: dict[str, Tensor], trainable: dict[str, nn.Parameter], keep: float) -> None:
-    """A step of an exponential moving average that keeps so much of itself."""
-    torch._foreach_lerp_(list(average.values()), [trainable[name].detach() for name in average], 1 - keep)
+def _step(
+    task: Task,
+    settings: Optimisation,
+    optimiser: torch.optim.Optimizer,
+    parameters: Sequence[nn.Parameter],
+    accelerator: Accelerator,
+    seed: int,
+    step: int,
+) -> dict[str, float]:
+    """One optimiser step; returns its loss terms. FloatingPointError, with the batch's names, if one is not finite."""
+    batch = turns(seed, step, settings.batch, len(task.samples))
+    torch.manual_seed(seed_of(seed, "step", step))  # what the model draws (dropout) depends on the step only
+    with accelerator.autocast():
+        terms = task.losses(batch)
+    accelerator.backward(torch.stack([term.float() for term in terms.values()]).sum())
+    norm = accelerator.clip_grad_norm_(parameters, settings.clip)
+    # the only synchronisation with the device in a step; before the update, because after the last step a non-finite
+    # parameter would not show in any loss
+    *numbers, length = torch.stack([*(term.detach().float() for term in terms.values()), norm.float()]).tolist()
+    values = dict(zip(terms, numbers, strict=True))
+    if not math.isfinite(sum(numbers)) or not math.isfinite(length):
+        shown = {**values, "gradient's norm": length} if math.isfinite(sum(numbers)) else values
+        raise FloatingPointError(_not_finite(step, shown, [task.samples[turn.sample] for turn in batch]))
+    for group in optimiser.param_groups:
+        group["lr"] = learning_rate(settings, step)
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    return values
 
 
-def _all_averages(average: dict[str, Tensor], averages: Averages | None) -> dict[str, dict[str, Tensor]]:
-    """Every average by its name in a checkpoint."""
-    return {"average": average, **{f"average-{half_life:g}": kept for half_life, kept in (averages or {}).items()}}
+class Log:
+    """A run's history: means of loss terms over logging intervals."""
+
+    def __init__(self, settings: Optimisation) -> None:
+        self.settings = settings
+        self.every = max(1, settings.steps // LOG_POINTS)
+        self.history: list[dict[str, float]] = []
+        self.running: dict[str, float] = {}
+
+    def add(self, step: int, terms: dict[str, float]) -> None:
+        for name, value in terms.items():
+            self.running[name] = self.running.get(name, 0.0) + value
+        done = step + 1
+        if done % self.every == 0 or done == self.settings.steps:
+            steps = (done - 1) % self.every + 1
+            row = {name: total / steps for name, total in self.running.items()}
+            self.history.append({"step": done, "learning_rate": learning_rate(self.settings, step), **row})
+            self.running = {}
+
+    def notes(self) -> dict[str, Any]:
+        """State for a checkpoint."""
+        return {"history": self.history, "running": self.running}
+
+
+def _resumed(
+    scratch: Path,
+    seed: int,
+    trainable: dict[str, nn.Parameter],
+    optimiser: torch.optim.Optimizer,
+    kept: Sequence[Average],
+    names: list[str],
+    log: Log,
+) -> int:
+    """Restore the newest checkpoint, if there is one; returns the first step to execute."""
+    checkpoint = checkpoints.load(scratch)
+    if checkpoint is None:
+        return 0
+    tensors, notes = checkpoint
+    if notes["seed"] != seed:
+        raise ValueError(f"{scratch}: the checkpoint belongs to seed {notes['seed']}, not {seed}")
+    _restore(tensors, trainable, optimiser, kept, names)
+    log.history, log.running = notes["history"], notes["running"]
+    return int(notes["step"])
 
 
 def _state(
     trainable: dict[str, nn.Parameter],
     optimiser: torch.optim.Optimizer,
-    averages: dict[str, dict[str, Tensor]],
+    kept: Sequence[Average],
     names: list[str],
 ) -> dict[str, Tensor]:
-    state = {f"parameter/{name}": trainable[name] for name in names}
+    state: dict[str, Tensor] = {f"parameter/{name}": trainable[name] for name in names}
     for name in names:
         for key, value in optimiser.state[trainable[name]].items():
             state[f"{key}/{name}"] = value
-    return state | {f"{which}/{name}": value for which, kept in averages.items() for name, value in kept.items()}
+    for average in kept:
+        state |= average.state()
+    return state
 
 
 def _restore(
     tensors: dict[str, Tensor],
     trainable: dict[str, nn.Parameter],
     optimiser: torch.optim.Optimizer,
-    averages: dict[str, dict[str, Tensor]],
+    kept: Sequence[Average],
     names: list[str],
 ) -> None:
-    """Put a checkpoint's tensors back; a missing one is a KeyError that names it."""
+    """Restore a checkpoint's tensors; KeyError for a missing one."""
     with torch.no_grad():
         for name in names:
             parameter = trainable[name]
             parameter.copy_(tensors[f"parameter/{name}"])
             optimiser.state[parameter] = {
                 "step": tensors[f"step/{name}"],
-                # laid out as the parameter is, channels last or not: kernels, and so bits, depend on it
+                # with the parameter's memory layout: kernels, and so bits, depend on it
                 "exp_avg": torch.empty_like(parameter).copy_(tensors[f"exp_avg/{name}"]),
                 "exp_avg_sq": torch.empty_like(parameter).copy_(tensors[f"exp_avg_sq/{name}"]),
             }
-        for which, kept in averages.items():
-            for name, value in kept.items():
-                value.copy_(tensors[f"{which}/{name}"])
+        for average in kept:
+            average.restore(tensors)
 
 
 def _not_finite(step: int, terms: dict[str, float], names: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""Which sample is seen when: a function of seed and step alone, so that a resumed run sees what it would have seen."""
+"""The order of samples, a function of seed and step only, so that a resumed run continues in the same order."""
 
 from functools import lru_cache
 from typing import NamedTuple
@@ -8,8 +8,8 @@ import torch
 from atelier.seeds import torch_generator
 
 
-class Pick(NamedTuple):
-    """A sample and how often it has been drawn before: with the seed, all that its noise may depend on."""
+class Turn(NamedTuple):
+    """A sample and its epoch; its noise may depend on these and the seed only."""
 
     sample: int
     epoch: int
@@ -21,9 +21,11 @@ def permutation(seed: int, epoch: int, size: int) -> tuple[int, ...]:
     return tuple(torch.randperm(size, generator=torch_generator(seed, "order", epoch)).tolist())
 
 
-def picks(seed: int, step: int, batch: int, size: int) -> list[Pick]:
-    """The batch of a step (from 0); batches run on over the end of an epoch, so that all have one size."""
+def turns(seed: int, step: int, batch: int, size: int) -> list[Turn]:
+    """The batch of a step (from 0); batches cross the end of an epoch, so that all have the same size."""
     if size < 1 or batch < 1:
         raise ValueError(f"a batch needs at least one sample and one place, got {size} samples, batch {batch}")
-    places = range(step * batch, (step + 1) * batch)
-    return [Pick(permutation(seed, place // size, size)[place % size], place // size) for place in places]
+    positions = range(step * batch, (step + 1) * batch)
+    return [
+        Turn(permutation(seed, position // size, size)[position % size], position // size) for position in positions
+    ]

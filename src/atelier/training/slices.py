@@ -1,4 +1,4 @@
-"""A loss behind a large frozen network: its gradient computed in slices of the batch, and handed on in one piece."""
+"""A loss through a large frozen network: compute its gradient in slices of the batch, to bound memory."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-Loss = Callable[[slice, Tensor], Tensor]  # (places in the batch, these rows of what is learnt) -> a scalar
+Loss = Callable[[slice, Tensor], Tensor]  # (slice of the batch, these rows of the input) -> a scalar
 
 
 class _HandedOver(torch.autograd.Function):
@@ -15,10 +15,10 @@ class _HandedOver(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, loss: Loss, size: int) -> Tensor:
         values, gradients = [], []
         for start in range(0, len(x), size):
-            places = slice(start, min(start + size, len(x)))
+            rows = slice(start, min(start + size, len(x)))
             with torch.enable_grad():
-                part = x[places].detach().requires_grad_(True)
-                value = loss(places, part)
+                part = x[rows].detach().requires_grad_(True)
+                value = loss(rows, part)
             gradients.append(torch.autograd.grad(value, part)[0])
             values.append(value.detach())
         ctx.save_for_backward(torch.cat(gradients))
@@ -34,11 +34,13 @@ class _HandedOver(torch.autograd.Function):
 def in_slices(loss: Loss, x: Tensor, size: int) -> Tensor:
     """The sum of ``loss`` over slices of at most ``size`` rows of ``x`` (n, ...), n > 0; a scalar.
 
-    What ``loss`` keeps for its gradient is held for one slice at a time, and freed before whatever made ``x`` is run
-    backwards. Exact up to the order of the sum. A gradient of its gradient is a RuntimeError.
+    The graph of ``loss`` is held for one slice at a time, and freed before backpropagation through whatever computed
+    ``x``. Exact up to the order of the sum. Second derivatives raise RuntimeError.
     """
     if not (torch.is_grad_enabled() and x.requires_grad):
         parts = range(0, len(x), size)
-        return torch.stack([loss(slice(at, min(at + size, len(x))), x[at : at + size]) for at in parts]).sum()
-    found: Tensor = _HandedOver.apply(x, loss, size)
-    return found
+        return torch.stack(
+            [loss(slice(start, min(start + size, len(x))), x[start : start + size]) for start in parts]
+        ).sum()
+    total: Tensor = _HandedOver.apply(x, loss, size)
+    return total

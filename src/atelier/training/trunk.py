@@ -1,7 +1,7 @@
-"""What the trunk learns: first to name what it sees, from every stage; then how far apart its stages' features are.
+"""The trunk's training: first classification from every stage, then the weights of its perceptual distance.
 
-The heads are LPIPS's (Zhang et al. 2018), but no people were asked: of two distortions of one kind, the stronger must
-be farther.
+The heads are LPIPS's (Zhang et al. 2018), fitted without human judgements: of two distortions of one kind, the stronger
+must have the larger distance.
 """
 
 import math
@@ -18,13 +18,13 @@ from atelier.models.trunk import Trunk
 from atelier.seeds import seed_of, torch_generator
 from atelier.training.distortions import FAMILIES, distorted, sampled
 from atelier.training.loop import Task
-from atelier.training.order import Pick
+from atelier.training.order import Turn
 
 ATTRIBUTES = ("subject", "art_style", "artist", "light", "emotion")
 SHIFT = 4  # px
-NOISE = 0.02  # on pictures in [-1, 1]; no blur: what a style's texture is must be seen
-EPS, NORM_EPS = 1e-4, 1e-5  # below a spread's root; below a variance, as in ``batch_norm``
-RATIO = 2.0  # at most, between the two strengths that are compared
+NOISE = 0.02  # on pictures in [-1, 1]; no blur, because texture shows the style
+EPS, NORM_EPS = 1e-4, 1e-5  # added to a variance before its root; added to a variance as in ``batch_norm``
+RATIO = 2.0  # maximum ratio of the two strengths compared
 
 Distance = Callable[[Tensor, Tensor], Tensor]  # two batches (n, 3, h, w) in [-1, 1] -> (n,)
 
@@ -36,10 +36,10 @@ def task(
     seed: int,
     device: torch.device,
 ) -> Task:
-    """Train ``trunk`` on ``pictures`` (n, 3, s, s) uint8 and their truth; ``fold`` afterwards.
+    """Train ``trunk`` on ``pictures`` (n, 3, s, s) uint8 and their truth; call ``fold`` afterwards.
 
-    Each stage's mean and spread a channel must tell all attributes by a linear map: shallow stages so learn texture,
-    not only what deeper ones ask of them. Maps, and the batch normalisation that learns faster, are for training alone.
+    Linear heads predict all attributes from each stage's mean and deviation per channel, so that shallow stages learn
+    texture too. The heads, and batch normalisation for faster training, are used in training only.
     """
     trunk.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # unknown to torch's stubs
     trunk.requires_grad_(True).train()
@@ -57,19 +57,19 @@ def task(
     ).to(device)
     norms = _norms(trunk, device)
 
-    def losses(batch: Sequence[Pick]) -> dict[str, Tensor]:
-        chosen = [pick.sample for pick in batch]
-        shown = _moved(pictures[chosen], seed, [names[at] for at in chosen], [pick.epoch for pick in batch])
+    def losses(batch: Sequence[Turn]) -> dict[str, Tensor]:
+        chosen = [turn.sample for turn in batch]
+        shown = _moved(pictures[chosen], seed, [names[index] for index in chosen], [turn.epoch for turn in batch])
         x = shown.to(device, memory_format=torch.channels_last)
         terms = {}
-        for at, stage in enumerate(trunk.stages):
+        for index, stage in enumerate(trunk.stages):
             for name, layer in stage.named_children():
                 x = layer(x)
                 if isinstance(layer, nn.Conv2d):
-                    x = batch_norm(x, None, None, *_of(norms, at, name), training=True)
+                    x = batch_norm(x, None, None, *_of(norms, index, name), training=True)
             spread, mean = torch.var_mean(x, (2, 3))
-            outputs = heads[at](torch.cat([mean, (spread + EPS).sqrt()], 1)).split(widths, 1)
-            terms[f"stage{at}"] = torch.stack(
+            outputs = heads[index](torch.cat([mean, (spread + EPS).sqrt()], 1)).split(widths, 1)
+            terms[f"stage{index}"] = torch.stack(
                 [cross_entropy(out, labels[name][chosen]) for name, out in zip(classes, outputs, strict=True)]
             ).mean()
         return terms
@@ -79,32 +79,32 @@ def task(
 
 
 def _norms(trunk: Trunk, device: torch.device) -> dict[str, nn.Parameter]:
-    """A gain and an offset for each convolution's channels, named by its place."""
+    """A gain and an offset for each convolution's channels, named by stage and layer."""
     return {
-        f"norms.{at}.{name}.{kind}": nn.Parameter(torch.full((layer.out_channels,), start, device=device))
-        for at, stage in enumerate(trunk.stages)
+        f"norms.{index}.{name}.{kind}": nn.Parameter(torch.full((layer.out_channels,), start, device=device))
+        for index, stage in enumerate(trunk.stages)
         for name, layer in stage.named_children()
         if isinstance(layer, nn.Conv2d)
         for kind, start in (("gain", 1.0), ("offset", 0.0))
     }
 
 
-def _of(norms: Mapping[str, Tensor], at: int, name: str) -> tuple[Tensor, Tensor]:
-    return norms[f"norms.{at}.{name}.gain"], norms[f"norms.{at}.{name}.offset"]
+def _of(norms: Mapping[str, Tensor], stage: int, name: str) -> tuple[Tensor, Tensor]:
+    return norms[f"norms.{stage}.{name}.gain"], norms[f"norms.{stage}.{name}.offset"]
 
 
 @torch.no_grad()
 def fold(trunk: Trunk, learnt: Task, pictures: Tensor) -> None:
-    """Put batch normalisation, with the statistics of ``pictures`` (n, 3, s, s) uint8, into the convolutions.
+    """Fold batch normalisation, with the statistics of ``pictures`` (n, 3, s, s) uint8, into the convolutions.
 
-    What is left is a plain stack, whose features of a picture depend on no other.
+    The result is a plain stack, whose features of a picture do not depend on the batch.
     """
     x = to_model_range(pictures).to(next(trunk.parameters()).device)
-    for at, stage in enumerate(trunk.stages):
+    for index, stage in enumerate(trunk.stages):
         for name, layer in stage.named_children():
             if isinstance(layer, nn.Conv2d):
                 assert layer.bias is not None
-                gain, offset = _of(learnt.trainable, at, name)
+                gain, offset = _of(learnt.trainable, index, name)
                 variance, mean = torch.var_mean(layer(x), (0, 2, 3), correction=0)
                 scale = gain / (variance + NORM_EPS).sqrt()
                 layer.weight *= scale[:, None, None, None]
@@ -114,7 +114,7 @@ def fold(trunk: Trunk, learnt: Task, pictures: Tensor) -> None:
 
 
 def _moved(pictures: Tensor, seed: int, names: Sequence[str], epochs: Sequence[int]) -> Tensor:
-    """uint8 (n, 3, s, s) to [-1, 1], flipped or not, moved by some px, with a little noise."""
+    """Augment: uint8 (n, 3, s, s) to [-1, 1], randomly flipped and shifted, with a little noise."""
     size = pictures.shape[-1]
     generators = [torch_generator(seed, "trunk", name, epoch) for name, epoch in zip(names, epochs, strict=True)]
     shift = torch.stack([torch.randint(-SHIFT, SHIFT + 1, (2,), generator=g) for g in generators])
@@ -134,7 +134,7 @@ class Comparison(NamedTuple):
 
 
 def comparison(seed: int, name: str, epoch: int, size: int, family: str | None = None) -> Comparison:
-    """A function of (seed, sample, epoch), and of the family where one is asked for."""
+    """A function of (seed, sample, epoch), and of the family if given."""
     generator = torch_generator(seed, "comparison", name, epoch, family or "any")
     drawn = list(FAMILIES)[int(torch.randint(len(FAMILIES), (), generator=generator))]
     stronger, ratio = torch.rand(2, generator=generator).tolist()
@@ -148,32 +148,32 @@ def triplets(pictures: Tensor, comparisons: Sequence[Comparison]) -> tuple[Tenso
     references, families = pictures.float() / 255, [c.family for c in comparisons]
     strengths = torch.tensor([c.strengths for c in comparisons])
     chances = torch.stack([c.chances for c in comparisons])
-    weaker, stronger = (distorted(references, families, strengths[:, at], chances[:, at]) for at in (0, 1))
+    weaker, stronger = (distorted(references, families, strengths[:, index], chances[:, index]) for index in (0, 1))
     return 2 * references - 1, 2 * weaker - 1, 2 * stronger - 1
 
 
 def heads_task(trunk: Trunk, pictures: Tensor, names: Sequence[str], seed: int, device: torch.device) -> Task:
-    """Fit the roots of the LPIPS weights, ``root0``, ``root1``, ... (c_l,), on a frozen trunk; ``weights_of`` squares.
+    """Fit the roots of the LPIPS weights, ``root0``, ``root1``, ... (c_l,), on a frozen trunk; see ``weights_of``.
 
-    The chance that the stronger is called the farther is d_s / (d_s + d_w) (Luce 1959), which knows no unit: weights
-    do not grow without end.
+    The modelled probability that the stronger is judged farther is d_s / (d_s + d_w) (Luce 1959), which is invariant to
+    scale, so that weights do not diverge.
     """
     trunk.to(device).requires_grad_(False).eval()
     roots = {f"root{stage}": nn.Parameter(torch.ones(c, device=device)) for stage, c in enumerate(trunk.channels)}
 
-    def losses(batch: Sequence[Pick]) -> dict[str, Tensor]:
-        chosen = [pick.sample for pick in batch]
-        asked = [comparison(seed, names[pick.sample], pick.epoch, pictures.shape[-1]) for pick in batch]
-        features = [trunk(shown.to(device)) for shown in triplets(pictures[chosen], asked)]
+    def losses(batch: Sequence[Turn]) -> dict[str, Tensor]:
+        chosen = [turn.sample for turn in batch]
+        comparisons = [comparison(seed, names[turn.sample], turn.epoch, pictures.shape[-1]) for turn in batch]
+        features = [trunk(shown.to(device)) for shown in triplets(pictures[chosen], comparisons)]
         weights = [root.square() for root in roots.values()]
-        weaker, stronger = (perceptual_distance(features[0], other, weights) + 1e-6 for other in features[1:])
+        weaker, stronger = (perceptual_distance(features[0], maps, weights) + 1e-6 for maps in features[1:])
         return {"ranking": -(stronger / (weaker + stronger)).log().mean()}
 
     return Task(trainable=roots, samples=names, losses=losses)
 
 
 def weights_of(task: Task, trunk: Trunk, pictures: Tensor) -> list[Tensor]:
-    """The fitted weights (c_l,), scaled so that pictures (n, 3, s, s) uint8 are 1 from their neighbour on average."""
+    """The fitted weights (c_l,), scaled so that neighbours among pictures (n, 3, s, s) uint8 have mean distance 1."""
     weights = [task.trainable[f"root{stage}"].detach().cpu().square() for stage in range(len(trunk.channels))]
     shown = to_model_range(pictures)
     with torch.no_grad():
@@ -184,21 +184,21 @@ def weights_of(task: Task, trunk: Trunk, pictures: Tensor) -> list[Tensor]:
 
 
 def distance(trunk: Trunk, weights: Sequence[Tensor]) -> Distance:
-    """LPIPS through a trunk and its weights (c_l,)."""
+    """LPIPS with a trunk and its weights (c_l,)."""
     return lambda pictures, others: perceptual_distance(trunk(pictures), trunk(others), weights)
 
 
 @torch.no_grad()
 def two_afc(judged: Distance, pictures: Tensor, names: Sequence[str], seed: int) -> dict[str, float]:
-    """How often the distance ``judged`` calls the stronger of two distortions the farther, by family and in the mean.
+    """Share of comparisons in which ``judged`` gives the stronger distortion the larger distance, by family and mean.
 
-    One comparison for each picture, uint8 (n, 3, s, s), and family; a tie counts half. The name is Zhang et al.'s:
-    two alternatives, forced choice.
+    One comparison per picture, uint8 (n, 3, s, s), and family; a tie counts half. Two-alternative forced choice, as in
+    Zhang et al.
     """
     right = {}
     for family in FAMILIES:
-        asked = [comparison(seed, name, 0, pictures.shape[-1], family) for name in names]
-        references, weaker, stronger = triplets(pictures, asked)
+        comparisons = [comparison(seed, name, 0, pictures.shape[-1], family) for name in names]
+        references, weaker, stronger = triplets(pictures, comparisons)
         difference = judged(references, stronger) - judged(references, weaker)
         right[family] = float((0.5 + 0.5 * difference.sign()).mean())
     return {**right, "mean": sum(right.values()) / len(right)}

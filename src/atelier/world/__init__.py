@@ -1,4 +1,4 @@
-"""How the embedded world is made: pictures, base, evaluator and trunk, from nothing, by ``make world``.
+"""Make the embedded world from scratch: pictures, base, evaluator and trunk, by ``make world``.
 
-Nobody needs it to rerun a study: what it made is shipped in ``data/``.
+Studies do not need it: its results are shipped in ``data/``.
 """

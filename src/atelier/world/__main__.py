@@ -1,10 +1,10 @@
-"""``python -m atelier.world STAGE``: one stage of the world's pipeline, in the folder that holds its params.yaml."""
+"""``python -m atelier.world STAGE``: run one stage of the world's pipeline, in the folder of its params.yaml."""
 
 import sys
 from pathlib import Path
 
 from atelier import machine
-from atelier.__main__ import told
+from atelier.cli import exit_code
 from atelier.world import params
 
 TRAINING = ("trunk", "evaluator", "autoencoder", "decoder", "denoiser")
@@ -12,27 +12,26 @@ USAGE = f"usage: python -m atelier.world {' | '.join(TRAINING)} | conversion KIN
 
 
 def run(arguments: list[str]) -> None:
-    asked = params.load()
-    # made once and shipped: speed counts, and other machines' bits do not
-    machine.settle(asked.machine.threads, common=False)
-    # imported only now: the libraries below read the settled environment as they load
+    config = params.load()
+    machine.settle(config.machine.threads)
+    # imported here because these libraries read the environment at import
     from atelier.world import report, ship, stages
 
     match arguments:
         case [stage] if stage in TRAINING:
-            getattr(stages, stage)(asked)
+            getattr(stages, stage)(config)
         case ["conversion", kind]:
-            stages.conversion(asked, kind)
+            stages.conversion(config, kind)
         case ["ship"]:
-            ship.ship(asked)
+            ship.ship(config)
         case ["report", *folder] if len(folder) <= 1:
-            report.report(asked, *map(Path, folder))
+            report.report(config, *map(Path, folder))
         case _:
             raise ValueError(USAGE)
 
 
 def main(arguments: list[str]) -> int:
-    return told(run, arguments)
+    return exit_code(run, arguments)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""What the world is made with: world/params.yaml, typed and in range, as the studies' parameters are."""
+"""Load and validate world/params.yaml, the parameters of the embedded world."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from atelier.params import Count, Machine, Optimisation, Positive, Section, Share, checked, read
+from atelier.params import Count, Machine, Optimisation, Positive, Section, Share, read, validated
 from atelier.paths import PARAMS
 
 
 class Corpus(Section):
-    """Pictures painted for one network alone."""
+    """Numbers of pictures painted for one network."""
 
     photographs: Count
     works: Count
@@ -52,18 +52,18 @@ class Conversion(Section):
 
 
 class Shipped(Section):
-    """What the studies read; the painter's own seed, so that anyone can paint it again."""
+    """The pictures that studies read, with the painter's seed, so that they can be painted again."""
 
     corpus: Corpus
     seed: Count
 
 
 class Report(Section):
-    """How many pictures the bars are measured on."""
+    """Numbers of pictures for the quality bars."""
 
     held_out: Corpus
-    linear_code: Corpus  # what the yardstick is fitted on
-    samples: Annotated[int, Field(ge=4)]  # of photographs, and of works
+    linear_code: Corpus  # pictures that the linear baseline is fitted to
+    samples: Annotated[int, Field(ge=4)]  # number of photographs, and of works
     guidance: Annotated[float, Field(ge=1.0)]
     steps: Positive
     batch: Positive
@@ -75,7 +75,7 @@ class World(Section):
     machine: Machine
     size: Annotated[int, Field(ge=32, le=256, multiple_of=8)]
     preset: Literal["tiny", "embedded"]
-    seen: Annotated[list[str], Field(min_length=1)]  # artists whose works the base learnt
+    seen: Annotated[list[str], Field(min_length=1)]  # artists whose works the base is trained on
     trunk: Trunk
     evaluator: Evaluator
     autoencoder: Autoencoder
@@ -87,5 +87,5 @@ class World(Section):
 
 
 def load(path: Path = PARAMS) -> World:
-    """Read and check the world's parameters, in the folder that its pipeline runs in."""
-    return checked(World, read(path), str(path))
+    """Load and validate the world's parameters, in the folder that its pipeline runs in."""
+    return validated(World, read(path), str(path))

@@ -1,4 +1,4 @@
-"""What leaves the world's workshop: pictures as one file a kind, weights in half precision, a card to each."""
+"""Stage ``ship``: pack the world's pictures, half-precision weights and cards into ``build/data``."""
 
 import json
 import shutil
@@ -14,15 +14,15 @@ from atelier.world.params import World
 from atelier.world.stages import BASE, CONVERSIONS, EVALUATOR, TRUNK
 
 SHIPPED = paths.BUILD / "data"
-LIMIT = 32 * 2**20  # bytes, of all that a clone brings with it
+LIMIT = 32 * 2**20  # bytes; everything in it is part of a clone
 
 
-def ship(asked: World) -> None:
-    """Fill ``build/data``: what ``data/`` will be."""
+def ship(world: World) -> None:
+    """Write ``build/data``, the future ``data/``."""
     with paths.replacing(SHIPPED) as part:
         painted = part / "painted"
-        corpus = asked.shipped.corpus
-        write_world(painted, corpus.works, corpus.photographs, asked.shipped.seed, asked.size, asked.machine.threads)
+        corpus = world.shipped.corpus
+        write_world(painted, corpus.works, corpus.photographs, world.shipped.seed, world.size, world.machine.threads)
         for kind in prepare.FOLDERS.values():
             pack(painted / kind, part / f"{kind}.zip")
             shutil.rmtree(painted / kind)
@@ -39,11 +39,11 @@ def ship(asked: World) -> None:
         size = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
         if size > LIMIT:
             raise ValueError(f"the world takes {size / 2**20:.1f} MiB; a clone has room for {LIMIT / 2**20:.0f}")
-    shutil.rmtree(paths.SCRATCH, ignore_errors=True)  # all that it was kept for has been made
+    shutil.rmtree(paths.SCRATCH, ignore_errors=True)  # everything has been made
     print(json.dumps({"bytes": size, "base": base.fingerprint(SHIPPED / "base")}))
 
 
 def card_of(folder: Path) -> dict[str, Any]:
-    """A network's card."""
+    """Read a network's card."""
     content: dict[str, Any] = json.loads((folder / "card.json").read_text())
     return content

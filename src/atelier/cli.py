@@ -1,0 +1,105 @@
+"""``python -m atelier STUDY STAGE ...``: run one stage of the pipeline, one process each.
+
+A study's stage is the function ``main(params, ...)`` of ``atelier.studies.STUDY.STAGE``; ``SHARED`` lists the stages
+that belong to no single study.
+"""
+
+import gc
+import inspect
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+from atelier import machine, params
+from atelier.studies import STUDIES
+
+SHARED = {
+    "prepare": "atelier.data.prepare",
+    "judges": "atelier.evaluation.judges",
+    "base": "atelier.training.base",
+    "cache": "atelier.training.caches",
+    "reference": "atelier.evaluation.reference",
+}
+USAGE = f"""usage: python -m atelier
+  STUDY STAGE ...          a stage of {" | ".join(STUDIES)}
+  {" | ".join(SHARED)}
+  check [FILE]             validate params.yaml, and write so to FILE
+  kernel CONNECTION_FILE   a notebook's kernel, started as Jupyter does"""
+
+
+def run(arguments: list[str]) -> None:
+    """Run one stage. Raises ValueError for an unknown stage or wrong arguments."""
+    match arguments:
+        case ["check", *targets]:
+            check(targets)
+        case ["kernel", connection, *settings]:
+            machine.settle(params.load().machine.threads)
+            from ipykernel import kernelapp
+
+            kernelapp.launch_new_instance(["-f", connection, *settings])
+        case [stage, *rest] if stage in SHARED:
+            start(SHARED[stage], f"python -m atelier {stage}", rest)
+        case [study, stage, *rest] if study in STUDIES and has_stage(study, stage):
+            start(f"atelier.studies.{study}.{stage}", f"python -m atelier {study} {stage}", rest)
+        case _:
+            raise ValueError(USAGE)
+
+
+def has_stage(study: str, stage: str) -> bool:
+    """Whether a study has a module with this name."""
+    return stage.isidentifier() and (Path(__file__).parent / "studies" / study / f"{stage}.py").is_file()
+
+
+def start(module: str, command: str, arguments: list[str]) -> None:
+    """Import a module and call its ``main`` with the parameters and these arguments."""
+    config = params.load()
+    machine.settle(config.machine.threads)  # before the module is imported: libraries read the environment as they load
+    main = getattr(load(module), "main", None)
+    if main is None:
+        raise ValueError(f"{command}: no stage\n{USAGE}")
+    try:
+        inspect.signature(main).bind(config, *arguments)
+    except TypeError:
+        names = [name.upper() for name in list(inspect.signature(main).parameters)[1:]]
+        raise ValueError(f"usage: {' '.join([command, *names])}") from None
+    main(config, *arguments)
+
+
+def load(module: str) -> ModuleType:
+    """Import a module with garbage collection switched off.
+
+    Collection frees nothing during imports and takes two of six seconds, here and at exit (`benchmarks/loading.py`).
+    """
+    gc.disable()
+    imported = import_module(module)
+    gc.freeze()
+    gc.enable()
+    return imported
+
+
+def check(targets: list[str]) -> None:
+    """Validate params.yaml and write a confirmation to each target, for stages to depend on."""
+    config = params.load()
+    message = f"{params.PARAMS}: every parameter is known, typed and in range"
+    for target in map(Path, targets):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(message + "\n")
+    print(f"{message}; profile {config.profile}")
+
+
+def exit_code(run: Callable[[list[str]], None], arguments: list[str]) -> int:
+    """Run an entry point: expected errors print one line on stderr and return 1, others raise."""
+    from safetensors import SafetensorError
+
+    try:
+        run(arguments)
+    except (ValueError, OSError, FloatingPointError, SafetensorError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def main(arguments: list[str]) -> int:
+    return exit_code(run, arguments)

@@ -1,0 +1,89 @@
+"""Measure cells: a model's pictures at one guidance scale, in groups of repeats, against held-out works."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from torch import Tensor
+
+from atelier import scratch
+from atelier.data import prepare
+from atelier.evaluation import judges
+from atelier.evaluation.groups import Reference, group, groups_of, measured, reference_alone, simple, spread_over_groups
+from atelier.evaluation.tables import REAL, RECONSTRUCTED
+from atelier.models.evaluator import Evaluator
+from atelier.params import Params
+from atelier.sampling.store import UNTUNED, read
+
+
+class Location(NamedTuple):
+    """Where a cell's pictures are stored."""
+
+    study: str
+    folder: str
+    guidance: float
+
+
+def truth_of_works() -> pd.DataFrame:
+    """The true subject and emotion of every work, by path."""
+    return prepare.with_truth(prepare.works().table).set_index("path")
+
+
+def cell_rows(
+    params: Params, reference: Reference, location: Location, model: Evaluator | None, truth: pd.DataFrame
+) -> pd.DataFrame:
+    """One row per measure of a cell."""
+    pictures, listed = read(*location)
+    return measured(reference, groups_of(pictures, listed, params.protocol.groups, model, truth))
+
+
+def measure_cells(params: Params, reference: Reference, cells: Mapping[str, Location], run: Path) -> list[pd.DataFrame]:
+    """The rows of each cell; cells measured by an earlier process are read from the scratch folder ``run``."""
+    model, truth = judges.evaluator(), truth_of_works()
+    return [
+        scratch.table(
+            run,
+            name,
+            lambda location=location: cell_rows(params, reference, location, model, truth),  # type: ignore[misc]
+        ).assign(cell=name)
+        for name, location in cells.items()
+    ]
+
+
+def real_rows(params: Params, reference: Reference, pictures_each: int, returned: Tensor) -> list[pd.DataFrame]:
+    """Reference rows: training works in place of generated ones, and reconstructed held-out works."""
+    works = prepare.works().table
+    training = prepare.pictures(works[works["split"] == "train"], params.data)
+    groups, model = len(params.protocol.groups), judges.evaluator()
+    return [
+        measured(reference, spread_over_groups(pictures, pictures_each, groups, model)).assign(cell=name)
+        for name, pictures in {REAL: training, RECONSTRUCTED: returned}.items()
+    ]
+
+
+def by_acquaintance(params: Params, cells: Mapping[str, Location]) -> pd.DataFrame:
+    """The untuned base's cells split into works by artists that it was trained on and works by other artists.
+
+    Empty if the data does not name those artists; cells with fewer than two such pictures in a group are left out.
+    """
+    works = prepare.works().table.query("split == 'test'")
+    known, artists, model = judges.known_artists(), works.set_index("path")["artist"], judges.evaluator()
+    rows = [pd.DataFrame()]
+    for word, wanted in {"known": True, "unknown": False}.items() if known else ():
+        mask = works["artist"].isin(known).to_numpy() == wanted
+        held_out = prepare.pictures(works[mask], params.data)
+        reference = reference_alone(group(held_out, model))
+        truth = prepare.with_truth(works[mask]).set_index("path")
+        for cell, location in cells.items():
+            if not cell.startswith(f"{UNTUNED}@"):
+                continue
+            pictures, listed = read(*location)
+            of_them = artists.loc[listed["path"]].isin(known).to_numpy() == wanted
+            pictures, listed = pictures[of_them.nonzero()[0]], listed[of_them]
+            fewest = min(listed["repeat"].isin(repeats).sum() for repeats in params.protocol.groups)
+            if fewest >= 2:
+                parts = groups_of(pictures, listed, params.protocol.groups, model, truth)
+                name = cell.replace("@", f"-{word}@")
+                rows.append(measured(reference, parts, simple).assign(cell=name))
+    return pd.concat(rows, ignore_index=True)

@@ -1,0 +1,237 @@
+"""Statistics of groups of pictures, the measures computed from them, and a pseudo-value per group."""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from safetensors.numpy import load_file, save_file
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from atelier.evaluation.intervals import FloatArray, pseudo_values
+from atelier.metrics import (
+    Moments,
+    alignment,
+    frechet_distance_from_moments,
+    haar_statistics,
+    kernel_distance,
+    mean_power_spectrum,
+    mean_residual_spectrum,
+    nearest,
+    precision_recall_density_coverage,
+    spectrum_distance,
+    spectrum_slope,
+)
+from atelier.metrics.summary import SLOPE_LOW
+from atelier.metrics.wavelets import Bands, bands, distance_from_bands, haar_packets
+from atelier.models.evaluator import Evaluator
+from atelier.seeds import evenly
+
+SIMPLE = ("fd", "kid", "pr", "psd")  # measures of small sets, such as one style's or a few artists' works
+NEIGHBOURS = 5
+SMALL = 16  # px: size at which pictures are compared with the training works pixel by pixel
+RARE = 0.01  # share of held-out works nearer to a training work than the threshold for a near copy
+
+ATTRIBUTES = {"subject": "subject", "style": "art_style", "emotion": "emotion"}  # measure -> the evaluator's attribute
+
+
+class Group(NamedTuple):
+    """Statistics of one group of pictures. Features are the evaluator's; without an evaluator, Haar statistics."""
+
+    n: int
+    features: FloatArray  # (n, d)
+    haar: FloatArray  # (n, d)
+    packets: FloatArray  # (256, n, d)
+    small: FloatArray  # (n, 3 SMALL^2)
+    spectrum: FloatArray  # mean, (h, w)
+    residual: FloatArray  # mean, (h, w)
+    shares: dict[str, FloatArray]  # measure -> one number per picture, NaN where it does not apply
+
+
+class Reference(NamedTuple):
+    """Held-out works, training works, and the distance between them below which a picture is a near copy."""
+
+    held_out: Group
+    features: Moments  # of the held-out works' features
+    haar: Moments  # of their Haar statistics
+    bands: Bands  # of their wavelet packets
+    training: Group
+    near: dict[str, float]  # "features", "small" -> distance
+
+
+def group(
+    pictures: Tensor, model: Evaluator | None, prompts: Sequence[str] = (), wanted: pd.DataFrame | None = None
+) -> Group:
+    """Reduce pictures (n, 3, h, w) uint8; ``prompts`` and ``wanted`` (subject, art_style, emotion): one row each."""
+    x = pictures / 255
+    batches = [] if model is None else alignment.look(model, x)
+    shares: dict[str, FloatArray] = {}
+    if model is not None and wanted is not None:
+        predicted = alignment.attributes_of(model, batches)
+        shares["clip"] = alignment.clip_scores_of(model, batches, prompts)
+        for measure, attribute in ATTRIBUTES.items():
+            names = wanted[attribute].to_numpy()
+            known = np.isin(names, model.classes[attribute])
+            shares[measure] = np.where(known, predicted[attribute].idxmax(axis=1).to_numpy() == names, np.nan)
+    haar = haar_statistics(x)
+    return Group(
+        n=len(x),
+        features=haar if model is None else alignment.features_of(batches),
+        haar=haar,
+        packets=haar_packets(x),
+        small=avg_pool2d(x, x.shape[-1] // SMALL).flatten(1).double().numpy(),
+        spectrum=mean_power_spectrum(x),
+        residual=mean_residual_spectrum(x),
+        shares=shares,
+    )
+
+
+def groups_of(
+    pictures: Tensor,
+    listed: pd.DataFrame,
+    groups: Sequence[Sequence[int]],
+    model: Evaluator | None,
+    truth: pd.DataFrame,
+) -> list[Group]:
+    """Reduce a cell's pictures by groups of repeats; ``listed``: one row per picture, ``truth``: the works, by path."""
+    reduced = []
+    for repeats in groups:
+        mask = listed["repeat"].isin(repeats).to_numpy()
+        rows = listed[mask]
+        reduced.append(group(pictures[mask.nonzero()[0]], model, list(rows["prompt"]), truth.loc[rows["path"]]))
+    return reduced
+
+
+def pooled(groups: Sequence[Group]) -> Group:
+    """Merge several groups into one."""
+    n = [each.n for each in groups]
+    return Group(
+        n=sum(n),
+        features=np.concatenate([each.features for each in groups]),
+        haar=np.concatenate([each.haar for each in groups]),
+        packets=np.concatenate([each.packets for each in groups], axis=1),
+        small=np.concatenate([each.small for each in groups]),
+        spectrum=np.average([each.spectrum for each in groups], axis=0, weights=n),
+        residual=np.average([each.residual for each in groups], axis=0, weights=n),
+        shares={name: np.concatenate([each.shares[name] for each in groups]) for name in groups[0].shares},
+    )
+
+
+def slope_distance(real: Group, made: Group, low: int) -> float:
+    return abs(spectrum_slope(real.spectrum, low) - spectrum_slope(made.spectrum, low))
+
+
+def near_copies(reference: Reference, made: Group, space: str) -> float:
+    """Share of pictures nearer to a training work than all but 1 % of the held-out works are."""
+    _, distance = nearest(getattr(made, space), getattr(reference.training, space))
+    return float((distance < reference.near[space]).mean())
+
+
+def mean_distance(real: Group, made: Group) -> float:
+    """The mean term of a Frechet distance; the rest of it is the covariance term."""
+    return float(((real.features.mean(axis=0) - made.features.mean(axis=0)) ** 2).sum())
+
+
+# Lower is better for all of these.
+MEASURES: dict[str, Callable[[Reference, Group], float]] = {
+    "fd": lambda real, made: frechet_distance_from_moments(real.features, Moments().update(made.features)),
+    "fd_mean": lambda real, made: mean_distance(real.held_out, made),
+    "fd_spread": lambda real, made: MEASURES["fd"](real, made) - mean_distance(real.held_out, made),
+    "kid": lambda real, made: kernel_distance(real.held_out.features, made.features),
+    "fd_haar": lambda real, made: frechet_distance_from_moments(real.haar, Moments().update(made.haar)),
+    "fwd": lambda real, made: distance_from_bands(real.bands, bands(made.packets)),
+    "pr": lambda real, made: spectrum_distance(real.held_out.residual, made.residual),
+    "psd": lambda real, made: slope_distance(real.held_out, made, SLOPE_LOW),
+    "psd10": lambda real, made: slope_distance(real.held_out, made, 10),
+    "near_features": lambda real, made: near_copies(real, made, "features"),
+    "near_pixels": lambda real, made: near_copies(real, made, "small"),
+}
+NEIGHBOURHOODS = ("precision", "recall", "density", "coverage")
+
+
+def all_measures(reference: Reference, made: Group) -> dict[str, float]:
+    """Compute every measure of one set."""
+    values = {name: measure(reference, made) for name, measure in MEASURES.items()}
+    if min(made.n, reference.held_out.n) > NEIGHBOURS:
+        values |= precision_recall_density_coverage(reference.held_out.features, made.features, NEIGHBOURS)
+    return values | {name: float(np.nanmean(x)) for name, x in made.shares.items() if not np.isnan(x).all()}
+
+
+def simple(reference: Reference, made: Group) -> dict[str, float]:
+    """Compute the measures that suit small sets."""
+    values = {name: MEASURES[name](reference, made) for name in SIMPLE}
+    return values | {name: float(np.nanmean(x)) for name, x in made.shares.items() if not np.isnan(x).all()}
+
+
+def measured(
+    reference: Reference,
+    groups: Sequence[Group],
+    measures: Callable[[Reference, Group], dict[str, float]] = all_measures,
+) -> pd.DataFrame:
+    """Each measure of all groups together (``whole``) and its pseudo-values, one column per group."""
+    n = sum(each.n for each in groups)
+    return pseudo_rows(lambda chosen: measures(reference, pooled([groups[index] for index in chosen])), len(groups), n)
+
+
+def pseudo_rows(measures: Callable[[list[int]], dict[str, float]], groups: int, n: int) -> pd.DataFrame:
+    """One row per measure: its value over all groups, and its pseudo-values. ``measures`` maps group indices to values.
+
+    A measure that cannot be computed with one group left out, for lack of pictures, is omitted.
+    """
+    of = cache(lambda chosen: measures(list(chosen)))
+    every = tuple(range(groups))
+    known = set.intersection(*(set(of(tuple(index for index in every if index != left_out))) for left_out in every))
+    rows = []
+    for name, whole in of(every).items():
+        if name in known:
+            values = pseudo_values(lambda chosen, name=name: of(tuple(chosen))[name], groups)  # type: ignore[misc]
+            columns = {f"group{index}": value for index, value in enumerate(values)}
+            rows.append({"measure": name, "n": n, "whole": whole, **columns})
+    return pd.DataFrame(rows)
+
+
+def reference_of(held_out: Tensor, training: Tensor, model: Evaluator | None) -> Reference:
+    """Reduce the held-out works, the reference of every measure, and the training works, to detect copies."""
+    groups = group(held_out, model), group(training, model)
+    near = {
+        space: float(np.quantile(nearest(*(getattr(each, space) for each in groups))[1], RARE))
+        for space in ("features", "small")
+    }
+    return reference_alone(groups[0])._replace(training=groups[1], near=near)
+
+
+def reference_alone(works: Group) -> Reference:
+    """A reference for ``simple``, from works alone."""
+    moments = Moments().update(works.features), Moments().update(works.haar)
+    return Reference(works, *moments, bands(works.packets), works, {})
+
+
+def spread_over_groups(pictures: Tensor, each: int, groups: int, model: Evaluator | None) -> list[Group]:
+    """Pictures in groups of ``each``, or of fewer where there are not enough; no picture is used twice.
+
+    Chosen evenly, because the pictures are sorted by style.
+    """
+    chosen = evenly(len(pictures), min(each, len(pictures) // groups) * groups)
+    return [group(pictures[chosen[first::groups]], model) for first in range(groups)]
+
+
+KEPT = ("features", "spectrum", "residual")  # the statistics kept for comparisons between finished cells
+
+
+def save_groups(groups: Sequence[Group], path: Path) -> None:
+    """Write ``KEPT`` of several groups; the wavelet packets of sixty conditions do not fit into memory."""
+    flat = {f"{number}/{name}": getattr(group, name) for number, group in enumerate(groups) for name in KEPT}
+    save_file({name: np.ascontiguousarray(array, dtype=np.float64) for name, array in flat.items()}, path)
+
+
+def load_groups(path: Path) -> list[Group]:
+    """Load what ``save_groups`` wrote; other statistics are empty."""
+    flat, nothing = load_file(path), np.zeros((0, 0, 0))
+    groups = []
+    for number in range(len(flat) // len(KEPT)):
+        kept = {name: flat[f"{number}/{name}"] for name in KEPT}
+        groups.append(Group(len(kept["features"]), haar=nothing, packets=nothing, small=nothing, shares={}, **kept))
+    return groups

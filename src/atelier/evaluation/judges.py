@@ -1,0 +1,150 @@
+"""Stage ``judges``: the evaluator, the quality bars and the base's known artists, copied from the data folder.
+
+They are kept in ``build``, with a note there if the data folder has none.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from pydantic import Field
+from torch import Tensor
+
+from atelier import paths
+from atelier.data.artemis import artist_and_title
+from atelier.evaluation.intervals import Interval, wilson_interval
+from atelier.metrics import alignment
+from atelier.models import evaluator as evaluators
+from atelier.models import stored
+from atelier.models.evaluator import Evaluator
+from atelier.params import Params, Positive, Section, validated
+
+# inside the data folder; any may be absent
+SHIPPED_EVALUATOR, SHIPPED_BARS, SHIPPED_CARD = "evaluator", "report/bars.json", "base/card.json"
+ABSENT = "absent.txt"
+
+
+class Bar(Section, extra="ignore"):
+    """A measured value with its required minimum or maximum; with neither it is only reported."""
+
+    name: str
+    value: float
+    n: Positive
+    least: float | None = None
+    most: float | None = None
+    low: float | None = None  # ends of an interval
+    high: float | None = None
+    unit: str = "1"
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the requirement is met; a minimum is compared with the interval's low end where there is one."""
+        if self.least is not None:
+            return (self.value if self.low is None else self.low) >= self.least
+        return self.value <= self.most if self.most is not None else None
+
+    @property
+    def requirement(self) -> str:
+        if self.least is not None:
+            return f"at least {self.least:.3g}"
+        return "reported" if self.most is None else f"at most {self.most:.3g}"
+
+    @property
+    def interval(self) -> Interval:
+        """The value, with its interval where it has one."""
+        nan = float("nan")
+        return Interval(self.value, nan if self.low is None else self.low, nan if self.high is None else self.high, 0)
+
+
+class Bars(Section, extra="ignore"):
+    bars: list[Bar]
+
+
+class TrainedOn(Section, extra="ignore"):
+    """The part of a shipped base's card that says what it was trained on."""
+
+    known_artists: list[str] = Field(default_factory=list, alias="seen")
+
+
+class Card(Section, extra="ignore"):
+    trained_on: TrainedOn = Field(default_factory=TrainedOn, alias="asked")
+
+
+def main(params: Params) -> None:
+    """Write ``build/evaluator``, ``build/bars.json`` and ``build/known_artists.json`` from the data folder.
+
+    Artists are read from a shipped base's card only. Raises ValueError for a damaged file.
+    """
+    folder = Path(params.data.folder)
+    evaluator_folder, bars_file = folder / SHIPPED_EVALUATOR, folder / SHIPPED_BARS
+    with paths.replacing(paths.EVALUATOR) as part:
+        if evaluator_folder.is_dir():
+            evaluators.save(
+                evaluators.load(evaluator_folder), part, stored.load_json(evaluator_folder / evaluators.CARD)
+            )
+            print(f"{evaluator_folder}: kept")
+        else:
+            (part / ABSENT).write_text("the data folder has no evaluator\n")
+            print(f"{folder}: no evaluator")
+    shipped = read_bars(bars_file) if bars_file.is_file() else []
+    stored.save_json({"bars": [bar.model_dump() for bar in shipped]}, paths.BARS)
+    print(f"{bars_file}: {len(shipped)} bars")
+    card = folder / SHIPPED_CARD
+    known: list[str] = []
+    if params.base.source == "shipped" and card.is_file():
+        slugs = validated(Card, stored.load_json(card), str(card)).trained_on.known_artists
+        known = [artist_and_title(f"{slug}_")[0] for slug in slugs]
+    stored.save_json({"artists": known}, paths.KNOWN_ARTISTS)
+
+
+def evaluator() -> Evaluator | None:
+    """Load the stage's evaluator; None if the data has none."""
+    return None if (paths.EVALUATOR / ABSENT).is_file() else evaluators.load(paths.EVALUATOR)
+
+
+def known_artists() -> list[str]:
+    """Artists that the base was trained on, as named in the works table; empty if the data does not say."""
+    return list(stored.load_json(paths.KNOWN_ARTISTS)["artists"])
+
+
+def bars() -> list[Bar]:
+    """Load the stage's bars; empty if the data has none."""
+    return read_bars(paths.BARS)
+
+
+def read_bars(path: Path) -> list[Bar]:
+    """Read the bars of a file; ValueError, one line per error."""
+    return validated(Bars, stored.load_json(path), str(path)).bars
+
+
+def table(bars: Sequence[Bar]) -> pd.DataFrame:
+    """Format bars as a table for a page."""
+    said = {True: "yes", False: "no", None: ""}
+    rows = [
+        {
+            "measure": bar.name,
+            "value": f"{bar.value:.3g} {bar.unit}".removesuffix(" 1"),
+            "95 % interval": "" if bar.low is None or bar.high is None else f"{bar.low:.3g} to {bar.high:.3g}",
+            "asked": bar.requirement,
+            "n": bar.n,
+            "met": said[bar.met],
+        }
+        for bar in bars
+    ]
+    return pd.DataFrame(rows).set_index("measure")
+
+
+def share_seen(model: Evaluator, pictures: Tensor, attribute: str, wanted: Sequence[str]) -> Interval | None:
+    """Share of pictures (n, 3, h, w) uint8 that the evaluator classifies as wanted, with its score interval.
+
+    ``wanted``: one class name per picture; names that the evaluator does not know (such as "") are left out. None if no
+    picture is left.
+    """
+    if len(pictures) != len(wanted):
+        raise ValueError(f"each picture needs what was wanted: {len(pictures)} pictures, {len(wanted)} names")
+    rows = [row for row, name in enumerate(wanted) if name in model.classes[attribute]]
+    if not rows:
+        return None
+    predicted = alignment.attributes(model, pictures[rows] / 255)[attribute].idxmax(axis=1)
+    right = sum(name == wanted[row] for name, row in zip(predicted, rows, strict=True))
+    return wilson_interval(right, len(rows))

@@ -1,0 +1,70 @@
+"""Stage ``reference``: statistics of held-out and training works, computed once for all studies' measures."""
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save_file
+from torch import Tensor
+
+from atelier import machine, paths
+from atelier.data import prepare
+from atelier.data.images import to_pixels
+from atelier.evaluation import judges
+from atelier.evaluation.groups import Group, Reference, reference_of
+from atelier.evaluation.intervals import FloatArray
+from atelier.metrics import Moments
+from atelier.metrics.wavelets import Bands
+from atelier.models import base
+from atelier.models.latents import decode, encode_pictures
+from atelier.params import Params
+
+REDUCED, RETURNED = paths.REFERENCE / "reduced.safetensors", paths.REFERENCE / "returned.safetensors"
+GROUPS = ("held_out", "training")
+GROUP_ARRAYS = ("features", "haar", "small", "spectrum", "residual")  # packets are stored only as ``bands``
+MOMENTS = ("features", "haar")
+
+
+def main(params: Params) -> None:
+    """Write ``build/reference``."""
+    works = prepare.works().table
+    held_out, training = (prepare.pictures(works[works["split"] == split], params.data) for split in ("test", "train"))
+    vae = base.load(paths.BASE).vae.to(machine.accelerator(params.machine).device)
+    returned = to_pixels(decode(vae, encode_pictures(vae, held_out).mean))
+    with paths.replacing(paths.REFERENCE) as part:
+        save_file(arrays(reference_of(held_out, training, judges.evaluator())), part / REDUCED.name)
+        save_file({"pictures": returned.numpy()}, part / RETURNED.name)
+    print(f"{len(held_out)} held-out works, {len(training)} training works reduced")
+
+
+def load() -> Reference:
+    """Load the stage's reference."""
+    return from_arrays(load_file(REDUCED))
+
+
+def returned_works() -> Tensor:
+    """Held-out works reconstructed by the base's autoencoder, uint8 (n, 3, h, w), in the order of the manifest."""
+    return torch.from_numpy(load_file(RETURNED)["pictures"])
+
+
+def arrays(reference: Reference) -> dict[str, FloatArray]:
+    """Flatten a reference to named arrays."""
+    flat = {f"{name}/{key}": getattr(getattr(reference, name), key) for name in GROUPS for key in GROUP_ARRAYS}
+    for name in MOMENTS:
+        moments: Moments = getattr(reference, name)
+        flat |= {f"moments/{name}/mean": moments.mean, f"moments/{name}/factor": moments.factor}
+    flat |= {"bands/mean": reference.bands.mean, "bands/root": reference.bands.root}
+    flat |= {f"near/{space}": np.array([distance]) for space, distance in reference.near.items()}
+    return {name: np.ascontiguousarray(array, dtype=np.float64) for name, array in flat.items()}
+
+
+def from_arrays(flat: dict[str, FloatArray]) -> Reference:
+    """Rebuild a reference from ``arrays``' output."""
+    empty: FloatArray = np.zeros((0, 0, 0))
+    groups = {}
+    for name in GROUPS:
+        kept = {key: flat[f"{name}/{key}"] for key in GROUP_ARRAYS}
+        groups[name] = Group(n=len(kept["features"]), packets=empty, shares={}, **kept)
+    n = groups["held_out"].n
+    moments = {name: Moments(n, flat[f"moments/{name}/mean"], flat[f"moments/{name}/factor"]) for name in MOMENTS}
+    bands = Bands(flat["bands/mean"], flat["bands/root"])
+    near = {name.removeprefix("near/"): float(array[0]) for name, array in flat.items() if name.startswith("near/")}
+    return Reference(groups["held_out"], moments["features"], moments["haar"], bands, groups["training"], near)

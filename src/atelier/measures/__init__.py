@@ -1,1 +1,0 @@
-"""Numbers of pictures: sets in groups and their measures, tables of them, and the stages that fill those, by study."""

@@ -1,0 +1,43 @@
+"""Load a trained adapter or denoiser into a pipeline; only safetensors are read."""
+
+from pathlib import Path
+
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from safetensors import SafetensorError
+
+from atelier.models.base import scheduler_of
+
+WEIGHTS = "pytorch_lora_weights.safetensors"  # diffusers' default file name
+
+
+def load_adapter(pipeline: StableDiffusionPipeline, folder: Path) -> None:
+    """Load an adapter; without the two flags diffusers would also accept a pickle, or look on the hub."""
+    if not (folder / WEIGHTS).is_file():
+        raise ValueError(f"{folder}: holds no {WEIGHTS}")
+    try:
+        pipeline.load_lora_weights(folder, weight_name=WEIGHTS, use_safetensors=True, local_files_only=True)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{folder / WEIGHTS}: not a readable adapter: {' '.join(str(error).split())}") from None
+
+
+def tuned(pipeline: StableDiffusionPipeline, folder: Path) -> StableDiffusionPipeline:
+    """``pipeline`` with the trained denoiser in ``folder``, or with the adapter there merged into its denoiser."""
+    if (folder / "unet").is_dir():
+        try:
+            pipeline.unet = UNet2DConditionModel.from_pretrained(
+                folder / "unet", use_safetensors=True, local_files_only=True
+            )
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"{folder / 'unet'}: not a readable denoiser: {' '.join(str(error).split())}") from None
+        return pipeline
+    load_adapter(pipeline, folder)
+    pipeline.fuse_lora()
+    pipeline.unload_lora_weights()
+    return pipeline
+
+
+def converted(pipeline: StableDiffusionPipeline, folder: Path) -> StableDiffusionPipeline:
+    """``pipeline`` with a conversion (``training.conversion``) merged into its denoiser, and with its scheduler."""
+    pipeline = tuned(pipeline, folder)
+    pipeline.scheduler = scheduler_of(folder)
+    return pipeline

@@ -1,0 +1,57 @@
+"""Encode pictures and prompts, and decode latents, in the denoiser's units."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from torch import Tensor
+
+from atelier.data.images import to_model_range
+
+BATCH = 32
+
+
+class Moments(NamedTuple):
+    """Mean and standard deviation (n, c, h, w) float32 of a latent's posterior, in the denoiser's units."""
+
+    mean: Tensor
+    std: Tensor
+
+
+def encode_pictures(vae: AutoencoderKL, pictures: Tensor) -> Moments:
+    """Posterior moments of ``pictures`` (n, 3, h, w) uint8, scaled and shifted to the denoiser's units."""
+    factor, shift = vae.config.scaling_factor, vae.config.shift_factor or 0.0
+    means, stds = [], []
+    with torch.no_grad():
+        for part in pictures.split(BATCH):
+            encoded = vae.encode(to_model_range(part).to(vae.device))
+            # an autoencoder without a posterior (AutoencoderTiny) gives a deterministic latent
+            certain = getattr(encoded, "latents", None)
+            mean = encoded.latent_dist.mean if certain is None else certain
+            std = encoded.latent_dist.std if certain is None else torch.zeros_like(certain)
+            means.append(((mean - shift) * factor).cpu())
+            stds.append((std * factor).cpu())
+    return Moments(torch.cat(means).float(), torch.cat(stds).float())
+
+
+def decode(vae: AutoencoderKL, latents: Tensor, batch: int = BATCH) -> Tensor:
+    """Pictures (n, 3, h, w) float32, about [-1, 1], decoded from latents in the denoiser's units."""
+    with torch.no_grad():
+        parts = [vae.decode(unscaled(vae, part.to(vae.device))).sample.float().cpu() for part in latents.split(batch)]
+    return torch.cat(parts)
+
+
+def unscaled(vae: AutoencoderKL, latents: Tensor) -> Tensor:
+    """Convert latents from the denoiser's units to the autoencoder's."""
+    return latents / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
+
+
+def encode_prompts(pipeline: StableDiffusionPipeline, prompts: Sequence[str]) -> Tensor:
+    """Embeddings (n, tokens, width) float32, as the pipeline computes them in sampling."""
+    parts = []
+    with torch.no_grad():
+        for start in range(0, len(prompts), BATCH):
+            part = list(prompts[start : start + BATCH])
+            parts.append(pipeline.encode_prompt(part, pipeline.device, 1, False)[0].float().cpu())
+    return torch.cat(parts)

@@ -1,0 +1,162 @@
+"""``python -m atelier.pipeline.compare``: compare the pages that the pipeline built with the published ones.
+
+On the same kind of machine bytes must be equal. On others every value must lie inside the published interval, or within
+``TOLERANCE`` of the published value, and every verdict must be equal; differences are listed.
+"""
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from atelier import params
+from atelier.machine import fingerprint
+from atelier.paths import RESULTS, SITE
+
+TOLERANCE = 0.02
+MACHINE = "machine.txt"
+NOT_COMPARED = (MACHINE, ".lock")  # names or suffixes of files that depend on machine and time
+
+
+class Difference(NamedTuple):
+    """A metric's published value and its new value."""
+
+    name: str
+    published: float
+    made: float
+    agrees: bool
+
+    @property
+    def relative(self) -> float:
+        """The difference as a share of the larger value."""
+        return abs(self.made - self.published) / max(abs(self.made), abs(self.published))
+
+
+class Comparison(NamedTuple):
+    """The result of comparing two folders of pages."""
+
+    files: int
+    different: list[str]  # files that are missing, surplus or not byte for byte equal
+    metrics: int
+    differences: list[Difference]  # metrics whose values differ
+    faults: list[str]  # metrics in one folder only, values that disagree, verdicts that differ
+
+    def paragraph(self, published: Path, made: Path, same_machine: bool) -> str:
+        """Summarise the comparison in one paragraph."""
+        where = "this kind of machine" if same_machine else "another kind of machine"
+        lines = [f"{made} against {published}, published from {where}:"]
+        lines.append(f"{self.files - len(self.different)} of {self.files} files are equal byte for byte;")
+        within = self.metrics - sum(not each.agrees for each in self.differences)
+        lines.append(f"{within} of {self.metrics} metrics lie in their interval or within {TOLERANCE:.0%};")
+        verdicts = [fault for fault in self.faults if "verdict" in fault]
+        lines.append("all verdicts are equal." if not verdicts else f"verdicts that differ: {len(verdicts)}.")
+        if self.differences:
+            largest = max(self.differences, key=lambda each: each.relative)
+            lines.append(
+                f"The largest difference is {largest.relative:.2g} of {largest.name}: "
+                f"{largest.published:.4g} published, {largest.made:.4g} here."
+            )
+        lines.append(f"Read {made / 'index.html'}; `make results` publishes it.")
+        return " ".join(lines)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """The contents of all compared files by relative name."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.endswith(NOT_COMPARED)
+    }
+
+
+def compare(published: Path, made: Path) -> Comparison:
+    """Compare two folders of pages, file by file and metric by metric."""
+    before, after = files(published), files(made)
+    different = [name for name in sorted(before | after) if before.get(name) != after.get(name)]
+    metrics, differences, faults = 0, [], []
+    for study in sorted({path.parent.name for folder in (published, made) for path in folder.glob("*/metrics.json")}):
+        old, new = (_content(folder / study / "metrics.json") for folder in (published, made))
+        metrics += len(old["metrics"] | new["metrics"])
+        odd = sorted(old["metrics"].keys() ^ new["metrics"].keys())
+        faults += [f"{study}: {name}: in one of them only" for name in odd]
+        for difference in _differences(study, old["metrics"], new["metrics"]):
+            differences.append(difference)
+            if not difference.agrees:
+                faults.append(f"{difference.name}: published {difference.published:g}, made {difference.made:g}")
+        faults += list(_other_verdicts(study, old.get("verdicts", {}), new.get("verdicts", {})))
+    return Comparison(len(before | after), different, metrics, differences, faults)
+
+
+def _content(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"metrics": {}}
+
+
+def _differences(study: str, old: dict[str, Any], new: dict[str, Any]) -> Iterator[Difference]:
+    for name in sorted(old.keys() & new.keys()):
+        published, made = old[name]["value"], new[name]["value"]
+        if published == made:
+            continue
+        agrees = published is not None and made is not None and _agree(old[name], made)
+        nan = math.nan
+        yield Difference(
+            f"{study}: {name}", nan if published is None else published, nan if made is None else made, agrees
+        )
+
+
+def _agree(published: dict[str, float | None], made: float) -> bool:
+    value, low, high = published["value"], published["low"], published["high"]
+    assert value is not None
+    if math.isclose(value, made, rel_tol=TOLERANCE):
+        return True
+    return low is not None and high is not None and low <= made <= high
+
+
+def _other_verdicts(study: str, old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
+    for claim in sorted(old.keys() | new.keys()):
+        before, after = (verdicts.get(claim, {}).get("verdict", "none") for verdicts in (old, new))
+        if before != after:
+            yield f"{study}: {claim}: verdict '{before}' published, '{after}' made"
+
+
+def same_machine(published: Path) -> bool:
+    """Whether pages were published from a machine like this one."""
+    return (published / MACHINE).read_text(encoding="utf-8").strip() == fingerprint()
+
+
+def in_a_clone(published: Path) -> Comparison:
+    """Run the whole pipeline in a fresh clone and compare what it built."""
+    with tempfile.TemporaryDirectory() as folder:
+        clone = Path(folder) / "atelier"
+        subprocess.run(["git", "clone", "--quiet", "--local", ".", str(clone)], check=True)
+        (clone / "params.yaml").write_bytes((published / "params.yaml").read_bytes())
+        # the clone's library, not the installed one of the checkout
+        environment = {**os.environ, "PYTHONPATH": str(clone / "src")}
+        for command in (["dvc", "pull", "--quiet", "data"], ["dvc", "repro", "--quiet"]):
+            subprocess.run(command, cwd=clone, env=environment, check=True)
+        return compare(published, clone / SITE)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m atelier.pipeline.compare", description=__doc__)
+    parser.add_argument("--clone", action="store_true", help="run the pipeline in a fresh clone first")
+    options = parser.parse_args(arguments)
+    published = RESULTS / params.load().profile
+    if not (published / MACHINE).is_file():
+        print(f"{published}: nothing is published for this profile; read {SITE / 'index.html'}")
+        return 0
+    comparison = in_a_clone(published) if options.clone else compare(published, SITE)
+    print(comparison.paragraph(published, SITE, same_machine(published)))
+    faults = comparison.different if options.clone and same_machine(published) else comparison.faults
+    for fault in faults:
+        print(f"differs: {fault}", file=sys.stderr)
+    return 1 if options.clone and faults else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,140 @@
+"""What every study's notebook begins and ends with: parameters in; figures, tables, verdicts and metrics out."""
+
+import json
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Self
+
+from IPython.display import HTML, Image, display
+from matplotlib import pyplot as plt
+
+from atelier import claims, machine, params, paths
+from atelier.claims import Claim, Verdict
+from atelier.report import cards, figures, pictures
+from atelier.report.items import Data, Figure, Item, Metrics, Table, Text
+
+CAVEATS = {
+    "smoke": "Smoke run: nothing on this page means anything.",
+    "embedded": "Short run: few steps, one training seed, few repeats. Its verdicts are of this run alone.",
+    "paintings": "Real works, and a small base that learnt from them for an hour or two: see `base_model` for what it "
+    "paints before you read what is measured on its pictures. Works and reconstructions do not depend on that.",
+}
+
+
+class Study:
+    """One notebook's run: its parameters, and where its figures, tables and metrics go.
+
+    The pipeline's go to ``build/studies/NAME``, which DVC tracks; those of a notebook run by hand to ``build/by-hand``.
+    """
+
+    def __init__(self, name: str, config: params.Params) -> None:
+        self.name, self.params = name, config
+        self.folder = (paths.STUDIES if paths.MARK in os.environ else paths.BY_HAND) / name
+        self.metrics: dict[str, dict[str, Any]] = {}
+        self.cited: dict[str, dict[str, str]] = {}
+
+    @classmethod
+    def begin(cls, name: str, given: Mapping[str, Any]) -> Self:
+        """Start a notebook: go to the repository's root, read the parameters, set up machine and figures.
+
+        ``given``: the notebook's ``locals()``, where papermill has put sections of ``params.yaml``; those that are None
+        are read from the file.
+        """
+        os.chdir(_root())
+        sections = {key: given[key] for key in params.schema().model_fields if given.get(key) is not None}
+        config = params.with_sections(sections)
+        machine.settle(config.machine.threads)
+        figures.set_style()
+        return cls(name, config)
+
+    @cached_property
+    def report(self) -> ModuleType:
+        """The study's ``report.py``."""
+        return import_module(f"atelier.studies.{self.name}.report")
+
+    @cached_property
+    def _results(self) -> Any:
+        return self.report.load(self.params)
+
+    def results(self) -> Any:
+        """What the study's stages measured, loaded once: ``report.load(params)``."""
+        return self._results
+
+    def show(self, item: Item) -> None:
+        """Write an item to the study's folder, display it, and record its metrics."""
+        match item:
+            case Figure():
+                self._show_figure(item)
+            case Table():
+                self._write(f"tables/{item.name}.csv", item.csv())
+                display(HTML(item.html()), metadata={"caption": item.caption})
+            case Data():
+                self._write(f"tables/{item.name}.csv", item.csv())
+            case Text():
+                print(item.text)
+        self.record(item.metrics)
+
+    def verdict(self, name: str) -> None:
+        """Show a claim's card, and cite its words by their digest."""
+        claim, verdict = self._claims[name], self._verdicts[name]
+        evidence = self._evidence
+        table = cards.card(claim, verdict, evidence.counts_of(verdict), evidence.over_of(name))
+        display(HTML(f"<div>{cards.heading(claim, verdict)}</div>{table.html()}"), metadata={"caption": table.caption})
+        self.record(table.metrics)
+        self.cited[name] = {"verdict": verdict.verdict, "reason": verdict.reason, "claim": claim.digest}
+
+    def record(self, metrics: Metrics) -> None:
+        """Numbers for ``metrics.json``."""
+        self.metrics |= {name: metric.entry() for name, metric in metrics.items()}
+
+    def caveat(self) -> None:
+        """Say on the page what a short profile's numbers are worth."""
+        if (caveat := CAVEATS.get(self.params.profile)) is not None:
+            print(caveat)
+
+    def finish(self) -> None:
+        """Write ``metrics.json``; the names of ``report.headline`` stand on the index page."""
+        headline = list(self.report.headline(self.results()))
+        if missing := [name for name in headline if name not in self.metrics]:
+            raise ValueError(f"headline names what was never recorded: {', '.join(missing)}")
+        content: dict[str, Any] = {"profile": self.params.profile, "headline": headline, "metrics": self.metrics}
+        if self.cited:
+            content["verdicts"] = self.cited
+        self._write("metrics.json", json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+    @cached_property
+    def _claims(self) -> dict[str, Claim]:
+        return claims.load(self.name)
+
+    @cached_property
+    def _evidence(self) -> "claims.Evidence":
+        evidence: claims.Evidence = self.report.evidence(self.results())
+        return evidence
+
+    @cached_property
+    def _verdicts(self) -> dict[str, Verdict]:
+        return {verdict.claim: verdict for verdict in claims.decide(self._claims, self._evidence)}
+
+    def _show_figure(self, item: Figure) -> None:
+        """Store a figure once, and display it: a preview in the pipeline, whose pages link to the file."""
+        file = pictures.save(item.figure, self.folder / "figures" / item.name)
+        plt.close(item.figure)
+        data = pictures.preview(file) if paths.MARK in os.environ else file.read_bytes()
+        display(Image(data=data, alt=item.caption), metadata={"caption": item.caption, "file": f"figures/{file.name}"})
+
+    def _write(self, name: str, text: str) -> None:
+        target = self.folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+
+
+def _root() -> Path:
+    """The folder with dvc.yaml: here or above, because a notebook opened by hand starts in its folder."""
+    for folder in (Path.cwd(), *Path.cwd().parents):
+        if (folder / "dvc.yaml").is_file():
+            return folder
+    raise ValueError("no dvc.yaml here or above: a notebook runs inside the repository")

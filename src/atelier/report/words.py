@@ -1,0 +1,41 @@
+"""Phrases of captions that several pages share: seeds, pictures, and intervals in words."""
+
+from atelier.evaluation.intervals import Interval
+from atelier.metrics.summary import SLOPE_LOW
+from atelier.params import Params
+
+# axis labels of the measures that pages draw against guidance
+AXES = {"fd": "FD", "kid": "KID", "fwd": "FWD", "pr": "PR", "psd": f"PSD (from {SLOPE_LOW} cycles)"}
+
+
+def seeds(params: Params) -> str:
+    """How many seeds trained the models: ``5 training seeds``."""
+    n = len(params.protocol.training_seeds)
+    return f"{n} training seed" + "s" * (n > 1)
+
+
+def pictures(params: Params, n: int | None = None, unit: str = "cell") -> str:
+    """``n = 480 pictures a cell in 5 repeats, 5 training seeds``; without ``n``, the protocol's number."""
+    protocol = params.protocol
+    n = protocol.repeats * protocol.pictures if n is None else n
+    return f"n = {n} pictures a {unit} in {protocol.repeats} repeats, {seeds(params)}"
+
+
+def against_works(params: Params, works: int, n: int | None = None) -> str:
+    """``pictures``, and how many held-out works they are measured against."""
+    return f"{pictures(params, n)}, against {works} held-out works"
+
+
+def plus_minus(interval: Interval, sign: str = "+") -> str:
+    """``+1.23 ± 0.45``, half of the interval; ``sign=""`` for a value that is not a change: ``1.23 ± 0.45``."""
+    return f"{interval.mean:{sign}.3g} ± {interval.high - interval.mean:.2g}"
+
+
+def signed(interval: Interval, spec: str = ".3g") -> str:
+    """A change and its interval, ``+1.23 (+0.78 to +1.68)``; ``spec``: the numbers' format."""
+    return f"{interval.mean:+{spec}} ({interval.low:+{spec}} to {interval.high:+{spec}})"
+
+
+def unsigned(interval: Interval, spec: str = ".3f") -> str:
+    """A value and its interval, ``1.230 (0.780 to 1.680)``."""
+    return f"{interval.mean:{spec}} ({interval.low:{spec}} to {interval.high:{spec}})"

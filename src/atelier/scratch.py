@@ -1,0 +1,71 @@
+"""Partial results of unfinished stages, in folders named by a hash of everything that determines the result.
+
+A killed stage resumes from its folder. Files are complete or absent: written under another name, then renamed.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pandas as pd
+
+from atelier.closure import code_hash
+from atelier.machine import fingerprint
+from atelier.params import Params
+from atelier.paths import SCRATCH
+
+
+def folder(entry: str, name: str, **key: Any) -> Path:
+    """``.scratch/NAME-HASH``, hashed from ``key`` (JSON-able), the code and the machine.
+
+    ``entry``: the module that the run starts in; a change to it or to its imports starts a new run.
+    """
+    text = json.dumps({"code": code_hash(entry), "machine": fingerprint(), **key}, sort_keys=True)
+    return SCRATCH / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def of_stage(params: Params, entry: str, out: Path, inputs: Sequence[Path], **key: Any) -> Path:
+    """The scratch folder of a stage that writes ``out`` from input files, folders and the shared parameters."""
+    shared = params.model_dump(mode="json", include=set(Params.model_fields))
+    return folder(entry, "-".join(out.with_suffix("").parts[1:]), inputs=digest(*inputs), shared=shared, **key)
+
+
+def discard(run: Path) -> None:
+    """Delete a run's folder, once its result has been written."""
+    shutil.rmtree(run, ignore_errors=True)
+
+
+def digest(*paths: Path) -> str:
+    """SHA-256 of files, and of all files in folders, with their names."""
+    total = hashlib.sha256()
+    for path in paths:
+        for file in [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file()):
+            with file.open("rb") as handle:
+                content = hashlib.file_digest(handle, "sha256").hexdigest()
+            total.update(f"{file.as_posix()}\0{content}\0".encode())
+    return total.hexdigest()
+
+
+def path(run: Path, name: str, suffix: str) -> Path:
+    """Path of one part of a run."""
+    return run / f"{quote(name, safe='@+,')}{suffix}"
+
+
+def part(run: Path, name: str, suffix: str, write: Callable[[Path], None]) -> Path:
+    """A file of a run; calls ``write`` unless an earlier process has finished it."""
+    target = path(run, name, suffix)
+    if not target.is_file():
+        run.mkdir(parents=True, exist_ok=True)
+        unfinished = target.with_name(f".{target.name}")
+        write(unfinished)
+        unfinished.replace(target)
+    return target
+
+
+def table(run: Path, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """A table of a run; calls ``make`` unless an earlier process has finished it. Values are stored exactly."""
+    return pd.read_parquet(part(run, name, ".parquet", lambda path: make().to_parquet(path)))

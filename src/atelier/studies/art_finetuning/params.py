@@ -1,0 +1,30 @@
+"""Parameters of the study of fine-tuning on art (Sickert et al. 2025)."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field, model_validator
+
+from atelier.params import Name, Optimisation, Positive, Section, Share, StudySection, names_once, subset_once
+
+
+class Adapter(Section):
+    rank: Positive | None  # None: the whole denoiser, not an adapter
+    empty_prompts: Share
+    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] | None = None  # instead of the optimisation's
+
+
+class Config(StudySection):
+    STUDY: ClassVar[str] = "art_finetuning"
+
+    variants: Annotated[list[Name], Field(min_length=1)]
+    adapters: dict[Name, Adapter]
+    optimisation: Optimisation
+    diagnosed: list[Name]  # variants examined by the stage ``diagnose``
+
+    @model_validator(mode="after")
+    def _variants_are_adapters(self) -> "Config":
+        names_once("variants", self.variants, self.adapters, "adapters")
+        if taken := {"untuned", "untuned-again"} & set(self.adapters):
+            raise ValueError(f"adapters: '{taken.pop()}' is what the model without an adapter is called")
+        subset_once("diagnosed", self.diagnosed, self.variants)
+        return self

@@ -1,0 +1,234 @@
+"""The page of fine-tuning on art: its tables and figures, and the evidence of its verdicts."""
+
+from pathlib import Path
+
+import pandas as pd
+from torch import Tensor
+
+from atelier.evaluation import judges, tables
+from atelier.evaluation.groups import SIMPLE, group
+from atelier.metrics import nearest
+from atelier.metrics.summary import SLOPE_LOW
+from atelier.report import figures, words
+from atelier.report.items import Data, Figure, Item, Metric, Table, Text
+from atelier.sampling import store
+from atelier.sampling.store import UNTUNED
+from atelier.studies.art_finetuning.report_reasons import carried, errors, parts_of_fd, power, slope_over_guidance
+from atelier.studies.art_finetuning.report_results import COMPARED, STUDY, Results, evidence, load
+
+__all__ = ["Results", "carried", "errors", "evidence", "load", "parts_of_fd", "power", "slope_over_guidance"]
+
+POSTER = Path("docs/papers/sickert2025_finetuning.csv")
+POSTER_BLOCKS = ("-", "A", "B")  # untuned, rank 4 and rank 8 without decoder tuning
+DISTANCES = ["fd", "kid", "fd_haar", "fwd", "pr", "psd", "psd10"]
+HIGHER_IS_BETTER = ["precision", "recall", "density", "coverage", "clip", "subject", "style", "emotion"]
+GAP = ["fd", "kid", "fwd", "pr"]
+CONTROL = "full-mixed"  # the whole denoiser tuned
+NEAREST_OF = (UNTUNED, "rank8-mixed", CONTROL)
+SHEET, NEIGHBOURS, PROMPTS = 12, 10, 4  # pictures a row, nearest works, prompts
+
+
+def headline(results: Results) -> list[str]:
+    """What the index page shows."""
+    return [f"fd/{name}/guidance-{results.low:g}" for name in (UNTUNED, *results.highest_rank)]
+
+
+# ------------------------------------------------------------------------------------ pictures and training
+
+
+def sheets(results: Results) -> list[Figure]:
+    """Unpicked pictures of every model, at the lowest and the highest guidance scale."""
+    return [_sheet(results, guidance) for guidance in (results.low, results.high)]
+
+
+def _sheet(results: Results, guidance: float) -> Figure:
+    columns = min(SHEET, results.params.protocol.pictures)
+    rows = {name: results.generated(name, guidance)[:columns] for name in results.models}
+    caption = f"Unpicked pictures at guidance {guidance:g}: a row a model, a column a prompt and a first latent."
+    return Figure(f"sheet_{guidance:g}", figures.contact_sheet(rows), caption)
+
+
+def prompts(results: Results) -> Text:
+    """The prompts of the sheets' first columns."""
+    listed = store.listed(STUDY, UNTUNED, results.params.protocol.guidance[0])
+    return Text("\n".join(listed["prompt"].head(PROMPTS)))
+
+
+def losses(results: Results) -> Table:
+    """Training loss at the beginning and at the end."""
+    progress = results.history["step"] / results.config.optimisation.steps
+    stages = {"first fifth": results.history[progress <= 0.2], "last fifth": results.history[progress > 0.8]}
+    means = {name: rows.groupby("variant", sort=False)["denoising"].mean() for name, rows in stages.items()}
+    caption = (
+        f"Training loss, means of the first and last fifth of the steps, {words.seeds(results.params)}. Compare down a "
+        "regime, not across: with and without captions are different problems."
+    )
+    return Table("losses", pd.DataFrame(means), caption)
+
+
+def history_rows(results: Results) -> Data:
+    """The loss of every step, for ``dvc plots``."""
+    return Data("history", results.history)
+
+
+def history(results: Results) -> Figure:
+    """Training loss against step, mean over training seeds."""
+    optimisation = results.config.optimisation
+    means = results.history.groupby(["variant", "step"], sort=False)["denoising"].mean().reset_index()
+    drawn = figures.training_curves(means, "denoising", "variant", "mean squared error of the noise")
+    steps = f"{optimisation.steps} steps of {optimisation.batch} pictures"
+    return Figure("history", drawn, f"Training loss, {steps}, {words.seeds(results.params)}.")
+
+
+# ----------------------------------------------------------------------------------------------- distances
+
+
+def guidance(results: Results) -> Figure:
+    """Distances over guidance, with intervals."""
+    drawn = figures.curves(tables.wide(results.rows, words.AXES), words.AXES, "guidance", "model", "guidance scale")
+    return Figure("guidance", drawn, f"Distance to art with 95 % intervals; {results.count}.")
+
+
+def distances(results: Results) -> Table:
+    """Distances of every model and guidance scale; records every measure of them."""
+    metrics = {
+        f"{measure}/{model}/guidance-{scale:g}": Metric(interval, results.n)
+        for measure, model, scale, interval in zip(
+            *(results.rows[column] for column in ("measure", "model", "guidance", "interval")), strict=True
+        )
+    }
+    caption = f"Distances, bias taken off; {results.count}. PR: {results.residual_label}."
+    return Table("distances", results.cells[DISTANCES], caption, metrics)
+
+
+def coverage(results: Results) -> Table:
+    """Neighbourhood measures, and what the evaluator sees; without an evaluator, the former alone."""
+    wholes = results.wholes
+    caption = f"Higher is better, but for density, which is 1 for equal laws. All repeats at once; {results.count}."
+    return Table("others", wholes[[name for name in HIGHER_IS_BETTER if name in wholes]], caption)
+
+
+def floors(results: Results) -> Table:
+    """Distances of real works: training works, and held-out works through the autoencoder."""
+    n = int(results.reference_rows["n"].min())
+    caption = f"Reference rows against {results.held_out} held-out works; n = {n} works each."
+    return Table("floors", results.floors[DISTANCES], caption)
+
+
+def gap(results: Results) -> Table:
+    """The share of the distance between the untuned model and real works that tuning closed."""
+    cells, floor = dict(results.cells[GAP].iterrows()), results.floors.loc[tables.REAL, GAP]
+    closed = {}
+    for name in results.config.variants:
+        for scale in (results.low, results.high):
+            before, after = cells[UNTUNED, scale], cells[name, scale]
+            closed[name, scale] = (before - after) / (before - floor)
+    caption = "Share of the gap between the untuned model and real works that tuning closed; 1 is all of it."
+    metrics = {}
+    if CONTROL in results.config.variants:
+        metrics[f"gap/fd/{CONTROL}"] = Metric(closed[CONTROL, results.low]["fd"], results.n)
+    frame = pd.DataFrame(closed).T.rename_axis(["variant", "guidance"])
+    return Table("gap", frame, f"{caption} {results.count}.", metrics)
+
+
+def between_styles(results: Results) -> list[Item]:
+    """How far one style of works is from another; nothing where styles have too few works."""
+    styles = results.styles
+    if styles.empty:
+        return []
+    smallest = int(styles["n"].min())
+    count = f"n from {smallest} works a half; bias of the measured half taken off, that of the reference left in"
+    apart = styles.query("measure == 'fd'").pivot(index="style", columns="reference", values="value")
+    digits = 0 if apart.to_numpy().max() > 100 else 2
+    drawn = figures.matrix(apart, "FD", "reference works", "measured works", digits)
+    same = styles["style"] == styles["reference"]
+    within, between = (styles[rows].groupby("measure")["value"] for rows in (same, ~same))
+    summary = {
+        "other works of the same style": within.mean(),
+        "works of another style": between.mean(),
+        "the two nearest styles": between.min(),
+        "the two farthest": between.max(),
+    }
+    return [
+        Figure("styles", drawn, f"FD between halves of styles' works; {count}."),
+        Table("between_styles", pd.DataFrame(summary).loc[list(SIMPLE)], f"Halves of styles' works; {count}."),
+    ]
+
+
+def spectra(results: Results) -> Figure:
+    """Mean power spectra of works, the untuned model and adapters of the highest rank."""
+    caption = f"Mean power spectra at guidance {results.high:g}; the slope is fitted right of the dotted line."
+    return Figure("spectra", figures.radial_spectra(_pictures_for_spectra(results), SLOPE_LOW), caption)
+
+
+def residuals(results: Results) -> Figure:
+    """Mean residual spectra of the same pictures."""
+    caption = f"Mean residual spectra at guidance {results.high:g}; {results.residual_label}."
+    return Figure("residuals", figures.residual_spectra(_pictures_for_spectra(results)), caption)
+
+
+def _pictures_for_spectra(results: Results) -> dict[str, Tensor]:
+    models = [UNTUNED, *results.highest_rank]
+    generated = {name: results.generated(name, results.high) / 255 for name in models}
+    return {"works": results.real("test") / 255, **generated}
+
+
+# -------------------------------------------------------------------------------------------------- copies
+
+
+def neighbours(results: Results) -> Figure:
+    """The pictures nearest to a training work, above that work, by features and by pixels."""
+    training, evaluator = results.real("train"), judges.evaluator()
+    works, rows = group(training, evaluator), {}
+    for name in [name for name in NEAREST_OF if name in results.models]:
+        pictures = results.generated(name, results.low)
+        generated = group(pictures, evaluator)
+        for space, label in {"features": "features", "small": "pixels"}.items():
+            index, distance = nearest(getattr(generated, space), getattr(works, space))
+            first = distance.argsort(kind="stable")[: min(NEIGHBOURS, len(pictures))]
+            rows[f"{name}, by {label}"] = pictures[first]
+            rows[f"nearest works ({name}, {label})"] = training[index[first]]
+    caption = f"The pictures nearest to a training work at guidance {results.low:g}, and that work below each; "
+    return Figure("neighbours", figures.contact_sheet(rows), f"{caption}nearest first.")
+
+
+def near(results: Results) -> Table:
+    """The share of near copies of every model."""
+    frame = results.cells[["near_features", "near_pixels"]]
+    return Table("near", frame, f"Share of near copies; {results.count}.")
+
+
+# ----------------------------------------------------------------------------------------------- the paper
+
+
+def side_by_side(results: Results) -> Item:
+    """Relative changes against the untuned model, the poster's and ours; a sentence where no variant is on it."""
+    poster, cells, rows = dict(_poster().iterrows()), dict(results.cells.iterrows()), {}
+    for name in results.config.variants:
+        for scale in results.params.protocol.guidance:
+            key = (_regime(results, name), results.config.adapters[name].rank, scale)
+            if key not in poster:
+                continue
+            paper = poster[key] / poster["untuned", 0, scale] - 1
+            ours = cells[name, scale] / cells[UNTUNED, scale] - 1
+            rows[name, scale] = {
+                f"{measure.upper()} {source}": 100 * change[measure]
+                for measure in COMPARED
+                for source, change in {"paper": paper, "here": ours}.items()
+            }
+    if not rows:
+        return Text("none of these variants stands on the poster")
+    caption = f"Change against the untuned model in per cent; paper: FID; here: {results.count}."
+    return Table("side_by_side", pd.DataFrame(rows).T.rename_axis(["variant", "guidance"]), caption)
+
+
+def _poster() -> pd.DataFrame:
+    """The poster's rows without decoder tuning, by regime, rank and guidance."""
+    table = pd.read_csv(POSTER)
+    table = table[table["block"].isin(POSTER_BLOCKS)].set_index(["regime", "rank", "guidance"])
+    return table[["fid", "pr", "psd"]].set_axis(list(COMPARED), axis=1)
+
+
+def _regime(results: Results, variant: str) -> str:
+    """The poster's name of a variant's captions."""
+    return {1.0: "unconditional", 0.0: "conditional"}.get(results.config.adapters[variant].empty_prompts, "mixed")

@@ -1,0 +1,185 @@
+"""What the stages of the fine-tuning study left, as its tables and figures read it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+from torch import Tensor
+
+from atelier import claims, paths
+from atelier.data import prepare
+from atelier.evaluation import tables
+from atelier.evaluation.intervals import Interval, t_interval
+from atelier.metrics import residual_spectrum_label
+from atelier.params import Params
+from atelier.report import words
+from atelier.sampling import store
+from atelier.sampling.store import UNTUNED, UNTUNED_AGAIN
+from atelier.studies.art_finetuning import diagnose, measure, styles
+from atelier.studies.art_finetuning.params import Config
+
+STUDY = Config.STUDY
+PROMPTS = "prompt_enrichment"  # the study whose models paint from prompts of more levels
+COMPARED = ("fd", "pr", "psd")  # what the poster has, and by which chance is judged: the untuned model under two noises
+
+
+@dataclass(frozen=True)
+class Results:
+    """Measures, training losses and held-out errors of one run. Pictures are read when a figure needs them."""
+
+    params: Params
+    table: pd.DataFrame  # measures: a row a measure and cell, a pseudo-value a group of repeats
+    styles: pd.DataFrame  # distances between halves of styles' works, with intervals; empty where styles are small
+    errors: pd.DataFrame  # held-out error by (model, timestep), a column a group of works
+    history: pd.DataFrame  # training loss by variant, training seed and step
+    works: pd.DataFrame  # the manifest of works, both splits
+
+    @property
+    def config(self) -> Config:
+        return Config.of(self.params)
+
+    @property
+    def models(self) -> list[str]:
+        """The untuned base and every variant."""
+        return [UNTUNED, *self.config.variants]
+
+    @property
+    def low(self) -> float:
+        """The lowest guidance scale."""
+        return min(self.params.protocol.guidance)
+
+    @property
+    def high(self) -> float:
+        """The highest guidance scale."""
+        return max(self.params.protocol.guidance)
+
+    @property
+    def n(self) -> int:
+        """Pictures a cell."""
+        return self.params.protocol.repeats * self.params.protocol.pictures
+
+    @property
+    def held_out(self) -> int:
+        """The number of held-out works, which everything is measured against."""
+        return int((self.works["split"] == "test").sum())
+
+    @property
+    def count(self) -> str:
+        """n of a cell, for captions."""
+        return words.against_works(self.params, self.held_out, self.n)
+
+    @property
+    def highest_rank(self) -> list[str]:
+        """The adapters of the highest rank."""
+        adapters = self.config.adapters
+        top = max(adapter.rank or 0 for adapter in adapters.values())
+        return [name for name in self.config.variants if adapters[name].rank == top]
+
+    @property
+    def residual_label(self) -> str:
+        """How PR is computed, for captions."""
+        return residual_spectrum_label(self.params.data.size, self.params.data.size)
+
+    @cached_property
+    def values(self) -> tables.Values:
+        return tables.values(self.table)
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """Every measure of every cell with its interval."""
+        return tables.intervals(self.table)
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """``summary`` of the models' cells: prompts of the protocol's level, white noise."""
+        at_level = self.summary["level"] == self.params.protocol.prompts.level
+        return self.summary[self.summary["model"].isin(self.models) & at_level]
+
+    @property
+    def cells(self) -> pd.DataFrame:
+        """Measures less their bias: a row a model and guidance scale, a column a measure."""
+        return self._by_model("value")
+
+    @property
+    def wholes(self) -> pd.DataFrame:
+        """``cells``, measured on all repeats at once."""
+        return self._by_model("whole")
+
+    @property
+    def floors(self) -> pd.DataFrame:
+        """Reference rows as ``cells``: training works in place of pictures, and reconstructed held-out works."""
+        return self.reference_rows.pivot(index="cell", columns="measure", values="value")
+
+    @property
+    def reference_rows(self) -> pd.DataFrame:
+        """``summary`` of real works."""
+        return self.summary[self.summary["cell"].isin([tables.REAL, tables.RECONSTRUCTED])]
+
+    def cell(self, model: str) -> str:
+        """The name of a model's cell at the lowest guidance scale."""
+        return f"{model}@{self.params.protocol.prompts.level}/{self.low:g}"
+
+    def change(self, measured: str, changed: str, reference: str) -> Interval:
+        """The interval of a measure's paired differences, cell ``changed`` less ``reference``."""
+        return t_interval((self.values[measured, changed] - self.values[measured, reference]).tolist())
+
+    def real(self, split: str) -> Tensor:
+        """Works of a split, uint8 (n, 3, h, w)."""
+        return prepare.pictures(self.works[self.works["split"] == split], self.params.data)
+
+    def generated(self, model: str, guidance: float) -> Tensor:
+        """A model's pictures, uint8 (n, 3, h, w)."""
+        return store.read(STUDY, model, guidance)[0]
+
+    def _by_model(self, column: str) -> pd.DataFrame:
+        return self.rows.pivot(index=["model", "guidance"], columns="measure", values=column).loc[self.models]
+
+
+def load(params: Params) -> Results:
+    """Read what the stages left. Raises ValueError for samples that are missing, or of variants no parameter names."""
+    store.check_variants(STUDY, [UNTUNED, *Config.of(params).variants, UNTUNED_AGAIN])
+    rows = [measure.load(params), _rows_of_prompts(), diagnose.load_carried(params)]
+    return Results(
+        params=params,
+        table=by_acquaintance_last(pd.concat(rows, ignore_index=True)),
+        styles=styles.load(),
+        errors=diagnose.load_errors(params),
+        history=_history(params),
+        works=prepare.works().table,
+    )
+
+
+def evidence(results: Results) -> claims.Evidence:
+    """What the verdicts need. The untuned model under two noises tells whether they can be trusted."""
+    again, once = results.cell(UNTUNED_AGAIN), results.cell(UNTUNED)
+    return claims.Evidence(
+        values=results.values,
+        resolutions=tables.resolutions(results.table),
+        counts={"": results.n},
+        over={"": tables.described_groups(results.params)},
+        baselines=[
+            claims.Comparison(measure=name, changed=[again], reference=[once], rule="below") for name in COMPARED
+        ],
+    )
+
+
+def by_acquaintance_last(table: pd.DataFrame) -> pd.DataFrame:
+    """All rows, ordered so that works by known and then by unknown artists come last."""
+    artists = table["cell"].str.extract(r"-(known|unknown)@", expand=False).fillna("")
+    return table.iloc[artists.argsort(kind="stable")].reset_index(drop=True)
+
+
+def _rows_of_prompts() -> pd.DataFrame:
+    """Measures of pictures from prompts of that study's levels, the untuned model's first."""
+    files = sorted((paths.MEASURES / PROMPTS).glob("*.csv"), key=lambda path: (path.stem != UNTUNED, path.stem))
+    return pd.concat([pd.DataFrame(), *(pd.read_csv(path) for path in files)], ignore_index=True)
+
+
+def _history(params: Params) -> pd.DataFrame:
+    """Training losses of all variants and seeds."""
+    histories = [
+        pd.read_csv(paths.adapter(STUDY, name, seed) / "history.csv").assign(variant=name, training_seed=seed)
+        for name in Config.of(params).variants
+        for seed in params.protocol.training_seeds
+    ]
+    return pd.concat(histories, ignore_index=True)

@@ -1,0 +1,32 @@
+"""Paint held-out works' prompts with a tuned model or the untuned base, at every guidance scale.
+
+All models share prompts and first latents. The untuned base also paints from other noise, to estimate the effect of
+chance.
+"""
+
+from atelier import paths
+from atelier.params import Params
+from atelier.sampling.cells import Condition, sample_model, white_noise
+from atelier.sampling.held_out import held_out_table
+from atelier.sampling.store import UNTUNED, UNTUNED_AGAIN, guidance_folder
+from atelier.studies.art_finetuning.params import Config
+
+
+def main(params: Params, model: str) -> None:
+    """Write one model's pictures to ``build/samples/art_finetuning``."""
+    config = Config.of(params)
+    if model not in (UNTUNED, *config.variants):
+        raise ValueError(f"art_finetuning.adapters: no variant '{model}'")
+    noises = {model: "picture", **({UNTUNED_AGAIN: "picture again"} if model == UNTUNED else {})}
+    for folder, noise in noises.items():
+        out = paths.SAMPLES / config.STUDY / folder
+        sample_model(params, __name__, config.STUDY, model, all_conditions(params, noise), out, noise=noise)
+
+
+def all_conditions(params: Params, noise: str) -> list[Condition]:
+    """One condition per guidance scale, with held-out works' prompts and noise seeded by this name."""
+    table = held_out_table(params, params.protocol.prompts.level, params.protocol.pictures)
+    return [
+        Condition(guidance_folder(guidance), table, white_noise(params, noise), guidance, params.sampling.steps)
+        for guidance in params.protocol.guidance
+    ]

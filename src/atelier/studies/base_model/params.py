@@ -1,0 +1,23 @@
+"""Parameters of the study of the base model."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field, model_validator
+
+from atelier.params import Guidance, StudySection
+
+
+class Config(StudySection):
+    STUDY: ClassVar[str] = "base_model"
+
+    pictures: Annotated[int, Field(ge=2)]
+    guidance: Annotated[list[Guidance], Field(min_length=1)]
+    measured_at: float
+
+    @model_validator(mode="after")
+    def _measured_at_a_scale(self) -> "Config":
+        if len(set(self.guidance)) != len(self.guidance):
+            raise ValueError("guidance: a scale stands twice")
+        if self.measured_at not in self.guidance:
+            raise ValueError(f"measured_at: expected one of guidance's scales, got {self.measured_at!r}")
+        return self

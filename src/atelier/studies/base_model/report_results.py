@@ -1,0 +1,221 @@
+"""What the page of the base model shows: pictures that it painted and returned, and what is measured on them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from atelier import paths
+from atelier.data import prepare
+from atelier.data.images import to_pixels
+from atelier.evaluation import judges
+from atelier.evaluation.intervals import Interval
+from atelier.evaluation.judges import Bar
+from atelier.machine import accelerator
+from atelier.metrics import alignment, frechet_distance, power_spectrum_slope
+from atelier.metrics.reconstruction import linear_patch_code, psnr
+from atelier.metrics.summary import SLOPE_LOW, brightness_spread, distances, measure
+from atelier.models import base
+from atelier.models.evaluator import Evaluator
+from atelier.models.latents import decode, encode_pictures
+from atelier.models.stored import load_json
+from atelier.params import Params
+from atelier.sampling import store
+from atelier.sampling.sampler import settled
+from atelier.studies.base_model import sheets
+from atelier.studies.base_model.params import Config
+
+ALL_WORKS = "all works"
+FLOOR, BASE = "training split", "base"  # the two sets that are compared with held-out pictures
+
+
+class Corpus(NamedTuple):
+    """Rows of a manifest with what is known of each, and their pictures (n, 3, h, w) uint8."""
+
+    table: pd.DataFrame
+    pictures: Tensor
+
+    def rows(self, index: Sequence[int]) -> "Corpus":
+        index = list(index)
+        return Corpus(self.table.iloc[index].reset_index(drop=True), self.pictures[index])
+
+    def where(self, column: str, value: str) -> "Corpus":
+        return self.rows((self.table[column] == value).to_numpy().nonzero()[0].tolist())
+
+    def by_style(self) -> "dict[str, Corpus]":
+        return {style: self.where("art_style", style) for style in sorted(set(self.table["art_style"]))}
+
+
+class Returned(NamedTuple):
+    """Held-out pictures and what the autoencoder makes of them, (n, 3, h, w) uint8 both."""
+
+    originals: Tensor
+    returned: Tensor
+    psnr: float
+    linear: float  # PSNR of a linear code with as many coefficients as the latent has channels
+    slope: float  # of the originals' power spectrum
+    slope_change: float
+
+
+class Painted(NamedTuple):
+    """What the base painted from the prompts of held-out pictures, (n, 3, h, w) uint8, and these pictures."""
+
+    prompts: Sequence[str]
+    real: Corpus
+    pictures: Tensor
+
+
+class Sheet(NamedTuple):
+    """Pictures by guidance, (n, 3, h, w) uint8, that differ by one word of the prompt.
+
+    ``shares``: of pictures in which the evaluator sees what the word says, where it can.
+    """
+
+    table: pd.DataFrame
+    pictures: Mapping[float, Tensor]
+    shares: Mapping[float, Interval]
+
+
+class Shares(NamedTuple):
+    """Of pictures in which the evaluator sees what is true of the held-out ones."""
+
+    held_out: Interval
+    base: Interval
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the page shows by kind, "photographs" or "works", and by group: photographs, all works, works of a style."""
+
+    params: Params
+    config: Config
+    has_evaluator: bool
+    has_truth: bool  # whether the data says what its pictures show
+    bars: Sequence[Bar]
+    preparation: Mapping[str, Mapping[str, Any]]  # by kind: what was read and what was left out
+    history: pd.DataFrame  # of the base's training
+    corpora: Mapping[str, Corpus]  # by kind; photographs may be absent
+    channels: int  # of a latent
+    returned: Mapping[str, Returned]  # by group; absent where it lacks one of the splits
+    painted: Mapping[str, Painted]  # by kind
+    sheets: Mapping[str, Sheet]  # by what varies, as ``sheets.ATTRIBUTES``
+    distances: Mapping[tuple[str, str], Mapping[str, float]]  # by kind, and FLOOR or BASE
+    shares: Mapping[tuple[str, str], Shares]  # by kind and attribute
+
+
+def load(params: Params) -> Results:
+    """Read what the stages left, and measure it."""
+    config, evaluator, corpora = Config.of(params), judges.evaluator(), read_corpora(params)
+    vae = settled(base.load(paths.BASE), accelerator(params.machine).device).vae
+    painted = {kind: read_painted(kind, corpus, config) for kind, corpus in corpora.items()}
+    painted = {kind: each for kind, each in painted.items() if each.prompts}
+    returned = [reconstructed(vae, kind, corpus) for kind, corpus in corpora.items()]
+    measured = {kind: measured_distances(corpora[kind], each, evaluator) for kind, each in painted.items()}
+    return Results(
+        params=params,
+        config=config,
+        has_evaluator=evaluator is not None,
+        has_truth=prepare.truth() is not None,
+        bars=judges.bars() if params.base.source == "shipped" else [],
+        preparation=load_json(paths.MANIFESTS / "report.json"),
+        history=pd.read_csv(paths.BASE / "history.csv"),
+        corpora=corpora,
+        channels=vae.config.latent_channels,
+        returned={name: each for groups in returned for name, each in groups.items()},
+        painted=painted,
+        sheets={kind: read_sheet(kind, config, evaluator) for kind in sheets.ATTRIBUTES},
+        distances={(kind, name): row for kind, rows in measured.items() for name, row in rows.items()},
+        shares=shares(painted, evaluator),
+    )
+
+
+def read_corpora(params: Params) -> dict[str, Corpus]:
+    """Photographs, where the data has any, and works."""
+    tables = {prepare.PHOTOGRAPHS: prepare.photographs().table, prepare.WORKS: prepare.works().table}
+    return {
+        kind: Corpus(prepare.with_truth(table), prepare.pictures(table, params.data, kind))
+        for kind, table in tables.items()
+        if len(table)
+    }
+
+
+def groups_of(kind: str, corpus: Corpus) -> dict[str, Corpus]:
+    """Photographs as one group; works all together and style by style."""
+    if not len(corpus.table):
+        return {}
+    return {ALL_WORKS: corpus, **corpus.by_style()} if kind == prepare.WORKS else {kind: corpus}
+
+
+def reconstructed(vae: AutoencoderKL, kind: str, corpus: Corpus) -> dict[str, Returned]:
+    """What the autoencoder makes of each group's held-out pictures; a group with one split only is left out."""
+    held_out = corpus.where("split", "test")
+    if not len(held_out.table):
+        return {}
+    returned = to_pixels(decode(vae, encode_pictures(vae, held_out.pictures).mean))
+    training, originals = groups_of(kind, corpus.where("split", "train")), groups_of(kind, held_out)
+    return {
+        name: compared(training[name].pictures, originals[name].pictures, each.pictures, vae.config.latent_channels)
+        for name, each in groups_of(kind, Corpus(held_out.table, returned)).items()
+        if name in training
+    }
+
+
+def compared(training: Tensor, originals: Tensor, returned: Tensor, channels: int) -> Returned:
+    """Held-out pictures against what was returned, and against a linear code that was fitted on the training split."""
+    real, made = originals / 255, returned / 255
+    linear = linear_patch_code(training / 255, real, channels).float()
+    slope, after = (power_spectrum_slope(pictures, low=SLOPE_LOW) for pictures in (real, made))
+    return Returned(originals, returned, psnr(real, made), psnr(real, linear), slope, after - slope)
+
+
+def read_painted(kind: str, corpus: Corpus, config: Config) -> Painted:
+    """What the base painted from held-out pictures' prompts, beside these pictures."""
+    pictures, table = store.read(config.STUDY, kind, config.measured_at)
+    rows = pd.Series(range(len(corpus.table)), index=corpus.table["path"]).loc[table["path"]]
+    return Painted(table["prompt"].tolist(), corpus.rows(rows.tolist()), pictures)
+
+
+def read_sheet(kind: str, config: Config, evaluator: Evaluator | None) -> Sheet:
+    """A sheet at every scale, and in how many of its pictures the evaluator sees the word that varies."""
+    table = store.listed(config.STUDY, kind, config.guidance[0])
+    pictures = {guidance: store.read(config.STUDY, kind, guidance)[0] for guidance in config.guidance}
+    if evaluator is None:
+        return Sheet(table, pictures, {})
+    attribute, wanted = sheets.ATTRIBUTES[kind], table["wanted"].tolist()
+    shares = {guidance: judges.share_seen(evaluator, x, attribute, wanted) for guidance, x in pictures.items()}
+    return Sheet(table, pictures, {guidance: share for guidance, share in shares.items() if share is not None})
+
+
+def measured_distances(corpus: Corpus, painted: Painted, evaluator: Evaluator | None) -> dict[str, dict[str, float]]:
+    """Distances of painted pictures to the held-out ones; and, as the floor, of as many training pictures."""
+    real, training = (corpus.where("split", name).pictures / 255 for name in ("test", "train"))
+    n = min(len(painted.pictures), len(real))
+    pictures = {FLOOR: training[torch.arange(n) * len(training) // n], BASE: painted.pictures[:n] / 255}
+    rows: dict[str, dict[str, float]] = {}
+    for name, made in pictures.items():
+        rows[name] = {"n": n, "of": len(real), **distances(measure(real), measure(made))._asdict()}
+        if evaluator is not None:
+            rows[name]["fd evaluator"] = frechet_distance(*(alignment.features(evaluator, x) for x in (real, made)))
+        rows[name]["brightness spread"] = brightness_spread(made) / brightness_spread(real)
+    return rows
+
+
+def shares(painted: Mapping[str, Painted], evaluator: Evaluator | None) -> dict[tuple[str, str], Shares]:
+    """In how many pictures the evaluator sees what is true of the held-out ones; nothing where that is not known."""
+    if evaluator is None:
+        return {}
+    shares = {}
+    for kind, each in painted.items():
+        for attribute in sheets.ATTRIBUTES.values():
+            wanted = each.real.table[attribute].tolist()
+            held_out, made = (
+                judges.share_seen(evaluator, pictures, attribute, wanted)
+                for pictures in (each.real.pictures, each.pictures)
+            )
+            if held_out is not None and made is not None:
+                shares[kind, attribute] = Shares(held_out, made)
+    return shares

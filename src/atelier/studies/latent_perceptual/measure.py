@@ -1,0 +1,269 @@
+"""Measure every post-training's pictures against held-out works, with one pseudo-value per group of repeats."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from diffusers import StableDiffusionPipeline
+from torch import Tensor
+
+from atelier import machine, paths, scratch
+from atelier.claims import Comparison
+from atelier.data import prepare
+from atelier.diffusion import clean_estimate, noised
+from atelier.evaluation import judges
+from atelier.evaluation import reference as references
+from atelier.evaluation.cells import truth_of_works
+from atelier.evaluation.groups import (
+    Group,
+    Reference,
+    all_measures,
+    groups_of,
+    load_groups,
+    measured,
+    pooled,
+    pseudo_rows,
+    save_groups,
+    spread_over_groups,
+)
+from atelier.evaluation.intervals import FloatArray
+from atelier.evaluation.tables import REAL, RECONSTRUCTED, combined, write_rows
+from atelier.metrics import frechet_distance, log_power_error, log_power_ratios, radial_power
+from atelier.models import base
+from atelier.params import Params
+from atelier.sampling.store import read
+from atelier.studies.latent_perceptual.features import FIXED as FEATURES_FIXED
+from atelier.studies.latent_perceptual.features import Inspected, fixed_rows, inspected, last_step_under, noise_of
+from atelier.studies.latent_perceptual.features import cells as feature_cells
+from atelier.studies.latent_perceptual.params import Config
+from atelier.studies.latent_perceptual.sample import AGAIN, Condition, all_conditions, averaged, in_steps, location_of
+from atelier.studies.latent_perceptual.train import tuned_pipeline
+from atelier.training import denoiser
+
+OUT, SPECTRA = paths.MEASURES / f"{Config.STUDY}.csv", paths.MEASURES / f"{Config.STUDY}_spectra.csv"
+PLAIN, MAIN = "plain", "lpl"  # the two variants that claims compare
+LOW, HIGH = 0.15, 0.29  # cycles per pixel: 75 and 150 cycles of the paper's 512 px pictures
+LOWEST = 2.0  # cycles per picture
+PROBED = 4  # number of noise levels at which estimates of averages are compared
+HALF_LIVES = 6  # number that claim C10 requires
+FIXED = {"nothing": "fd"}  # a gain of 0
+
+
+def in_bands(reference: Reference, made: Group) -> dict[str, float]:
+    """Every measure, and the spectrum in bands: errors of log power, and the log power ratios at both ends."""
+    real, generated = reference.held_out.spectrum, made.spectrum
+    side = min(real.shape)
+    return {
+        **all_measures(reference, made),
+        "high": log_power_error(real, generated, HIGH * side),
+        "middle": log_power_error(real, generated, LOW * side, HIGH * side),
+        "low": log_power_error(real, generated, 0.0, LOW * side),
+        "top": float(log_power_ratios(real, generated, HIGH * side).mean()),
+        "bottom": float(log_power_ratios(real, generated, 0.0, LOWEST).mean()),
+    }
+
+
+def age(params: Params, variant: str) -> str:
+    """The cell name of the loss's gain after a variant's number of previous steps."""
+    return f"gain-after-{Config.of(params).trainings[variant].before}"
+
+
+def ages(params: Params) -> dict[str, tuple[str, str]]:
+    """Pairs of variants (plain, with the loss), by cell, that differ otherwise only in the steps trained before."""
+    study, wanted = Config.of(params), Config.of(params).trainings.get(MAIN)
+    pairs = {}
+    for name, training in study.trainings.items():
+        if wanted and training == wanted.model_copy(update={"before": training.before}):
+            plain = study.plain_of(name)
+            assert plain is not None  # checked in params
+            pairs[age(params, name)] = (plain, name)
+    return pairs
+
+
+def nearest_average(params: Params, variant: str, parts: Mapping[str, Sequence[Group]], real: Group) -> pd.DataFrame:
+    """log2 of the half-life whose pictures are nearest to real ones, for each group separately; one row.
+
+    Not a pseudo-value, because an argmin jumps. All averages of a group have equally many pictures, so that the bias of
+    their distances is the same.
+    """
+    study = Config.of(params)
+
+    def best(chosen: Sequence[int]) -> float:
+        features = [
+            pooled([parts[averaged(variant, each)][index] for index in chosen]).features for each in study.averages
+        ]
+        return math.log2(study.averages[int(np.argmin([frechet_distance(real.features, each) for each in features]))])
+
+    groups = range(len(params.protocol.groups))
+    n = sum(each.n for each in parts[averaged(variant, study.averages[0])])
+    columns = {f"group{index}": best([index]) for index in groups}
+    return pd.DataFrame([{"measure": "log_half_life", "cell": variant, "n": n, "whole": best(list(groups)), **columns}])
+
+
+def relative_gains(params: Params, parts: Mapping[str, Sequence[Group]], real: Group) -> pd.DataFrame:
+    """The loss's relative reduction of the plain variant's distance, by how long both were trained before."""
+    tables = [pd.DataFrame()]
+    for cell, (plain, tuned) in ages(params).items():
+
+        def gain(chosen: list[int], plain: str = plain, tuned: str = tuned) -> dict[str, float]:
+            without, with_it = (
+                frechet_distance(real.features, pooled([parts[name][index] for index in chosen]).features)
+                for name in (plain, tuned)
+            )
+            return {"relative_gain": 1 - with_it / without}
+
+        n = sum(each.n for each in parts[tuned])
+        tables.append(pseudo_rows(gain, len(parts[tuned]), n).assign(cell=cell))
+    return pd.concat(tables, ignore_index=True)
+
+
+def gains_by_steps(params: Params, table: pd.DataFrame) -> pd.DataFrame:
+    """The loss's gain of Frechet distance at each number of sampling steps."""
+    study = Config.of(params)
+    rows = [
+        combined(table, "fd", {in_steps(PLAIN, n): 1.0, in_steps(MAIN, n): -1.0}, "fd", f"gain-in-{n}")
+        for n in (study.steps if {PLAIN, MAIN} <= set(study.followed) else [])
+    ]
+    return pd.concat([pd.DataFrame(), *rows], ignore_index=True)
+
+
+@torch.no_grad()
+def unsteadiness(params: Params) -> pd.DataFrame:
+    """Distance between one-step clean estimates of the last parameters and of their shortest average.
+
+    Mean squared difference over held-out works at ``PROBED`` noise levels below the threshold, one value per group. It
+    measures the effect of the last few steps; with a long average it would measure the whole training.
+    """
+    study, accelerate = Config.of(params), machine.accelerator(params.machine)
+    samples = list(inspected(params, base.load(paths.BASE).to(accelerate.device)))
+    n, rows = sum(len(sample.works) for sample in samples), []
+    for variant in study.followed:
+        values = []
+        for sample, repeats in zip(samples, params.protocol.groups, strict=True):
+            seed = params.protocol.seed_of_repeat(repeats[0])
+            which = [tuned_pipeline(params, variant, seed, each) for each in (None, min(study.averages))]
+            last, average = (estimates(params, pipeline.to(accelerate.device), sample) for pipeline in which)
+            values.append(float((last - average).square().mean()))
+        columns = {f"group{group}": value for group, value in enumerate(values)}
+        rows.append({"measure": "unsteadiness", "cell": variant, "n": n, "whole": float(np.mean(values)), **columns})
+    return pd.DataFrame(rows)
+
+
+def estimates(params: Params, pipeline: StableDiffusionPipeline, sample: Inspected) -> Tensor:
+    """One-step clean estimates (PROBED, n, c, h, w) of works, at noise levels below the paper's threshold."""
+    accelerate, z0 = machine.accelerator(params.machine), sample.z0
+    alphas, sigmas, times = denoiser.path(pipeline.scheduler)
+    kind = pipeline.scheduler.config.prediction_type
+    eps = noise_of(sample, "probe")
+    last = last_step_under(alphas, sigmas, z0.shape[-1])
+    parts = []
+    for level in range(PROBED):
+        t = (2 * level + 1) * last // (2 * PROBED)
+        zt = noised(z0, eps, alphas[t], sigmas[t])
+        with accelerate.autocast():
+            output = pipeline.unet(
+                zt.to(accelerate.device), times[t].to(accelerate.device), sample.words.to(accelerate.device)
+            ).sample
+        parts.append(clean_estimate(kind, zt, output.float().cpu(), alphas[t], sigmas[t]))
+    return torch.stack(parts)
+
+
+def main(params: Params) -> None:
+    """Write ``build/measures/latent_perceptual.csv``, and the mean power spectra by rings for the page."""
+    config, reference = Config.of(params), references.load()
+    inputs = [paths.SAMPLES / config.STUDY, paths.ADAPTERS / config.STUDY, paths.BASE, paths.REFERENCE]
+    inputs += [paths.EVALUATOR, paths.MANIFESTS]
+    run = scratch.of_stage(params, __name__, OUT, inputs, config=config.model_dump(mode="json"))
+    rows, groups = [], {}
+    for name, kept in cell_groups(params, run):
+        groups[name] = kept
+        rows.append(pd.read_parquet(scratch.path(run, name, ".parquet")).assign(cell=name))
+    if len(config.averages) >= HALF_LIVES:
+        rows += [nearest_average(params, name, groups, reference.held_out) for name in config.followed]
+    if config.followed and config.averages:
+        rows.append(scratch.table(run, "unsteadiness", partial(unsteadiness, params)))
+    rows.append(relative_gains(params, groups, reference.held_out))
+    table = pd.concat(rows, ignore_index=True)
+    derived = [gains_by_steps(params, table), fixed_rows(params, FIXED)]
+    write_rows(pd.concat([table, *derived], ignore_index=True), OUT)
+    write_rows(spectra(reference, groups), SPECTRA)
+    scratch.discard(run)
+
+
+def cell_groups(params: Params, run: Path) -> Iterator[tuple[str, list[Group]]]:
+    """Yield every cell's reduced groups; its measures are written to the scratch folder ``run``.
+
+    Real works first: training works, and reconstructed held-out works.
+    """
+    config, reference, judge, truth = Config.of(params), references.load(), judges.evaluator(), truth_of_works()
+    together = params.protocol.groups
+    each = params.protocol.repeats * config.pictures // len(together)
+
+    def real(pictures: Tensor) -> list[Group]:
+        return spread_over_groups(pictures, each, len(together), judge)
+
+    def painted(condition: Condition) -> list[Group]:
+        pictures, listed = read(*location_of(params, condition))
+        return groups_of(pictures, listed, together, judge, truth)
+
+    works = prepare.works().table
+    training = prepare.pictures(works[works["split"] == "train"], params.data)
+    cells: dict[str, Callable[[], list[Group]]] = {
+        REAL: partial(real, training),
+        RECONSTRUCTED: partial(real, references.returned_works()),
+    }
+    cells |= {condition.name: partial(painted, condition) for condition in all_conditions(params)}
+    for name, groups in cells.items():
+        file = scratch.path(run, name, ".safetensors")
+        if not file.is_file():
+            parts = groups()
+            scratch.table(run, name, partial(measured, reference, parts, in_bands))
+            scratch.part(run, name, ".safetensors", partial(save_groups, parts))
+        yield name, load_groups(file)
+
+
+def spectra(reference: Reference, parts: Mapping[str, Sequence[Group]]) -> pd.DataFrame:
+    """Mean power by rings, for held-out works and each cell's groups."""
+    frequency, real = radial_power(reference.held_out.spectrum)
+    rows = [{"cell": "frequency", "group": 0, **_ringed(frequency)}, {"cell": "held-out", "group": 0, **_ringed(real)}]
+    for cell, groups in parts.items():
+        rows += [
+            {"cell": cell, "group": group, **_ringed(radial_power(each.spectrum)[1])}
+            for group, each in enumerate(groups)
+        ]
+    return pd.DataFrame(rows)
+
+
+def _ringed(values: FloatArray) -> dict[str, float]:
+    return {f"ring{ring}": float(value) for ring, value in enumerate(values)}
+
+
+def cells(params: Params) -> set[str]:
+    """All measured cells, including those of decoder features."""
+    study = Config.of(params)
+    both = {PLAIN, MAIN} <= set(study.followed)
+    gains = {f"gain-in-{n}" for n in study.steps} if both else set()
+    derived = {*ages(params), *gains, *FIXED, *FEATURES_FIXED, REAL, RECONSTRUCTED}
+    return {condition.name for condition in all_conditions(params)} | derived | feature_cells(params)
+
+
+def null_comparisons() -> list[Comparison]:
+    """Null comparisons: the plain variant against itself under other noise, in the claims' measures."""
+    return [
+        Comparison(measure=measure, changed=[AGAIN], reference=[PLAIN], rule="below")
+        for measure in ("fd", "clip", "precision", "recall", "coverage", "high", "top")
+    ]
+
+
+def condition_of(params: Params, name: str) -> Condition:
+    """Find a condition by name."""
+    return next(condition for condition in all_conditions(params) if condition.name == name)
+
+
+def load() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Load measures and spectra."""
+    return pd.read_csv(OUT), pd.read_csv(SPECTRA)

@@ -1,0 +1,210 @@
+"""What the page of the latent perceptual loss shows, as its stages measured it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from atelier import paths
+from atelier.data import prepare
+from atelier.data.images import to_pixels
+from atelier.evaluation import tables
+from atelier.evaluation.intervals import Interval, t_interval
+from atelier.models import base
+from atelier.models.autoencoders import decoder_stages
+from atelier.models.latents import decode, unscaled
+from atelier.params import Params
+from atelier.report import words
+from atelier.sampling import store
+from atelier.studies.latent_perceptual import features, measure
+from atelier.studies.latent_perceptual.measure import MAIN, PLAIN
+from atelier.studies.latent_perceptual.params import Config, PostTraining
+from atelier.studies.latent_perceptual.sample import all_conditions, location_of, untuned
+
+PAPER = Path("docs/papers")
+REWEIGHTED = "reweighted"  # the control: squared error of latents in place of the loss
+INSPECTED = 8  # inspected works in a row of a contact sheet
+COLUMNS = 10  # generated pictures in a row
+CLEAN = "the latent"  # decoded as it is
+INTERVALS = "95 % intervals, not adjusted for their number"
+
+
+@dataclass(frozen=True)
+class Results:
+    """What was trained and measured. A cell is a variant, what it began with, or a variant sampled in another way."""
+
+    params: Params
+    config: Config
+    latent_side: int
+    n_held_out: int
+    weights: Mapping[str, Sequence[float | None]]  # of the term beside the denoiser's, by variant, one a training seed
+    history: pd.DataFrame  # losses of all variants, with columns ``variant`` and ``training_seed``
+    rows: pd.DataFrame  # measures of all cells, and of decoder features
+    spectra: pd.DataFrame  # mean power by rings: a row a cell and group, the held-out works, and the rings' frequency
+    losses: pd.DataFrame  # the base's estimates before training: by work and noise level, each stage's loss
+    gradients: pd.DataFrame  # cosines between gradients before training: by batch and pair of losses
+    outliers: pd.DataFrame  # of feature maps, by group of works and stage
+    interpolated: pd.DataFrame  # latents made smaller and larger again: by work, method and factor
+    maps: Sequence[Tensor]  # features of a few clean latents, by stage: (n, c, h, w)
+    decoded: Mapping[str, Tensor]  # the same latents decoded, (n, 3, h, w): ``CLEAN``, and after each interpolation
+    first_pictures: Mapping[str, Tensor]  # of the first repeat, by cell: (n, 3, h, w) uint8
+    post_trainings: pd.DataFrame  # the paper's table 2
+    parameterisations: pd.DataFrame  # the paper's table 3, by measure
+
+    @property
+    def n(self) -> int:
+        """Pictures a cell."""
+        return self.params.protocol.repeats * self.config.pictures
+
+    @property
+    def groups(self) -> int:
+        return len(self.params.protocol.groups)
+
+    @property
+    def n_inspected(self) -> int:
+        """Held-out works whose features were inspected."""
+        return len(self.interpolated.drop_duplicates(["group", "work"]))
+
+    @property
+    def main(self) -> PostTraining | None:
+        """The training with the loss as the paper has it, where the profile has one."""
+        return self.config.trainings.get(MAIN)
+
+    @property
+    def compares(self) -> bool:
+        """Whether the profile trains with the loss and without."""
+        return {PLAIN, MAIN} <= set(self.config.trainings)
+
+    @property
+    def compared(self) -> list[str]:
+        """The main variants: without the loss, with it, and the control."""
+        return [name for name in (PLAIN, MAIN, REWEIGHTED) if name in self.config.trainings]
+
+    @cached_property
+    def generated(self) -> set[str]:
+        """The cells that pictures were generated for."""
+        return {condition.name for condition in all_conditions(self.params)}
+
+    @cached_property
+    def values(self) -> tables.Values:
+        return tables.values(self.rows)
+
+    @cached_property
+    def whole(self) -> Mapping[tuple[str, str], float]:
+        """Measures of all pictures of a cell together, by measure and cell."""
+        return dict(zip(zip(self.rows["measure"], self.rows["cell"], strict=True), self.rows["whole"], strict=True))
+
+    def interval(self, measure: str, cell: str) -> Interval:
+        """A measure over groups; KeyError where it was not measured."""
+        return t_interval(self.values[measure, cell].tolist())
+
+    def change(self, measure: str, cell: str, reference: str) -> Interval:
+        """Of a cell less the reference, group by group."""
+        return t_interval((self.values[measure, cell] - self.values[measure, reference]).tolist())
+
+    @property
+    def pictures_counted(self) -> str:
+        """n of generated pictures, for a caption."""
+        works = f"{self.n_held_out} held-out works"
+        pictures = words.pictures(self.params, self.n, "row")
+        return f"{pictures}, against {works}; same prompts and noise; guidance {self.config.guidance:g}"
+
+    @property
+    def works_counted(self) -> str:
+        """n of inspected works, for a caption."""
+        return f"n = {self.n_inspected} held-out works in {self.groups} groups"
+
+
+def load(params: Params) -> Results:
+    """Read what the stages left, and decode a few inspected works."""
+    config, pipeline = Config.of(params), base.load(paths.BASE)
+    vae = pipeline.vae.requires_grad_(False)
+    generated, spectra = measure.load()
+    losses = pd.read_csv(features.LOSSES)
+    latents = next(features.inspected(params, pipeline)).z0[:INSPECTED]
+    with torch.no_grad():
+        maps = decoder_stages(vae, unscaled(vae, latents), len(stage_columns(losses)))
+    return Results(
+        params=params,
+        config=config,
+        latent_side=params.data.size // pipeline.vae_scale_factor,
+        n_held_out=int((prepare.works().table["split"] == "test").sum()),
+        weights=weights(params),
+        history=histories(params),
+        rows=pd.concat([generated, features.rows(params)], ignore_index=True),
+        spectra=spectra,
+        losses=losses,
+        gradients=pd.read_csv(features.GRADIENTS),
+        outliers=pd.read_csv(features.OUTLIERS),
+        interpolated=pd.read_csv(features.INTERPOLATED),
+        maps=maps,
+        decoded=decoded(vae, latents),
+        first_pictures=first_pictures(params),
+        post_trainings=pd.read_csv(PAPER / "berrada2024_post_training.csv"),
+        parameterisations=pd.read_csv(PAPER / "berrada2024_parameterisations.csv").set_index("measure"),
+    )
+
+
+def weights(params: Params) -> dict[str, list[float | None]]:
+    """Weights of the term beside the denoiser's, one a training seed; None for plain variants."""
+    config, seeds = Config.of(params), params.protocol.training_seeds
+    cards = {
+        name: [paths.adapter(config.STUDY, name, seed) / "card.json" for seed in seeds] for name in config.variants
+    }
+    return {name: [json.loads(card.read_text())["weight"] for card in listed] for name, listed in cards.items()}
+
+
+def histories(params: Params) -> pd.DataFrame:
+    """Losses of every variant and training seed."""
+    config = Config.of(params)
+    runs = [
+        pd.read_csv(paths.adapter(config.STUDY, name, seed) / "history.csv").assign(variant=name, training_seed=seed)
+        for name in config.variants
+        for seed in params.protocol.training_seeds
+    ]
+    return pd.concat(runs, ignore_index=True)
+
+
+def stage_columns(losses: pd.DataFrame) -> list[str]:
+    """The columns of each decoder stage's loss."""
+    return [name for name in map(str, losses) if name.startswith("stage")]
+
+
+def decoded(vae: AutoencoderKL, latents: Tensor) -> dict[str, Tensor]:
+    """Pictures of latents as they are, and made smaller by two factors and larger again."""
+    pictures = {CLEAN: to_pixels(decode(vae, latents))}
+    for method in features.METHODS:
+        for factor in features.FACTORS[:2]:
+            pictures[f"{method}, {factor:g}"] = to_pixels(decode(vae, features.resized(latents, method, factor)))
+    return pictures
+
+
+def first_pictures(params: Params) -> dict[str, Tensor]:
+    """The first pictures of the first repeat: of every variant, and of what plain variants began with."""
+    config = Config.of(params)
+    wanted = {*config.variants, *(untuned(name) for name in config.variants)}
+    pictures = {}
+    for condition in all_conditions(params):
+        if condition.name in wanted:
+            sampled, listed = store.read(*location_of(params, condition))
+            first = listed.query("repeat == 0 and place < @COLUMNS").sort_values("place")
+            pictures[condition.name] = sampled[first.index.tolist()]
+    return pictures
+
+
+def by_group(frame: pd.DataFrame, column: str) -> Interval:
+    """A column's mean, its interval over groups."""
+    return t_interval(frame.groupby("group")[column].mean().tolist())
+
+
+def change_text(interval: Interval, digits: int = 3) -> str:
+    """A change and its interval in words, ``+1.2 (+0.7 to +1.7)``; ``alike``: the same in every group."""
+    rounded = (round(number, 9) + 0.0 for number in interval[:3])  # no remains of rounding, and no -0
+    mean, low, high = (f"{float(f'{number:.{digits}g}'):+g}" for number in rounded)
+    return f"{mean} ({low} to {high})" if low != high else f"{mean} (alike)"

@@ -1,0 +1,194 @@
+"""Post-train the denoiser with a loss on decoder features (Berrada Ifriqi et al. 2024), and its baselines.
+
+Every variant starts from the base, or from its conversion to another kind of prediction, and trains an adapter on all
+layers on the training works; variants differ in the loss added to the denoising loss, and share samples and noise. One
+process trains a variant from all training seeds, because starting a process takes long compared with one training.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import count, islice
+from pathlib import Path
+
+import pandas as pd
+import torch
+from diffusers import StableDiffusionPipeline
+from torch import Tensor
+
+from atelier import paths
+from atelier.machine import accelerator
+from atelier.methods.latent_perceptual import threshold
+from atelier.models import base
+from atelier.models.adapters import converted
+from atelier.params import Params
+from atelier.seeds import seed_of
+from atelier.studies.latent_perceptual.loss import TERM, Compare, gated, latent_error, perceptual, weight_for
+from atelier.studies.latent_perceptual.params import Config, PostTraining
+from atelier.training import denoiser
+from atelier.training.caches import WORKS, read_cache, training_works
+from atelier.training.conversion import add_conversion
+from atelier.training.denoiser import Extra
+from atelier.training.loop import Task
+from atelier.training.lora import save_with_scheduler
+from atelier.training.order import Turn, turns
+from atelier.training.run import TrainingRun, check, training_run
+
+CALIBRATION = 128  # number of samples from which a loss's weight is set
+EMPTY_PROMPTS = 0.1  # share of prompts left empty
+
+
+def main(params: Params, variant: str) -> None:
+    """Write one variant to ``build/adapters``, one folder per training seed.
+
+    A seed's checkpoints are kept until all seeds are done, because DVC deletes outputs when a stage restarts.
+    """
+    runs = [train(params, variant, seed) for seed in params.protocol.training_seeds]
+    for run in runs:
+        run.discard()
+
+
+def train(params: Params, variant: str, training_seed: int) -> TrainingRun:
+    """Train one seed and write its adapter, scheduler and, for followed variants, averages; keeps checkpoints."""
+    setup = PostTrainingSetup(params, variant, training_seed)
+    config, training = setup.config, setup.training
+    half_lives = config.averages if variant in config.followed else []
+    run = training_run(
+        params,
+        config.STUDY,
+        variant,
+        training_seed,
+        paths.adapter(config.STUDY, variant, training_seed),
+        **setup.works.key,
+        training=training.model_dump(mode="json"),
+        rank=config.rank,
+        crop=config.crop,
+        slices=config.slices,
+        optimisation=config.optimisation.model_dump(mode="json"),
+        works=setup.works.names,
+        averages=half_lives,
+    )
+    history = [before(setup, run)] if training.before else []
+    weight = None if training.loss == "plain" else setup.weight()
+    task = setup.task(setup.seed, None if weight is None else setup.extra(weight))
+    steps = round(config.optimisation.steps * training.longer)
+    optimisation = config.optimisation.model_copy(update={"steps": steps})
+    averages: dict[float, dict[str, Tensor]] = {half_life: {} for half_life in half_lives}
+    after = run.fit(task, optimisation, setup.accelerator, setup.seed, averages=averages)
+    history.append(after.assign(step=after["step"] + training.before))
+
+    def save(folder: Path, card: dict[str, object]) -> None:
+        save_with_scheduler(setup.pipeline, folder, card)
+        for half_life, average in averages.items():
+            for name, value in average.items():
+                setup.trainable[name].data.copy_(value)
+            save_with_scheduler(setup.pipeline, folder / average_folder(half_life), {**card, "half_life": half_life})
+
+    run.write(save, pd.concat(history, ignore_index=True), weight=weight, works=len(setup.works.names))
+    return run
+
+
+def before(setup: "PostTrainingSetup", run: TrainingRun) -> pd.DataFrame:
+    """Plain post-training before the compared one; returns the history."""
+    optimisation = setup.config.optimisation.model_copy(update={"steps": setup.training.before})
+    seed = seed_of(setup.seed, "before")
+    return run.fit(setup.task(seed), optimisation, setup.accelerator, seed, phase="before")
+
+
+def start(params: Params, training: PostTraining) -> StableDiffusionPipeline:
+    """A variant's initial model: the base, or a shipped base's conversion to another kind of prediction."""
+    pipeline = base.load(paths.BASE)
+    if training.kind in ("base", pipeline.scheduler.config.prediction_type):
+        return pipeline
+    folder = Path(params.data.folder) / "conversions" / training.kind
+    if params.base.source != "shipped" or not folder.is_dir():
+        raise ValueError(f"latent_perceptual.trainings: kind '{training.kind}' needs a shipped base and {folder}")
+    return converted(pipeline, folder)
+
+
+class PostTrainingSetup:
+    """One variant's denoiser, training examples and tasks, for one training seed."""
+
+    def __init__(self, params: Params, variant: str, training_seed: int) -> None:
+        self.config = Config.of(params)
+        check(params, "latent_perceptual.trainings", variant, self.config.trainings, training_seed)
+        self.training = self.config.trainings[variant]
+        self.seed = seed_of(params.seed, Config.STUDY, training_seed)
+        self.works = training_works(params)
+        self.examples = read_cache(WORKS, self.works.key).examples(self.works.names)
+        self.accelerator = accelerator(params.machine)
+        self.pipeline = start(params, self.training)
+        self.kind: str = self.pipeline.scheduler.config.prediction_type
+        device = self.accelerator.device
+        self.unet = self.pipeline.unet.to(device)
+        self.vae = self.pipeline.vae.to(device, memory_format=torch.channels_last)
+        self.vae.requires_grad_(False).eval()
+        self.trainable = add_conversion(self.unet, self.config.rank, self.seed)
+
+    def task(self, seed: int, extra: Extra | None = None) -> Task:
+        """The denoising task with additional loss terms."""
+        return denoiser.task(
+            self.unet,
+            self.trainable,
+            self.pipeline.scheduler,
+            self.examples,
+            empty_share=EMPTY_PROMPTS,
+            seed=seed,
+            device=self.accelerator.device,
+            extra=extra,
+        )
+
+    def compare(self) -> Compare:
+        if self.training.loss == "reweighted":
+            return latent_error
+        return perceptual(self.vae, self.training, self.config.crop, self.works.names, self.seed)
+
+    def extra(self, weight: float = 1.0) -> Extra:
+        return gated(self.compare(), self.kind, self.training.tau, self.config.slices, weight)
+
+    def weight(self) -> float:
+        """The weight of the added loss that gives it its share of the total loss at the start.
+
+        The denoising loss is estimated as the mean over a run's first samples; the added loss as the mean over equally
+        many first samples below the threshold, times the share of steps below it.
+        """
+        alphas, sigmas, _ = denoiser.path(self.pipeline.scheduler)
+        under = sigmas <= threshold(self.training.tau, self.examples.latents.mean.shape[-1]) * alphas
+        if not under.any():
+            return weight_for(self.training.share, 0.0, 0.0)
+        counted = list(islice((turn for turn in self.turns() if under[self.step_of(turn, len(under))]), CALIBRATION))
+        plain = self.mean_term("denoising", list(islice(self.turns(), CALIBRATION)))
+        return weight_for(self.training.share, plain, float(under.float().mean()) * self.mean_term(TERM, counted))
+
+    def turns(self) -> Iterator[Turn]:
+        """A run's samples in order, without end."""
+        return (turn for step in count() for turn in turns(self.seed, step, 1, len(self.works.names)))
+
+    def step_of(self, turn: Turn, steps: int) -> int:
+        """The timestep drawn for a sample's turn, out of ``steps``."""
+        shape, name = self.examples.latents.mean.shape[1:], self.works.names[turn.sample]
+        return denoiser.draw(self.seed, name, turn.epoch, shape, steps, self.examples.prompts, EMPTY_PROMPTS).t
+
+    @torch.no_grad()
+    def mean_term(self, name: str, turns: Sequence[Turn]) -> float:
+        """The mean of a loss term over these turns, in batches of the run's size."""
+        task = self.task(self.seed, self.extra() if name == TERM else None)
+        size, total = self.config.optimisation.batch, 0.0
+        for first in range(0, len(turns), size):
+            with self.accelerator.autocast():
+                total += float(task.losses(turns[first : first + size])[name]) * len(turns[first : first + size])
+        return total / len(turns)
+
+
+def average_folder(half_life: float) -> str:
+    return f"average-{half_life:g}"
+
+
+def tuned_pipeline(
+    params: Params, variant: str, training_seed: int, half_life: float | None = None
+) -> StableDiffusionPipeline:
+    """Load a trained variant, or one of its averages."""
+    config = Config.of(params)
+    check(params, "latent_perceptual.trainings", variant, config.trainings, training_seed)
+    folder = paths.adapter(config.STUDY, variant, training_seed)
+    if half_life is not None:
+        folder = folder / average_folder(half_life)
+    return converted(start(params, config.trainings[variant]), folder)

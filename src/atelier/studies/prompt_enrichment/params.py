@@ -1,0 +1,23 @@
+"""Parameters of the study of prompts at three levels (Sickert et al. 2025)."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from atelier.params import Level, Name, Params, StudySection, subset_once
+
+TUNED_BY = "art_finetuning"  # the study whose models paint from these prompts
+
+
+class Config(StudySection):
+    """Tuned models that also paint from prompts of other levels, as the untuned base does."""
+
+    STUDY: ClassVar[str] = "prompt_enrichment"
+
+    models: Annotated[list[Name], Field(min_length=1)]
+    levels: Annotated[list[Level], Field(min_length=1)]
+
+    def check(self, params: Params) -> None:
+        subset_once("prompt_enrichment.models", self.models, list(params.section(TUNED_BY).adapters))
+        if params.protocol.prompts.level in self.levels or len(set(self.levels)) != len(self.levels):
+            raise ValueError("prompt_enrichment.levels: expected other levels than the protocol's, each once")

@@ -1,0 +1,26 @@
+"""Paint held-out works from prompts of the other levels, with a tuned model or the untuned base.
+
+All levels use the same works and first latents as the protocol's level.
+"""
+
+from atelier import paths
+from atelier.params import Params
+from atelier.sampling.cells import Condition, sample_model, white_noise
+from atelier.sampling.held_out import held_out_table
+from atelier.sampling.store import UNTUNED, at_level, guidance_folder
+from atelier.studies.prompt_enrichment.params import TUNED_BY, Config
+
+
+def main(params: Params, model: str) -> None:
+    """Write one model's pictures of every level to ``build/samples/prompt_enrichment``."""
+    config = Config.of(params)
+    if model not in (UNTUNED, *config.models):
+        raise ValueError(f"prompt_enrichment.models: no '{model}'")
+    for level in config.levels:
+        table = held_out_table(params, level, params.protocol.pictures)
+        conditions = [
+            Condition(guidance_folder(guidance), table, white_noise(params, "picture"), guidance, params.sampling.steps)
+            for guidance in params.protocol.guidance
+        ]
+        out = paths.SAMPLES / config.STUDY / at_level(model, level)
+        sample_model(params, __name__, TUNED_BY, model, conditions, out)

@@ -1,0 +1,87 @@
+"""Fit models of the signal leak to latents of natural pictures and of styles."""
+
+from collections.abc import Iterator
+
+import pandas as pd
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from atelier import machine, paths
+from atelier.data import prepare
+from atelier.methods.signal_leak import FrequencyLeak, Leak, PixelLeak, load, save
+from atelier.models import base
+from atelier.models.latents import encode_pictures
+from atelier.params import Params
+from atelier.seeds import torch_generator
+from atelier.studies.signal_leak.params import Config
+
+STUDY = "signal_leak"
+BY_HAND = "low-1"  # the leak whose lowest frequency is set to chosen values
+AT_A_TIME = 256  # pictures per batch
+FEWEST = 8  # smallest number of works of a style that no prompt names
+ALL = "all"
+
+
+def natural(photographs: pd.DataFrame, works: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Photographs, or works if the data has none, and their kind."""
+    return (photographs, prepare.PHOTOGRAPHS) if len(photographs) else (works, prepare.WORKS)
+
+
+def training_pictures(params: Params, style: str | None) -> tuple[pd.DataFrame, str]:
+    """The training split of one style's works, or of natural pictures, and its kind."""
+    works = prepare.works().table
+    table, kind = natural(prepare.photographs().table, works) if style is None else (works, prepare.WORKS)
+    if style is not None:
+        table = table[table["art_style"] == style]
+    table = table.query("split == 'train'").reset_index(drop=True)
+    if table.empty:
+        raise ValueError(f"signal_leak: nothing to learn from{f', no work of {style}' if style else ''}")
+    return table, kind
+
+
+def encoded(params: Params, vae: AutoencoderKL, table: pd.DataFrame, kind: str) -> Iterator[Tensor]:
+    """Mean latents (b, c, h, w) of pictures, one batch at a time to bound memory."""
+    for start in range(0, len(table), AT_A_TIME):
+        part = table.iloc[start : start + AT_A_TIME].reset_index(drop=True)
+        yield encode_pictures(vae, prepare.pictures(part, params.data, kind)).mean
+
+
+def fitted(params: Params) -> Iterator[tuple[str, Leak, pd.DataFrame]]:
+    """Fit all leaks: name, leak, and the rows of the pictures that it was fitted to.
+
+    ``pixel`` and ``low-N`` for natural pictures; ``all-STYLE`` for every style with enough works or named in prompts;
+    for the latter also ``K-STYLE``, fitted to K of its works.
+    """
+    study, vae = Config.of(params), base.load(paths.BASE).vae.to(machine.accelerator(params.machine).device)
+    table, kind = training_pictures(params, None)
+    numbers = sorted(study.frequencies)
+    pixel, *low = FrequencyLeak.fit_several(encoded(params, vae, table, kind), [0, *numbers])
+    yield "pixel", pixel.rest, table
+    yield from ((f"low-{n}", leak, table) for n, leak in zip(numbers, low, strict=True))
+    works = prepare.works().table.query("split == 'train'")["art_style"].value_counts()
+    named = set(study.styles.values()) | {model.style for model in study.models.values() if model.style}
+    for style in sorted(named | set(works.index[works >= FEWEST])):
+        table, kind = training_pictures(params, style)
+        order = torch.randperm(len(table), generator=torch_generator(params.seed, STUDY, "targets", style)).tolist()
+        table = table.iloc[order]
+        for n in [None, *(study.targets if style in named else [])]:
+            yield of_style(style, n), PixelLeak.fit(encoded(params, vae, table[:n], kind)), table[:n]
+
+
+def of_style(style: str, works: int | None = None) -> str:
+    """The name of a style's leak, fitted to all training works or to at most ``works`` of them."""
+    return f"{works or ALL}-{style}"
+
+
+def main(params: Params) -> None:
+    """Write all leaks to ``build/leaks``, each with the paths of its pictures."""
+    made_from = base.fingerprint(paths.BASE)
+    with paths.replacing(paths.LEAKS) as part:
+        for name, leak, table in fitted(params):
+            save(leak, part / f"{name}.safetensors", {"base": made_from, "pictures": "\n".join(table["path"])})
+
+
+def load_all() -> dict[str, Leak]:
+    """Load all leaks by name."""
+    return {path.stem: load(path)[0] for path in sorted(paths.LEAKS.glob("*.safetensors"))}

@@ -1,0 +1,375 @@
+"""Measure light and colour of every condition's pictures, their distances, and the effect of first latents.
+
+``signal_leak.csv`` has one pseudo-value per measure, condition and group of repeats, for verdicts;
+``signal_leak_spectrum.csv`` has the mean square of natural latents' coefficients by frequency and channel.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import wasserstein_distance
+from torch import Tensor
+
+from atelier import machine, paths, scratch
+from atelier.claims import Comparison
+from atelier.data import prepare
+from atelier.data.images import to_pixels
+from atelier.evaluation import judges
+from atelier.evaluation.groups import (
+    MEASURES,
+    SMALL,
+    Group,
+    Reference,
+    group,
+    measured,
+    pseudo_rows,
+    reference_alone,
+    simple,
+)
+from atelier.evaluation.intervals import FloatArray
+from atelier.evaluation.tables import combined, write_rows
+from atelier.methods.signal_leak import FrequencyLeak, first_step, frequency_snr, low_components, lowest_frequencies
+from atelier.methods.signal_leak import load as load_leak
+from atelier.metrics import kernel_distance
+from atelier.metrics.features import opponent_colours
+from atelier.models import base
+from atelier.models.evaluator import Evaluator
+from atelier.models.latents import decode
+from atelier.params import Params
+from atelier.sampling.sampler import with_ddim
+from atelier.sampling.store import read, read_latents
+from atelier.seeds import evenly
+from atelier.studies.signal_leak.fit import BY_HAND, STUDY, encoded, natural, training_pictures
+from atelier.studies.signal_leak.params import Config
+from atelier.studies.signal_leak.sample import (
+    COLOURS,
+    FIRST_STEPS,
+    LIGHTS,
+    NATURAL,
+    Condition,
+    all_conditions,
+    scale_of,
+)
+
+OUT, SPECTRUM = paths.MEASURES / "signal_leak.csv", paths.MEASURES / "signal_leak_spectrum.csv"
+MOST = 4096  # maximum number of real pictures used as a reference; limited by memory at 512 px
+LIGHT = ("luminance", "contrast", "red_green", "yellow_blue")
+REAL, RETURNED = "real", "returned"  # reference rows: training pictures, and their reconstructions
+FIXED = [("nothing", "slope", 0.0), ("nothing", "obeys", 0.0), ("ideal", "rank", 1.0)]  # cells of fixed values
+LOWEST, MEDIAN = "lowest-frequency", "median-frequency"
+MIRRORED, LIGHT_GAP = "white-mirrored", "bright-less-dark"
+
+
+class Lit(NamedTuple):
+    """Light of pictures, one row each: ``LIGHT``, and the means of their latents' channels."""
+
+    light: FloatArray  # (n, 4)
+    channels: FloatArray  # (n, c)
+
+
+def light(pictures: Tensor) -> FloatArray:
+    """(n, 4) from uint8 pictures: mean luminance, its deviation over pixels, and two mean opponent colours."""
+    opponent = opponent_colours(pictures.double().numpy() / 255)
+    opponent[:, 0] /= 3**0.5  # so that luminance is in [0, 1]
+    means = opponent.mean(axis=(2, 3))
+    return np.column_stack([means[:, 0], opponent[:, 0].std(axis=(1, 2)), means[:, 1:]])
+
+
+def spread_measures(real: Lit, made: Lit) -> dict[str, float]:
+    """Means, log ratios of variances over pictures to those of real pictures, and distances of distributions.
+
+    A spread is such a log ratio: 0 as varied as real pictures, negative less varied. It is signed, because
+    pseudo-values of an absolute value mislead near 0. Ratios are of standard deviations. Channels and colours are
+    averaged; channels' distances are in standard deviations of real pictures.
+    """
+    ratios = np.log(made.light.var(axis=0, ddof=1) / real.light.var(axis=0, ddof=1))
+    channels = np.log(made.channels.var(axis=0, ddof=1) / real.channels.var(axis=0, ddof=1))
+    apart = [wasserstein_distance(a, b) for a, b in zip(real.light.T, made.light.T, strict=True)]
+    deviation = real.channels.std(axis=0, ddof=1)
+    channels_apart = [
+        wasserstein_distance(a, b)
+        for a, b in zip((real.channels / deviation).T, (made.channels / deviation).T, strict=True)
+    ]
+    return {
+        "luminance": float(made.light[:, 0].mean()),
+        "contrast": float(made.light[:, 1].mean()),
+        "luminance_ratio": float(np.exp(ratios[0] / 2)),
+        "contrast_ratio": float(np.exp(ratios[1] / 2)),
+        "channel_ratio": float(np.exp(channels.mean() / 2)),
+        "luminance_spread": float(ratios[0]),
+        "contrast_spread": float(ratios[1]),
+        "colour_spread": float(ratios[2:].mean()),
+        "channel_spread": float(channels.mean()),
+        "luminance_w1": float(apart[0]),
+        "contrast_w1": float(apart[1]),
+        "colour_w1": float(np.mean(apart[2:])),
+        "channel_w1": float(np.mean(channels_apart)),
+    }
+
+
+def border_colour(made: Group) -> FloatArray:
+    """Mean red, green and blue, 0 to 1, of the outer eighth of pictures, which is mostly background."""
+    maps = made.small.mean(axis=0).reshape(3, SMALL, SMALL)
+    edge = np.ones((SMALL, SMALL), dtype=bool)
+    edge[SMALL // 8 : -SMALL // 8, SMALL // 8 : -SMALL // 8] = False
+    return maps[:, edge].mean(axis=1)
+
+
+def together(parts: Sequence[Lit]) -> Lit:
+    return Lit(*(np.concatenate(of) for of in zip(*parts, strict=True)))
+
+
+class References(NamedTuple):
+    """References of all conditions.
+
+    ``by_topic``: held-out pictures of each topic with at least two. ``lit``: the light of all natural pictures, because
+    a spread needs many (leaks are fitted to some of them). ``scale``: mean and standard deviation of training pictures'
+    Haar statistics, to weight them equally.
+    """
+
+    by_topic: dict[str, Reference]
+    lit: Lit
+    truth: pd.DataFrame
+    scale: tuple[FloatArray, FloatArray]
+
+
+def references(params: Params, model: Evaluator | None) -> References:
+    vae = base.load(paths.BASE).vae.to(machine.accelerator(params.machine).device)
+    works = prepare.works().table
+    table, kind = natural(prepare.photographs().table, works)
+    truth = pd.concat([prepare.with_truth(each) for each in (works, table)]).drop_duplicates("path").set_index("path")
+    table = table.iloc[evenly(len(table), MOST)].reset_index(drop=True)
+    pictures = prepare.pictures(table, params.data, kind)
+    lit = Lit(light(pictures), np.concatenate([channel_means(z) for z in encoded(params, vae, table, kind)]))
+    held_out = {NATURAL: pictures[(table["split"] == "test").to_numpy().nonzero()[0]]}
+    for name, style in Config.of(params).styles.items():
+        held_out_works = works[(works["art_style"] == style) & (works["split"] == "test")]
+        held_out[name] = prepare.pictures(held_out_works, params.data)
+    by_topic = {name: reference_alone(group(of, model)) for name, of in held_out.items() if len(of) >= 2}
+    art_works = works.query("split == 'train'")
+    art = prepare.pictures(art_works.iloc[evenly(len(art_works), MOST)], params.data)
+    haar = group(torch.cat([pictures, art]), None).haar
+    return References(by_topic, lit, truth, (haar.mean(axis=0), haar.std(axis=0) + 1e-12))
+
+
+def channel_means(latents: Tensor) -> FloatArray:
+    means: FloatArray = latents.mean((2, 3)).double().numpy()
+    return means
+
+
+def rows_of(
+    topic: str, pictures: Tensor, latents: Tensor, table: pd.DataFrame, groups: Sequence[Sequence[int]],
+    against: References, model: Evaluator | None,
+) -> pd.DataFrame:  # fmt: skip
+    """One row per measure of pictures in groups; ``table``: repeat, prompt and path per picture ("" for no prompt)."""
+    parts: list[Group] = []
+    lit: list[Lit] = []
+    for repeats in groups:
+        indices = table["repeat"].isin(repeats).to_numpy().nonzero()[0]
+        rows = table.iloc[indices]
+        prompted = (rows["prompt"] != "").all() and (rows["path"] != "").all()
+        wanted = against.truth.loc[rows["path"]] if prompted else None
+        parts.append(group(pictures[indices], model, list(rows["prompt"]), wanted))
+        lit.append(Lit(light(pictures[indices]), channel_means(latents[indices])))
+    tables = [pd.DataFrame()]
+    if topic in against.by_topic:
+        mean, deviation = against.scale
+
+        def distances(reference: Reference, made: Group) -> dict[str, float]:
+            real, ours = ((each.haar - mean) / deviation for each in (reference.held_out, made))
+            # unlike a Frechet distance, unbiased for few held-out works
+            haar = {"kid_haar": kernel_distance(real, ours), "fd_haar": MEASURES["fd_haar"](reference, made)}
+            apart = np.linalg.norm(border_colour(reference.held_out) - border_colour(made))
+            return haar | {"background": float(apart)} | simple(reference, made)
+
+        tables.append(measured(against.by_topic[topic], parts, distances))
+    if topic in (NATURAL, *LIGHTS):
+
+        def spreads(chosen: list[int]) -> dict[str, float]:
+            return spread_measures(against.lit, together([lit[index] for index in chosen]))
+
+        tables.append(pseudo_rows(spreads, len(groups), len(pictures)))
+    return pd.concat(tables, ignore_index=True)
+
+
+def condition_rows(params: Params, condition: Condition, against: References, model: Evaluator | None) -> pd.DataFrame:
+    location = (STUDY, condition.name, scale_of(params, condition))
+    pictures, table = read(*location)
+    groups = params.protocol.groups
+    return rows_of(condition.topic, pictures, read_latents(*location), table, groups, against, model).assign(
+        cell=condition.name
+    )
+
+
+def reference_rows(params: Params, against: References, model: Evaluator | None) -> pd.DataFrame:
+    """Reference rows: training pictures of each kind, and their reconstructions."""
+    vae = base.load(paths.BASE).vae.to(machine.accelerator(params.machine).device)
+    groups, tables = params.protocol.groups, []
+    for name in (NATURAL, *Config.of(params).styles):
+        table, kind = training_pictures(params, Config.of(params).styles.get(name))
+        most = Config.of(params).pictures * params.protocol.repeats  # as many pictures as a condition has
+        table = table.iloc[evenly(len(table), min(len(table), most))].reset_index(drop=True)
+        latents = torch.cat(list(encoded(params, vae, table, kind)))
+        sets = {REAL: prepare.pictures(table, params.data, kind), RETURNED: to_pixels(decode(vae, latents))}
+        listed = pd.DataFrame({"repeat": np.arange(len(table)) % params.protocol.repeats, "prompt": "", "path": ""})
+        for label, pictures in sets.items():
+            cell = label if name == NATURAL else f"{label}-{name}"
+            tables.append(rows_of(name, pictures, latents, listed, groups, against, model).assign(cell=cell))
+    return pd.concat(tables, ignore_index=True)
+
+
+def slopes(table: pd.DataFrame, x: str, y: str) -> FloatArray:
+    """Least-squares slope of y on x within each channel, (c,)."""
+    centred = table[[x, y]] - table.groupby("channel")[[x, y]].transform("mean")
+    both, square = (centred[name] * centred[x] for name in (y, x))
+    result: FloatArray = (both.groupby(table["channel"]).sum() / square.groupby(table["channel"]).sum()).to_numpy()
+    return result
+
+
+def first_step_rows(params: Params) -> pd.DataFrame:
+    """Median slope over channels of the mean estimated at the first step, on the first latent's mean.
+
+    ``MODEL-shuffled``: on the mean of another first latent of the same repeat, as a null control.
+    """
+    table, groups, collected = pd.read_csv(paths.SAMPLES / STUDY / FIRST_STEPS), params.protocol.groups, []
+    for model, rows in table.groupby("model", sort=False):
+        others = rows.groupby(["channel", "repeat"])["first"].transform(lambda means: np.roll(means, 1))
+        for cell, paired in {f"{model}": rows, f"{model}-shuffled": rows.assign(first=others)}.items():
+
+            def measure(chosen: list[int], paired: pd.DataFrame = paired) -> dict[str, float]:
+                selected = paired[paired["repeat"].isin([repeat for index in chosen for repeat in groups[index]])]
+                return {"slope": float(np.median(slopes(selected, "first", "estimated")))}
+
+            n = int((rows["channel"] == 0).sum())
+            collected.append(pseudo_rows(measure, len(groups), n).assign(cell=cell))
+    return pd.concat(collected, ignore_index=True)
+
+
+def colours(params: Params) -> pd.DataFrame:
+    """For pictures with a channel's mean set: value set, resulting mean (both in standard deviations), and colour."""
+    guidance = Config.of(params).guidance
+    pictures, table = read(STUDY, COLOURS, guidance)
+    means = channel_means(read_latents(STUDY, COLOURS, guidance))
+    red, green, blue = (pictures.double() / 255).mean((2, 3)).numpy().T
+    channel = table["channel"].to_numpy()
+    leak, _ = load_leak(paths.LEAKS / f"{BY_HAND}.safetensors")
+    assert isinstance(leak, FrequencyLeak)
+    spread = leak.low_covariance.diagonal() ** 0.5 / np.prod(leak.rest.mean.shape[1:]) ** 0.5  # of means
+    made = means[np.arange(len(table)), channel] / spread[channel]
+    return table.assign(made=made, red=red, green=green, blue=blue)
+
+
+def colour_rows(params: Params) -> pd.DataFrame:
+    """Smallest slope and rank correlation over channels, of the resulting mean on the mean set."""
+    table, groups = colours(params), params.protocol.groups
+
+    def measure(chosen: list[int]) -> dict[str, float]:
+        selected = table[table["repeat"].isin([repeat for index in chosen for repeat in groups[index]])]
+        rows = selected.groupby(["channel", "value"])["made"].mean().reset_index()  # mean over prompts
+        ranks = [float(of["value"].corr(of["made"], method="spearman")) for _, of in rows.groupby("channel")]
+        return {"obeys": float(slopes(rows, "value", "made").min()), "rank": min(ranks)}
+
+    return pseudo_rows(measure, len(groups), len(table)).assign(cell=COLOURS)
+
+
+def fixed_rows(params: Params) -> pd.DataFrame:
+    """Rows with fixed values: ``nothing`` has no dependence, ``ideal`` a perfect rank correlation."""
+    columns = ["whole", *(f"group{index}" for index in range(len(params.protocol.groups)))]
+    rows = [{"cell": cell, "measure": name, "n": 0, **dict.fromkeys(columns, value)} for cell, name, value in FIXED]
+    return pd.DataFrame(rows)
+
+
+def spectrum(params: Params) -> pd.DataFrame:
+    """Mean squares of natural training pictures' latents by frequency and channel; one value per group of pictures."""
+    vae = base.load(paths.BASE).vae.to(machine.accelerator(params.machine).device)
+    groups = len(params.protocol.groups)
+    n, sums = np.zeros(groups, int), None
+    for batch in encoded(params, vae, *training_pictures(params, None)):
+        z = batch.double().numpy()
+        height, width = z.shape[2:]
+        frequencies = lowest_frequencies(height, width, height * width)
+        squares = low_components(z, frequencies) ** 2  # (b, N, c)
+        sums = np.zeros((groups, *squares.shape[1:])) if sums is None else sums
+        group_of_picture = (n.sum() + np.arange(len(z))) % groups  # pictures are assigned to groups in turn
+        np.add.at(sums, group_of_picture, squares)
+        n += np.bincount(group_of_picture, minlength=groups)
+    assert sums is not None
+    indices = [(u, v, channel) for u, v in frequencies for channel in range(sums.shape[2])]
+    columns = {f"group{index}": (sums[index] / n[index]).ravel() for index in range(groups)}
+    table = pd.DataFrame(indices, columns=["u", "v", "channel"])
+    return table.assign(n=n.sum(), whole=(sums.sum(axis=0) / n.sum()).ravel(), **columns)
+
+
+def snr_rows(params: Params, by_frequency: pd.DataFrame) -> pd.DataFrame:
+    """log10 SNR at the base's first step, mean over channels: at the lowest frequency, and the median over all."""
+    step = first_step(with_ddim(base.load(paths.BASE)).scheduler, params.sampling.steps)
+    names = [name for name in by_frequency if str(name).startswith("group") or name == "whole"]
+    mean = by_frequency.groupby(["u", "v"], sort=False)[names].mean()
+    snr = mean.apply(lambda column: np.log10(frequency_snr(column.to_numpy(), step.alpha, step.s)))
+    rows = pd.DataFrame([snr.iloc[0], snr.median()])
+    return rows.assign(measure="log_snr", n=by_frequency["n"].iloc[0], cell=[LOWEST, MEDIAN])
+
+
+def derived_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """White noise's spreads with opposite sign (larger is farther from real), and the brightness that words add."""
+    rows = [combined(table, name, {"white": -1.0}, name, MIRRORED) for name in ("luminance_spread", "colour_spread")]
+    rows += [
+        combined(table, "luminance", {f"bright{end}": 1.0, f"dark{end}": -1.0}, "light_gap", f"{LIGHT_GAP}{end}")
+        for end in ("", "+leak")
+    ]
+    return pd.concat(rows, ignore_index=True)
+
+
+def cells(params: Params) -> set[str]:
+    """All measured cells."""
+    there = all_conditions(params)
+    firsts = ["white", *(name for name, model in Config.of(params).models.items() if model.style is None)]
+    firsts += ["flow"] if params.base.source == "shipped" else []
+    slopes_of = {name for model in firsts for name in (model, f"{model}-shuffled")}
+    real = {
+        f"{label}{name}" for label in (REAL, RETURNED) for name in ("", *(f"-{x}" for x in Config.of(params).styles))
+    }
+    derived = (
+        {MIRRORED, LIGHT_GAP, f"{LIGHT_GAP}+leak"}
+        if {"white", *LIGHTS} <= {condition.name for condition in there}
+        else set()
+    )
+    fixed = {LOWEST, MEDIAN, COLOURS, *(cell for cell, _, _ in FIXED)}
+    return {condition.name for condition in there} | slopes_of | real | derived | fixed
+
+
+def null_comparisons() -> list[Comparison]:
+    """Null comparisons: the base against itself under other noise, in the claims' measures."""
+    return [
+        Comparison(measure=measure, changed=["again"], reference=["white"], rule="below")
+        for measure in ("kid", "kid_haar", "clip", "luminance_spread", "colour_spread")
+    ]
+
+
+def main(params: Params) -> None:
+    """Write ``build/measures/signal_leak.csv`` and ``signal_leak_spectrum.csv``."""
+    samples, config = paths.SAMPLES / STUDY, Config.of(params)
+    inputs = [samples, paths.BASE, paths.LEAKS, paths.EVALUATOR, paths.MANIFESTS]
+    run = scratch.of_stage(params, __name__, OUT, inputs, config=config.model_dump(mode="json"))
+    model = judges.evaluator()
+    against = references(params, model)
+    by_frequency = scratch.table(run, "spectrum", partial(spectrum, params))
+    rows = [
+        scratch.table(run, condition.name, partial(condition_rows, params, condition, against, model))
+        for condition in all_conditions(params)
+    ]
+    rows.append(scratch.table(run, "references", partial(reference_rows, params, against, model)))
+    rows += [first_step_rows(params), colour_rows(params), snr_rows(params, by_frequency), fixed_rows(params)]
+    table = pd.concat(rows, ignore_index=True)
+    write_rows(pd.concat([table, derived_rows(table)], ignore_index=True), OUT)
+    write_rows(by_frequency, SPECTRUM)
+    scratch.discard(run)
+
+
+def load() -> pd.DataFrame:
+    """Load the rows of all conditions."""
+    return pd.read_csv(OUT)

@@ -1,0 +1,57 @@
+"""Parameters of the study of the signal leak (Everaert et al. 2024)."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field, model_validator
+
+from atelier.params import Guidance, Name, Optimisation, Positive, Section, StudySection, names_once
+
+# names of conditions and leaks, which models and styles must not use
+RESERVED = {"white", "again", "offset", "pixel", "dark", "bright", "real", "returned", "flow", "colours", "natural"}
+
+
+class LeakModel(Section):
+    """A denoiser tuned for this study: to one style of works, or to photographs with another noise schedule."""
+
+    style: str | None = None
+    betas: Annotated[list[Annotated[float, Field(gt=0.0, lt=1.0)]], Field(min_length=2, max_length=2)] | None = None
+    zero_snr: bool = False  # zero terminal SNR: no signal at the last step
+
+    @model_validator(mode="after")
+    def _one_target(self) -> "LeakModel":
+        if sum([self.style is not None, self.betas is not None, self.zero_snr]) != 1:
+            raise ValueError("style: with betas and zero_snr exactly one says what is learnt")
+        if self.betas is not None and self.betas[0] > self.betas[1]:
+            raise ValueError(f"betas: expected a schedule's first and last, got {self.betas}")
+        return self
+
+
+class Config(StudySection):
+    STUDY: ClassVar[str] = "signal_leak"
+
+    trained: list[Name]
+    models: dict[Name, LeakModel]
+    rank: Positive
+    optimisation: Optimisation
+    styles: Annotated[dict[Name, Annotated[str, Field(min_length=1)]], Field(min_length=1)]  # named in prompts
+    guidance: Guidance
+    pictures: Annotated[int, Field(ge=2)]  # per repeat and condition
+    frequencies: Annotated[list[Positive], Field(min_length=1)]
+    targets: list[Annotated[int, Field(ge=2)]]  # numbers of pictures of a style to which further leaks are fitted
+    offset: Annotated[float, Field(gt=0.0)]  # standard deviation of offset noise
+    values: Annotated[list[float], Field(min_length=2)]  # values of a channel's mean, in standard deviations
+    each_value: Positive  # pictures per repeat, channel and value
+    dark: Annotated[str, Field(min_length=1)]  # words for dark and for bright pictures
+    bright: Annotated[str, Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _models_are_trained(self) -> "Config":
+        names_once("trained", self.trained, self.models, "models")
+        for name, model in self.models.items():
+            if model.style is not None and self.styles.get(name) != model.style:
+                raise ValueError(f"models.{name}: the style '{model.style}' is none of styles under this name")
+        if taken := RESERVED & {*self.models, *self.styles}:
+            raise ValueError(f"models: '{sorted(taken)[0]}' names something else in this study")
+        if not {1, 3} <= set(self.frequencies) or len(set(self.frequencies)) != len(self.frequencies):
+            raise ValueError("frequencies: 1 and the paper's 3 must be among them, each once")
+        return self

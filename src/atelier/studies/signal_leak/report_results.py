@@ -1,0 +1,142 @@
+"""What the stages of the signal leak study measured, as its tables and figures read it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+from diffusers import AutoencoderKL
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from torch import Tensor
+
+from atelier import paths
+from atelier.data import prepare
+from atelier.evaluation import tables
+from atelier.evaluation.intervals import Interval, t_interval
+from atelier.methods.signal_leak import FirstStep, FrequencyLeak, Leak, first_step
+from atelier.models import base
+from atelier.params import Params
+from atelier.report import words
+from atelier.report.items import Metric
+from atelier.sampling import store
+from atelier.sampling.sampler import with_ddim
+from atelier.studies.signal_leak import fit, measure, sample
+from atelier.studies.signal_leak.fit import STUDY
+from atelier.studies.signal_leak.params import Config
+
+
+@dataclass(frozen=True)
+class Results:
+    """Measures, leaks and picture lists of one run, and what decodes a latent."""
+
+    params: Params
+    table: pd.DataFrame  # measures: a row a measure and condition, a pseudo-value a group of repeats
+    spectrum: pd.DataFrame  # mean squares of training latents by frequency and channel
+    first_steps: pd.DataFrame  # means of first latents and of the denoiser's first estimates
+    colours: pd.DataFrame  # pictures with a channel's mean set by hand: value set, mean made, mean colour
+    leaks: Mapping[str, Leak]
+    works: pd.DataFrame  # the manifest of works, all splits
+    natural: pd.DataFrame  # the manifest of photographs, or of works where there are none
+    kind: str  # of natural pictures: "photographs" or "works"
+    scheduler: SchedulerMixin  # the base's
+    vae: AutoencoderKL
+
+    @cached_property
+    def config(self) -> Config:
+        return Config.of(self.params)
+
+    @cached_property
+    def values(self) -> tables.Values:
+        return tables.values(self.table)
+
+    @property
+    def n(self) -> int:
+        """Pictures of a condition."""
+        return self.params.protocol.repeats * self.config.pictures
+
+    @cached_property
+    def training(self) -> pd.DataFrame:
+        """The natural pictures that leaks are fitted to."""
+        return self.natural.query("split == 'train'").reset_index(drop=True)
+
+    @property
+    def step(self) -> FirstStep:
+        """The first step that the sampler takes."""
+        return first_step(self.scheduler, self.params.sampling.steps)
+
+    @property
+    def mean_leak(self) -> FrequencyLeak:
+        """The leak with N = 1: the mean of each channel, jointly Gaussian."""
+        leak = self.leaks[fit.BY_HAND]
+        assert isinstance(leak, FrequencyLeak)
+        return leak
+
+    def interval(self, measured: str, cell: str) -> Interval:
+        """A measure's interval over groups of repeats."""
+        return t_interval(self.values[measured, cell].tolist())
+
+    def difference(self, measured: str, cell: str, reference: str) -> Interval:
+        """The interval of a measure's paired differences, cell less reference."""
+        return t_interval((self.values[measured, cell] - self.values[measured, reference]).tolist())
+
+    def metric(self, value: float | Interval) -> Metric:
+        """A number measured on the pictures of one condition."""
+        return Metric(value, self.n)
+
+    def pictures(self, cell: str, count: int) -> Tensor:
+        """The first pictures of a condition's first repeat, (count, 3, h, w) uint8, unselected."""
+        made, listed = store.read(STUDY, cell, self.config.guidance)
+        rows = listed[(listed["repeat"] == 0) & (listed["place"] < count)]
+        return made[rows.sort_values("place").index.to_list()]
+
+
+def load(params: Params) -> Results:
+    """Everything that the study's page shows, from its stages' outputs."""
+    works = prepare.works().table
+    natural, kind = fit.natural(prepare.photographs().table, works)
+    pipeline = with_ddim(base.load(paths.BASE))
+    return Results(
+        params=params,
+        table=measure.load(),
+        spectrum=pd.read_csv(measure.SPECTRUM),
+        first_steps=pd.read_csv(paths.SAMPLES / STUDY / sample.FIRST_STEPS),
+        colours=measure.colours(params),
+        leaks=fit.load_all(),
+        works=works,
+        natural=natural,
+        kind=kind,
+        scheduler=pipeline.scheduler,
+        vae=pipeline.vae,
+    )
+
+
+def of_natural(config: Config) -> list[str]:
+    """Models that are trained on natural pictures, for another schedule, and not on a style."""
+    return [name for name in config.trained if config.models[name].style is None]
+
+
+def of_styles(config: Config) -> list[str]:
+    """Models that are tuned to a style."""
+    return [name for name in config.trained if config.models[name].style is not None]
+
+
+def measured_of(results: Results, measures: Iterable[str], cells: Iterable[str]) -> list[str]:
+    """The measures that any of the cells has: without an evaluator, a few are missing."""
+    listed = list(cells)
+    return [name for name in measures if any((name, cell) in results.values for cell in listed)]
+
+
+def whole(results: Results, measures: Iterable[str], cell: str) -> dict[str, float]:
+    """A cell's measures of all its pictures at once, where it has them."""
+    of_cell = results.table[results.table["cell"] == cell].set_index("measure")["whole"]
+    return {name: float(of_cell[name]) for name in measures if name in of_cell}
+
+
+def count(results: Results) -> str:
+    """How many pictures a condition has, for captions."""
+    return words.pictures(results.params, results.n, "condition")
+
+
+def conditions(results: Results) -> str:
+    """``count``, and what all conditions share, for captions."""
+    return f"{count(results)}, same prompts and noise; guidance {results.config.guidance:g}"

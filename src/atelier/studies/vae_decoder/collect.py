@@ -1,0 +1,22 @@
+"""Collect rows for the page: cells with the original decoder, from the study that painted them."""
+
+from atelier import claims, paths
+from atelier.evaluation import compared
+from atelier.evaluation.tables import REAL, RECONSTRUCTED
+from atelier.params import Params
+from atelier.sampling.store import UNTUNED
+from atelier.studies.vae_decoder.params import TUNED_BY, Config
+
+
+def main(params: Params) -> None:
+    """Write ``build/compared/vae_decoder.csv``."""
+    config = Config.of(params)
+    tables = [paths.MEASURES / TUNED_BY / f"{model}.csv" for model in [UNTUNED, *params.section(TUNED_BY).variants]]
+    compared.collect(config.STUDY, tables, cells(params))
+
+
+def cells(params: Params) -> set[str]:
+    """All cells with the original decoder that the page shows or compares, and real works."""
+    config, level = Config.of(params), params.protocol.prompts.level
+    shown = {f"{model}@{level}/{guidance:g}" for model in config.models for guidance in config.guidance}
+    return {REAL, RECONSTRUCTED} | shown | claims.cells_of(claims.load(config.STUDY))

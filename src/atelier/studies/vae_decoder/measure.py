@@ -1,0 +1,76 @@
+"""Measure a model's pictures decoded by retuned decoders, with one pseudo-value per group of repeats.
+
+A model's latents are the same for every decoder; with the original decoder they are cells of another study.
+"""
+
+from functools import lru_cache, partial
+from itertools import product
+from typing import NamedTuple
+
+import pandas as pd
+
+from atelier import paths, scratch
+from atelier.evaluation import judges
+from atelier.evaluation import reference as references
+from atelier.evaluation.cells import Location, truth_of_works
+from atelier.evaluation.groups import groups_of, measured
+from atelier.evaluation.tables import write_rows
+from atelier.params import Params
+from atelier.sampling.store import UNTUNED, at_level, listed, read_latents
+from atelier.studies.vae_decoder.decoding import MAIN, decoded, decoders
+from atelier.studies.vae_decoder.params import TUNED_BY, Config
+
+OUT = paths.MEASURES / Config.STUDY
+PLAIN_WORDS = "plain-words"  # the untuned base with prompts of level 0 and the decoder retuned with the complete loss
+PROMPTS = "prompt_enrichment"  # the study that painted them
+
+
+class Redecoded(NamedTuple):
+    """A cell: the location of its latents, and the variant that decodes them."""
+
+    location: Location
+    decoder: str
+
+
+def main(params: Params, model: str) -> None:
+    """Write ``build/measures/vae_decoder/MODEL.csv``; MODEL may be ``plain-words``."""
+    config, out, located = Config.of(params), OUT / f"{model}.csv", cells(params, model)
+    folders = {paths.SAMPLES / each.location.study / each.location.folder for each in located.values()}
+    inputs = [*sorted(folders), paths.BASE, paths.DECODERS, paths.REFERENCE, paths.EVALUATOR, paths.MANIFESTS]
+    run = scratch.of_stage(params, __name__, out, inputs, config=config.model_dump(mode="json"))
+    reference, judge, truth = references.load(), judges.evaluator(), truth_of_works()
+    retuned = lru_cache(maxsize=1)(partial(decoders, params))
+
+    def rows_of(cell: Redecoded) -> pd.DataFrame:
+        table, latents = listed(*cell.location), read_latents(*cell.location)
+        pictures = decoded(params, retuned(cell.decoder), latents, table["repeat"].tolist())
+        return measured(reference, groups_of(pictures, table, params.protocol.groups, judge, truth))
+
+    rows = [pd.DataFrame({name: [] for name in ("measure", "n", "whole", "cell")})]
+    rows += [scratch.table(run, name, partial(rows_of, cell)).assign(cell=name) for name, cell in located.items()]
+    write_rows(pd.concat(rows[1:] or rows, ignore_index=True), out)
+    scratch.discard(run)
+
+
+def cells(params: Params, model: str) -> dict[str, Redecoded]:
+    """A model's cells, MODEL+DECODER@LEVEL/GUIDANCE; for ``plain-words``: ``untuned-decoder@0/GUIDANCE``."""
+    config, level = Config.of(params), params.protocol.prompts.level
+    if model == PLAIN_WORDS:
+        if MAIN not in config.variants or 0 not in params.section(PROMPTS).levels:
+            return {}
+        return {
+            f"{UNTUNED}-decoder@0/{guidance:g}": Redecoded(Location(PROMPTS, at_level(UNTUNED, 0), guidance), MAIN)
+            for guidance in config.guidance
+        }
+    if model not in config.models:
+        raise ValueError(f"vae_decoder.models: no '{model}'")
+    return {
+        f"{model}+{decoder}@{level}/{guidance:g}": Redecoded(Location(TUNED_BY, model, guidance), decoder)
+        for decoder, guidance in product(config.variants, config.guidance)
+    }
+
+
+def load(params: Params) -> pd.DataFrame:
+    """Load the rows of all models."""
+    models = [*Config.of(params).models, PLAIN_WORDS]
+    return pd.concat([pd.read_csv(OUT / f"{model}.csv") for model in models], ignore_index=True)

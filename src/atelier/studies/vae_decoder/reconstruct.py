@@ -1,0 +1,165 @@
+"""Compare held-out works with their reconstructions by every decoder, by groups and styles.
+
+A group uses decoders of its training seed. Reconstructions are kept in ``build/samples/repainted``.
+"""
+
+import shutil
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from atelier import machine, paths, scratch
+from atelier.data import prepare
+from atelier.data.images import to_model_range
+from atelier.evaluation import judges
+from atelier.evaluation.groups import MEASURES, Group, group, pooled, pseudo_rows, reference_alone
+from atelier.evaluation.intervals import FloatArray
+from atelier.evaluation.tables import write_rows
+from atelier.methods.perceptual import LPIPS
+from atelier.metrics import kernel_distance, log_power_error
+from atelier.metrics.alignment import features
+from atelier.models import evaluator as evaluators
+from atelier.models.evaluator import Evaluator
+from atelier.params import Params
+from atelier.studies.vae_decoder.decoding import ORIGINAL, REPAINTED, held_out, repaint, repainted
+from atelier.studies.vae_decoder.params import Config
+
+OUT = paths.MEASURES / "reconstructions.csv"
+TRUNK, EVALUATOR = Path("data/trunk"), Path("data/evaluator")  # of the embedded world
+BATCH = 32  # batch size of perceptual networks
+
+
+def main(params: Params) -> None:
+    """Write ``build/measures/reconstructions.csv`` and ``build/samples/repainted``."""
+    names = [ORIGINAL, *Config.of(params).variants]
+    files = [*map(Path, (params.perceptual.weights, params.perceptual.heads))]
+    inputs = [paths.BASE, paths.DECODERS, paths.EVALUATOR, paths.MANIFESTS, *files]
+    run = scratch.of_stage(params, __name__, OUT, inputs)
+    works, networks = works_by_group(params), networks_of(params)
+    rows = []
+    for name in tqdm(names, unit="decoder"):
+        scratch.part(run, name, ".safetensors", partial(repaint, params, name))
+        rows.append(scratch.table(run, name, partial(decoder_rows, params, run, name, works, networks)))
+    with paths.replacing(REPAINTED) as part:
+        for name in names:
+            shutil.copyfile(scratch.path(run, name, ".safetensors"), part / f"{name}.safetensors")
+    write_rows(pd.concat(rows, ignore_index=True), OUT)
+    scratch.discard(run)
+
+
+class Networks(NamedTuple):
+    """Networks to measure reconstructions: LPIPS by measure, and an evaluator for a kernel distance of its features."""
+
+    lpips: dict[str, LPIPS]
+    judge: Evaluator | None
+
+
+class Returned(NamedTuple):
+    """Works and their reconstructions, with errors per work.
+
+    ``judged``: the judge's features (n, d) of both, if there is one.
+    """
+
+    works: Group
+    made: Group
+    errors: dict[str, FloatArray]  # measure -> (n,)
+    judged: tuple[FloatArray, FloatArray] | None
+
+
+def returned(
+    works: Group, before: Tensor, made: Tensor, model: Evaluator | None, networks: Networks, device: torch.device
+) -> Returned:
+    """Reduce works, ``before`` (n, 3, h, w) uint8, and their reconstructions ``made`` to what measures need."""
+    errors = {"mse": (before.double() - made.double()).div(255).square().mean((1, 2, 3)).numpy()}
+    for name, network in networks.lpips.items():
+        network.to(device)
+        with torch.no_grad():
+            parts = [
+                network(*(to_model_range(pictures[start : start + BATCH]).to(device) for pictures in (made, before)))
+                for start in range(0, len(before), BATCH)
+            ]
+        errors[name] = torch.cat(parts).double().cpu().numpy()
+    judge = networks.judge
+    judged = (features(judge, before / 255), features(judge, made / 255)) if judge else None
+    return Returned(works, group(made, model), errors, judged)
+
+
+def measures_of(parts: Sequence[Returned]) -> dict[str, float]:
+    """Measures of works against their reconstructions."""
+    works, made = (pooled([getattr(part, name) for part in parts]) for name in ("works", "made"))
+    errors = {name: float(np.concatenate([part.errors[name] for part in parts]).mean()) for name in parts[0].errors}
+    reference = reference_alone(works)
+    # a Frechet distance needs more works than some styles have
+    names = ("fd", "fwd", "pr", "psd", "psd10") if works.n > works.features.shape[1] else ("pr", "psd", "psd10")
+    values = {name: MEASURES[name](reference, made) for name in names}
+    if parts[0].judged is not None:
+        real, ours = (np.concatenate(of) for of in zip(*(part.judged for part in parts if part.judged), strict=True))
+        values["kid_judge"] = kernel_distance(real, ours)
+    high = log_power_error(works.spectrum, made.spectrum, above=works.spectrum.shape[0] / 4)  # above half of Nyquist's
+    return values | errors | {"psnr": float(-10 * np.log10(errors["mse"])), "high": high}
+
+
+def networks_of(params: Params) -> Networks:
+    """The network of the loss; if it is not the embedded world's, also that world's trunk and evaluator."""
+    networks = Networks({"lpips": LPIPS.from_params(params.perceptual)}, None)
+    if params.perceptual.network == "trunk":
+        return networks
+    return Networks({**networks.lpips, "judge": LPIPS.from_folder(TRUNK)}, evaluators.load(EVALUATOR))
+
+
+def works_by_group(params: Params) -> list[dict[str, Group]]:
+    """Held-out works reduced by group and style, used for every decoder."""
+    judge, table = judges.evaluator(), held_out()
+    works, styles = prepare.pictures(table, params.data), table["art_style"].to_numpy()
+    groups = len(params.protocol.groups)
+    return [
+        {
+            style: group(works[first::groups][styles[first::groups] == style], judge)
+            for style in sorted(set(styles[first::groups]))
+        }
+        for first in range(groups)
+    ]
+
+
+def decoder_rows(
+    params: Params, folder: Path, name: str, works: Sequence[dict[str, Group]], networks: Networks
+) -> pd.DataFrame:
+    """One row per measure of a decoder: for all works, and for each style."""
+    judge, device = judges.evaluator(), machine.accelerator(params.machine).device
+    parts = [
+        {
+            style: returned(known[style], pair.works, pair.made, judge, networks, device)
+            for style, pair in repainted_group.by_style().items()
+        }
+        for known, repainted_group in zip(works, next(repainted(params, [name], folder)), strict=True)
+    ]
+    return reconstruction_rows(parts, name)
+
+
+def reconstruction_rows(parts: Sequence[dict[str, Returned]], cell: str) -> pd.DataFrame:
+    """One row per measure: for all works, and for each style of which every group has works."""
+    everywhere = set.intersection(*(set(part) for part in parts))
+    tables = []
+    for style in ("", *sorted(everywhere)):
+        sets = [[part[style]] if style else list(part.values()) for part in parts]
+        n = sum(each.works.n for group_of in sets for each in group_of)
+        rows = pseudo_rows(
+            lambda which, sets=sets: measures_of([each for i in which for each in sets[i]]),  # type: ignore[misc]
+            len(sets),
+            n,
+        )
+        tables.append(rows.assign(cell=cell, style=style))
+    return pd.concat(tables, ignore_index=True)
+
+
+def load(styles: bool = False) -> pd.DataFrame:
+    """Load the rows for all works, or those by style."""
+    table = pd.read_csv(OUT, keep_default_na=False, na_values=[""]).fillna({"style": ""})
+    return table[(table["style"] != "") == styles].reset_index(drop=True)

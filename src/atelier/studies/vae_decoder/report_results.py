@@ -1,0 +1,134 @@
+"""What the page of the retuned decoder shows, as its stages measured it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from atelier import paths
+from atelier.evaluation import compared, tables
+from atelier.params import Params
+from atelier.sampling import store
+from atelier.studies.vae_decoder import decoding, measure, reconstruct
+from atelier.studies.vae_decoder.decoding import MAIN, ORIGINAL, Repainted
+from atelier.studies.vae_decoder.params import TUNED_BY, Config
+
+POSTER = Path("docs/papers/sickert2025_finetuning.csv")
+COLUMNS = 12  # pictures in a row of a contact sheet
+
+
+Poster = Mapping[tuple[str, str, float], Mapping[Any, Any]]  # (block, regime, guidance) -> column -> value
+
+
+@dataclass(frozen=True)
+class Results:
+    """What was trained and measured. A cell of works that went through a decoder has the decoder's name."""
+
+    params: Params
+    config: Config
+    cards: Mapping[str, Mapping[str, Any]]  # by variant, of its first training seed
+    history: pd.DataFrame  # losses of all variants and training seeds, with a column ``decoder``
+    works: Mapping[str, Sequence[Repainted]]  # by decoder: held-out works and their reconstructions, by groups
+    reconstructions: pd.DataFrame  # measures of works that went through a decoder
+    by_style: pd.DataFrame  # the same by style, with a column ``style``
+    compared: pd.DataFrame  # measures of generated pictures through the original decoder, and of real works
+    redecoded: pd.DataFrame  # measures of generated pictures through retuned decoders
+    first_pictures: Mapping[str, Tensor]  # generated ones: "MODEL, DECODER" -> (n, 3, h, w) uint8
+    poster: Poster
+
+    @property
+    def main(self) -> str:
+        return main_decoder(self.config)
+
+    @property
+    def decoders(self) -> list[str]:
+        return [ORIGINAL, *self.config.variants]
+
+    @property
+    def n(self) -> int:
+        """Generated pictures a cell."""
+        return self.params.protocol.repeats * self.params.protocol.pictures
+
+    @property
+    def n_works(self) -> int:
+        return sum(len(group.works) for group in self.works[ORIGINAL])
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """The measures of all cells."""
+        return pd.concat([self.compared, self.reconstructions, self.redecoded], ignore_index=True)
+
+    @cached_property
+    def values(self) -> tables.Values:
+        """The pseudo-values of all cells."""
+        return tables.values(self.rows)
+
+    def cell(self, model: str, guidance: float, decoder: str = "") -> str:
+        """The name of a cell of generated pictures; through the original decoder where none is named."""
+        name = f"{model}+{decoder}" if decoder else model
+        return f"{name}@{self.params.protocol.prompts.level}/{guidance:g}"
+
+    def pooled(self, decoder: str) -> Repainted:
+        """All groups of works through a decoder, concatenated."""
+        groups = self.works[decoder]
+        return Repainted(
+            torch.cat([group.works for group in groups]),
+            torch.cat([group.made for group in groups]),
+            np.concatenate([group.styles for group in groups]),
+        )
+
+
+def main_decoder(config: Config) -> str:
+    """The variant with the whole loss; the last one where there is none of that name."""
+    return MAIN if MAIN in config.variants else config.variants[-1]
+
+
+def load(params: Params) -> Results:
+    """Read what the stages left, and decode a few generated pictures."""
+    config = Config.of(params)
+    decoders, seeds = [ORIGINAL, *config.variants], params.protocol.training_seeds
+    cards = {name: json.loads((paths.decoder(name, seeds[0]) / "card.json").read_text()) for name in config.variants}
+    histories = [
+        pd.read_csv(paths.decoder(name, seed) / "history.csv").assign(decoder=name)
+        for name in config.variants
+        for seed in seeds
+    ]
+    return Results(
+        params=params,
+        config=config,
+        cards=cards,
+        history=pd.concat(histories, ignore_index=True),
+        works=dict(zip(decoders, decoding.repainted(params, decoders), strict=True)),
+        reconstructions=reconstruct.load(),
+        by_style=reconstruct.load(styles=True),
+        compared=compared.load(config.STUDY),
+        redecoded=measure.load(params),
+        first_pictures=first_pictures(params, config),
+        poster=poster(),
+    )
+
+
+def first_pictures(params: Params, config: Config) -> dict[str, Tensor]:
+    """Pictures of the first repeat, of two models at the lowest scale, through the original and the main decoder."""
+    guidance, pictures = min(config.guidance), {}
+    for model in config.models[:2]:
+        latents = store.read_latents(TUNED_BY, model, guidance)
+        table = store.listed(TUNED_BY, model, guidance)
+        rows = (table["repeat"] == 0).to_numpy().nonzero()[0][:COLUMNS]
+        for name in (ORIGINAL, main_decoder(config)):
+            vaes = decoding.decoders(params, name)
+            pictures[f"{model}, {name}"] = decoding.decoded(params, vaes, latents[rows], [0] * len(rows))
+    return pictures
+
+
+def poster() -> Poster:
+    """The poster's table of rank 8, its FID named ``fd``."""
+    table = pd.read_csv(POSTER).query("rank == 8").rename(columns={"fid": "fd", "fid_sd": "fd_sd"})
+    return {(row["block"], row["regime"], row["guidance"]): row for row in table.to_dict("records")}

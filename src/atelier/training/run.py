@@ -1,0 +1,77 @@
+"""One training run of a variant and seed: resumable, with its result written atomically."""
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from atelier import paths, scratch
+from atelier.params import Optimisation, Params
+from atelier.training.averages import Averages
+from atelier.training.loop import Task, fit
+
+HISTORY = "history.csv"
+
+
+class TrainingRun(NamedTuple):
+    """``key``: everything that determines the result, JSON-able; it is written to the result's card."""
+
+    study: str
+    variant: str
+    training_seed: int
+    key: dict[str, Any]
+    output: Path
+
+    @property
+    def scratch(self) -> Path:
+        """Folder of this run's checkpoints."""
+        name = f"{self.study}-{self.variant}-{self.training_seed}"
+        return scratch.folder(f"atelier.studies.{self.study}.train", name, **self.key)
+
+    def fit(
+        self,
+        task: Task,
+        optimisation: Optimisation,
+        accelerator: Any,
+        seed: int,
+        phase: str = "",
+        averages: Averages | None = None,
+    ) -> pd.DataFrame:
+        """Train and return the history; ``phase`` distinguishes several trainings in one run."""
+        return fit(
+            task, optimisation, seed=seed, scratch=self.scratch / phase, accelerator=accelerator, averages=averages
+        )
+
+    def write(self, save: Callable[[Path, dict[str, Any]], None], history: pd.DataFrame, **card: Any) -> None:
+        """Write the result atomically: ``save`` writes a model and its card into a folder; the history is added."""
+        with paths.replacing(self.output) as part:
+            save(part, {**self.key, "study": self.study, "name": self.variant, **card})
+            history.to_csv(part / HISTORY, index=False)
+
+    def discard(self) -> None:
+        """Delete the checkpoints, once the result has been written."""
+        scratch.discard(self.scratch)
+
+
+def training_run(params: Params, study: str, variant: str, training_seed: int, output: Path, **key: Any) -> TrainingRun:
+    """A run of this study determined by ``key``, the machine and both seeds."""
+    machine = params.machine.model_dump(mode="json")
+    key = {**key, "machine": machine, "seed": params.seed, "training_seed": training_seed}
+    return TrainingRun(study, variant, training_seed, key, output)
+
+
+def seed_from(text: str) -> int:
+    """A training seed from the command line; ValueError for what is no number."""
+    if not text.isdecimal():
+        raise ValueError(f"a training seed is a whole number, got '{text}'")
+    return int(text)
+
+
+def check(params: Params, key: str, variant: str, known: Collection[str], training_seed: int) -> None:
+    """Raise ValueError for a variant missing in ``key`` (such as ``art_finetuning.adapters``), or an unknown seed."""
+    if variant not in known:
+        raise ValueError(f"{key}: no variant '{variant}', there are {', '.join(known)}")
+    seeds = params.protocol.training_seeds
+    if training_seed not in seeds:
+        raise ValueError(f"protocol.training_seeds: {training_seed} is none of {seeds}")
