@@ -1,10 +1,11 @@
-# make repro   from a fresh clone to results/embedded: environment, data, pipeline, pages
-# make test    the same environment, then lint, types and tests
+# make repro   from a fresh clone to build/site: environment, data, pipeline, pages
+# make test    the same environment, then lint, types and tests; make test-all: the long ones, too
 # Both are safe to repeat, and need the network for packages only.
 
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
+PYTEST := python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PYTHONPATH :=
 # the pipeline asks no one's permission and sends nothing home
@@ -12,7 +13,7 @@ export DVC_NO_ANALYTICS := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro test lab results world world-report verify clean
+.PHONY: help env repro test test-all maps lab results world world-report verify clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+: .*##' Makefile | sed -E 's/: [^#]*## /\t/' | expand -t 16
@@ -31,22 +32,34 @@ data: $(VENV)/.installed data.dvc
 	@dvc pull --quiet data
 	@touch data
 
-repro: env data  ## run the pipeline of params.yaml, write results/<profile>
-	@python -m atelier.params
+repro: env data  ## run the pipeline of params.yaml, compare its pages with results/<profile>
+	@python -m atelier check
 	@echo "== pipeline: dvc repro"
 	@python -m atelier.warm dvc repro
-	@$(MAKE) --no-print-directory results
+	@python -m atelier.pipeline.compare
 
-results: env    ## copy the pages that the pipeline built to results/<profile>
+results: env    ## publish the pages that the pipeline built in results/<profile>
 	@python -m atelier.pipeline.render results
 
-test: env data  ## lint, types and tests
+test: env data  ## lint, types and tests, the smoke pipeline among them
+	@$(MAKE) --no-print-directory lint
+	@echo "== tests"
+	@$(PYTEST) -m "not long" $(TESTS)
+
+test-all: env data  ## the same and the long tests: kills, the world in miniature, the wheel, a new study
+	@$(MAKE) --no-print-directory lint
+	@echo "== tests"
+	@$(PYTEST) $(TESTS)
+
+.PHONY: lint
+lint:
 	@echo "== lint"
 	@ruff check . && ruff format --check .
 	@echo "== types"
 	@mypy
-	@echo "== tests"
-	@python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(TESTS)
+
+maps: env     ## draw docs/pipeline.svg and docs/library.svg
+	@python -m atelier.pipeline.map docs
 
 lab: env data   ## JupyterLab on notebooks/, saving clean files
 	@jupyter lab --config=src/atelier/pipeline/jupyter_config.py notebooks
@@ -63,7 +76,7 @@ world-report: env data  ## measure the bars of the shipped world and print them
 	@cd world && python -m atelier.world report ../data
 
 verify: env data  ## run the pipeline in a clone and compare with results/<profile>
-	@python -m atelier.pipeline.verify
+	@python -m atelier.pipeline.compare --clone
 
 clean:          ## remove what the pipeline built and its scratch; keep data, results and .venv
 	@rm -rf build .scratch world/build world/.scratch .mypy_cache .ruff_cache .hypothesis

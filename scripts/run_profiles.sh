@@ -19,9 +19,9 @@ cd "$root"
 export PYTHONPATH="$root/src" DVC_NO_ANALYTICS=1
 mkdir -p "$out"
 cp params.yaml "$out/params.before.yaml"
-# the lock and the parameters of the checkout describe the profile `embedded`: they are put back, whatever happens
-cp dvc.lock "$out/dvc.before.lock"
-trap 'cp "$out/params.before.yaml" params.yaml; cp "$out/dvc.before.lock" dvc.lock' EXIT
+# the locks and the parameters of the checkout describe the profile `embedded`: they are put back, whatever happens
+tar -cf "$out/locks.before.tar" dvc.lock pipelines/*/dvc.lock
+trap 'cp "$out/params.before.yaml" params.yaml; tar -xf "$out/locks.before.tar"' EXIT
 [ -d data ] || [ "$1" = world ] || dvc pull --quiet data
 pack() { rm -f "$out/$1.tar."*; tar -c "${@:2}" | split -b 15M - "$out/$1.tar."; }
 for profile in "$@"; do
