@@ -23,13 +23,14 @@ import torch  # noqa: E402
 from atelier import params, paths  # noqa: E402
 from atelier.data import prepare  # noqa: E402
 from atelier.data.images import to_model_range, to_pixels  # noqa: E402
-from atelier.data.latents import encode_pictures  # noqa: E402
 from atelier.methods.perceptual import LPIPS  # noqa: E402
 from atelier.metrics.reconstruction import psnr  # noqa: E402
 from atelier.models import base  # noqa: E402
 from atelier.models.autoencoders import decoder_parameters  # noqa: E402
-from atelier.sampling.sampler import paint  # noqa: E402
-from atelier.training import vae_decoder  # noqa: E402
+from atelier.models.latents import encode_pictures  # noqa: E402
+from atelier.sampling.sampler import decoded  # noqa: E402
+from atelier.studies.vae_decoder import train as vae_decoder  # noqa: E402
+from atelier.studies.vae_decoder.params import Config, LossWeights  # noqa: E402
 from atelier.training.loop import fit  # noqa: E402
 
 ROWS = {  # name: crop in pixels, checkpointing, batch
@@ -52,31 +53,38 @@ def now() -> float:
 
 
 def one(crop: int, checkpointing: bool, batch: int, pictures: int) -> dict[str, float]:
-    asked = params.load()
+    config = params.load()
     works = prepare.works().table
-    known, held_out = (prepare.pictures(works[works["split"] == split], asked.data) for split in ("train", "test"))
+    known, held_out = (prepare.pictures(works[works["split"] == split], config.data) for split in ("train", "test"))
     vae = base.load(paths.BASE).vae
     latents, tested = encode_pictures(vae, known), encode_pictures(vae, held_out).mean
     lpips = LPIPS.from_folder(Path("data/trunk"))
     if checkpointing:
         vae.enable_gradient_checkpointing()
-    weights = params.LossWeights(scope="upsamplers", mse=1.0, lpips=0.1, ffl=1.0)
+    weights = LossWeights(scope="upsamplers", mse=1.0, lpips=0.1, ffl=1.0)
     names = list(works.loc[works["split"] == "train", "path"])
     trainable = decoder_parameters(vae, weights.scope)
     task = vae_decoder.task(
-        vae, trainable, weights, lpips, latents, known, names, crop=crop, seed=1, device=torch.device("cpu")
+        vae,
+        trainable,
+        weights,
+        lpips,
+        vae_decoder.Pairs(latents, known, names),
+        crop=crop,
+        seed=1,
+        device=torch.device("cpu"),
     )
     steps = pictures // batch
-    settings = asked.vae_decoder.optimisation.model_copy(
+    settings = Config.of(config).optimisation.model_copy(
         update={"steps": steps, "batch": batch, "warmup": steps // 10, "checkpoint_every": steps, "ema": 0.0}
     )
     before, start = now(), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        fit(task, settings, seed=1, scratch=Path(folder), accelerator=machine.accelerator(asked.machine))
+        fit(task, settings, seed=1, scratch=Path(folder), accelerator=machine.accelerator(config.machine))
     seconds = time.perf_counter() - start
     memory = held() - before
     vae.eval()
-    made = to_pixels(paint(vae, tested, 32))
+    made = to_pixels(decoded(vae, tested, 32))
     with torch.no_grad():
         distance = torch.cat([lpips(to_model_range(a), to_model_range(b)) for a, b in
                               zip(made.split(32), held_out.split(32), strict=True)])  # fmt: skip
@@ -92,18 +100,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pictures", type=int, default=4800)
     parser.add_argument("--row", nargs=3, type=int, help="crop, checkpointing, batch: this row alone, as JSON")
-    asked = parser.parse_args()
-    if asked.row:
-        print(json.dumps(one(asked.row[0], bool(asked.row[1]), asked.row[2], asked.pictures)))
+    options = parser.parse_args()
+    if options.row:
+        print(json.dumps(one(options.row[0], bool(options.row[1]), options.row[2], options.pictures)))
         return
     for name, (crop, checkpointing, batch) in ROWS.items():
-        command = [sys.executable, __file__, "--pictures", str(asked.pictures), "--row", str(crop)]
+        command = [sys.executable, __file__, "--pictures", str(options.pictures), "--row", str(crop)]
         done = subprocess.run(
             [*command, str(int(checkpointing)), str(batch)], check=True, stdout=subprocess.PIPE, text=True
         )
-        found = json.loads(done.stdout.splitlines()[-1])
+        values = json.loads(done.stdout.splitlines()[-1])
         print(
-            f"{name:44} batch {batch:3}  " + "  ".join(f"{key} {value:.4g}" for key, value in found.items()), flush=True
+            f"{name:44} batch {batch:3}  " + "  ".join(f"{key} {value:.4g}" for key, value in values.items()),
+            flush=True,
         )
 
 

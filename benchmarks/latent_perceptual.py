@@ -34,21 +34,24 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from atelier import params, paths  # noqa: E402
-from atelier.data.latents import Moments, unscaled  # noqa: E402
 from atelier.diffusion import STABLE_DIFFUSION_BETAS, clean_estimate  # noqa: E402
-from atelier.evidence import t_interval  # noqa: E402
+from atelier.evaluation.intervals import t_interval  # noqa: E402
 from atelier.methods.latent_perceptual import latent_perceptual_loss, threshold  # noqa: E402
 from atelier.models import base  # noqa: E402
 from atelier.models.autoencoders import decoder_stages  # noqa: E402
+from atelier.models.latents import Moments, unscaled  # noqa: E402
+from atelier.studies.latent_perceptual.loss import TERM, gated, perceptual  # noqa: E402
+from atelier.studies.latent_perceptual.params import Config, PostTraining  # noqa: E402
+from atelier.studies.latent_perceptual.train import PostTrainingSetup  # noqa: E402
 from atelier.training import denoiser  # noqa: E402
-from atelier.training.art_finetuning import CACHE, add_adapter  # noqa: E402
+from atelier.training.caches import WORKS  # noqa: E402
 from atelier.training.conversion import add_conversion  # noqa: E402
-from atelier.training.denoiser import Denoised, Extra  # noqa: E402
-from atelier.training.latent_perceptual import STUDY, Job, gated, perceptual  # noqa: E402
+from atelier.training.denoiser import Denoised, Examples, Extra  # noqa: E402
 from atelier.training.loop import Task  # noqa: E402
-from atelier.training.order import picks  # noqa: E402
+from atelier.training.lora import add_adapter  # noqa: E402
+from atelier.training.order import turns  # noqa: E402
 
-PAPER = params.PostTraining(loss="perceptual")
+PAPER = PostTraining(loss="perceptual")
 WARM_UP, SEED = 3, 1
 NAMES = [f"work {at}" for at in range(256)]
 
@@ -122,7 +125,7 @@ def naive(parts: Parts) -> Extra:
         estimates = clean_estimate(parts.scheduler.config.prediction_type, zt, step.output, alpha, s)
         targets = decoder_stages(parts.vae, unscaled(parts.vae, z0.requires_grad_()), 5)
         stages = decoder_stages(parts.vae, unscaled(parts.vae, estimates), 5)
-        return {STUDY: latent_perceptual_loss(targets, stages, stages[-1].shape[-1]).mean()}
+        return {TERM: latent_perceptual_loss(targets, stages, stages[-1].shape[-1]).mean()}
 
     return term
 
@@ -153,7 +156,7 @@ def step_of(task: Task, place: Accelerator, batch: int) -> Callable[[int], Taken
     def step(number: int) -> Taken:
         start, processor = time.perf_counter(), time.process_time()
         with place.autocast():
-            terms = task.losses(picks(SEED, number, batch, len(NAMES)))
+            terms = task.losses(turns(SEED, number, batch, len(NAMES)))
         place.backward(torch.stack(list(terms.values())).sum())
         float(place.clip_grad_norm_(parameters, 1.0))  # waits for the device
         optimiser.step()
@@ -194,10 +197,7 @@ def measured(name: str, what: str, big: bool, place: Accelerator, batch: int, st
             parts.unet,
             parts.trainable,
             parts.scheduler,
-            Moments(0.5 * latents, torch.full_like(latents, 0.05)),
-            lambda samples, chosen, empty: words,
-            names=NAMES,
-            prompts=1,
+            Examples(Moments(0.5 * latents, torch.full_like(latents, 0.05)), NAMES, 1, lambda *chosen: words),
             empty_share=0.0,
             seed=SEED,
             device=place.device,
@@ -228,30 +228,31 @@ def measured(name: str, what: str, big: bool, place: Accelerator, batch: int, st
 
 def cosines(steps: int) -> None:
     """Print how much alike gradients of the loss on crops and on whole pictures are."""
-    for path, made_by in {paths.BASE: "base", CACHE: "art_finetuning-cache"}.items():
+    for path, made_by in {paths.BASE: "base", WORKS: "cache"}.items():
         if not path.exists():
             raise SystemExit(f"{path}: not there; --gradients needs real weights: make repro, or dvc repro {made_by}")
-    asked = params.load()
-    variants = [name for name, training in asked.latent_perceptual.trainings.items() if training.loss == "perceptual"]
-    job = Job(asked, variants[0], asked.art_finetuning.training_seeds[0])
-    batch, side = asked.latent_perceptual.optimisation.batch, job.unet.config.sample_size
+    config = params.load()
+    study = Config.of(config)
+    variants = [name for name, training in study.trainings.items() if training.loss == "perceptual"]
+    setup = PostTrainingSetup(config, variants[0], config.protocol.training_seeds[0])
+    batch, side = study.optimisation.batch, setup.unet.config.sample_size
 
     def gradients(crop: int) -> Iterator[Tensor | None]:
-        compare = perceptual(job.vae, job.training, crop, job.names, job.seed)
-        task = job.task(job.seed, gated(compare, job.kind, job.training.tau, job.study.slices))
+        compare = perceptual(setup.vae, setup.training, crop, setup.works.names, setup.seed)
+        task = setup.task(setup.seed, gated(compare, setup.kind, setup.training.tau, setup.config.slices))
         for number in range(steps):
-            with job.place.autocast():
-                loss = task.losses(picks(job.seed, number, batch, len(job.names)))[STUDY]
-            found = torch.autograd.grad(loss, list(job.trainable.values())) if loss.requires_grad else ()
-            yield torch.cat([part.flatten() for part in found]) if found else None  # none was under the threshold
+            with setup.accelerator.autocast():
+                loss = task.losses(turns(setup.seed, number, batch, len(setup.works.names)))[TERM]
+            parts = torch.autograd.grad(loss, list(setup.trainable.values())) if loss.requires_grad else ()
+            yield torch.cat([part.flatten() for part in parts]) if parts else None  # none was under the threshold
 
     whole = list(gradients(0))
     pairs = {"whole, and the next batch's": pairwise(whole)}
     for crop in (round(side * share) for share in CROPS.values()):
         pairs[f"crops of {crop} of {side} elements, and whole"] = zip(whole, gradients(crop), strict=True)
     print(f"cosine of gradients at the adapter's start, '{variants[0]}', batches of {batch}: mean, 95 % interval")
-    for label, those in pairs.items():
-        found = [float(torch.cosine_similarity(a, b, 0)) for a, b in those if a is not None and b is not None]
+    for label, compared in pairs.items():
+        found = [float(torch.cosine_similarity(a, b, 0)) for a, b in compared if a is not None and b is not None]
         mean, low, high, n = t_interval(found)
         print(f"  {label:40} {mean:.3f} ({low:.3f} to {high:.3f}), n = {n}")
 
@@ -264,26 +265,26 @@ def main() -> None:
     parser.add_argument("--big", action="store_true", help="Stable Diffusion's size; on CUDA alone")
     parser.add_argument("--gradients", action="store_true", help="cosines instead of times")
     parser.add_argument("--row", nargs=2, metavar=("NAME", "WHAT"), help="time or memory of this row alone, as JSON")
-    asked = parser.parse_args()
-    if asked.gradients:
-        cosines(asked.steps)
+    options = parser.parse_args()
+    if options.gradients:
+        cosines(options.steps)
         return
-    precision = "bf16" if asked.big else "fp32"
+    precision = "bf16" if options.big else "fp32"
     try:
-        place = machine.accelerator(params.Machine(threads=2, device=asked.device, precision=precision))
+        place = machine.accelerator(params.Machine(threads=2, device=options.device, precision=precision))
     except ValueError as error:
         raise SystemExit(str(error)) from None
-    if asked.big and place.device.type != "cuda":
+    if options.big and place.device.type != "cuda":
         raise SystemExit(f"--big: 865 million parameters at 512 px need --device cuda, this is {place.device}")
-    batch = asked.batch or (8 if asked.big else 32)
-    if asked.row:
+    batch = options.batch or (8 if options.big else 32)
+    if options.row:
         try:
-            print(json.dumps(measured(*asked.row, asked.big, place, batch, asked.steps)))
+            print(json.dumps(measured(*options.row, options.big, place, batch, options.steps)))
         except torch.cuda.OutOfMemoryError:
             print(json.dumps({}))  # a row of nan
         return
-    side = 64 if asked.big else 8
-    betas = STABLE_DIFFUSION_BETAS if asked.big else base.resolution_matched_betas(side)
+    side = 64 if options.big else 8
+    betas = STABLE_DIFFUSION_BETAS if options.big else base.resolution_matched_betas(side)
     scheduler = DDIMScheduler(beta_schedule="scaled_linear", beta_start=betas[0], beta_end=betas[1])
     alphas, sigmas, _ = denoiser.path(scheduler)
     under = float((sigmas <= threshold(PAPER.tau, side) * alphas).float().mean())

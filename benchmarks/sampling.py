@@ -10,8 +10,8 @@ machine.settle(2)
 
 import torch  # noqa: E402
 
-from atelier.data.latents import decode  # noqa: E402
 from atelier.models import base  # noqa: E402
+from atelier.models.latents import decode  # noqa: E402
 
 BATCH, REPEATS = 64, 10
 

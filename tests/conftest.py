@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: two workers of two threads wait for each other
-    os.environ["OMP_NUM_THREADS"] = "1"
+pytest_plugins = ["smoke_clone"]
+
+# before torch and numpy are imported: matrices this small are slower on two threads, more so beside another process
+os.environ["OMP_NUM_THREADS"] = "1"
 
 TINY = """\
 profile: smoke
@@ -27,16 +29,21 @@ base:
     unseen_styles: []
     prompts_per_picture: 2
     empty_prompts: 0.1
-    moved: 0
+    shift: 0
     autoencoder: {steps: 3, batch: 4, learning_rate: 0.001, decay: cosine, warmup: 1, beta2: 0.99,
                   weight_decay: 0.0, clip: 1.0, ema: 0, checkpoint_every: 2}
     denoiser: {steps: 4, batch: 4, learning_rate: 0.001, decay: cosine, warmup: 1, beta2: 0.99,
                weight_decay: 0.0, clip: 1.0, ema: 2, checkpoint_every: 2}
 sampling: {steps: 2, batch: 4}
+perceptual: {network: trunk, weights: data/trunk/trunk.safetensors, heads: data/trunk/heads.safetensors}
+protocol:
+  training_seeds: [0, 1]
+  repeats: 4
+  pictures: 3
+  guidance: [1.0, 4.0]
+  prompts: {level: 1, per_work: 2}
 base_model: {pictures: 3, guidance: [1.0, 4.0], measured_at: 4.0}
 art_finetuning:
-  prompt_level: 1
-  prompts_per_work: 2
   variants: [conditional, mixed, full]
   adapters:
     conditional: {rank: 2, empty_prompts: 0.0}
@@ -44,10 +51,6 @@ art_finetuning:
     full: {rank: null, empty_prompts: 0.2, learning_rate: 0.001}
   optimisation: {steps: 24, batch: 4, learning_rate: 0.01, decay: cosine, warmup: 2, beta2: 0.999,
                  weight_decay: 0.0, clip: 1.0, ema: 0, checkpoint_every: 5}
-  training_seeds: [0, 1]
-  guidance: [1.0, 4.0]
-  repeats: 4
-  pictures: 3
   diagnosed: [mixed, full]
 prompt_enrichment: {models: [mixed], levels: [0, 2]}
 vae_decoder:
@@ -55,7 +58,6 @@ vae_decoder:
   decoders:
     mse: {scope: upsamplers, mse: 1.0, lpips: 0.0, ffl: 0.0}
     all: {scope: upsamplers, mse: 1.0, lpips: 0.1, ffl: 1.0}
-  perceptual: {network: trunk, weights: data/trunk/trunk.safetensors, heads: data/trunk/heads.safetensors}
   crop: 0
   checkpointing: false
   optimisation: {steps: 24, batch: 4, learning_rate: 0.003, decay: cosine, warmup: 2, beta2: 0.99,
@@ -99,27 +101,41 @@ latent_perceptual:
   followed: [plain, lpl]
   averages: [1, 4]
   steps: [1, 2]
-  looked_at: 3
+  inspected: 3
 """
 
 # the stages in one process: importing diffusers costs more than all of them
 STAGES = """
 from atelier.data.painter import write_world
 from pathlib import Path
-from atelier.__main__ import main
+from atelier.cli import main
 import torch
 write_world(Path("data"), works=24, photographs=8, seed=3, size=64, workers=1)
 from atelier.models import trunk
 net = trunk.build(3)
 trunk.save(net, [torch.ones(c) for c in net.channels], Path("data/trunk"), {})
-assert all(main(stage) == 0 for stage in (["prepare"], ["judges"], ["train", "base"], ["train", "cache"]))
+assert all(main(stage) == 0 for stage in (["prepare"], ["judges"], ["base"], ["cache"], ["reference"]))
 """
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with long tests first: workers that take whole files then end at about the same time."""
-    long = {item.path for item in items if any(map(item.get_closest_marker, ("pipeline", "slow")))}
-    items.sort(key=lambda item: item.path not in long)
+    """Files with long tests first: workers that take whole files then end at about the same time.
+
+    One file makes the run of the smoke profile; the files that share it come after those that need none, so that no
+    worker waits for it.
+    """
+
+    def marked(*names: str) -> set[Path]:
+        return {item.path for item in items if any(map(item.get_closest_marker, names))}
+
+    sharing, slow = marked("pipeline"), marked("long", "slow")
+
+    def rank(item: pytest.Item) -> int:
+        if item.path.name == "test_pipeline_smoke.py":
+            return 0
+        return 2 if item.path in sharing else 1 if item.path in slow else 3
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")
@@ -141,12 +157,33 @@ def run_python():
 
 @pytest.fixture(scope="session")
 def tiny_world(tmp_path_factory: pytest.TempPathFactory, run_python) -> Path:
-    """A folder with params.yaml, data/ and build/ after the stages prepare, base and cache; not to be written to
+    """A folder with params.yaml, data/ and build/ after the stages that all studies share; not to be written to
     but for .scratch and build/adapters."""
     folder = tmp_path_factory.mktemp("tiny")
     (folder / "params.yaml").write_text(TINY)
     done = run_python("-c", STAGES, cwd=folder)
     assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def art_adapters(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What ``art_finetuning`` trains in the tiny world: ``mixed`` and ``full`` from both seeds, once for all tests."""
+    import torch
+
+    from atelier import params, paths
+    from atelier.studies.art_finetuning import train
+
+    folder, threads = tmp_path_factory.mktemp("trained") / "adapters", torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tiny_world)
+        patch.setattr(paths, "ADAPTERS", folder)
+        config = params.load()
+        for variant in ("mixed", "full"):
+            for seed in config.protocol.training_seeds:
+                train.main(config, variant, str(seed))
+    torch.set_num_threads(threads)
     return folder
 
 

@@ -17,7 +17,7 @@ from atelier.params import Optimisation
 from atelier.seeds import torch_generator
 from atelier.training import autoencoder
 from atelier.training.loop import Task, fit
-from atelier.training.order import Pick
+from atelier.training.order import Turn
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -300,10 +300,10 @@ def test_an_autoencoder_resumed_ends_with_the_same_bits(painted_photographs: Ten
     def run(folder: Path, stop: int = -1) -> dict[str, Tensor]:
         vae = base.build("tiny", 64, TEXTS, seed=2).vae
         start_at_linear_code(vae, small)
-        task = autoencoder.task(vae, pictures, [f"p{i}" for i in range(len(pictures))], 1, here.device, moved=2)
+        task = autoencoder.task(vae, pictures, [f"p{i}" for i in range(len(pictures))], 1, here.device, max_shift=2)
         done = 0
 
-        def losses(batch: list[Pick]) -> dict[str, Tensor]:
+        def losses(batch: list[Turn]) -> dict[str, Tensor]:
             nonlocal done
             done += 1
             if done == stop:

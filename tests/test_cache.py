@@ -5,23 +5,26 @@ import random
 import re
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 
 from atelier import params, paths
-from atelier.__main__ import main
+from atelier.cli import main
 from atelier.data import prepare
 from atelier.data.images import to_model_range
-from atelier.data.latents import Cache, Moments, cache_key, read_cache, write_cache
 from atelier.models import base
-from atelier.training import art_finetuning
+from atelier.models.latents import Moments
+from atelier.params import Params
+from atelier.studies.art_finetuning import train as art_finetuning
+from atelier.training import caches
+from atelier.training.caches import Cache, TrainingWorks, cache_key, read_cache, training_works, write_cache
+from tolerance import assert_close
 
 KEY = {"model": "m", "pictures": "p", "prompts": "q", "preprocessing": "r"}
 
 
 @pytest.fixture
-def asked(in_tiny_world: Path) -> params.Params:
+def config(in_tiny_world: Path) -> Params:
     return params.load()
 
 
@@ -104,39 +107,42 @@ def test_a_place_that_cannot_be_written_is_an_oserror(tmp_path: Path, small: Pat
 # ------------------------------------------------------------------------------------------------ of the tiny world
 
 
-def test_the_stage_refuses_a_cache_of_other_pictures_prompts_size_or_model(
-    asked: params.Params, monkeypatch: pytest.MonkeyPatch
+def test_a_training_refuses_a_cache_of_other_pictures_prompts_size_or_model(
+    config: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(other: params.Params, part: str) -> None:
+    def refused(changed: Params, part: str) -> None:
         with pytest.raises(ValueError, match=rf"stale cache, made from other {part}$"):
-            art_finetuning.train(other, "mixed", 0)
+            art_finetuning.train(changed, "mixed", 0)
 
-    study = asked.art_finetuning
-    refused(asked.model_copy(update={"art_finetuning": study.model_copy(update={"prompt_level": 0})}), "prompts")
-    refused(asked.model_copy(update={"art_finetuning": study.model_copy(update={"prompts_per_work": 1})}), "prompts")
-    refused(asked.model_copy(update={"data": asked.data.model_copy(update={"size": 128})}), "preprocessing")
+    def prompts(**values: int) -> Params:
+        changed = config.protocol.prompts.model_copy(update=values)
+        return config.model_copy(update={"protocol": config.protocol.model_copy(update={"prompts": changed})})
+
+    refused(prompts(level=0), "prompts")
+    refused(prompts(per_work=1), "prompts")
+    refused(config.model_copy(update={"data": config.data.model_copy(update={"size": 128})}), "preprocessing")
     works = prepare.works()
     with monkeypatch.context() as patch:
         table = works.table.assign(sha256=works.table["sha256"].iloc[::-1].to_numpy())
         patch.setattr(prepare, "works", lambda: dataclasses.replace(works, table=table))
-        refused(asked, "pictures")
+        refused(config, "pictures")
     monkeypatch.setattr(base, "fingerprint", lambda folder: "another")
-    refused(asked, "model")
+    refused(config, "model")
 
 
 def test_the_command_refuses_a_damaged_cache_in_one_line(
-    asked: params.Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    in_tiny_world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    data = bytearray(art_finetuning.CACHE.read_bytes())
+    data = bytearray(caches.WORKS.read_bytes())
     data[-5] ^= 1
     (tmp_path / "c.safetensors").write_bytes(data)
-    monkeypatch.setattr(art_finetuning, "CACHE", tmp_path / "c.safetensors")
+    monkeypatch.setattr(art_finetuning, "WORKS", tmp_path / "c.safetensors")
     monkeypatch.setattr("atelier.machine.settle", lambda threads: None)
-    assert main(["train", "art_finetuning", "mixed", "0"]) == 1
+    assert main(["art_finetuning", "train", "mixed", "0"]) == 1
     assert capsys.readouterr().err == (
         f"{tmp_path}/c.safetensors: damaged cache, its content is not what was written\n"
     )
-    assert main(["train", "art_finetuning", "absent", "0"]) == 1
+    assert main(["art_finetuning", "train", "absent", "0"]) == 1
     assert "no variant 'absent', there are conditional, mixed, full" in capsys.readouterr().err
 
 
@@ -144,50 +150,53 @@ def test_the_command_refuses_a_training_seed_that_no_parameter_names(
     in_tiny_world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("atelier.machine.settle", lambda threads: None)
-    assert main(["train", "art_finetuning", "mixed", "7"]) == 1
-    assert capsys.readouterr().err == "art_finetuning.training_seeds: 7 is none of [0, 1]\n"
-    assert main(["train", "art_finetuning", "mixed", "one"]) == 1
-    assert capsys.readouterr().err.startswith("usage: ")
+    assert main(["art_finetuning", "train", "mixed", "7"]) == 1
+    assert capsys.readouterr().err == "protocol.training_seeds: 7 is none of [0, 1]\n"
+    for wrong in ("one", "-1", "1.0", ""):
+        assert main(["art_finetuning", "train", "mixed", wrong]) == 1
+        refusal = capsys.readouterr().err
+        assert len(refusal.splitlines()) == 1
+        assert "seed" in refusal.lower()
 
 
-def read(asked: params.Params) -> tuple[Cache, pd.DataFrame, list[list[str]]]:
-    table, prompts = art_finetuning.works_and_prompts(asked)
-    return read_cache(art_finetuning.CACHE, art_finetuning.key(asked, table, prompts)), table, prompts
+def of_tiny_world(config: Params) -> tuple[Cache, TrainingWorks]:
+    works = training_works(config)
+    return read_cache(caches.WORKS, works.key), works
 
 
-def test_moments_are_the_autoencoders_posterior(asked: params.Params) -> None:
-    cache, table, _ = read(asked)
+def test_moments_are_the_autoencoders_posterior(config: Params) -> None:
+    cache, (table, *_) = of_tiny_world(config)
     assert set(table["split"]) == {"train"}
     assert len(table) == 18
     vae = base.load(paths.BASE).vae
-    for place in (0, 7, 17):
-        picture = to_model_range(prepare.pictures(table.iloc[[place]], asked.data))
+    for row in (0, 7, 17):
+        picture = to_model_range(prepare.pictures(table.iloc[[row]], config.data))
         with torch.no_grad():
             hidden = vae.quant_conv(vae.encoder(picture))
         mean, log_variance = hidden.chunk(2, dim=1)
         factor = vae.config.scaling_factor
-        torch.testing.assert_close(cache.latents.mean[[place]], mean * factor, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(cache.latents.std[[place]], (log_variance / 2).exp() * factor, rtol=1e-4, atol=1e-5)
+        assert_close(cache.latents.mean[[row]], mean * factor, absolute=1e-5)  # sums over every channel
+        assert_close(cache.latents.std[[row]], (log_variance / 2).exp() * factor, absolute=1e-5)
 
 
-def test_embeddings_are_what_the_pipelines_sampling_gives_its_denoiser(asked: params.Params) -> None:
-    cache, _, prompts = read(asked)
+def test_embeddings_are_what_the_pipelines_sampling_gives_its_denoiser(config: Params) -> None:
+    cache, works = of_tiny_world(config)
     pipeline = base.load(paths.BASE)
     given: list[torch.Tensor] = []
     pipeline.unet.register_forward_pre_hook(
         lambda module, args, named: given.append(named["encoder_hidden_states"]), with_kwargs=True
     )
-    pipeline(prompts[3][1], guidance_scale=4.0, num_inference_steps=1, height=64, width=64, output_type="latent")
+    pipeline(works.prompts[3][1], guidance_scale=4.0, num_inference_steps=1, height=64, width=64, output_type="latent")
     empty, embedding = given[0]
-    torch.testing.assert_close(cache.embeddings[3, 1], embedding, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(cache.empty, empty, rtol=1e-4, atol=1e-5)
+    assert_close(cache.embeddings[3, 1], embedding, absolute=1e-5)
+    assert_close(cache.empty, empty, absolute=1e-5)
     assert not torch.equal(cache.embeddings[3, 0], cache.embeddings[3, 1])
 
 
-def test_the_bases_training_sees_the_embeddings_that_sampling_will(asked: params.Params) -> None:
-    cache, _, prompts = read(asked)
+def test_the_bases_training_sees_the_embeddings_that_sampling_will(config: Params) -> None:
+    cache, works = of_tiny_world(config)
     pipeline = base.load(paths.BASE)
     with torch.no_grad():
-        embeddings = pipeline.text_encoder(base.prompt_ids(pipeline.tokenizer, [prompts[5][0], ""]))[0]
-    torch.testing.assert_close(embeddings[0], cache.embeddings[5, 0], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(embeddings[1], cache.empty, rtol=1e-4, atol=1e-5)
+        embeddings = pipeline.text_encoder(base.prompt_ids(pipeline.tokenizer, [works.prompts[5][0], ""]))[0]
+    assert_close(embeddings[0], cache.embeddings[5, 0], absolute=1e-5)
+    assert_close(embeddings[1], cache.empty, absolute=1e-5)

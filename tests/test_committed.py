@@ -8,7 +8,14 @@ import pytest
 from ruamel.yaml import YAML
 
 from atelier import claims, params
-from atelier.measures import art_finetuning, latent_perceptual, signal_leak, vae_decoder
+from atelier.studies import STUDIES
+from atelier.studies.art_finetuning import diagnose
+from atelier.studies.art_finetuning import measure as art_finetuning
+from atelier.studies.latent_perceptual import measure as latent_perceptual
+from atelier.studies.prompt_enrichment import measure as prompt_enrichment
+from atelier.studies.signal_leak import measure as signal_leak
+from atelier.studies.vae_decoder import decoding
+from atelier.studies.vae_decoder import measure as vae_decoder
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results" / "embedded"
@@ -18,19 +25,25 @@ def read(path: Path) -> dict:
     return YAML(typ="safe").load(path)
 
 
+def locks() -> dict[str, Path]:
+    """The pipelines' locks by the name under which they are published."""
+    return {"dvc.lock": ROOT / "dvc.lock", **{f"{study}.lock": ROOT / "pipelines" / study / "dvc.lock" for study in
+                                              STUDIES}}  # fmt: skip
+
+
 def test_lock_and_pages_were_made_with_the_committed_parameters() -> None:
-    asked = read(ROOT / "params.yaml")
-    assert read(ROOT / "dvc.lock")["stages"]["check"]["params"]["params.yaml"] == asked
+    committed = read(ROOT / "params.yaml")
+    assert read(ROOT / "dvc.lock")["stages"]["check"]["params"]["params.yaml"] == committed
     assert (RESULTS / "params.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
-    assert (RESULTS / "dvc.lock").read_bytes() == (ROOT / "dvc.lock").read_bytes()
+    assert {path.name for path in (RESULTS / "locks").iterdir()} == set(locks())
+    for name, path in locks().items():
+        assert (RESULTS / "locks" / name).read_bytes() == path.read_bytes(), name
 
 
-def test_lock_names_no_stage_that_the_pipeline_lacks() -> None:
-    pipeline, locked = read(ROOT / "dvc.yaml")["stages"], read(ROOT / "dvc.lock")["stages"]
+@pytest.mark.parametrize("path", locks().values(), ids=lambda path: path.parent.name)
+def test_lock_names_the_stages_that_its_pipeline_has(path: Path) -> None:
+    pipeline, locked = read(path.with_suffix(".yaml"))["stages"], read(path)["stages"]
     assert {name.split("@")[0] for name in locked} == set(pipeline)
-
-
-STUDIES = ["base_model", "art_finetuning", "prompt_enrichment", "vae_decoder", "signal_leak", "latent_perceptual"]
 
 
 @pytest.mark.parametrize("study", STUDIES)
@@ -49,26 +62,32 @@ CITING = sorted((ROOT / "results").glob("*/*/metrics.json"))
 @pytest.mark.parametrize("path", CITING, ids=lambda path: "/".join(path.parts[-3:-1]))
 def test_verdicts_are_on_the_claims_as_they_stand(path: Path) -> None:
     """A claim that was changed after the run that it judges is no longer the claim that was judged."""
-    written = claims.load(ROOT / "claims.yaml")
+    written = claims.load(path.parent.name)
     verdicts = json.loads(path.read_text()).get("verdicts", {})
     changed = [name for name, verdict in verdicts.items() if written[name].digest != verdict["claim"]]
     assert changed == [], f"claims.yaml is newer than {path}: run that profile again"
-    due = {name for name, claim in written.items() if claim.study == path.parent.name and claim.parts}
-    assert due == set(verdicts)
+    assert {name for name, claim in written.items() if claim.parts} == set(verdicts)
+
+
+def measured(config: params.Params) -> set[str]:
+    """The cells of all studies' measures under some parameters."""
+    tuned, levels, decoders = (
+        config.section(study) for study in ("art_finetuning", "prompt_enrichment", "vae_decoder")
+    )
+    cells = {decoding.ORIGINAL, *decoders.variants, *signal_leak.cells(config), *latent_perceptual.cells(config)}
+    for model in ("untuned", *tuned.variants):
+        cells |= set(art_finetuning.cells(config, model))
+    cells |= {diagnose.carried_cell(config, model) for model in diagnose.models(config)}
+    for model in ("untuned", *levels.models):
+        cells |= set(prompt_enrichment.cells(config, model))
+    for model in (*decoders.models, vae_decoder.PLAIN_WORDS):
+        cells |= set(vae_decoder.cells(config, model))
+    return cells
 
 
 def test_every_cell_that_a_claim_compares_is_measured() -> None:
-    asked = params.load(ROOT / "profiles" / "study.yaml")
-    decoders = {vae_decoder.ORIGINAL, *asked.vae_decoder.variants}
-    measured = {*art_finetuning.cells(asked), *vae_decoder.cells(asked), *decoders, *signal_leak.cells(asked)}
-    measured |= latent_perceptual.cells(asked)
-    named = {
-        cell
-        for claim in claims.load(ROOT / "claims.yaml").values()
-        for part in [*claim.every_part, *([claim.control] if claim.control else [])]
-        for cell in part.cells
-    }
-    assert named <= measured
+    config = params.load(ROOT / "profiles" / "study.yaml")
+    assert claims.cells_of(claims.load_all()) <= measured(config)
 
 
 def test_every_link_of_the_readme_leads_somewhere() -> None:

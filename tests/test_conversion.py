@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from atelier.models import base
-from atelier.sampling.adapters import converted
+from atelier.models.adapters import converted
 from atelier.sampling.sampler import with_ddim
 from atelier.training.conversion import KINDS, add_conversion, save_conversion, scheduler_for
 

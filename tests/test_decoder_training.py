@@ -4,16 +4,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from atelier.data.latents import encode_pictures
 from atelier.models import base
 from atelier.models.discriminator import PatchDiscriminator
+from atelier.models.latents import encode_pictures
 from atelier.training import decoder
 from atelier.training.autoencoder import reconstruction_loss
 from atelier.training.loop import Task
-from atelier.training.order import Pick
+from atelier.training.order import Turn
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-BATCH = [Pick(0, 0), Pick(3, 1), Pick(2, 0)]
+BATCH = [Turn(0, 0), Turn(3, 1), Turn(2, 0)]
 WEIGHTS = (0.5, 0.3)
 
 
@@ -57,7 +57,7 @@ def test_the_decoders_gradient_is_that_of_the_weighed_sum(parts: tuple) -> None:
     from atelier.data.images import to_model_range
     from atelier.seeds import torch_generator
 
-    chosen = [pick.sample for pick in BATCH]
+    chosen = [turn.sample for turn in BATCH]
     noise = [
         torch.randn(latents.std.shape[1:], generator=torch_generator(5, "posterior", f"work-{at}", epoch))
         for at, epoch in BATCH

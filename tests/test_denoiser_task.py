@@ -9,15 +9,16 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor, nn
 
-from atelier.data.latents import Cache, Moments
+from atelier.models.latents import Moments
 from atelier.training import denoiser
-from atelier.training.art_finetuning import cached_embeddings
-from atelier.training.order import Pick, picks
+from atelier.training.caches import Cache
+from atelier.training.order import Turn, turns
+from tolerance import assert_close
 
 N, SHAPE, PROMPTS, TOKENS, WIDTH = 6, torch.Size([4, 3, 5]), 3, 7, 2
 NAMES = [f"Style/work-{i}.png" for i in range(N)]
 CPU = torch.device("cpu")
-BATCH = [Pick(4, 0), Pick(1, 0), Pick(4, 1), Pick(0, 7)]
+BATCH = [Turn(4, 0), Turn(1, 0), Turn(4, 1), Turn(0, 7)]
 
 
 class Toy(nn.Module):
@@ -45,13 +46,11 @@ def scheduler(kind: str = "epsilon") -> DDIMScheduler | DPMSolverMultistepSchedu
 
 
 def loss_of(
-    cache: Cache, kind: str, empty_share: float, batch: Sequence[Pick], unet: nn.Module | None = None
+    cache: Cache, kind: str, empty_share: float, batch: Sequence[Turn], unet: nn.Module | None = None
 ) -> Tensor:
     task = denoiser.task(
-        unet or Toy(), {}, scheduler(kind), cache.latents,
-        lambda samples, chosen, empty: cached_embeddings(cache, samples, chosen, empty),
-        names=NAMES, prompts=PROMPTS, empty_share=empty_share, seed=5, device=CPU,
-    )  # fmt: skip
+        unet or Toy(), {}, scheduler(kind), cache.examples(NAMES), empty_share=empty_share, seed=5, device=CPU
+    )
     terms = task.losses(batch)
     assert list(terms) == ["denoising"]
     return terms["denoising"]
@@ -104,19 +103,19 @@ def test_the_loss_is_its_equation_in_float64(cache: Cache, kind: str, empty_shar
         product *= 1 - root**2
         abar.append(product)
     squares = []
-    for pick in BATCH:
-        d = denoiser.draw(5, NAMES[pick.sample], pick.epoch, SHAPE, 1000, PROMPTS, empty_share)
+    for turn in BATCH:
+        d = denoiser.draw(5, NAMES[turn.sample], turn.epoch, SHAPE, 1000, PROMPTS, empty_share)
         alpha, s, told = math.sqrt(abar[d.t]), math.sqrt(1 - abar[d.t]), float(d.t)
         if kind == "flow_prediction":
             alpha, s, told = 1 - (d.t + 1) / 1000, (d.t + 1) / 1000, float(d.t + 1)
-        z0 = cache.latents.mean[pick.sample].double() + cache.latents.std[pick.sample].double() * d.posterior.double()
+        z0 = cache.latents.mean[turn.sample].double() + cache.latents.std[turn.sample].double() * d.posterior.double()
         eps = d.eps.double()
-        embedding = (cache.empty if d.empty else cache.embeddings[pick.sample, d.prompt]).double()
+        embedding = (cache.empty if d.empty else cache.embeddings[turn.sample, d.prompt]).double()
         output = 0.3 * (alpha * z0 + s * eps) + told / 1000 + embedding.mean()
         target = {"epsilon": eps, "v_prediction": alpha * eps - s * z0, "flow_prediction": eps - z0}[kind]
         squares.append((output - target).square())
     expected = torch.stack(squares).mean()
-    torch.testing.assert_close(loss_of(cache, kind, empty_share, BATCH).double(), expected, rtol=1e-5, atol=1e-7)
+    assert_close(loss_of(cache, kind, empty_share, BATCH), expected, relative=1e-5, absolute=1e-7)
 
 
 class Remembering(Toy):
@@ -133,21 +132,21 @@ def test_all_empty_is_always_the_empty_embedding_and_none_is_never(cache: Cache)
     for share, expected in ((1.0, True), (0.0, False)):
         unet = Remembering()
         for step in range(20):
-            loss_of(cache, "epsilon", share, picks(5, step, 4, N), unet)
+            loss_of(cache, "epsilon", share, turns(5, step, 4, N), unet)
         seen = torch.cat(unet.seen)
         assert [torch.equal(row, cache.empty) for row in seen] == [expected] * 80
 
 
 def test_a_sample_is_given_its_own_prompts_only(cache: Cache) -> None:
     unet = Remembering()
-    batches = [picks(5, step, 4, N) for step in range(30)]
+    batches = [turns(5, step, 4, N) for step in range(30)]
     for batch in batches:
         loss_of(cache, "epsilon", 0.0, batch, unet)
     used = set()
-    for pick, row in zip([pick for batch in batches for pick in batch], torch.cat(unet.seen), strict=True):
-        at = [torch.equal(row, own) for own in cache.embeddings[pick.sample]]
+    for turn, row in zip([turn for batch in batches for turn in batch], torch.cat(unet.seen), strict=True):
+        at = [torch.equal(row, own) for own in cache.embeddings[turn.sample]]
         assert sum(at) == 1
-        used.add((pick.sample, at.index(True)))
+        used.add((turn.sample, at.index(True)))
     assert len(used) == N * PROMPTS
 
 

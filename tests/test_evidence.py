@@ -1,22 +1,14 @@
 """Intervals cover the truth as often as they say, and verdicts are as rarely false: on simulated studies."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from atelier.evidence import (
-    LEVEL,
-    POWER,
-    Rule,
-    compare,
-    detectable_difference,
-    groups_needed,
-    holm,
-    pseudo_values,
-    t_interval,
-    wilson_interval,
-)
-from atelier.metrics import frechet_distance
+from atelier.evaluation.intervals import pseudo_values, t_interval, wilson_interval
+from atelier.evidence import LEVEL, POWER, Rule, compare, detectable_difference, groups_needed, holm
+from atelier.metrics import Moments, frechet_distance_from_moments
 
 STUDIES = 2000  # simulated ones; of a share of 5 %, four standard errors are 1.9 %
 GROUPS = 5
@@ -91,10 +83,20 @@ def test_intervals_of_frechet_differences_cover_the_truth(d: int, spread: float,
     covered = {"pseudo-values": 0, "a group alone": 0}
     for _ in range(studies):
         real = rng.normal(size=(250, d))
-        arms = (rng.normal(size=(GROUPS, n, d)) + 0.2, spread * rng.normal(size=(GROUPS, n, d)) + shift)
+        reference = Moments().update(real)
+        arms = [
+            [Moments().update(group) for group in arm]  # once, where each is in five distances
+            for arm in (rng.normal(size=(GROUPS, n, d)) + 0.2, spread * rng.normal(size=(GROUPS, n, d)) + shift)
+        ]
 
-        def values(arm: np.ndarray, real: np.ndarray = real) -> np.ndarray:
-            return pseudo_values(lambda some: frechet_distance(real, arm[some].reshape(-1, arm.shape[2])), GROUPS)
+        def distance(groups: Sequence[Moments], reference: Moments = reference) -> float:
+            merged = Moments()
+            for group in groups:
+                merged.merge(group)
+            return frechet_distance_from_moments(reference, merged)
+
+        def values(arm: Sequence[Moments], distance: Callable[[Sequence[Moments]], float] = distance) -> np.ndarray:
+            return pseudo_values(lambda chosen: distance([arm[group] for group in chosen]), GROUPS)
 
         mean, covariance = real.mean(0), np.cov(real.T)
         roots = np.sqrt(np.linalg.eigvalsh(covariance)).sum()
@@ -102,7 +104,7 @@ def test_intervals_of_frechet_differences_cover_the_truth(d: int, spread: float,
             ((mean - middle) ** 2).sum() + np.trace(covariance) + d * scale**2 - 2 * scale * roots
             for middle, scale in ((0.2, 1.0), (shift, spread))
         ]
-        alone = [frechet_distance(real, arms[1][g]) - frechet_distance(real, arms[0][g]) for g in range(GROUPS)]
+        alone = [distance([changed]) - distance([plain]) for plain, changed in zip(*arms, strict=True)]
         for name, differences in {"pseudo-values": values(arms[1]) - values(arms[0]), "a group alone": alone}.items():
             interval = t_interval(list(differences))
             covered[name] += interval.low <= truth[1] - truth[0] <= interval.high
@@ -201,16 +203,16 @@ def test_differences_that_cannot_scatter_are_certain() -> None:
 def test_equal_shares_scatter_by_a_picture() -> None:
     """A picture of twelve more in each of four groups: t = 2 with 3 degrees of freedom, one-sided p = 0.0697."""
     share = 1 / 12
-    found = compare([share, 0.25 - 2 * share, share, share], "above", grain=share)  # but for rounding
+    found = compare([share, 0.25 - 2 * share, share, share], "above", resolution=share)  # but for rounding
     assert found.supported_p == pytest.approx(2 * 0.069663, rel=1e-4)
     scattered = np.array([-1.0, -1.0, 1.0, 1.0]) * 0.75**0.5 * share  # its deviation is a picture, too
     assert found.detectable == pytest.approx(detectable_difference(scattered, LEVEL / 2))
-    assert compare([0.5] * 5, "at least", 0.1, grain=0.025).supported_p < 1e-6
+    assert compare([0.5] * 5, "at least", 0.1, resolution=0.025).supported_p < 1e-6
     wider = [share, 2 * share, 0.0, share]  # what does scatter is left as it is
-    assert compare(wider, "above", grain=share) == compare(wider, "above")
-    assert compare([0.0] * 4, "below", grain=share)[1:3] == (1.0, 1.0)
+    assert compare(wider, "above", resolution=share) == compare(wider, "above")
+    assert compare([0.0] * 4, "below", resolution=share)[1:3] == (1.0, 1.0)
     remains = [-1.1e-16, 0.0, -1.1e-16, -1.1e-16]  # of halves, less a half
-    assert compare(remains, "below", grain=share)[1:3] == pytest.approx((1.0, 1.0))
+    assert compare(remains, "below", resolution=share)[1:3] == pytest.approx((1.0, 1.0))
 
 
 @pytest.mark.parametrize("groups", [2, 3, 5, 10])

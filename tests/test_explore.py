@@ -1,15 +1,19 @@
-"""The interactive notebooks run without a hand on their sliders, and say what is missing."""
+"""The interactive notebooks run without a hand on their sliders, and say what is missing; panels show what they say."""
 
 import shutil
 from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 from atelier import params, paths
-from atelier.training import leaks
+from atelier.methods.latent_perceptual import latent_perceptual_loss
+from atelier.studies.latent_perceptual import explore as decoder_features
+from atelier.studies.signal_leak import explore as signal_leak
+from atelier.studies.signal_leak import fit
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 NEEDS = {  # what the pipeline left, and what the last cell changes
@@ -26,7 +30,7 @@ def executed(name: str, folder: Path) -> nbformat.NotebookNode:
     return client.execute()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", NEEDS)
 def test_it_executes_and_answers(
     name: str, in_tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -34,7 +38,7 @@ def test_it_executes_and_answers(
     needed, changed = NEEDS[name]
     if name == "explore_signal_leak":
         monkeypatch.setattr(paths, "LEAKS", tmp_path / "build" / "leaks")
-        leaks.fit_all(params.load())
+        fit.main(params.load())
     shutil.copyfile("params.yaml", tmp_path / "params.yaml")
     for folder in needed:
         shutil.copytree(in_tiny_world / folder, tmp_path / folder)
@@ -45,9 +49,54 @@ def test_it_executes_and_answers(
     assert any("application/vnd.jupyter.widget-view+json" in output.get("data", {}) for output in panels)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", NEEDS)
 def test_without_a_pipeline_it_says_so(name: str, in_tiny_world: Path, tmp_path: Path) -> None:
     shutil.copyfile("params.yaml", tmp_path / "params.yaml")
     with pytest.raises(CellExecutionError, match="nothing to explore yet"):
         executed(name, tmp_path)
+
+
+def test_a_leaks_panel_shows_what_its_controls_say(
+    in_tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "LEAKS", tmp_path / "leaks")
+    fit.main(params.load())
+    panel = signal_leak.Panel(signal_leak.load(params.load()))
+    explorer, first = panel.explorer, panel.picture.value
+    white, leaky = explorer.painted.values()
+    assert not torch.equal(white, leaky)
+    assert all(slider.disabled for slider in panel.channels)
+    panel.controls["set means"].value = True
+    assert not any(slider.disabled for slider in panel.channels)
+    panel.channels[0].value = 2.0
+    assert panel.choice().means == (2.0, 0.0, 0.0, 0.0)
+    assert panel.picture.value != first
+    panel.channels[0].value = 0.0
+    panel.controls["set means"].value = False
+    assert panel.picture.value == first
+    assert len(explorer.painted) == 4  # each choice once
+
+
+def test_a_decoders_panel_shows_the_loss_and_masks_what_was_planted(in_tiny_world: Path) -> None:
+    explorer = decoder_features.load(params.load())
+    step, last = explorer.step_of(0.3), explorer.depth - 1
+    plain = explorer.compare(1, step, decoder_features.Choice(last))
+    decoded = explorer.decode(1, step)
+    loss = latent_perceptual_loss(decoded.targets, decoded.predictions, decoded.pictures.shape[-1])
+    assert sum(plain.weighted) == pytest.approx(float(loss), rel=1e-5)
+    planted = explorer.compare(1, step, decoder_features.Choice(last, planted=4))
+    square = (planted.maps[1] != plain.maps[1]).nonzero()
+    assert len(square) == 4 * 4
+    assert not planted.valid[square[:, 0], square[:, 1]].any()
+    assert planted.squared.isnan().equal(~planted.valid)
+    counted = explorer.compare(1, step, decoder_features.Choice(last, planted=4, mask="none"))
+    assert counted.weighted[last] > planted.weighted[last]
+    assert counted.weighted[:last] == planted.weighted[:last]  # of this stage alone
+    panel = decoder_features.Panel(explorer)
+    first = panel.picture.value
+    panel.controls["noise"].value = 10.0
+    assert panel.picture.value != first
+    assert "does not count" in panel.text.value
+    panel.controls["noise"].value = 0.3
+    assert panel.picture.value == first

@@ -7,14 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from atelier import judges, params, paths
+from atelier import params, paths
 from atelier.data import prepare
 from atelier.data.painter import paint_corpus
+from atelier.evaluation import judges
 from atelier.models import evaluator as evaluators
 from atelier.models.evaluator import Evaluator
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+SMOKE = params.load(Path(__file__).parents[1] / "profiles" / "smoke.yaml")  # its data folder is "data"
 BAR = {"name": "base, subject", "value": 0.9, "n": 500, "least": 0.8, "most": None, "low": 0.87, "high": 0.93,
        "unit": "1", "met": True}  # fmt: skip
 
@@ -31,23 +33,28 @@ def model(corpus: tuple[Tensor, list[dict]]) -> Evaluator:
 
 
 @pytest.fixture
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> params.Data:
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty data folder, and a build folder beside it."""
     monkeypatch.chdir(tmp_path)
     Path("data").mkdir()
-    return params.Data(folder="data", annotations=True, size=64, split="75/25", bad_share=0.01)
+    paths.BUILD.mkdir()
+
+
+def keep(source: str) -> None:
+    """The stage, of a base from this source."""
+    judges.main(SMOKE.model_copy(update={"base": SMOKE.base.model_copy(update={"source": source})}))
 
 
 # ---------------------------------------------------------------------------------------------- the stage
 
 
-def test_what_the_data_has_is_kept_with_equal_bytes(data: params.Data, model: Evaluator) -> None:
+def test_what_the_data_has_is_kept_with_equal_bytes(data: None, model: Evaluator) -> None:
     evaluators.save(model, Path("data/evaluator"), {"made": "here"})
     Path("data/evaluator/history.csv").write_text("not of the evaluator")
     Path("data/report").mkdir()
     Path("data/report/bars.json").write_text(json.dumps({"bars": [BAR], "more": 1}))
     for _ in range(2):  # again over what is there
-        judges.keep(data, "shipped")
+        keep("shipped")
     kept = {path.relative_to(paths.EVALUATOR) for path in paths.EVALUATOR.rglob("*") if path.is_file()}
     given = {path.relative_to("data/evaluator") for path in Path("data/evaluator").rglob("*") if path.is_file()}
     assert given - kept == {Path("history.csv")}
@@ -59,20 +66,20 @@ def test_what_the_data_has_is_kept_with_equal_bytes(data: params.Data, model: Ev
 
 
 def test_a_data_folder_without_them_is_said_to_have_none(
-    data: params.Data, model: Evaluator, capsys: pytest.CaptureFixture[str]
+    data: None, model: Evaluator, capsys: pytest.CaptureFixture[str]
 ) -> None:
     evaluators.save(model, paths.EVALUATOR, {})  # of another data folder
-    judges.keep(data, "shipped")
+    keep("shipped")
     assert judges.evaluator() is None
     assert judges.bars() == []
     assert "no evaluator" in capsys.readouterr().out
 
 
-def test_a_damaged_evaluator_is_refused_and_nothing_is_left_in_its_place(data: params.Data, model: Evaluator) -> None:
+def test_a_damaged_evaluator_is_refused_and_nothing_is_left_in_its_place(data: None, model: Evaluator) -> None:
     evaluators.save(model, Path("data/evaluator"), {})
     Path("data/evaluator/model.safetensors").write_bytes(b"no weights")
     with pytest.raises(ValueError, match=r"model\.safetensors: not readable") as caught:
-        judges.keep(data, "shipped")
+        keep("shipped")
     assert len(str(caught.value).splitlines()) == 1
     assert not paths.EVALUATOR.exists()
 
@@ -89,11 +96,11 @@ def test_a_damaged_evaluator_is_refused_and_nothing_is_left_in_its_place(data: p
         (json.dumps({"bars": [{key: value for key, value in BAR.items() if key != "n"}]}), "bars.0.n: missing"),
     ],
 )
-def test_bars_that_are_none_are_refused_in_one_line(data: params.Data, content: str, said: str) -> None:
+def test_bars_that_are_none_are_refused_in_one_line(data: None, content: str, said: str) -> None:
     Path("data/report").mkdir()
     Path("data/report/bars.json").write_text(content)
     with pytest.raises(ValueError, match=r"bars\.json: ") as caught:
-        judges.keep(data, "shipped")
+        keep("shipped")
     assert said in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
 
@@ -129,18 +136,18 @@ def test_a_share_counts_what_has_a_class_and_nothing_else(corpus: tuple[Tensor, 
 # ---------------------------------------------------------------------------------------------- truth
 
 
-def test_a_shipped_base_says_whose_works_it_learnt(data: params.Data) -> None:
-    judges.keep(data, "shipped")
+def test_a_shipped_base_says_whose_works_it_learnt(data: None) -> None:
+    keep("shipped")
     assert judges.known_artists() == []
     Path("data/base").mkdir()
     Path("data/base/card.json").write_text(json.dumps({"asked": {"seen": ["marie-de-la-tour", "x"], "more": 1}}))
-    judges.keep(data, "shipped")
+    keep("shipped")
     assert judges.known_artists() == ["Marie de la Tour", "X"]
-    judges.keep(data, "train")  # another base than the one that the data folder holds
+    keep("train")  # another base than the one that the data folder holds
     assert judges.known_artists() == []
     Path("data/base/card.json").write_text(json.dumps({"asked": {"seen": "all"}}))
     with pytest.raises(ValueError, match=r"card.json: asked.seen: input should be a valid list"):
-        judges.keep(data, "shipped")
+        keep("shipped")
 
 
 def test_truth_names_subject_and_emotion_of_every_picture(in_tiny_world: Path) -> None:

@@ -13,9 +13,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from atelier.params import Optimisation
+from atelier.seeds import seed_of
+from atelier.training import averages as moving
 from atelier.training import checkpoints
 from atelier.training.loop import Task, fit, learning_rate
-from atelier.training.order import Pick, picks
+from atelier.training.order import Turn, turns
+from tolerance import assert_close
 
 STEPS, SAMPLES = 23, 10
 ASKED = Optimisation(
@@ -51,11 +54,11 @@ def regression(before: Callable[[int], None] = lambda step: None) -> Task:
     pictures = torch.randn(SAMPLES, 8, 5, 5)
     step = 0
 
-    def losses(batch: Sequence[Pick]) -> dict[str, Tensor]:
+    def losses(batch: Sequence[Turn]) -> dict[str, Tensor]:
         nonlocal step
         before(step)
         step += 1
-        chosen = [pick.sample for pick in batch]
+        chosen = [turn.sample for turn in batch]
         hidden = nn.functional.dropout(model["a"](x[chosen]), 0.3)
         return {
             "fit": (model["b"](hidden) - y[chosen]).square().mean(),
@@ -179,7 +182,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_terms_and_names(
     task = regression()
     step = -1
 
-    def losses(batch: Sequence[Pick]) -> dict[str, Tensor]:
+    def losses(batch: Sequence[Turn]) -> dict[str, Tensor]:
         nonlocal step
         step += 1
         terms = task.losses(batch)
@@ -188,7 +191,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_terms_and_names(
     with pytest.raises(FloatingPointError) as caught:
         run(tmp_path, here, ASKED, Task(task.trainable, task.samples, losses))
     said = str(caught.value)
-    names = ", ".join(task.samples[pick.sample] for pick in picks(SEED, 7, 4, SAMPLES))
+    names = ", ".join(task.samples[turn.sample] for turn in turns(SEED, 7, 4, SAMPLES))
     assert said.startswith("step 7: the loss is not finite (fit=0.")
     assert f"picture={bad:g})" in said
     assert said.endswith(f"batch: {names}")
@@ -205,7 +208,7 @@ def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_parameters(
     task = regression()
     step = -1
 
-    def losses(batch: Sequence[Pick]) -> dict[str, Tensor]:
+    def losses(batch: Sequence[Turn]) -> dict[str, Tensor]:
         nonlocal step
         step += 1
         root = (task.trainable["a.bias"] * 0).abs().sqrt().sum()  # 0, with the gradient inf * 0
@@ -242,14 +245,12 @@ def test_the_rate_reaches_the_optimiser_and_the_history(tmp_path: Path, here: Ac
     start = regression().trainable
     ended, history = run(tmp_path, here, asked)
     moved = (ended["b.bias"] - start["b.bias"]).abs()
-    torch.testing.assert_close(moved, torch.full_like(moved, 0.05), rtol=1e-3, atol=0)
+    assert_close(moved, torch.full_like(moved, 0.05), relative=1e-3, absolute=0)
     assert list(history["learning_rate"]) == [learning_rate(asked, 0)]
 
 
 def test_steps_agree_with_a_loop_written_out(tmp_path: Path, here: Accelerator) -> None:
     """No accelerator, no checkpoints: AdamW, clipping and the average as their papers have them, dropout's seed."""
-    from atelier.seeds import seed_of
-
     ours, history = run(tmp_path, here)
     task = regression()
     names = sorted(task.trainable)
@@ -259,7 +260,7 @@ def test_steps_agree_with_a_loop_written_out(tmp_path: Path, here: Accelerator) 
     for step in range(STEPS):
         torch.manual_seed(seed_of(SEED, "step", step))
         optimiser.zero_grad()
-        terms = task.losses(picks(SEED, step, 4, SAMPLES))
+        terms = task.losses(turns(SEED, step, 4, SAMPLES))
         sum(terms.values(), torch.zeros(())).backward()
         norm = math.sqrt(sum(float(task.trainable[n].grad.square().sum()) for n in names))
         for name in names:
@@ -270,7 +271,7 @@ def test_steps_agree_with_a_loop_written_out(tmp_path: Path, here: Accelerator) 
         average = {n: keep * average[n] + (1 - keep) * task.trainable[n].detach().double() for n in names}
         lost.append({name: float(term.detach()) for name, term in terms.items()})
     for name in names:
-        torch.testing.assert_close(ours[name].double(), average[name], rtol=1e-4, atol=1e-6)
+        assert_close(ours[name], average[name])
     pd.testing.assert_frame_equal(history[["fit", "picture"]], pd.DataFrame(lost), rtol=1e-4)
 
 
@@ -286,12 +287,10 @@ def test_history_averages_over_its_interval(tmp_path: Path, here: Accelerator, m
 
 def test_a_half_life_is_one() -> None:
     """Old values weigh half after so many steps, once the run is old enough."""
-    from atelier.training.loop import _average
-
-    value, average = nn.Parameter(torch.zeros(1)), {"w": torch.ones(1)}
-    for _ in range(40):
-        _average(average, {"w": value}, 0.5 ** (1 / 40))
-    assert float(average["w"]) == pytest.approx(0.5, rel=1e-4)
+    _, (average,) = moving.started({"w": nn.Parameter(torch.ones(1))}, ["w"], 0.0, {40.0: {}})
+    for step in range(40):
+        average.update({"w": nn.Parameter(torch.zeros(1))}, step)
+    assert float(average.values["w"]) == pytest.approx(0.5, rel=1e-4)
 
 
 def test_several_processes_are_refused(tmp_path: Path, here: Accelerator, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -327,7 +326,7 @@ def test_averages_are_their_recurrence(tmp_path: Path, here: Accelerator, ema: f
     expected = {h: {name: p.detach().double() for name, p in task.trainable.items()} for h in HALF_LIVES}
     losses, seen = task.losses, 0
 
-    def noted(batch: Sequence[Pick]) -> dict[str, Tensor]:
+    def noted(batch: Sequence[Turn]) -> dict[str, Tensor]:
         """The parameters that a step is given are those that the one before left."""
         nonlocal seen
         if seen:
@@ -346,7 +345,7 @@ def test_averages_are_their_recurrence(tmp_path: Path, here: Accelerator, ema: f
     assert seen == STEPS
     for half_life in HALF_LIVES:
         for name, value in averages[half_life].items():
-            torch.testing.assert_close(value.double(), expected[half_life][name], rtol=1e-5, atol=1e-7)
+            assert_close(value, expected[half_life][name], relative=1e-5, absolute=1e-7)
     again, _ = run_averaged(tmp_path / "again", here, changed(ema=ema))
     for half_life in HALF_LIVES:
         assert all(torch.equal(value, averages[half_life][name]) for name, value in again[half_life].items())

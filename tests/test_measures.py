@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from atelier import judges, params, paths
-from atelier.data import prepare
-from atelier.measures import art_finetuning, sets, tables
-from atelier.measures.sets import Group, Reference
+from atelier import params, paths
+from atelier.evaluation import cells, tables
+from atelier.evaluation import groups as sets
+from atelier.evaluation import reference as references
+from atelier.evaluation.groups import Group, Reference
 from atelier.metrics import frechet_distance, haar_statistics, mean_power_spectrum, spectrum_slope
-from atelier.sampling import stages, store
+from atelier.studies.art_finetuning import measure as art_finetuning
+from atelier.studies.art_finetuning import sample as art_finetuning_sample
 
 
 def pictures(n: int, seed: int) -> Tensor:
@@ -79,52 +81,26 @@ def test_the_parts_of_a_frechet_distance_add_up(groups: list[Group], reference: 
     assert moved["fd_spread"] == pytest.approx(0.0, abs=1e-6)
 
 
-def test_styles_lie_apart_and_halves_of_one_together() -> None:
-    light = (pictures(40, 7).float() * 0.5 + 127).to(torch.uint8)
-    works = {"Dark": pictures(40, 8) // 8, "Light": light, "Rare": pictures(7, 9)}
-    found = art_finetuning.between_styles(works, None)
-    assert set(found["style"]) == set(found["reference"]) == {"Dark", "Light"}  # of seven works no two groups of two
-    assert (found["n"] == 20).all()
-    fd = found[found["measure"] == "fd"].set_index(["style", "reference"])["whole"]
-    for style in ("Dark", "Light"):
-        for other in {"Dark", "Light"} - {style}:
-            assert fd[style, other] > 5 * fd[style, style] > 0
-    ours = haar_statistics(works["Light"][1::2] / 255)
-    assert fd["Light", "Dark"] == pytest.approx(frechet_distance(haar_statistics(works["Dark"][::2] / 255), ours))
-
-
-def test_known_and_unknown_artists_share_out_a_cells_pictures(
+def test_a_cell_that_an_earlier_process_has_measured_is_read_and_not_measured_again(
     in_tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(paths, "SAMPLES", tmp_path)
-    study = params.load().art_finetuning.model_dump(mode="json")
-    asked = params.overridden({"art_finetuning": {**study, "pictures": 8, "guidance": [4.0]}})
-    stages.sample_variant(asked, "untuned")
-    stages.sample_levels(asked, "untuned")
-    works = prepare.works().table.query("split == 'test'")
-    held_out = prepare.pictures(works, asked.data)
-    _, listed = store.read("art_finetuning", "untuned", 4.0)
-    artists = list(dict.fromkeys(works.set_index("path")["artist"].loc[listed["path"]]))
-    monkeypatch.setattr(judges, "known_artists", list)
-    assert art_finetuning.by_acquaintance(asked, held_out, works, None).empty
-    monkeypatch.setattr(judges, "known_artists", lambda: artists[: len(artists) // 2])
-    found = art_finetuning.by_acquaintance(asked, held_out, works, None)
-    kid = found[found["measure"] == "kid"].set_index("cell")["n"]
-    for level in (0, 1, 2):
-        assert kid[f"untuned-known@{level}/4"] + kid[f"untuned-unknown@{level}/4"] == len(listed)
-    assert {name.split("@")[0] for name in kid.index} == {"untuned-known", "untuned-unknown"}
+    monkeypatch.setattr(paths, "SAMPLES", tmp_path / "samples")
+    config = params.load()
+    art_finetuning_sample.main(config, "untuned")
+    located, reference = art_finetuning.cells(config, "untuned"), references.load()
+    first = cells.measure_cells(config, reference, located, tmp_path / "run")
+    assert [part["cell"].unique().tolist() for part in first] == [[name] for name in located]
+    monkeypatch.setattr(cells, "cell_rows", lambda *given: pytest.fail("measured again"))
+    for one, again in zip(first, cells.measure_cells(config, reference, located, tmp_path / "run"), strict=True):
+        pd.testing.assert_frame_equal(one, again, check_exact=True)
 
 
-def test_every_cell_has_its_folder() -> None:
-    asked = params.load(Path(__file__).parents[1] / "profiles" / "smoke.yaml")
-    cells = art_finetuning.cells(asked)
-    study, own = asked.art_finetuning, asked.prompt_enrichment
-    of_levels = len(own.levels) * (1 + len(own.models))
-    assert len(cells) == len(study.guidance) * (2 + len(study.variants) + of_levels) + 1 + len(study.diagnosed)
-    assert cells["untuned-carried@1/4"] == ("carried", "untuned", 4.0)
-    assert cells["untuned@1/4"] == ("art_finetuning", "untuned", 4.0)
-    assert cells["rank8-unconditional@0/16"] == ("prompt_enrichment", "rank8-unconditional/level-0", 16.0)
-    assert len(set(cells.values())) == len(cells)
+def test_a_reference_comes_back_to_the_last_bit(reference: Reference) -> None:
+    """Measures against what the stage left are those against the works themselves."""
+    again = references.from_arrays(references.arrays(reference))
+    made = sets.group(pictures(8, 1), None)
+    assert sets.all_measures(again, made) == sets.all_measures(reference, made)
+    assert again.near == reference.near
 
 
 TABLE = pd.DataFrame(
@@ -147,7 +123,7 @@ def test_shares_change_by_a_picture_and_other_numbers_by_nothing_known() -> None
     shares = TABLE.assign(measure="precision")
     shares.loc[2, "n"] = 0  # a number to compare with
     half_lives = TABLE.assign(measure="log_half_life")
-    found = tables.grains(pd.concat([TABLE, shares, half_lives], ignore_index=True))
+    found = tables.resolutions(pd.concat([TABLE, shares, half_lives], ignore_index=True))
     expected = {("precision", "untuned@1/4"): 2 / 6, ("precision", "untuned@1/16"): 2 / 6}
     assert found == expected | {("log_half_life", cell): 1.0 for cell in TABLE["cell"]}
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError
 
 from atelier.training import checkpoints
-from atelier.training.order import permutation, picks
+from atelier.training.order import permutation, turns
 
 SEEDS = st.integers(0, 2**40)
 SIZES = st.integers(1, 40)
@@ -31,10 +31,10 @@ def test_each_epoch_is_a_permutation(seed: int, epoch: int, size: int) -> None:
 
 @given(seed=SEEDS, batch=st.integers(1, 17), size=SIZES, steps=st.integers(1, 12))
 def test_batches_run_on_over_epochs_and_have_one_size(seed: int, batch: int, size: int, steps: int) -> None:
-    seen = [picks(seed, step, batch, size) for step in range(steps)]
+    seen = [turns(seed, step, batch, size) for step in range(steps)]
     assert {len(part) for part in seen} == {batch}
-    flat = [pick for part in seen for pick in part]
-    assert [pick.epoch for pick in flat] == [place // size for place in range(len(flat))]
+    flat = [turn for part in seen for turn in part]
+    assert [turn.epoch for turn in flat] == [place // size for place in range(len(flat))]
     for epoch in range(len(flat) // size):
         assert sorted(flat[epoch * size + i].sample for i in range(size)) == list(range(size))
     assert max(Counter(flat).values()) == 1  # (sample, epoch) names a turn: no two draw the same noise
@@ -42,10 +42,10 @@ def test_batches_run_on_over_epochs_and_have_one_size(seed: int, batch: int, siz
 
 @given(seed=SEEDS, step=st.integers(0, 1000), batch=st.integers(1, 17), size=SIZES)
 def test_a_batch_depends_on_nothing_that_was_asked_before(seed: int, step: int, batch: int, size: int) -> None:
-    after_others = [picks(seed, before, batch, size) for before in (step + 3, step // 2, step)][-1]
+    after_others = [turns(seed, before, batch, size) for before in (step + 3, step // 2, step)][-1]
     permutation.cache_clear()
     torch.manual_seed(step)
-    assert picks(seed, step, batch, size) == after_others
+    assert turns(seed, step, batch, size) == after_others
 
 
 def test_seed_and_epoch_change_the_order() -> None:
@@ -55,12 +55,12 @@ def test_seed_and_epoch_change_the_order() -> None:
 @pytest.mark.parametrize(("batch", "size"), [(0, 3), (3, 0), (-1, 3)])
 def test_an_empty_batch_is_refused(batch: int, size: int) -> None:
     with pytest.raises(ValueError, match="at least one sample and one place"):
-        picks(0, 0, batch, size)
+        turns(0, 0, batch, size)
 
 
 def test_the_order_is_that_of_every_machine() -> None:
     """Pinned: a change of it would silently change every result."""
-    assert picks(2025, 3, 4, 10) == [(8, 1), (0, 1), (1, 1), (2, 1)]
+    assert turns(2025, 3, 4, 10) == [(8, 1), (0, 1), (1, 1), (2, 1)]
 
 
 # ------------------------------------------------------------------------------------------------------- checkpoints

@@ -7,17 +7,21 @@ from typing import Any
 
 import pytest
 
-from atelier import judges, params, paths
+from atelier import params, paths
 from atelier.data import prepare
-from atelier.sampling import stages, store
+from atelier.evaluation import judges
+from atelier.params import Params
+from atelier.sampling import store
+from atelier.studies.base_model import sample
+from atelier.studies.base_model.params import Config
 from atelier.training import autoencoder
 from atelier.training import base as base_training
 from atelier.training.base import fetch, keep_history
 
 
-def changed(asked: params.Params, section: str, **values: object) -> params.Params:
-    """``asked`` with values of one section replaced, checked as if they stood in a file."""
-    content = asked.model_dump(mode="json")
+def changed(config: Params, section: str, **values: object) -> Params:
+    """``config`` with values of one section replaced, checked as if they stood in a file."""
+    content = config.model_dump(mode="json")
     return params.check({**content, section: {**content[section], **values}}, "changed")
 
 
@@ -28,13 +32,13 @@ def weights(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def asked(in_tiny_world: Path) -> params.Params:
+def config(in_tiny_world: Path) -> Params:
     return params.load()
 
 
-def test_a_base_from_another_folder_is_that_base(asked: params.Params, tmp_path: Path) -> None:
+def test_a_base_from_another_folder_is_that_base(config: Params, tmp_path: Path) -> None:
     out = tmp_path / "base"
-    fetch(changed(asked, "base", source="folder", location=str(paths.BASE)), out)
+    fetch(changed(config, "base", source="folder", location=str(paths.BASE)), out)
     assert weights(out) == weights(paths.BASE)
     assert (out / "history.csv").read_bytes() == (paths.BASE / "history.csv").read_bytes()
 
@@ -64,9 +68,9 @@ def test_a_history_that_is_none_is_left_out_by_name_and_stops_nothing(
     assert said is None or (said in told and str(found) in told)
 
 
-def test_a_shipped_base_lies_in_the_data_folder(asked: params.Params, tmp_path: Path) -> None:
+def test_a_shipped_base_lies_in_the_data_folder(config: Params, tmp_path: Path) -> None:
     shutil.copytree(paths.BASE, tmp_path / "data" / "base")
-    shipped = changed(changed(asked, "base", source="shipped"), "data", folder=str(tmp_path / "data"))
+    shipped = changed(changed(config, "base", source="shipped"), "data", folder=str(tmp_path / "data"))
     fetch(shipped, tmp_path / "out")
     assert weights(tmp_path / "out") == weights(paths.BASE)
 
@@ -74,19 +78,19 @@ def test_a_shipped_base_lies_in_the_data_folder(asked: params.Params, tmp_path: 
 @pytest.mark.parametrize(
     ("values", "said"), [({"source": "folder"}, "location"), ({"source": "hub", "location": "a/b"}, "revision")]
 )
-def test_a_source_that_is_not_told_where_is_refused(asked: params.Params, values: dict[str, str], said: str) -> None:
+def test_a_source_that_is_not_told_where_is_refused(config: Params, values: dict[str, str], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        changed(asked, "base", **values)
+        changed(config, "base", **values)
 
 
 def test_unseen_styles_reach_the_autoencoder_alone(
-    asked: params.Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On one's own pictures: the autoencoder learns all of the training split, the denoiser some of its styles."""
-    recipe = asked.base.train.model_dump(mode="json") | {"photographs": 0, "works": 0}
+    recipe = config.base.train.model_dump(mode="json") | {"photographs": 0, "works": 0}
     learnt = prepare.works().table.query("split == 'train'")
     unseen = [str(style) for style in learnt["art_style"].unique()[:2]]
-    own = changed(asked, "base", train={**recipe, "unseen_styles": unseen})
+    own = changed(config, "base", train={**recipe, "unseen_styles": unseen})
     seen: dict[str, list[str]] = {}
     for module, name in ((autoencoder, "task"), (base_training, "denoiser_task")):
         real = getattr(module, name)
@@ -100,7 +104,7 @@ def test_unseen_styles_reach_the_autoencoder_alone(
     assert seen["task"] == list(learnt["path"])
     assert seen["denoiser_task"] == list(learnt.loc[~learnt["art_style"].isin(unseen), "path"])
     assert len(seen["denoiser_task"]) < len(seen["task"])
-    wrong = changed(asked, "base", train={**recipe, "unseen_styles": ["Dada"]})
+    wrong = changed(config, "base", train={**recipe, "unseen_styles": ["Dada"]})
     with pytest.raises(ValueError, match=r"unseen_styles: no works of Dada among those it learns"):
         base_training.train(wrong, tmp_path / "base")
 
@@ -120,26 +124,27 @@ def bare_folder(tmp_path: Path) -> Path:
 
 
 def test_works_without_captions_or_photographs_go_through(
-    asked: params.Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = changed(asked, "data", folder=str(bare_folder(tmp_path)), annotations=False)
+    config = changed(config, "data", folder=str(bare_folder(tmp_path)), annotations=False)
     built = paths.BASE.resolve()
     monkeypatch.chdir(tmp_path)
-    report = prepare.prepare(own.data, own.seed, paths.MANIFESTS)
+    report = prepare.prepare(config.data, config.seed, paths.MANIFESTS)
     assert report["photographs"]["works"] == 0
     paths.BASE.parent.mkdir(exist_ok=True)
     paths.BASE.symlink_to(built)
-    stages.sample_base(own)
-    pictures, listed = store.read("base_model", "works", own.base_model.measured_at)
-    assert len(pictures) == len(listed) == own.base_model.pictures
+    sample.main(config)
+    settings = Config.of(config)
+    pictures, listed = store.read("base_model", "works", settings.measured_at)
+    assert len(pictures) == len(listed) == settings.pictures
     assert all(text for text in listed["prompt"])
-    pictures, listed = store.read("base_model", "photographs", own.base_model.measured_at)
+    pictures, listed = store.read("base_model", "photographs", settings.measured_at)
     assert len(pictures) == len(listed) == 0
-    for guidance in own.base_model.guidance:
+    for guidance in settings.guidance:
         for sheet in ("subjects", "styles", "emotions"):
             pictures, listed = store.read("base_model", sheet, guidance)
             assert len(pictures) == len(listed) > 0
     assert set(store.read("base_model", "subjects", guidance)[1]["wanted"]) == {""}
-    judges.keep(own.data, own.base.source)
+    judges.main(config)
     assert judges.evaluator() is None
     assert judges.bars() == []

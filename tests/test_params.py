@@ -1,6 +1,7 @@
 """Parameters: every fault is refused in one line that names file and key, and the nearest known name is offered."""
 
 import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from atelier import params
+from atelier.studies import STUDIES
 
 ROOT = Path(__file__).parent.parent
 PROFILES = sorted((ROOT / "profiles").glob("*.yaml"))
@@ -83,8 +85,8 @@ def test_a_key_like_no_other_is_refused_without_a_guess() -> None:
         ("machine/threads", "2"),
         ("base/train/empty_prompts", "0.1"),
         ("base/train/denoiser/learning_rate", "1e-3"),
-        ("art_finetuning/prompt_level", True),
-        ("art_finetuning/guidance", 4.0),
+        ("protocol/prompts/level", True),
+        ("protocol/guidance", 4.0),
         ("art_finetuning/variants", "rank4-mixed"),
         ("art_finetuning/adapters", []),
         ("sampling", 16),
@@ -121,10 +123,13 @@ def test_a_key_like_no_other_is_refused_without_a_guess() -> None:
         ("base_model/guidance", 4.0),
         ("base_model/guidance", []),
         ("base_model/measured_at", "4.0"),
-        ("art_finetuning/prompt_level", 3),
-        ("art_finetuning/repeats", 1),
-        ("art_finetuning/pictures", 1),
-        ("art_finetuning/guidance", []),
+        ("protocol/prompts/level", 3),
+        ("protocol/repeats", 1),
+        ("protocol/pictures", 1),
+        ("protocol/prompts/per_work", 0),
+        ("protocol/training_seeds", []),
+        ("perceptual/network", "resnet"),
+        ("protocol/guidance", []),
         ("art_finetuning/variants", []),
         ("art_finetuning/adapters/rank4-mixed/rank", 0),
         ("latent_perceptual/trainings/lpl/loss", "lpips"),
@@ -193,33 +198,33 @@ def test_variants_must_name_each_adapter_once() -> None:
     for change in (["rank4-mixed"], ["rank4-mixed", "rank4-mixed"], [*content()["art_finetuning"]["variants"]] * 2):
         said = refusal(edited("art_finetuning/variants", change))
         assert said.startswith("p.yaml: art_finetuning.variants: must name each of the adapters once")
-    assert "a scale stands twice" in refusal(edited("art_finetuning/guidance", [4.0, 4.0]))
+    assert "a scale stands twice" in refusal(edited("protocol/guidance", [4.0, 4.0]))
 
 
 def test_what_is_diagnosed_is_a_variant() -> None:
     for wrong in (["rank9"], ["rank8-mixed", "rank8-mixed"]):
         said = refusal(edited("art_finetuning/diagnosed", wrong))
-        assert "art_finetuning.diagnosed: expected some of rank4-unconditional" in said
+        assert "art_finetuning.diagnosed: expected a subset of rank4-unconditional" in said
 
 
 def test_repeats_are_shared_by_the_training_seeds() -> None:
-    assert "a seed stands twice" in refusal(edited("art_finetuning/training_seeds", [1, 1]))
-    tree = edited("art_finetuning/training_seeds", [0, 1])
-    tree["art_finetuning"]["repeats"] = 3
-    assert refusal(tree) == "p.yaml: art_finetuning.repeats: 3 cannot be shared by 2 training seeds"
+    assert "a seed stands twice" in refusal(edited("protocol/training_seeds", [1, 1]))
+    tree = edited("protocol/training_seeds", [0, 1])
+    tree["protocol"]["repeats"] = 3
+    assert refusal(tree) == "p.yaml: protocol.repeats: 3 cannot be shared by 2 training seeds"
     for seeds, repeats, groups in (([5], 3, [[0], [1], [2]]), ([5, 6], 4, [[0, 2], [1, 3]]), ([5, 6], 2, [[0], [1]])):
-        tree["art_finetuning"] |= {"training_seeds": seeds, "repeats": repeats}
-        study = params.check(tree, "p.yaml").art_finetuning
-        assert study.groups == groups
+        tree["protocol"] |= {"training_seeds": seeds, "repeats": repeats}
+        protocol = params.check(tree, "p.yaml").protocol
+        assert protocol.groups == groups
         for group in groups:
-            assert len({study.seed_of_repeat(repeat) for repeat in group}) == 1
+            assert len({protocol.seed_of_repeat(repeat) for repeat in group}) == 1
 
 
 def test_prompts_are_enriched_of_models_and_levels_that_are_there_to_enrich() -> None:
     for models in (["rank9"], ["rank4-mixed", "rank4-mixed"], ["untuned"]):
-        assert "prompt_enrichment.models: expected some of" in refusal(edited("prompt_enrichment/models", models))
+        assert "prompt_enrichment.models: expected a subset of" in refusal(edited("prompt_enrichment/models", models))
     for levels in ([0, 1], [0, 0]):
-        assert "other levels than art_finetuning's" in refusal(edited("prompt_enrichment/levels", levels))
+        assert "other levels than the protocol's" in refusal(edited("prompt_enrichment/levels", levels))
 
 
 def test_variants_must_name_each_post_training_once() -> None:
@@ -241,7 +246,7 @@ def test_no_post_training_is_called_as_what_it_is_measured_against(name: str) ->
 def test_what_is_followed_is_a_variant() -> None:
     for wrong in (["lpi"], ["lpl", "lpl"]):
         said = refusal(edited("latent_perceptual/followed", wrong))
-        assert said.startswith("p.yaml: latent_perceptual.followed: expected some of plain, lpl, ")
+        assert said.startswith("p.yaml: latent_perceptual.followed: expected a subset of plain, lpl, ")
 
 
 @pytest.mark.parametrize(
@@ -346,6 +351,40 @@ def test_numbers_are_read_as_yaml_1_2(tmp_path: Path) -> None:
     assert params.load(path).art_finetuning.optimisation.learning_rate == 1e-4
 
 
+def test_every_study_has_a_section_and_reads_it_by_its_own_type() -> None:
+    """A study's section lies with the study; the base type knows none of them."""
+    config = params.check(content(), "p.yaml")
+    sections = {section.STUDY: section for section in config.sections()}
+    assert sorted(sections) == sorted(STUDIES)
+    for study, section in sections.items():
+        assert type(section) is import_module(f"atelier.studies.{study}.params").Config
+        assert type(section).of(config) is section
+    assert not set(STUDIES) & set(params.Params.model_fields)
+    assert refusal({**content(), "unheard_of": {}}) == "p.yaml: unheard_of: unknown parameter"
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "expected"),
+    [
+        ("vae_decoder/models", ["rank9"], "vae_decoder.models: expected a subset of untuned, rank4-unconditional, "),
+        ("vae_decoder/guidance", [5.0], "vae_decoder.guidance: expected a subset of 4.0, 16.0, each once"),
+        ("vae_decoder/crop", 72, "vae_decoder.crop: 72 px is more than the pictures' 64"),
+        ("vae_decoder/models", ["untuned"] * 2, "vae_decoder.models: expected a subset of untuned, "),
+    ],
+)
+def test_a_section_that_does_not_fit_the_others_is_refused_by_its_key(where: str, value: object, expected: str) -> None:
+    assert refusal(edited(where, value)).startswith(f"p.yaml: {expected}")
+
+
+def test_sections_are_replaced_and_validated_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(TEXT)
+    protocol = {**content()["protocol"], "repeats": 6}
+    assert params.with_sections({"protocol": protocol}, path).protocol.repeats == 6
+    with pytest.raises(ValueError, match=re.escape(f"{path}: protocol.repeats: ")):
+        params.with_sections({"protocol": {**protocol, "repeats": 1}}, path)
+
+
 def test_parameters_cannot_be_changed_after_reading() -> None:
     with pytest.raises(ValueError, match="frozen"):
         params.check(content(), "p.yaml").seed = 3  # type: ignore[misc]
@@ -353,18 +392,21 @@ def test_parameters_cannot_be_changed_after_reading() -> None:
 
 def test_command_line_says_yes_or_names_the_fault(tmp_path: Path, run_python) -> None:
     (tmp_path / "params.yaml").write_text(TEXT)
-    assert run_python("-m", "atelier.params", cwd=tmp_path).returncode == 0
+    assert run_python("-m", "atelier", "check", "build/parameters.txt", cwd=tmp_path).returncode == 0
+    message = (tmp_path / "build" / "parameters.txt").read_text()
+    assert message == "params.yaml: every parameter is known, typed and in range\n"
     (tmp_path / "params.yaml").write_text(TEXT.replace("\nseed:", "\nsede:"))
-    said = run_python("-m", "atelier.params", cwd=tmp_path)
-    assert (said.returncode, len(said.stderr.splitlines())) == (1, 2)
-    assert "did you mean 'seed'?" in said.stderr
+    refused = run_python("-m", "atelier", "check", "build/refused.txt", cwd=tmp_path)
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 2)
+    assert "did you mean 'seed'?" in refused.stderr
+    assert not (tmp_path / "build" / "refused.txt").exists()
 
 
 def test_a_mistyped_parameter_stops_a_heavy_stage_before_anything_heavy_is_imported(tmp_path: Path, run_python) -> None:
     (tmp_path / "params.yaml").write_text(TEXT.replace("\nseed:", "\nsede:"))
     code = (
-        "import sys; from atelier.__main__ import main\n"
-        "assert main(['train', 'base']) == 1 and main(['sample', 'base_model']) == 1\n"
+        "import sys; from atelier.cli import main\n"
+        "assert main(['base']) == 1 and main(['base_model', 'sample', 'untuned']) == 1\n"
         "print(sorted({'torch', 'pandas', 'diffusers', 'numpy', 'transformers'} & set(sys.modules)))"
     )
     said = run_python("-c", code, cwd=tmp_path)

@@ -18,6 +18,7 @@ from atelier.data.images import to_model_range
 from atelier.methods.perceptual import LPIPS, directions, perceptual_distance
 from atelier.models import imagenet
 from atelier.models import trunk as trunks
+from atelier.params import Perceptual
 
 STAGES = ((5, 6, 4), (3, 3, 2))  # channels, height, width
 
@@ -171,6 +172,18 @@ def test_the_embedded_trunk_goes_by_the_same_formula(tmp_path: Path) -> None:
     loaded, weighed = trunks.load(tmp_path)
     expected = perceptual_distance(loaded(batch(1)), loaded(batch(2)), weighed)
     assert torch.equal(LPIPS.from_folder(tmp_path)(batch(1), batch(2)), expected)
+
+
+def test_parameters_name_either_network_and_its_files(tmp_path: Path) -> None:
+    trunks.save(trunks.build(3), [torch.rand(c) for c in trunks.CHANNELS], tmp_path, {})
+    files = {part: str(tmp_path / f"{part}.safetensors") for part in ("trunk", "heads")}
+    embedded = Perceptual(network="trunk", weights=files["trunk"], heads=files["heads"])
+    assert torch.equal(LPIPS.from_params(embedded)(batch(1), batch(2)), LPIPS.from_folder(tmp_path)(batch(1), batch(2)))
+    trunk, heads = weights_files("squeeze", tmp_path, ".pth")
+    named = LPIPS.from_params(Perceptual(network="squeeze", weights=str(trunk), heads=str(heads)))
+    assert torch.equal(named(batch(1), batch(2)), LPIPS.from_files("squeeze", trunk, heads)(batch(1), batch(2)))
+    with pytest.raises(ValueError, match=r"trunk and heads\.safetensors of one folder"):
+        Perceptual(network="trunk", weights=files["trunk"], heads=str(heads))
 
 
 class Hostile:

@@ -1,134 +1,100 @@
 """The whole pipeline under the profile `smoke`, in a temporary copy: the checkout's files stay as they are."""
 
-import os
 import re
-import shutil
-import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from atelier import params as parameters
-from atelier.measures import decoder_features, latent_perceptual
-
-ROOT = Path(__file__).parent.parent
-
-WARM = (sys.executable, "-m", "atelier.warm")  # as `make repro` does
+from atelier import params
+from atelier.studies import STUDIES
+from atelier.studies.latent_perceptual import features, measure
+from smoke_clone import checked, repro, run
 
 pytestmark = pytest.mark.pipeline
 
 
-def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(folder / "src"),  # the copy's own library
-    }
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-
-
-def repro(folder: Path, *arguments: str, below: Sequence[str] = ()) -> list[str]:
-    """The stages that ran, in order; a failure shows what the pipeline said."""
-    done = run(folder, *below, "dvc", "repro", *arguments)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return re.findall(r"Running stage '([^']+)'", done.stdout)
-
-
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The working tree as it would be committed, in a repository of its own, after one run of the smoke profile."""
-    folder = tmp_path_factory.mktemp("clone") / "atelier"
-    listed = run(ROOT, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").stdout.split("\0")
-    for name in filter(None, listed):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, folder / name)
-    for command in (
-        ["git", "init", "--quiet"],
-        ["git", "add", "--all"],
-        ["git", "-c", "user.name=test", "-c", "user.email=test@example.org", "commit", "--quiet", "-m", "copy"],
-        ["dvc", "pull", "--quiet", "data"],
-    ):
-        done = run(folder, *command)
-        assert done.returncode == 0, done.stderr
-    (folder / "dvc.lock").unlink(missing_ok=True)
-    shutil.copyfile(folder / "profiles" / "smoke.yaml", folder / "params.yaml")
-    ran = repro(folder, below=WARM)
-    assert {"check", "prepare", "base", "base_model", "art_finetuning", "site"} <= set(ran)
-    return folder
+def locks(folder: Path) -> dict[str, bytes]:
+    paths = [folder / "dvc.lock", *sorted(folder.glob("pipelines/*/dvc.lock"))]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 def test_pages_are_whole(clone: Path) -> None:
-    done = run(clone, sys.executable, "-m", "atelier.pipeline.render", "results")
-    assert done.returncode == 0, done.stderr
+    checked(clone, sys.executable, "-m", "atelier.pipeline.render", "results")
     results = clone / "results" / "smoke"
-    studies = ("base_model", "art_finetuning", "prompt_enrichment", "vae_decoder", "signal_leak", "latent_perceptual")
-    for study in studies:
+    for study in STUDIES:
         page = (results / study / f"{study}.html").read_text()
         assert "<img" in page
         assert str(clone) not in page
         assert (results / study / "metrics.json").is_file()
-    assert (results / "dvc.lock").read_bytes() == (clone / "dvc.lock").read_bytes()
+    for name, content in locks(clone).items():
+        published = "dvc.lock" if name == "dvc.lock" else f"{Path(name).parent.name}.lock"
+        assert (results / "locks" / published).read_bytes() == content
 
 
-def test_what_a_study_says_it_measures_is_measured(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_study_lists_is_measured(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(clone)
-    asked = parameters.load()
-    rows = pd.concat([latent_perceptual.load()[0], decoder_features.rows(asked)])
-    assert set(rows["cell"]) == latent_perceptual.cells(asked)
+    config = params.load()
+    rows = pd.concat([measure.load()[0], features.rows(config)])
+    assert set(rows["cell"]) == measure.cells(config)
 
 
 def test_again_nothing_runs(clone: Path) -> None:
-    assert repro(clone) == []
-
-
-def test_forced_stages_give_the_same_bytes(clone: Path) -> None:
-    """Each in a process that has loaded its libraries itself."""
-    before = (clone / "dvc.lock").read_bytes()
-    again = ["base", "art_finetuning-train@full-mixed-0", "art_finetuning-sample@rank4-mixed"]
-    again += ["art_finetuning-diagnose", "art_finetuning-measure", "vae_decoder-train@all-0", "vae_decoder-measure"]
-    again += ["signal_leak-fit", "signal_leak-train@watercolor-0", "signal_leak-sample", "signal_leak-measure"]
-    again += ["latent_perceptual-train@lpl", "latent_perceptual-sample@lpl", "latent_perceptual-measure"]
-    again += ["decoder_features-measure", "art_finetuning"]
-    ran = repro(clone, "--force", "--single-item", *again)
-    assert ran == again
-    assert (clone / "dvc.lock").read_bytes() == before
-
-
-def test_changed_rank_reruns_its_own_stages_and_back_reruns_nothing(clone: Path) -> None:
-    params = clone / "params.yaml"
-    original, lock = params.read_text(), (clone / "dvc.lock").read_bytes()
-    params.write_text(original.replace("rank8-mixed: {rank: 8", "rank8-mixed: {rank: 6"))
-    ran = repro(clone, below=WARM)
-    own = {"art_finetuning-train@rank8-mixed-0", "art_finetuning-sample@rank8-mixed"}
-    own |= {"art_finetuning-diagnose", "art_finetuning-measure", "vae_decoder-measure"}  # they read all models
-    own |= {"art_finetuning", "prompt_enrichment", "vae_decoder", "signal_leak"}  # all read the study's parameters
-    own.add("latent_perceptual")
-    # check and site read every parameter; neither computes anything
-    assert set(ran) == own | {"check", "site"}
-    params.write_text(original)
-    assert repro(clone) == []
-    assert (clone / "dvc.lock").read_bytes() == lock
+    assert repro(clone, below=()) == []
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ("seed: 2025", "sede: 2025", "sede: unknown parameter; did you mean 'seed'?"),
         ("rank8-mixed: {rank: 8", "rank8-mixed: {rank: eight", "art_finetuning.adapters.rank8-mixed.rank"),
         ("bad_share: 0.01", "bad_share: 1.5", "data.bad_share"),
     ],
 )
-def test_a_bad_parameter_stops_the_pipeline_before_any_other_stage(clone: Path, old: str, new: str, said: str) -> None:
-    params = clone / "params.yaml"
-    original = params.read_text()
+def test_a_bad_parameter_stops_the_pipeline_before_any_other_stage(
+    clone: Path, old: str, new: str, message: str
+) -> None:
+    path = clone / "params.yaml"
+    original = path.read_text()
     assert old in original
-    params.write_text(original.replace(old, new))
+    path.write_text(original.replace(old, new))
     done = run(clone, "dvc", "repro")
-    params.write_text(original)
+    path.write_text(original)
     assert done.returncode != 0
-    assert said in done.stdout + done.stderr
+    assert message in done.stdout + done.stderr
     assert set(re.findall(r"Running stage '([^']+)'", done.stdout)) <= {"check"}
+
+
+def test_changed_rank_reruns_what_depends_on_it_and_back_reruns_nothing(clone: Path) -> None:
+    path = clone / "params.yaml"
+    original, before = path.read_text(), locks(clone)
+    path.write_text(original.replace("rank4-mixed: {rank: 4", "rank4-mixed: {rank: 3"))
+    ran = repro(clone)
+    changed = {f"art_finetuning-{stage}" for stage in ("train@rank4-mixed-0", "sample@rank4-mixed")}
+    changed |= {"art_finetuning-measure@rank4-mixed", "art_finetuning"}
+    collected = {"prompt_enrichment-collect", "vae_decoder-collect"}  # they find the rows that they read unchanged
+    # check and site read every parameter; neither computes anything
+    assert set(ran) == changed | collected | {"check", "site"}
+    path.write_text(original)
+    assert repro(clone) == []
+    assert locks(clone) == before
+
+
+@pytest.mark.long
+def test_forced_stages_give_the_same_bytes(clone: Path) -> None:
+    """Each in a process that has loaded its libraries itself."""
+    before = locks(clone)
+    again = {
+        "art_finetuning": ["train@full-mixed-0", "sample@rank4-mixed", "measure@rank4-mixed", "diagnose-untuned"],
+        "prompt_enrichment": ["measure-untuned"],
+        "vae_decoder": ["train@all-0", "reconstruct", "measure@untuned"],
+        "signal_leak": ["fit", "train@watercolor-0", "sample", "measure"],
+        "latent_perceptual": ["train@lpl", "sample@lpl", "features", "measure"],
+    }
+    targets = ["base", "cache", "reference"]
+    targets += [f"pipelines/{study}/dvc.yaml:{study}-{stage}" for study, stages in again.items() for stage in stages]
+    targets.append("pipelines/art_finetuning/dvc.yaml:art_finetuning")
+    ran = repro(clone, "--force", "--single-item", *targets, below=())
+    assert ran == [target.rpartition(":")[2] for target in targets]
+    assert locks(clone) == before

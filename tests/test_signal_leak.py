@@ -33,7 +33,7 @@ from atelier.methods.signal_leak import (
     FrequencyLeak,
     Leak,
     PixelLeak,
-    carrying,
+    add_leak,
     covariance_from_white_noise,
     frequency_snr,
     from_low_components,
@@ -245,7 +245,7 @@ def test_the_denoiser_first_sees_what_training_shows_it(
     scheduler = kind(**SD, timestep_spacing=spacing, steps_offset=1, prediction_type=prediction)
     noise = torch.randn(400, 4, 4, 4, generator=generator(1), dtype=torch.float64)
     leak = 3.0 + 2.0 * torch.randn(400, 4, 4, 4, generator=generator(2), dtype=torch.float64)
-    latents = carrying(leak, noise, scheduler, 50)
+    latents = add_leak(leak, noise, scheduler, 50)
     fresh = kind.from_config(scheduler.config)
     fresh.set_timesteps(50)
     alphas, sigmas = signal_and_noise(scaled_linear_betas(SD["beta_start"], SD["beta_end"]))
@@ -264,8 +264,8 @@ def test_coefficients_are_those_of_the_first_step_that_the_scheduler_takes(
     spacing: str, alpha: float, s: float
 ) -> None:
     one, none = torch.ones(1, 4, 1, 1), torch.zeros(1, 4, 8, 8)
-    assert carrying(one, none, ddim(spacing), 50).flatten().tolist() == pytest.approx([alpha] * 256, abs=1e-6)
-    assert carrying(0 * one, none + 1, ddim(spacing), 50).flatten().tolist() == pytest.approx([s] * 256, abs=1e-6)
+    assert add_leak(one, none, ddim(spacing), 50).flatten().tolist() == pytest.approx([alpha] * 256, abs=1e-6)
+    assert add_leak(0 * one, none + 1, ddim(spacing), 50).flatten().tolist() == pytest.approx([s] * 256, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -283,13 +283,13 @@ def test_coefficients_are_those_of_the_first_step_that_the_scheduler_takes(
 def test_where_the_first_step_holds_no_signal_a_leak_is_nothing_and_it_says_so(scheduler: SchedulerMixin) -> None:
     noise = torch.randn(2, 4, 8, 8, generator=generator(2))
     with pytest.warns(UserWarning, match="holds no signal"):
-        latents = carrying(torch.ones(2, 4, 8, 8), noise, scheduler, 20)
+        latents = add_leak(torch.ones(2, 4, 8, 8), noise, scheduler, 20)
     torch.testing.assert_close(latents, noise, rtol=0, atol=6e-3)
 
 
 def test_a_scheduler_that_cannot_add_noise_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="IPNDMScheduler: a scheduler that cannot add noise"):
-        carrying(torch.zeros(1, 4, 8, 8), torch.ones(1, 4, 8, 8), IPNDMScheduler(), 20)
+        add_leak(torch.zeros(1, 4, 8, 8), torch.ones(1, 4, 8, 8), IPNDMScheduler(), 20)
 
 
 def test_a_scheduler_is_left_as_it_was() -> None:
@@ -297,7 +297,7 @@ def test_a_scheduler_is_left_as_it_was() -> None:
     before = scheduler.timesteps.clone()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        carrying(torch.ones(1, 4, 1, 1), torch.randn(1, 4, 8, 8, generator=generator(1)), scheduler, 50)
+        add_leak(torch.ones(1, 4, 1, 1), torch.randn(1, 4, 8, 8, generator=generator(1)), scheduler, 50)
     assert torch.equal(scheduler.timesteps, before)
 
 
@@ -316,7 +316,7 @@ def test_the_noise_is_what_the_generator_gives_without_a_leak() -> None:
     noise = torch.randn(4, 4, 8, 8, generator=generator(7))
     own = generator(7)
     torch.randn(4, 4, 8, 8, generator=own)
-    expected = carrying(leak.sample(4, own), noise, ddim("leading"), 50)
+    expected = add_leak(leak.sample(4, own), noise, ddim("leading"), 50)
     assert torch.equal(latents, expected)
 
 

@@ -1,37 +1,67 @@
-"""What a notebook keeps: numbers with their intervals, and verdicts that cite the claim's words."""
+"""What a notebook keeps: numbers with their intervals, files of what it shows, verdicts that cite a claim's words."""
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from IPython.display import Image
+from matplotlib import pyplot as plt
 
-from atelier import claims, params
-from atelier.claims import Claim, Part
-from atelier.study import Study
+from atelier import claims, params, paths
+from atelier.claims import Claim, Comparison, Evidence
+from atelier.report import study as page
+from atelier.report.items import Data, Figure, Metric, Table, Text
+from atelier.report.study import Study
 
-SMOKE = params.load(Path(__file__).parents[1] / "profiles" / "smoke.yaml")
+ROOT = Path(__file__).parents[1]
+SMOKE = params.load(ROOT / "profiles" / "smoke.yaml")
+SHOWN, LOST = (
+    Comparison(measure="fd", changed=[f"{name}@1/4"], reference=["untuned@1/4"], rule="below") for name in ("a", "b")
+)
+CLAIM = Claim(study="one", reach="direction", says="a < b & c", paper="p", rule="r", parts=[SHOWN, LOST])
+EVEN = np.linspace(-0.01, 0.01, 5)
+VALUES = {("fd", "a@1/4"): 1 + EVEN, ("fd", "untuned@1/4"): 2 - EVEN}
+FRAME = pd.DataFrame({"fd": [1 / 3, float("nan")]}, index=pd.Index(["a", "b"], name="model"))
 
 
 @pytest.fixture
-def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+def displayed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, dict[str, str]]]:
+    """What is displayed, each with its metadata."""
+    kept: list[tuple[Any, dict[str, str]]] = []
+    monkeypatch.setattr(page, "display", lambda shown, metadata: kept.append((shown, metadata)))
+    return kept
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, displayed: list[Any]) -> Study:
+    """The study ``one``, whose report and claims are made up."""
+    report = SimpleNamespace(
+        load=lambda params: {"loaded": params},
+        evidence=lambda results: Evidence(VALUES, {}, {"": 20}, {"": "intervals over models"}),
+        headline=lambda results: [],
+    )
+    monkeypatch.setitem(sys.modules, "atelier.studies.one.report", report)
+    monkeypatch.setattr(claims, "load", {"one": {"A1": CLAIM}}.__getitem__)
     monkeypatch.chdir(tmp_path)
     return Study("one", SMOKE)
 
 
-def test_a_card_shows_the_verdict_and_keeps_its_numbers(study: Study) -> None:
-    shown, lost = (
-        Part(measure="fd", changed=[f"{name}@1/4"], reference=["untuned@1/4"], rule="below") for name in ("a", "b")
-    )
-    claim = Claim(study="one", reach="direction", says="a < b & c", paper="p", rule="r", parts=[shown, lost])
-    even = np.linspace(-0.01, 0.01, 5)
-    values = {("fd", "a@1/4"): 1 + even, ("fd", "untuned@1/4"): 2 - even}
-    (verdict,) = claims.decide({"A1": claim}, values, {})
-    study.judge(claim, verdict, 20)
-    study.finish([])
-    content = json.loads((study.folder / "metrics.json").read_text())
+def metrics_of(study: Study) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((study.folder / "metrics.json").read_text())
+    return content
+
+
+def test_a_card_shows_the_verdict_and_keeps_its_numbers(study: Study, displayed: list[Any]) -> None:
+    study.verdict("A1")
+    study.finish()
+    content = metrics_of(study)
     assert content["verdicts"] == {
-        "A1": {"verdict": "undecided", "reason": "not measured: fd of b@1/4", "claim": claim.digest}
+        "A1": {"verdict": "undecided", "reason": "not measured: fd of b@1/4", "claim": CLAIM.digest}
     }
     kept = content["metrics"]["claim/A1/1"]
     assert kept["value"] == pytest.approx(-1)
@@ -39,8 +69,112 @@ def test_a_card_shows_the_verdict_and_keeps_its_numbers(study: Study) -> None:
     assert kept["low"] < -1 < kept["high"] < 0
     assert content["metrics"]["claim/A1/1/detectable"]["value"] > 0
     assert "claim/A1/2" not in content["metrics"]
+    ((card, metadata),) = displayed
+    assert "<b>A1: a &lt; b &amp; c</b>" in card.data
+    assert "<b>undecided</b> (not measured: fd of b@1/4)" in card.data
+    assert metadata == {"caption": "Claim A1: intervals over models; n = 20 a cell."}
 
 
 def test_a_page_without_claims_has_no_verdicts(study: Study) -> None:
-    study.finish([])
-    assert "verdicts" not in json.loads((study.folder / "metrics.json").read_text())
+    study.finish()
+    assert "verdicts" not in metrics_of(study)
+    assert metrics_of(study)["profile"] == "smoke"
+
+
+def test_a_headline_that_was_never_recorded_is_refused_by_name(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study.report, "headline", lambda results: ["fd/a", "fd/b"])
+    study.record({"fd/a": Metric(1.0, 5)})
+    with pytest.raises(ValueError, match=r"never recorded: fd/b$"):
+        study.finish()
+    assert not study.folder.exists()
+    study.record({"fd/b": Metric(2.0, 5)})
+    study.finish()
+    assert metrics_of(study)["headline"] == ["fd/a", "fd/b"]
+
+
+def test_results_are_loaded_once(study: Study) -> None:
+    assert study.results() is study.results()
+    assert study.results() == {"loaded": SMOKE}
+
+
+def test_a_table_is_written_in_full_and_displayed_short(study: Study, displayed: list[Any]) -> None:
+    study.show(Table("distances", FRAME, "Distances of n = 5", {"fd/a": Metric(1 / 3, 5)}))
+    assert (study.folder / "tables" / "distances.csv").read_text() == "model,fd\na,0.3333333333\nb,\n"
+    ((shown, metadata),) = displayed
+    assert "0.333<" in shown.data
+    assert "–" in shown.data
+    assert metadata == {"caption": "Distances of n = 5"}
+    assert study.metrics["fd/a"]["value"] == 0.3333333333
+
+
+def test_data_is_written_as_it_is_and_not_displayed(study: Study, displayed: list[Any]) -> None:
+    study.show(Data("behind", FRAME, {"fd/a": Metric(1.0, 5)}))
+    assert (study.folder / "tables" / "behind.csv").read_text() == 'fd\n0.3333333333333333\n""\n'
+    assert displayed == []
+    assert list(study.metrics) == ["fd/a"]
+
+
+def test_text_is_printed(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+    study.show(Text("fd falls by 1", {"fd/a": Metric(1.0, 5)}))
+    assert capsys.readouterr().out == "fd falls by 1\n"
+    assert list(study.metrics) == ["fd/a"]
+
+
+@pytest.mark.parametrize("in_pipeline", [False, True])
+def test_a_figure_is_stored_once_and_closed(
+    study: Study, displayed: list[Any], monkeypatch: pytest.MonkeyPatch, in_pipeline: bool
+) -> None:
+    """The pipeline's notebook holds a preview, one run by hand the file itself; both name the file."""
+    if in_pipeline:
+        monkeypatch.setenv(paths.MARK, "1")
+    else:
+        monkeypatch.delenv(paths.MARK, raising=False)
+    figure, axis = plt.subplots()
+    axis.plot([1, 2])
+    study.show(Figure("curve", figure, "A curve", {"fd/a": Metric(1.0, 5)}))
+    assert not plt.fignum_exists(figure.number)
+    stored = study.folder / "figures" / "curve.webp"
+    ((image, metadata),) = displayed
+    assert isinstance(image, Image)
+    assert (image.data == stored.read_bytes()) is not in_pipeline
+    assert image.alt == "A curve"
+    assert metadata == {"caption": "A curve", "file": "figures/curve.webp"}
+    assert list(study.metrics) == ["fd/a"]
+
+
+@pytest.mark.parametrize(("mark", "folder"), [("1", paths.STUDIES), (None, paths.BY_HAND)])
+def test_what_is_run_by_hand_lies_apart(mark: str | None, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if mark:
+        monkeypatch.setenv(paths.MARK, mark)
+    else:
+        monkeypatch.delenv(paths.MARK, raising=False)
+    assert Study("one", SMOKE).folder == folder / "one"
+
+
+def test_a_notebook_begins_in_the_root_with_papermills_sections(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sections that papermill gave replace the file's; a None, and a name that is no section, do not."""
+    monkeypatch.setattr(page.machine, "settle", lambda threads: None)
+    (tmp_path / "params.yaml").write_bytes((ROOT / "profiles" / "smoke.yaml").read_bytes())
+    (tmp_path / "dvc.yaml").touch()
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    begun = Study.begin("one", {"seed": SMOKE.seed + 1, "sampling": None, "results": 3})
+    assert Path.cwd() == tmp_path
+    assert begun.params.seed == SMOKE.seed + 1
+    assert begun.params.sampling == SMOKE.sampling
+    with pytest.raises(ValueError, match="sampling"):
+        Study.begin("one", {"sampling": {"stepz": 3}})
+
+
+def test_a_notebook_outside_the_repository_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"no dvc\.yaml here or above"):
+        Study.begin("one", {})
+
+
+@pytest.mark.parametrize("profile", ["smoke", "study"])
+def test_short_profiles_say_what_they_are_worth(profile: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Study("one", SMOKE.model_copy(update={"profile": profile})).caveat()
+    assert ("nothing on this page means anything" in capsys.readouterr().out) is (profile == "smoke")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-TRAIN = [sys.executable, "-m", "atelier", "train", "art_finetuning", "mixed", "0"]
+TRAIN = [sys.executable, "-m", "atelier", "art_finetuning", "train", "mixed", "0"]
 OUT = Path("build/adapters/art_finetuning/mixed/0")
 
 
@@ -28,7 +28,7 @@ def trained(folder: Path) -> dict[str, str]:
 
 
 def journal(folder: Path) -> bytes:
-    return b"".join(path.read_bytes() for path in folder.glob(".scratch/art_finetuning-mixed-*/journal"))
+    return b"".join(path.read_bytes() for path in folder.glob(".scratch/art_finetuning-mixed-0-*/journal"))
 
 
 @pytest.mark.slow
@@ -45,7 +45,7 @@ def test_a_copy_leaves_what_a_process_leaves(fresh: Path, run_python) -> None:
 
 @pytest.mark.slow
 def test_refusals_and_exit_codes_come_through(tiny_world: Path, run_python) -> None:
-    refused = ["-m", "atelier.warm", sys.executable, "-m", "atelier", "train", "latent"]
+    refused = ["-m", "atelier.warm", sys.executable, "-m", "atelier", "latent", "train"]
     done = run_python(*refused, cwd=tiny_world, LONG="x" * 100_000)  # an environment of more than one packet
     assert done.returncode == 1
     assert "usage: python -m atelier" in done.stderr

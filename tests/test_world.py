@@ -14,7 +14,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from atelier.data.archives import unpack
-from atelier.judges import Bar, table
+from atelier.evaluation.judges import Bar, table
 from atelier.models import base, evaluator, trunk
 from atelier.models.base import fingerprint
 from atelier.world import params
@@ -109,7 +109,7 @@ def hashes(shipped: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.pipeline
+@pytest.mark.long
 def test_made_twice_it_is_the_same(made: Path, tmp_path: Path, run_python) -> None:
     again = folder_for(tmp_path / "world")
     done = run_python("-c", ALL, *ORDER, cwd=again, PYTHONHASHSEED="9")
@@ -119,7 +119,7 @@ def test_made_twice_it_is_the_same(made: Path, tmp_path: Path, run_python) -> No
     assert [name for name in one if one[name] != two[name]] == []
 
 
-@pytest.mark.pipeline
+@pytest.mark.long
 def test_a_killed_stage_goes_on_where_it_was(made: Path, tmp_path: Path, run_python) -> None:
     folder = tmp_path / "world"
     shutil.copytree(made, folder)
@@ -149,7 +149,7 @@ def steps_done(folder: Path) -> int:
     return sum(path.read_bytes().count(b"\n") for path in folder.glob(".scratch/world-denoiser-*/journal"))
 
 
-@pytest.mark.pipeline
+@pytest.mark.long
 def test_what_is_shipped_can_be_used(made: Path, tmp_path: Path) -> None:
     shipped = made / "build" / "data"
     pipeline = base.load(shipped / "base")
@@ -166,12 +166,12 @@ def test_what_is_shipped_can_be_used(made: Path, tmp_path: Path) -> None:
         assert content["asked"]["painter"]
 
 
-@pytest.mark.pipeline
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["v_prediction", "flow_prediction"])
 def test_a_conversion_paints_with_its_own_scheduler(made: Path, kind: str) -> None:
     import torch
 
-    from atelier.sampling.adapters import converted
+    from atelier.models.adapters import converted
     from atelier.sampling.sampler import first_latents, sample, with_ddim
 
     shipped = made / "build" / "data"
@@ -187,7 +187,7 @@ def test_a_conversion_paints_with_its_own_scheduler(made: Path, kind: str) -> No
     assert pictures.isfinite().all()
 
 
-@pytest.mark.pipeline
+@pytest.mark.long
 def test_make_world_ships_what_it_made_and_measured(made: Path) -> None:
     clone = made.parent
     bars = json.loads((clone / "data" / "report" / "bars.json").read_text())["bars"]
@@ -201,7 +201,7 @@ def test_make_world_ships_what_it_made_and_measured(made: Path) -> None:
     assert list(made.glob(".scratch/*")) == []  # nothing is kept for a run that has ended
 
 
-@pytest.mark.pipeline
+@pytest.mark.long
 def test_made_again_nothing_runs(made: Path) -> None:
     done = run(made, "dvc", "repro")
     assert done.returncode == 0, done.stderr

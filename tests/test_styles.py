@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from atelier.tables import main, styles_against_the_rest
+from atelier.evaluation.styles import main, styles_against_the_rest
 
 
 def noise(slope: float, n: int, seed: int) -> torch.Tensor:

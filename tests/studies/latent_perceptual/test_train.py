@@ -1,6 +1,7 @@
 """Post-training with a loss on decoder features: what a run leaves, how its loss is weighed, what is refused."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,23 +9,28 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
-from atelier import params, paths
-from atelier.data.latents import read_cache, unscaled
+from atelier import params, paths, scratch
 from atelier.diffusion import clean_estimate
 from atelier.methods.latent_perceptual import latent_perceptual_loss
 from atelier.models import base
+from atelier.models.adapters import WEIGHTS
 from atelier.models.autoencoders import decoder_stages
+from atelier.models.latents import unscaled
 from atelier.seeds import seed_of
-from atelier.training import denoiser, scratch
-from atelier.training import latent_perceptual as training
-from atelier.training.art_finetuning import CACHE, WEIGHTS, cached_embeddings, key, works_and_prompts
+from atelier.studies.latent_perceptual import train as training
+from atelier.studies.latent_perceptual.loss import TERM
+from atelier.studies.latent_perceptual.params import Config
+from atelier.studies.latent_perceptual.train import PostTrainingSetup, tuned_pipeline
+from atelier.training import denoiser
+from atelier.training.caches import WORKS, read_cache, training_works
 from atelier.training.conversion import add_conversion, save_conversion
 from atelier.training.denoiser import Denoised
-from atelier.training.latent_perceptual import STUDY, Job, tuned_folder, tuned_pipeline
-from atelier.training.order import picks
+from atelier.training.order import turns
 
+STUDY = Config.STUDY
 STEPS, BEFORE = 24, 3
 TRAINED = ("plain", "lpl", "older", "older-lpl")
 
@@ -38,22 +44,22 @@ def left(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(paths, "ADAPTERS", folder)
         torch.set_num_threads(1)
         for variant in TRAINED:
-            scratch.discard(training.train_from(params.load(), variant, 0))
+            training.train(params.load(), variant, 0).discard()
         torch.set_num_threads(threads)
     return folder
 
 
 @pytest.fixture
-def asked(in_tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> params.Params:
+def config(in_tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> params.Params:
     monkeypatch.setattr(paths, "ADAPTERS", tmp_path / "adapters")
     monkeypatch.setattr(scratch, "SCRATCH", tmp_path / "scratch")
     return params.load()
 
 
 @pytest.fixture
-def trained(asked: params.Params, left: Path, monkeypatch: pytest.MonkeyPatch) -> params.Params:
+def trained(config: params.Params, left: Path, monkeypatch: pytest.MonkeyPatch) -> params.Params:
     monkeypatch.setattr(paths, "ADAPTERS", left)
-    return asked
+    return config
 
 
 def changed(trainings: dict[str, dict[str, Any]], steps: int = 3, **other: object) -> params.Params:
@@ -61,15 +67,19 @@ def changed(trainings: dict[str, dict[str, Any]], steps: int = 3, **other: objec
     section = params.read(paths.PARAMS)[STUDY]
     section |= {"variants": list(trainings), "trainings": trainings, "followed": [], **other}
     section["optimisation"] |= {"steps": steps}
-    return params.overridden({STUDY: section})
+    return params.with_sections({STUDY: section})
+
+
+def tuned_folder(variant: str) -> Path:
+    return paths.adapter(STUDY, variant, 0)
 
 
 def history(variant: str) -> pd.DataFrame:
-    return pd.read_csv(tuned_folder(variant, 0) / "history.csv")
+    return pd.read_csv(tuned_folder(variant) / "history.csv")
 
 
 def card(variant: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((tuned_folder(variant, 0) / "card.json").read_text())
+    found: dict[str, Any] = json.loads((tuned_folder(variant) / "card.json").read_text())
     return found
 
 
@@ -80,10 +90,10 @@ def test_a_run_leaves_an_adapter_a_scheduler_and_averages_where_it_is_followed(t
     model = {"card.json", WEIGHTS, "scheduler/scheduler_config.json"}
     averages = {f"average-{half_life}/{file}" for half_life in (1, 4) for file in model}
     for variant in TRAINED:
-        out = tuned_folder(variant, 0)
+        out = tuned_folder(variant)
         files = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
         assert files == model | {"history.csv"} | (averages if variant in ("plain", "lpl") else set())
-    assert json.loads((tuned_folder("lpl", 0) / "average-4" / "card.json").read_text()) == {
+    assert json.loads((tuned_folder("lpl") / "average-4" / "card.json").read_text()) == {
         **card("lpl"),
         "half_life": 4.0,
     }
@@ -93,12 +103,12 @@ def test_a_run_leaves_an_adapter_a_scheduler_and_averages_where_it_is_followed(t
 def test_a_history_has_both_terms_and_goes_on_after_what_was_before(trained: params.Params) -> None:
     plain, lpl, older = history("plain"), history("lpl"), history("older-lpl")
     assert list(plain) == ["step", "learning_rate", "denoising"]
-    assert list(lpl) == list(older) == [*plain, STUDY]
+    assert list(lpl) == list(older) == [*plain, TERM]
     assert list(plain["step"]) == list(lpl["step"]) == list(range(1, STEPS + 1))
     assert list(older["step"]) == list(range(1, BEFORE + STEPS + 1))
-    assert list(older[STUDY].notna()) == [False] * BEFORE + [True] * STEPS
+    assert list(older[TERM].notna()) == [False] * BEFORE + [True] * STEPS
     assert list(older["learning_rate"][BEFORE:]) == list(lpl["learning_rate"])
-    assert (lpl[STUDY] > 0).any()
+    assert (lpl[TERM] > 0).any()
 
 
 def test_variants_share_their_samples_and_noise(trained: params.Params) -> None:
@@ -131,14 +141,14 @@ def test_averages_lie_between_the_start_and_the_end(trained: params.Params) -> N
 
 
 def test_another_seed_trains_another(trained: params.Params) -> None:
-    one, other = (Job(trained, "lpl", seed) for seed in (0, 1))
+    one, other = (PostTrainingSetup(trained, "lpl", seed) for seed in (0, 1))
     assert one.seed != other.seed
     assert any(not torch.equal(value, other.trainable[name]) for name, value in one.trainable.items())
 
 
-def test_a_longer_training_has_more_steps(asked: params.Params) -> None:
-    asked = changed({"plain": {"loss": "plain"}, "longer": {"loss": "plain", "longer": 1.4}}, steps=5)
-    training.train_from(asked, "longer", 0)
+def test_a_longer_training_has_more_steps(config: params.Params) -> None:
+    config = changed({"plain": {"loss": "plain"}, "longer": {"loss": "plain", "longer": 1.4}}, steps=5)
+    training.train(config, "longer", 0)
     assert list(history("longer")["step"]) == list(range(1, 8))
 
 
@@ -148,21 +158,21 @@ def test_a_longer_training_has_more_steps(asked: params.Params) -> None:
 class ByHand:
     """The batches of a run's first steps, denoised by the base itself, one sample after another."""
 
-    def __init__(self, asked: params.Params, seed: int, kind: str, unet: torch.nn.Module) -> None:
-        self.asked, self.kind, self.unet = asked, kind, unet
-        self.seed = seed_of(asked.seed, STUDY, seed)
-        table, prompts = works_and_prompts(asked)
-        self.names, self.prompts = list(table["path"]), len(prompts[0])
-        self.cache = read_cache(CACHE, key(asked, table, prompts))
+    def __init__(self, config: params.Params, seed: int, kind: str, unet: torch.nn.Module) -> None:
+        self.config, self.kind, self.unet = config, kind, unet
+        self.seed = seed_of(config.seed, STUDY, seed)
+        works = training_works(config)
+        self.names, self.prompts = works.names, len(works.prompts[0])
+        self.cache = read_cache(WORKS, works.key)
         self.scheduler = base.load(paths.BASE).scheduler
 
     def samples(self, step: int) -> list[tuple[float, float, Tensor, Tensor]]:
         """Squared error, noise over signal, clean latent and its estimate of each sample of a step."""
         found = []
-        for pick in picks(self.seed, step, self.asked.latent_perceptual.optimisation.batch, len(self.names)):
-            mean, std = (each[pick.sample] for each in self.cache.latents)
-            own = denoiser.draw(self.seed, self.names[pick.sample], pick.epoch, mean.shape, 1000, self.prompts, 0.1)
-            words = cached_embeddings(self.cache, [pick.sample], [own.prompt], [own.empty])
+        for turn in turns(self.seed, step, self.config.latent_perceptual.optimisation.batch, len(self.names)):
+            mean, std = (each[turn.sample] for each in self.cache.latents)
+            own = denoiser.draw(self.seed, self.names[turn.sample], turn.epoch, mean.shape, 1000, self.prompts, 0.1)
+            words = self.cache.condition([turn.sample], [own.prompt], [own.empty])
             alpha, s, told = self.path(own.t)
             z0 = mean + std * own.posterior
             zt = alpha * z0 + s * own.eps
@@ -184,14 +194,14 @@ class ByHand:
 GATED = {"loss": "perceptual", "tau": 6.0, "share": 0.3}  # at a latent of 8, noise of 0.75 of the signal
 
 
-def test_the_weight_gives_the_asked_share_of_the_first_samples(
-    asked: params.Params, monkeypatch: pytest.MonkeyPatch
+def test_the_weight_gives_the_wanted_share_of_the_first_samples(
+    config: params.Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the first 40, and of the first 40 under the threshold, of which one step in 1.7 is."""
     monkeypatch.setattr(training, "CALIBRATION", 40)
-    asked = changed({"plain": {"loss": "plain"}, "own": GATED})
+    config = changed({"plain": {"loss": "plain"}, "own": GATED})
     pipeline = base.load(paths.BASE)
-    hand = ByHand(asked, 0, "epsilon", pipeline.unet)
+    hand = ByHand(config, 0, "epsilon", pipeline.unet)
     errors, losses, seen = [], [], 0
     while len(errors) < 40 or len(losses) < 40:
         for error, sigma, z0, estimate in hand.samples(seen):
@@ -202,25 +212,25 @@ def test_the_weight_gives_the_asked_share_of_the_first_samples(
         seen += 1
     sigmas = [float(s / alpha) for alpha, s, _ in (hand.path(t) for t in range(1000))]
     perceptual = float(np.mean(losses[:40])) * sum(sigma <= 0.75 for sigma in sigmas) / 1000
-    weight, denoising = Job(asked, "own", 0).weight(), float(np.mean(errors[:40]))
+    weight, denoising = PostTrainingSetup(config, "own", 0).weight(), float(np.mean(errors[:40]))
     assert weight * perceptual / (denoising + weight * perceptual) == pytest.approx(0.3, rel=1e-4)
 
 
 def test_a_run_is_weighed_where_its_loss_begins(trained: params.Params) -> None:
-    assert card("lpl")["weight"] == pytest.approx(Job(trained, "lpl", 0).weight(), rel=1e-6)
+    assert card("lpl")["weight"] == pytest.approx(PostTrainingSetup(trained, "lpl", 0).weight(), rel=1e-6)
     assert card("older-lpl")["weight"] != pytest.approx(card("lpl")["weight"], rel=1e-5)  # after other steps
     assert card("plain")["weight"] is card("older")["weight"] is None
 
 
-def test_weighing_changes_nothing_that_is_trained(asked: params.Params) -> None:
-    job = Job(asked, "lpl", 0)
-    before = {name: value.detach().clone() for name, value in job.trainable.items()}
-    job.weight()
-    assert all(torch.equal(value, before[name]) for name, value in job.trainable.items())
-    assert all(value.grad is None for value in job.trainable.values())
+def test_weighing_changes_nothing_that_is_trained(config: params.Params) -> None:
+    setup = PostTrainingSetup(config, "lpl", 0)
+    before = {name: value.detach().clone() for name, value in setup.trainable.items()}
+    setup.weight()
+    assert all(torch.equal(value, before[name]) for name, value in setup.trainable.items())
+    assert all(value.grad is None for value in setup.trainable.values())
 
 
-def with_conversions(asked: params.Params, folder: Path) -> params.Params:
+def with_conversions(config: params.Params, folder: Path) -> params.Params:
     """As of a shipped base, with a conversion to each kind that is not the identity."""
     for kind in ("v_prediction", "flow_prediction"):
         pipeline = base.load(paths.BASE)
@@ -228,65 +238,65 @@ def with_conversions(asked: params.Params, folder: Path) -> params.Params:
         for parameter in add_conversion(pipeline.unet, rank=2, seed=1).values():
             parameter.data.normal_(0, 0.05)
         save_conversion(pipeline, kind, folder / "conversions" / kind, {})
-    shipped = {"base": asked.base.model_copy(update={"source": "shipped"})}
-    return asked.model_copy(update={**shipped, "data": asked.data.model_copy(update={"folder": str(folder)})})
+    shipped = {"base": config.base.model_copy(update={"source": "shipped"})}
+    return config.model_copy(update={**shipped, "data": config.data.model_copy(update={"folder": str(folder)})})
 
 
 @pytest.mark.parametrize("kind", ["base", "v_prediction", "flow_prediction"])
 def test_reweighted_is_the_squared_error_of_estimates_under_the_threshold(
-    asked: params.Params, tmp_path: Path, kind: str
+    config: params.Params, tmp_path: Path, kind: str
 ) -> None:
     own = {"loss": "reweighted", "kind": kind, "tau": 6.0}
-    asked = changed({"plain": {"loss": "plain", "kind": kind}, "own": own})
-    asked = with_conversions(asked, tmp_path) if kind != "base" else asked
-    job = Job(asked, "own", 0)
-    assert job.kind == ("epsilon" if kind == "base" else kind)
-    hand = ByHand(asked, 0, job.kind, training.start(asked, asked.latent_perceptual.trainings["own"]).unet)
-    batch = asked.latent_perceptual.optimisation.batch
-    task = job.task(job.seed, job.extra(0.7))
+    config = changed({"plain": {"loss": "plain", "kind": kind}, "own": own})
+    config = with_conversions(config, tmp_path) if kind != "base" else config
+    setup = PostTrainingSetup(config, "own", 0)
+    assert setup.kind == ("epsilon" if kind == "base" else kind)
+    hand = ByHand(config, 0, setup.kind, training.start(config, config.latent_perceptual.trainings["own"]).unet)
+    batch = config.latent_perceptual.optimisation.batch
+    task = setup.task(setup.seed, setup.extra(0.7))
     sigmas = []
     for step in range(4):
         with torch.no_grad():
-            terms = task.losses(picks(job.seed, step, batch, len(job.names)))
+            terms = task.losses(turns(setup.seed, step, batch, len(setup.works.names)))
         samples = hand.samples(step)
         sigmas += [sigma for _, sigma, *_ in samples]
         expected = sum(float((estimate - z0).square().mean()) for _, sigma, z0, estimate in samples if sigma <= 0.75)
-        assert list(terms) == ["denoising", STUDY]
-        assert float(terms[STUDY]) == pytest.approx(0.7 * expected / batch, rel=1e-4)
+        assert list(terms) == ["denoising", TERM]
+        assert float(terms[TERM]) == pytest.approx(0.7 * expected / batch, rel=1e-4)
         assert float(terms["denoising"]) == pytest.approx(sum(error for error, *_ in samples) / batch, rel=1e-4)
     assert min(sigmas) < 0.75 < max(sigmas)
 
 
-def test_the_terms_gradient_reaches_the_adapter_and_nothing_else(asked: params.Params) -> None:
-    job = Job(asked, "lpl", 0)
-    terms = job.task(job.seed, job.extra(1.0)).losses(picks(job.seed, 0, 8, len(job.names)))
-    terms[STUDY].backward()
-    assert float(terms[STUDY].detach()) > 0
-    assert any(value.grad is not None and value.grad.abs().sum() > 0 for value in job.trainable.values())
-    others = [*job.vae.parameters(), *(p for p in job.unet.parameters() if not p.requires_grad)]
+def test_the_terms_gradient_reaches_the_adapter_and_nothing_else(config: params.Params) -> None:
+    setup = PostTrainingSetup(config, "lpl", 0)
+    terms = setup.task(setup.seed, setup.extra(1.0)).losses(turns(setup.seed, 0, 8, len(setup.works.names)))
+    terms[TERM].backward()
+    assert float(terms[TERM].detach()) > 0
+    assert any(value.grad is not None and value.grad.abs().sum() > 0 for value in setup.trainable.values())
+    others = [*setup.vae.parameters(), *(p for p in setup.unet.parameters() if not p.requires_grad)]
     assert all(parameter.grad is None for parameter in others)
 
 
 @pytest.mark.parametrize("kind", ["base", "v_prediction", "flow_prediction"])
 def test_what_comes_back_is_what_was_trained(
-    asked: params.Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    config: params.Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     trainings = {"plain": {"loss": "plain", "kind": kind}, "lpl": {"loss": "perceptual", "tau": 20.0, "kind": kind}}
-    asked = changed(trainings, followed=["lpl"])
-    asked = with_conversions(asked, tmp_path) if kind != "base" else asked
+    config = changed(trainings, followed=["lpl"])
+    config = with_conversions(config, tmp_path) if kind != "base" else config
     x, t, words = torch.randn(2, 4, 8, 8), torch.tensor([5, 500]), torch.randn(2, base.MAX_TOKENS, 32)
     kept: list[Tensor] = []
-    keep = training.keep
+    save = training.save_with_scheduler
 
-    def noted(job: Job, folder: Path, card: dict[str, Any]) -> None:
+    def noted(pipeline: StableDiffusionPipeline, folder: Path, card: Mapping[str, Any]) -> None:
         with torch.no_grad():
-            kept.append(job.unet(x, t, words).sample)
-        keep(job, folder, card)
+            kept.append(pipeline.unet(x, t, words).sample)
+        save(pipeline, folder, card)
 
-    monkeypatch.setattr(training, "keep", noted)
-    training.train_from(asked, "lpl", 0)
+    monkeypatch.setattr(training, "save_with_scheduler", noted)
+    training.train(config, "lpl", 0)
     for half_life, expected in zip((None, 1.0, 4.0), kept, strict=True):
-        pipeline = tuned_pipeline(asked, "lpl", 0, half_life)
+        pipeline = tuned_pipeline(config, "lpl", 0, half_life)
         assert pipeline.scheduler.config.prediction_type == ("epsilon" if kind == "base" else kind)
         with torch.no_grad():
             torch.testing.assert_close(pipeline.unet(x, t, words).sample, expected, rtol=1e-3, atol=1e-4)
@@ -295,35 +305,36 @@ def test_what_comes_back_is_what_was_trained(
 
 
 @pytest.mark.parametrize("crop", [0, 4])
-def test_a_cropped_run_learns_from_windows(asked: params.Params, crop: int) -> None:
-    asked = changed({"plain": {"loss": "plain"}, "lpl": {"loss": "perceptual", "tau": 20.0}}, crop=crop, slices=2)
-    training.train_from(asked, "lpl", 0)
-    assert history("lpl")[STUDY].notna().all()
+def test_a_cropped_run_learns_from_windows(config: params.Params, crop: int) -> None:
+    config = changed({"plain": {"loss": "plain"}, "lpl": {"loss": "perceptual", "tau": 20.0}}, crop=crop, slices=2)
+    training.train(config, "lpl", 0)
+    assert history("lpl")[TERM].notna().all()
     assert card("lpl")["crop"] == crop
-    step = step_of_four(asked)
-    term = Job(asked, "lpl", 0).extra(1.0)(step)[STUDY]
-    whole = Job(asked.model_copy(update={STUDY: asked.latent_perceptual.model_copy(update={"crop": 0})}), "lpl", 0)
-    assert torch.equal(term, whole.extra(1.0)(step)[STUDY]) == (crop == 0)
+    step = step_of_four(config)
+    term = PostTrainingSetup(config, "lpl", 0).extra(1.0)(step)[TERM]
+    uncropped = config.model_copy(update={STUDY: config.latent_perceptual.model_copy(update={"crop": 0})})
+    whole = PostTrainingSetup(uncropped, "lpl", 0)
+    assert torch.equal(term, whole.extra(1.0)(step)[TERM]) == (crop == 0)
 
 
-def step_of_four(asked: params.Params) -> Denoised:
+def step_of_four(config: params.Params) -> Denoised:
     generator = torch.Generator().manual_seed(0)
     z0, zt, output = (torch.randn(4, 4, 8, 8, generator=generator) for _ in range(3))
     alpha, s = torch.full((4, 1, 1, 1), 0.8), torch.full((4, 1, 1, 1), 0.6)
-    return Denoised(z0, zt, alpha, s, output, picks(1, 0, 4, 6), (s / alpha).flatten())
+    return Denoised(z0, zt, alpha, s, output, turns(1, 0, 4, 6), (s / alpha).flatten())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device to wait for")
-def test_the_term_waits_for_no_device(asked: params.Params) -> None:
-    job = Job(asked, "lpl", 0)
-    step = step_of_four(asked)
+def test_the_term_waits_for_no_device(config: params.Params) -> None:
+    setup = PostTrainingSetup(config, "lpl", 0)
+    step = step_of_four(config)
     output = step.output.cuda().requires_grad_(True)
     placed = (each.cuda() for each in (step.z0, step.zt, step.alpha, step.s))
     step = Denoised(*placed, output, step.batch, step.sigma)
-    job.extra()(step)[STUDY].backward()  # what is done once, kernels chosen, may wait
+    setup.extra()(step)[TERM].backward()  # what is done once, kernels chosen, may wait
     torch.cuda.set_sync_debug_mode("error")
     try:
-        job.extra()(step)[STUDY].backward()
+        setup.extra()(step)[TERM].backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -331,39 +342,39 @@ def test_the_term_waits_for_no_device(asked: params.Params) -> None:
 # ------------------------------------------------------------------------------------------------ refusals
 
 
-def refusal(asked: params.Params, variant: str) -> str:
+def refusal(config: params.Params, variant: str) -> str:
     """One line, and nothing is left."""
     with pytest.raises(ValueError) as caught:  # noqa: PT011
-        training.train(asked, variant)
+        training.main(config, variant)
     assert len(str(caught.value).splitlines()) == 1
-    assert not tuned_folder(variant, 0).exists()
+    assert not tuned_folder(variant).exists()
     return str(caught.value)
 
 
-def test_an_unknown_variant_is_refused_and_the_known_are_named(asked: params.Params) -> None:
+def test_an_unknown_variant_is_refused_and_the_known_are_named(config: params.Params) -> None:
     known = "plain, lpl, reweighted, pixels, older, older-lpl"
-    assert refusal(asked, "lpi") == f"latent_perceptual.trainings: no variant 'lpi', there are {known}"
+    assert refusal(config, "lpi") == f"latent_perceptual.trainings: no variant 'lpi', there are {known}"
 
 
 @pytest.mark.parametrize("kind", ["v_prediction", "flow_prediction"])
-def test_a_kind_without_a_shipped_conversion_is_refused(asked: params.Params, kind: str, tmp_path: Path) -> None:
-    asked = changed({"plain": {"loss": "plain", "kind": kind}})
+def test_a_kind_without_a_shipped_conversion_is_refused(config: params.Params, kind: str, tmp_path: Path) -> None:
+    config = changed({"plain": {"loss": "plain", "kind": kind}})
     said = f"latent_perceptual.trainings: kind '{kind}' needs a shipped base and "
-    assert refusal(asked, "plain") == f"{said}data/conversions/{kind}"
-    shipped = {"base": asked.base.model_copy(update={"source": "shipped"})}
-    elsewhere = {**shipped, "data": asked.data.model_copy(update={"folder": str(tmp_path)})}
-    assert refusal(asked.model_copy(update=elsewhere), "plain").startswith(said)
+    assert refusal(config, "plain") == f"{said}data/conversions/{kind}"
+    shipped = {"base": config.base.model_copy(update={"source": "shipped"})}
+    elsewhere = {**shipped, "data": config.data.model_copy(update={"folder": str(tmp_path)})}
+    assert refusal(config.model_copy(update=elsewhere), "plain").startswith(said)
 
 
-def test_a_share_of_nothing_is_refused(asked: params.Params) -> None:
-    asked = changed({"plain": {"loss": "plain"}, "lpl": {"loss": "perceptual", "tau": 1e-6, "share": 0.3}})
-    said = refusal(asked, "lpl")
+def test_a_share_of_nothing_is_refused(config: params.Params) -> None:
+    config = changed({"plain": {"loss": "plain"}, "lpl": {"loss": "perceptual", "tau": 1e-6, "share": 0.3}})
+    said = refusal(config, "lpl")
     assert said == "a share of 0.3 of nothing: the loss is 0, is any step under the threshold?"
 
 
-def test_a_depth_that_the_base_has_not_is_refused(asked: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_depth_that_the_base_has_not_is_refused(config: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:
     """Others' decoders have fewer blocks."""
-    asked = changed({"plain": {"loss": "plain"}, "lpl": {"loss": "perceptual", "tau": 20.0}})
+    config = changed({"plain": {"loss": "plain"}, "lpl": {"loss": "perceptual", "tau": 20.0}})
     real = base.load
 
     def shallow(folder: Path) -> Any:
@@ -372,4 +383,4 @@ def test_a_depth_that_the_base_has_not_is_refused(asked: params.Params, monkeypa
         return pipeline
 
     monkeypatch.setattr(base, "load", shallow)
-    assert refusal(asked, "lpl") == "depth: expected 1 to 4 stages of this decoder, got 5"
+    assert refusal(config, "lpl") == "depth: expected 1 to 4 stages of this decoder, got 5"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from atelier.diffusion import STABLE_DIFFUSION_BETAS, flow_path, scaled_linear_betas, signal_and_noise
 from atelier.methods import latent_perceptual as method
 from atelier.methods.latent_perceptual import (
-    Form,
+    Options,
     depth_weights,
     latent_perceptual_loss,
     outlier_mask,
@@ -28,10 +28,19 @@ from atelier.methods.latent_perceptual import (
 )
 from atelier.models import base
 from atelier.models.autoencoders import Window, decoder_stages
-from atelier.params import Norm, PostTraining
+from atelier.params import Norm
+from atelier.studies.latent_perceptual.loss import (
+    TERM,
+    Compare,
+    drawn_window,
+    gated,
+    latent_error,
+    perceptual,
+    weight_for,
+)
+from atelier.studies.latent_perceptual.params import PostTraining
 from atelier.training.denoiser import Denoised
-from atelier.training.latent_perceptual import STUDY, Compare, drawn_window, gated, latent_error, perceptual, weight_for
-from atelier.training.order import Pick
+from atelier.training.order import Turn
 from atelier.training.slices import in_slices
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -39,7 +48,7 @@ KINDS = ("epsilon", "v_prediction", "flow_prediction")
 DETACHED: tuple[Norm, ...] = ("predicted", "target", "separate", "unit")
 NORMS: tuple[Norm, ...] = (*DETACHED, "lpips")
 NAMES = [f"Style/work-{i}.png" for i in range(9)]
-BATCH = [Pick(4, 0), Pick(1, 0), Pick(4, 1), Pick(0, 7), Pick(8, 2), Pick(3, 0)]
+BATCH = [Turn(4, 0), Turn(1, 0), Turn(4, 1), Turn(0, 7), Turn(8, 2), Turn(3, 0)]
 LPL = PostTraining(loss="perceptual")
 
 
@@ -170,7 +179,7 @@ def stages_of(seed: int, sides: Sequence[int] = (2, 4, 8, 16, 16), n: int = 3) -
 def test_of_equals_loss_and_gradient_are_exactly_nothing(norm: Norm) -> None:
     targets = stages_of(1)
     predictions = [stage.clone().requires_grad_(True) for stage in targets]
-    losses = latent_perceptual_loss(targets, predictions, 16, Form(norm=norm))
+    losses = latent_perceptual_loss(targets, predictions, 16, Options(norm=norm))
     losses.sum().backward()
     assert torch.equal(losses, torch.zeros(3, dtype=torch.float64))
     assert all(torch.equal(stage.grad, torch.zeros_like(stage)) for stage in predictions)  # type: ignore[arg-type]
@@ -179,9 +188,9 @@ def test_of_equals_loss_and_gradient_are_exactly_nothing(norm: Norm) -> None:
 def test_separate_statistics_are_blind_to_gain_and_offset() -> None:
     targets = stages_of(2)
     predictions = [2 * stage + 1 for stage in targets]
-    assert float(latent_perceptual_loss(targets, predictions, 16, Form(norm="separate")).max()) < 1e-20
+    assert float(latent_perceptual_loss(targets, predictions, 16, Options(norm="separate")).max()) < 1e-20
     for norm in ("predicted", "target", "unit"):
-        assert float(latent_perceptual_loss(targets, predictions, 16, Form(norm=norm)).min()) > 0.1
+        assert float(latent_perceptual_loss(targets, predictions, 16, Options(norm=norm)).min()) > 0.1
 
 
 def test_weights_of_depths_are_the_known_ones() -> None:
@@ -259,12 +268,12 @@ def test_a_sum_over_places_is_their_mean_times_their_number() -> None:
     everywhere = torch.ones_like(target, dtype=torch.bool)
     found = stage_distance(target, predicted, everywhere, places="sum")
     torch.testing.assert_close(found, 42 * stage_distance(target, predicted, everywhere), rtol=1e-13, atol=0)
-    form = Form(places="sum")
+    options = Options(places="sum")
     expected = sum(
         weight * stage_distance(one, other, valid_places(one, other, 16), places="sum")
         for weight, one, other in zip((1, 0.5, 0.25, 0.125, 0.125), stages_of(4), stages_of(40), strict=True)
     )
-    torch.testing.assert_close(latent_perceptual_loss(stages_of(4), stages_of(40), 16, form), expected)
+    torch.testing.assert_close(latent_perceptual_loss(stages_of(4), stages_of(40), 16, options), expected)
 
 
 def test_diffusers_research_form_is_reached_by_options() -> None:
@@ -277,7 +286,7 @@ def test_diffusers_research_form_is_reached_by_options() -> None:
         own.append(apart.square().mean((1, 2, 3)))
         shared.append(((one - other) / length).square().mean((1, 2, 3)))
     for norm, expected in (("lpips", own), ("unit", shared)):
-        found = latent_perceptual_loss(targets, predictions, 16, Form(norm, "equal", "none", stages="mean"))
+        found = latent_perceptual_loss(targets, predictions, 16, Options(norm, "equal", "none", stages="mean"))
         torch.testing.assert_close(found, torch.stack(expected).mean(0), rtol=1e-13, atol=0)
 
 
@@ -293,7 +302,7 @@ def test_a_loss_is_the_weighed_sum_of_its_stages_or_their_mean() -> None:
     each = torch.stack(stage_losses(targets, predictions, 16))
     expected = (each * torch.tensor([1, 0.5, 0.25, 0.125, 0.125], dtype=torch.float64)[:, None]).sum(0)
     torch.testing.assert_close(latent_perceptual_loss(targets, predictions, 16), expected, rtol=1e-14, atol=0)
-    mean = latent_perceptual_loss(targets, predictions, 16, Form(stages="mean"))
+    mean = latent_perceptual_loss(targets, predictions, 16, Options(stages="mean"))
     torch.testing.assert_close(mean, expected / 5, rtol=1e-14, atol=0)
 
 
@@ -301,7 +310,7 @@ def test_maps_that_do_not_vary_are_finite() -> None:
     flat = torch.full((1, 3, 8, 8), 2.5, requires_grad=True)
     for target in (torch.full((1, 3, 8, 8), 1.5), torch.randn(1, 3, 8, 8, generator=generator())):
         for norm in NORMS:
-            loss = latent_perceptual_loss([target], [flat], 8, Form(norm=norm)).sum()
+            loss = latent_perceptual_loss([target], [flat], 8, Options(norm=norm)).sum()
             assert torch.isfinite(loss)
             assert torch.isfinite(torch.autograd.grad(loss, flat)[0]).all()
 
@@ -317,7 +326,7 @@ def test_stages_that_do_not_match_are_refused() -> None:
 def test_targets_have_no_gradient() -> None:
     targets = [stage.requires_grad_(True) for stage in stages_of(1)]
     predictions = [stage.requires_grad_(True) for stage in stages_of(9)]
-    latent_perceptual_loss(targets, predictions, 16, Form(norm="target")).sum().backward()
+    latent_perceptual_loss(targets, predictions, 16, Options(norm="target")).sum().backward()
     assert all(stage.grad is None for stage in targets)
     assert all(stage.grad is not None for stage in predictions)
 
@@ -329,7 +338,7 @@ def test_the_gradient_is_that_of_finite_differences(norm: Norm) -> None:
     predictions[1][0, 0, 3, 3] += 100
     assert not valid_places(targets[1], predictions[1], 8).all()
     inputs = [stage.requires_grad_(True) for stage in predictions]
-    assert torch.autograd.gradcheck(lambda *x: latent_perceptual_loss(targets, x, 8, Form(norm=norm)), inputs)
+    assert torch.autograd.gradcheck(lambda *x: latent_perceptual_loss(targets, x, 8, Options(norm=norm)), inputs)
 
 
 def test_the_gradient_is_that_of_finite_differences_of_frozen_statistics() -> None:
@@ -587,7 +596,7 @@ def ours(
     kind: str, step: Denoised, vae: AutoencoderKL, size: int, weight: float = 1.0, training: PostTraining = LPL
 ) -> Tensor:
     compare = perceptual(vae, training, 0, NAMES, seed=5)
-    return gated(compare, kind, training.tau, size, weight)(step)[STUDY]
+    return gated(compare, kind, training.tau, size, weight)(step)[TERM]
 
 
 def gap(one: Tensor, other: Tensor) -> float:
@@ -749,7 +758,7 @@ class Counting:
     def __init__(self) -> None:
         self.rows = 0
 
-    def __call__(self, estimates: Tensor, targets: Tensor, turn: Pick) -> Tensor:
+    def __call__(self, estimates: Tensor, targets: Tensor, turn: Turn) -> Tensor:
         self.rows += len(estimates)
         assert torch.isfinite(estimates).all()
         return estimates.sum((1, 2, 3))
@@ -759,7 +768,7 @@ def rows_under(kind: str, tau: float, side: int, alpha: Tensor, s: Tensor) -> in
     alpha, s = (each.float().view(-1, 1, 1, 1) for each in (alpha, s))
     z = torch.ones(len(alpha), 1, side, side)
     counting = Counting()
-    batch = [Pick(0, epoch) for epoch in range(len(alpha))]
+    batch = [Turn(0, epoch) for epoch in range(len(alpha))]
     gated(counting, kind, tau, 999, 1.0)(Denoised(z, z, alpha, s, z, batch, (s / alpha).flatten()))
     return counting.rows
 
@@ -801,7 +810,7 @@ def test_what_follows_scales_the_gradient() -> None:
 
 def test_squared_error_of_latents_is_what_it_says() -> None:
     step = toy_step(Toy(), SIGMAS)
-    found = gated(latent_error, "v_prediction", 4.0, 3, 0.7)(step)[STUDY]
+    found = gated(latent_error, "v_prediction", 4.0, 3, 0.7)(step)[TERM]
     squares = [
         (step.alpha[at] * step.zt[at] - step.s[at] * step.output[at] - step.z0[at]).square().mean() for at in UNDER
     ]
@@ -828,7 +837,7 @@ def test_a_crop_is_that_of_the_turn_and_masks_by_its_own_size(double: Autoencode
 
 
 def test_a_share_is_of_the_whole_loss() -> None:
-    weight = weight_for(0.2, plain=3.0, other=0.5)
+    weight = weight_for(0.2, plain=3.0, added=0.5)
     assert weight * 0.5 / (3.0 + weight * 0.5) == pytest.approx(0.2, rel=1e-12)
     with pytest.raises(ValueError, match=r"a share of 0\.2 of nothing"):
         weight_for(0.2, 3.0, 0.0)

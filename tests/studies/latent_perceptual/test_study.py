@@ -9,32 +9,35 @@ import pytest
 import torch
 from torch import Tensor
 
-from atelier import claims, params, paths
-from atelier.measures import decoder_features as features
-from atelier.measures import latent_perceptual as measures
-from atelier.measures import sets
+from atelier import claims, params, paths, scratch
+from atelier.evaluation import groups as sets
 from atelier.metrics import frechet_distance, log_power_error, log_power_ratios
 from atelier.models import base
-from atelier.sampling import latent_perceptual as stage
 from atelier.sampling import store
+from atelier.sampling.cells import white_noise
+from atelier.sampling.sampler import sample, settled
+from atelier.studies.latent_perceptual import features
+from atelier.studies.latent_perceptual import measure as measures
+from atelier.studies.latent_perceptual import sample as stage
+from atelier.studies.latent_perceptual import train as training
 from atelier.training import denoiser
-from atelier.training import latent_perceptual as training
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
-def asked(in_tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> params.Params:
+def config(in_tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> params.Params:
     for name in ("ADAPTERS", "SAMPLES", "MEASURES"):
         monkeypatch.setattr(paths, name, tmp_path / name.lower())
+    monkeypatch.setattr(scratch, "SCRATCH", tmp_path / "scratch")
     return params.load()
 
 
 @pytest.fixture
-def painted(asked: params.Params) -> params.Params:
-    training.train(asked, "plain")
-    stage.paint(asked, "plain")
-    return asked
+def painted(config: params.Params) -> params.Params:
+    training.main(config, "plain")
+    stage.main(config, "plain")
+    return config
 
 
 # ------------------------------------------------------------------------------------------------ arms
@@ -43,42 +46,53 @@ def painted(asked: params.Params) -> params.Params:
 def test_what_claims_name_is_measured() -> None:
     """All of it in a study; of a short run, something of the main claims."""
     study, short = (measures.cells(params.load(ROOT / "profiles" / f"{name}.yaml")) for name in ("study", "embedded"))
-    known = {
-        name: each for name, each in claims.load(ROOT / "claims.yaml").items() if each.study == "latent_perceptual"
-    }
+    known = claims.load("latent_perceptual")
     assert len(known) == 12
     for name, claim in known.items():
         assert claim.parts, name
         assert {cell for part in claim.every_part for cell in part.cells} <= study, name
     for name in ("C1", "C2", "C3", "C5", "C7", "C11", "C12"):
         assert any(set(part.cells) <= short for part in known[name].every_part), name
-    assert {cell for part in measures.itself() for cell in part.cells} <= study & short
+    assert {cell for part in measures.null_comparisons() for cell in part.cells} <= study & short
 
 
 def test_every_arm_is_painted_from_the_same_prompts_and_noise(painted: params.Params) -> None:
-    cells = {
-        arm.name: store.listed(*measures.place_of(arm, 4.0)) for arm in stage.arms(painted) if arm.variant == "plain"
-    }
+    arms = [arm for arm in stage.all_conditions(painted) if arm.variant == "plain"]
+    cells = {arm.name: store.listed(*measures.location_of(painted, arm)) for arm in arms}
     assert set(cells) == {"plain", "untuned-plain", "again", "plain-average-1", "plain-average-4", "plain-steps-1",
                           "plain-steps-2"}  # fmt: skip
     for name, table in cells.items():
         ordered = table.sort_values(["repeat", "place"]).reset_index(drop=True)
         pd.testing.assert_frame_equal(ordered, cells["untuned-plain"], obj=name)
-        assert len(table) == painted.art_finetuning.repeats * painted.latent_perceptual.pictures
+        assert len(table) == painted.protocol.repeats * painted.latent_perceptual.pictures
 
     def last(name: str) -> Tensor:
-        own = next(arm for arm in stage.arms(painted) if arm.name == name)
+        own = next(arm for arm in arms if arm.name == name)
         order = cells[name].sort_values(["repeat", "place"]).index.tolist()
-        return store.read_latents(*measures.place_of(own, 4.0))[order]
+        return store.read_latents(*measures.location_of(painted, own))[order]
 
     assert torch.equal(last("plain"), last("plain-steps-2"))  # the profile's own number of steps
     for other in ("untuned-plain", "again", "plain-average-4", "plain-steps-1"):
         assert not torch.equal(last("plain"), last(other)), other
-    # a repeat is painted by its own training seed's model
-    table = stage.held_out_table(painted, 1, painted.latent_perceptual.pictures)
-    own = stage.Arm("plain", "plain")
-    repeats = [set(rows["repeat"]) for _, rows in stage.pipelines(painted, own, table)]
-    assert repeats == [{0, 2}, {1, 3}]
+    assert {arm.name for arm in stage.all_conditions(painted) if not stage.trained(arm)} == {"untuned-plain"}
+
+
+def test_a_repeat_is_painted_by_its_own_training_seeds_model(painted: params.Params) -> None:
+    plain = stage.Condition("plain", "plain")
+    location = measures.location_of(painted, plain)
+    table, latents = store.listed(*location), store.read_latents(*location)
+    sampling, start = painted.sampling, white_noise(painted, plain.noise)
+    for repeat in range(painted.protocol.repeats):
+        rows = table[table["repeat"] == repeat]
+        by_seed = []
+        for seed in painted.protocol.training_seeds:
+            pipeline = settled(stage.loader(painted, plain)(seed), torch.device("cpu"))
+            by_hand = sample(
+                pipeline, list(rows["prompt"]), start(pipeline, rows), guidance=4.0, steps=sampling.steps, batch=4
+            )
+            by_seed.append(float((by_hand.latents - latents[rows.index.tolist()]).abs().max()))
+        assert int(np.argmin(by_seed)) == repeat % 2
+        assert min(by_seed) < 1e-4 < 1e-3 < max(by_seed)
 
 
 def test_a_variant_is_held_against_the_plain_one_of_its_kind_and_age() -> None:
@@ -114,7 +128,7 @@ def test_bands_are_of_their_frequencies() -> None:
     assert len(log_power_ratios(real, made, 9.6, 18.56)) == 9  # rings 10 to 18
 
 
-def test_gains_and_best_averages_are_those_of_the_pictures(asked: params.Params) -> None:
+def test_gains_and_best_averages_are_those_of_the_pictures(config: params.Params) -> None:
     real = sets.group(blobs(20, 1), None)
     near, far = blobs(8, 2), (blobs(8, 3) / 4).to(torch.uint8)
     parts = {
@@ -123,12 +137,12 @@ def test_gains_and_best_averages_are_those_of_the_pictures(asked: params.Params)
             "plain": far, "lpl": near, "older": far, "older-lpl": far, "plain-average-1": far, "plain-average-4": near,
         }.items()
     }  # fmt: skip
-    table = measures.relative_gains(asked, parts, real).set_index("cell")
+    table = measures.relative_gains(config, parts, real).set_index("cell")
     whole = [frechet_distance(real.features, sets.pooled(parts[name]).features) for name in ("plain", "lpl")]
     assert table.loc["gain-after-0", "whole"] == pytest.approx(1 - whole[1] / whole[0])
     assert table.loc["gain-after-0", "whole"] > 0.1
     assert table.loc["gain-after-3", "whole"] == pytest.approx(0.0, abs=1e-9)
-    best = measures.nearest_average(asked, "plain", parts, real)
+    best = measures.nearest_average(config, "plain", parts, real)
     assert best.loc[0, ["whole", "group0", "group1"]].tolist() == [2.0, 2.0, 2.0]  # log2 of 4
 
 
@@ -138,8 +152,8 @@ def test_unsteadiness_is_none_where_the_average_is_the_last(painted: params.Para
     )
     moving = measures.unsteadiness(only)
     assert (moving[["group0", "group1"]] > 0).all(axis=None)
-    for seed in painted.art_finetuning.training_seeds:
-        folder = training.tuned_folder("plain", seed)
+    for seed in painted.protocol.training_seeds:
+        folder = paths.adapter("latent_perceptual", "plain", seed)
         weights = (folder / "pytorch_lora_weights.safetensors").read_bytes()
         (folder / "average-1" / "pytorch_lora_weights.safetensors").write_bytes(weights)
     assert (measures.unsteadiness(only)[["group0", "group1"]] == 0).all(axis=None)
@@ -148,10 +162,10 @@ def test_unsteadiness_is_none_where_the_average_is_the_last(painted: params.Para
 # ------------------------------------------------------------------------------------------------ decoder features
 
 
-def test_an_estimate_that_is_right_costs_nothing(asked: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_estimate_that_is_right_costs_nothing(config: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = base.load(paths.BASE)
-    some = next(features.seen(asked, pipeline))
-    found = features.losses_of(asked, pipeline, some)
+    some = next(features.inspected(config, pipeline))
+    found = features.losses_of(config, pipeline, some)
     assert len(found) == features.LEVELS * len(some.works)
     assert (found["loss"] > 0).all()
     alphas, sigmas, _ = denoiser.path(pipeline.scheduler)
@@ -165,14 +179,14 @@ def test_an_estimate_that_is_right_costs_nothing(asked: params.Params, monkeypat
         return said
 
     monkeypatch.setattr(pipeline.unet, "forward", knowing)
-    right = features.losses_of(asked, pipeline, some)
+    right = features.losses_of(config, pipeline, some)
     assert right["loss"].max() < 1e-6 * found["loss"].min()
 
 
-def test_the_direction_is_that_of_the_losss_gradient(asked: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_direction_is_that_of_the_losss_gradient(config: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a decoder that does nothing: each map's error over its variance, errors 1 to 8 times as large by map."""
     pipeline = base.load(paths.BASE)
-    some = next(features.seen(asked, pipeline))
+    some = next(features.inspected(config, pipeline))
     eps = features.noise_of(some, "look")
     wrong = (
         torch.randn(eps.shape, generator=torch.Generator().manual_seed(3)) * torch.tensor([1.0, 2, 4, 8])[:, None, None]
@@ -186,7 +200,7 @@ def test_the_direction_is_that_of_the_losss_gradient(asked: params.Params, monke
 
     monkeypatch.setattr(pipeline.unet, "forward", mistaken)
     monkeypatch.setattr(features, "decoder_stages", lambda vae, z, depth: [z])
-    found = features.losses_of(asked, pipeline, some)
+    found = features.losses_of(config, pipeline, some)
     for _, level in found.groupby("t"):
         away = -float(level["sigma"].iloc[0]) * wrong
         gradient = away / (some.z0 + away).var((2, 3), correction=0, keepdim=True)
@@ -195,9 +209,9 @@ def test_the_direction_is_that_of_the_losss_gradient(asked: params.Params, monke
         assert expected.max() < 0.99
 
 
-def test_planted_outliers_are_counted_by_stage(asked: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_planted_outliers_are_counted_by_stage(config: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = base.load(paths.BASE)
-    some = next(features.seen(asked, pipeline))
+    some = next(features.inspected(config, pipeline))
     rng = torch.Generator().manual_seed(0)
 
     def stages(vae: object, z: Tensor, depth: int) -> list[Tensor]:
@@ -240,8 +254,8 @@ def test_a_constant_latent_survives_being_made_smaller(method: str) -> None:
     assert not torch.equal(features.resized(torch.randn(2, 3, 8, 8), method, 2.0), z)
 
 
-def test_gradients_are_compared_batch_by_batch(asked: params.Params) -> None:
-    found = features.gradients(asked)
+def test_gradients_are_compared_batch_by_batch(config: params.Params) -> None:
+    found = features.gradients(config)
     pairs = {("perceptual", "denoising"): 8, ("reweighted", "denoising"): 8, ("reweighted", "perceptual"): 8}
     assert found.groupby(["of", "against"]).size().to_dict() == pairs
     assert found["cosine"].abs().max() <= 1 + 1e-9

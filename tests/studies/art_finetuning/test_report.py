@@ -1,0 +1,378 @@
+"""The page of fine-tuning, on made-up measures: what its tables hold, record, count and leave out."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib import pyplot as plt
+from torch import Tensor
+
+from atelier import claims, params, paths
+from atelier.evaluation import judges, tables
+from atelier.evaluation.intervals import Interval
+from atelier.metrics.spectra import residual_spectrum_label
+from atelier.report.items import Data, Figure, Table, Text
+from atelier.sampling import store
+from atelier.sampling.store import UNTUNED, UNTUNED_AGAIN
+from atelier.studies.art_finetuning import report, report_results
+from atelier.studies.art_finetuning.params import Config
+from atelier.studies.art_finetuning.report import Results
+
+ROOT = Path(__file__).parents[3]
+PROFILE = ROOT / "profiles" / "smoke.yaml"
+PARAMS = params.load(PROFILE)  # 2 repeats of 3 pictures, one training seed, guidance 4 and 16
+VARIANTS = Config.of(PARAMS).variants
+LOW, HIGH = 4.0, 16.0
+COUNT = "n = 6 pictures a cell in 2 repeats, 1 training seed, against 2 held-out works"
+MEASURES = ("fd", "fd_mean", "fd_spread", "kid", "fd_haar", "fwd", "pr", "psd", "psd10", "near_features", "near_pixels")
+SHARES = ("precision", "recall", "density", "coverage", "clip")
+TUNED = {UNTUNED: 100.0, UNTUNED_AGAIN: 100.0} | {name: 80.0 + number for number, name in enumerate(VARIANTS)}
+
+
+def row(measure: str, cell: str, value: float, spread: float = 2.0) -> dict[str, Any]:
+    """Two pseudo-values around a value, and a measure of all pictures that is biased by 1000."""
+    groups = {"group0": value - spread, "group1": value + spread}
+    return {"measure": measure, "n": 6, "whole": value + 1000, **groups, "cell": cell}
+
+
+def measures(*skipped: str) -> pd.DataFrame:
+    """Every model at both scales (twice as far at the high one), real works, and carried means; PSD is FD / 100."""
+    rows = []
+    values = {f"{model}@1/{scale:g}": x * (1 + (scale == HIGH)) for model, x in TUNED.items() for scale in (LOW, HIGH)}
+    values |= {tables.REAL: 20.0, tables.RECONSTRUCTED: 30.0}
+    values |= {f"{model}-carried@1/4": 50.0 for model in (UNTUNED, "rank8-unconditional", "full-mixed")}
+    for cell, value in values.items():
+        for measure in (*MEASURES, *SHARES):
+            scale = 0.01 if measure == "psd" else 1.0
+            rows.append(row(measure, cell, value * scale, 2.0 * scale))
+    table = pd.DataFrame(rows)
+    return table[~table["measure"].isin(skipped)].reset_index(drop=True)
+
+
+def errors() -> pd.DataFrame:
+    """Of tuned models, 10 and 30 % under the untuned one's at t = 50, the reverse at t = 950."""
+    rows = []
+    for model in (UNTUNED, *Config.of(PARAMS).diagnosed):
+        tuned = model != UNTUNED
+        rows.append({"model": model, "timestep": 50, "group0": 1 - 0.1 * tuned, "group1": 1 - 0.3 * tuned, "n": 2})
+        rows.append({"model": model, "timestep": 950, "group0": 1 + 0.1 * tuned, "group1": 1 + 0.3 * tuned, "n": 2})
+    return pd.DataFrame(rows).set_index(["model", "timestep"])
+
+
+def history() -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"step": step, "denoising": 10.0 * step + number, "variant": name, "training_seed": 0}
+            for number, name in enumerate(VARIANTS)
+            for step in range(5)
+        ]
+    )
+
+
+def styles(names: tuple[str, ...]) -> pd.DataFrame:
+    """Distance 1 within a style; 10 times the sum of their numbers between styles."""
+    pairs = [(a, b) for a in range(len(names)) for b in range(len(names))]
+    rows = [
+        {
+            "style": names[a],
+            "reference": names[b],
+            "measure": measure,
+            "n": 7 + a,
+            "value": 10.0 * (a + b) if a != b else 1,
+        }
+        for a, b in pairs
+        for measure in ("fd", "kid", "pr", "psd")
+    ]
+    return pd.DataFrame(rows, columns=["style", "reference", "measure", "n", "value"])
+
+
+WORKS = pd.DataFrame({"path": ["a", "b", "c"], "split": ["test", "train", "test"]})
+
+
+@pytest.fixture
+def results() -> Results:
+    return Results(PARAMS, measures(), styles(("Cubism", "Mosaic", "Woodcut")), errors(), history(), WORKS)
+
+
+@pytest.fixture(autouse=True)
+def closed_figures(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(ROOT)  # the poster's table is there
+    yield
+    plt.close("all")
+
+
+def pictures(n: int, seed: int) -> Tensor:
+    return torch.randint(256, (n, 3, 64, 64), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+
+
+def with_variants(results: Results, variants: list[str], diagnosed: list[str]) -> Results:
+    """The same results, with these of the variants."""
+    art = PARAMS.section("art_finetuning").model_dump(mode="json")
+    adapters = {name: art["adapters"][name] for name in variants}
+    sections = {
+        "art_finetuning": {**art, "variants": variants, "adapters": adapters, "diagnosed": diagnosed},
+        # sections that name models of this study
+        "prompt_enrichment": {"models": variants[:1], "levels": [0, 2]},
+        "vae_decoder": {**PARAMS.section("vae_decoder").model_dump(mode="json"), "models": [UNTUNED, *variants[:1]]},
+    }
+    return replace(results, params=params.with_sections(sections, PROFILE))
+
+
+# --------------------------------------------------------------------------------------------------- tables
+
+
+def test_distances_are_means_of_pseudo_values_and_all_measures_are_recorded(results: Results) -> None:
+    table = report.distances(results)
+    assert list(table.frame.index.unique("model")) == [UNTUNED, *VARIANTS]  # no reference rows, no carried means
+    assert table.frame.loc[(UNTUNED, LOW), "fd"] == pytest.approx(100)
+    assert table.frame.loc[("rank4-conditional", HIGH), "fd"] == pytest.approx(162)
+    assert COUNT in table.caption
+    assert residual_spectrum_label(64, 64) in table.caption
+    assert len(table.metrics) == (1 + len(VARIANTS)) * 2 * len(MEASURES + SHARES)
+    metric = table.metrics["fd/rank4-conditional/guidance-16"]
+    assert isinstance(metric.value, Interval)
+    assert (metric.value.mean, metric.n, metric.unit) == (pytest.approx(162), 6, "1")
+    assert metric.value.low < 160 < 164 < metric.value.high
+
+
+def test_shares_are_of_all_pictures_at_once(results: Results) -> None:
+    table = report.coverage(results)
+    assert list(table.frame) == list(SHARES)  # and none of what no evaluator saw
+    assert table.frame.loc[(UNTUNED, LOW), "recall"] == pytest.approx(1100)
+    assert "All repeats at once" in table.caption
+    assert COUNT in table.caption
+
+
+def test_floors_are_of_real_works(results: Results) -> None:
+    table = report.floors(results)
+    assert set(table.frame.index) == {tables.REAL, tables.RECONSTRUCTED}
+    assert table.frame.loc[tables.REAL, "fd"] == pytest.approx(20)
+    assert "n = 6 works each" in table.caption
+
+
+def test_gap_is_the_share_of_the_way_to_real_works(results: Results) -> None:
+    table = report.gap(results)
+    assert table.frame.loc[("rank4-unconditional", LOW), "fd"] == pytest.approx((100 - 80) / (100 - 20))
+    assert table.frame.loc[("full-mixed", HIGH), "fd"] == pytest.approx((200 - 172) / (200 - 20))
+    assert table.metrics["gap/fd/full-mixed"].value == pytest.approx((100 - 86) / (100 - 20))
+
+
+def test_gap_records_nothing_without_the_control(results: Results) -> None:
+    without = with_variants(results, ["rank8-unconditional"], [])
+    table = report.gap(without)
+    assert set(table.frame.index.get_level_values("variant")) == {"rank8-unconditional"}
+    assert not table.metrics
+
+
+def test_near_copies_of_every_model(results: Results) -> None:
+    table = report.near(results)
+    assert list(table.frame) == ["near_features", "near_pixels"]
+    assert len(table.frame) == 2 * (1 + len(VARIANTS))
+
+
+def test_losses_are_of_the_first_and_last_fifth(results: Results) -> None:
+    table = report.losses(results)  # 4 steps: 0 is the first fifth, 4 the last
+    assert table.frame.loc["rank4-unconditional"].to_dict() == {"first fifth": 0.0, "last fifth": 40.0}
+    assert table.frame.loc["full-mixed", "last fifth"] == 46.0
+    assert "1 training seed." in table.caption
+
+
+def test_every_step_is_kept_for_plots(results: Results) -> None:
+    rows = report.history_rows(results)
+    assert isinstance(rows, Data)
+    assert rows.csv().splitlines()[0] == "step,denoising,variant,training_seed"
+    assert len(rows.frame) == 5 * len(VARIANTS)
+    assert report.history(results).caption == "Training loss, 4 steps of 4 pictures, 1 training seed."
+
+
+def test_side_by_side_holds_changes_in_per_cent(results: Results) -> None:
+    table = report.side_by_side(results)
+    assert isinstance(table, Table)
+    changes = table.frame.loc[("rank8-unconditional", LOW)]
+    assert changes["FD paper"] == pytest.approx(100 * (68.49 / 75.63 - 1))  # block B, not C, of the poster
+    assert changes["FD here"] == pytest.approx(-17)
+    assert changes["PSD here"] == pytest.approx(-17)
+    assert "full-mixed" not in table.frame.index.get_level_values("variant")  # the poster has none
+    assert COUNT in table.caption
+
+
+def test_side_by_side_says_that_the_poster_has_none_of_the_variants(results: Results) -> None:
+    control = with_variants(results, ["full-mixed"], [])
+    assert report.side_by_side(control) == Text("none of these variants stands on the poster")
+
+
+def test_slopes_rank_with_guidance(results: Results) -> None:
+    table = report.slope_over_guidance(results)
+    assert table.frame.loc[(UNTUNED, 1.0), "correlation"] == pytest.approx(1.0)
+    assert np.isnan(table.frame.loc[("full-mixed-carried", 1.0), "correlation"])  # one scale has no rank
+    assert "over 2 scales" in table.caption
+
+
+def test_parts_of_fd_stand_beside_precision_and_recall(results: Results) -> None:
+    table = report.parts_of_fd(results)
+    assert list(table.frame) == ["fd", "fd_mean", "fd_spread", "precision", "recall"]
+    assert table.frame.loc[(UNTUNED, LOW), "precision"] == pytest.approx(1100)
+    few = replace(results, table=measures("precision", "recall"))  # as with fewer pictures than neighbours
+    assert list(report.parts_of_fd(few).frame) == ["fd", "fd_mean", "fd_spread"]
+
+
+# ------------------------------------------------------------------------------------------- styles, copies
+
+
+def test_styles_within_and_between(results: Results) -> None:
+    figure, table = report.between_styles(results)
+    assert isinstance(figure, Figure)
+    assert isinstance(table, Table)
+    assert list(table.frame.index) == ["fd", "kid", "pr", "psd"]
+    assert list(table.frame.loc["fd"]) == [1.0, 20.0, 10.0, 30.0]  # same, other, nearest and farthest
+    assert "n from 7 works" in table.caption
+
+
+def test_styles_with_too_few_works_are_not_shown(results: Results) -> None:
+    assert report.between_styles(replace(results, styles=styles(()))) == []
+
+
+def test_nearest_works_stand_below_the_pictures_that_copy_them(
+    results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = pictures(4, 0)
+    drawn: dict[str, Tensor] = {}
+    monkeypatch.setattr(Results, "real", lambda self, split: training)
+    monkeypatch.setattr(Results, "generated", lambda self, model, guidance: torch.stack([*pictures(1, 1), training[2]]))
+    monkeypatch.setattr(judges, "evaluator", lambda: None)
+    monkeypatch.setattr(report.figures, "contact_sheet", lambda rows: drawn.update(rows))
+    figure = report.neighbours(results)
+    assert "guidance 4" in figure.caption
+    assert len(drawn) == 3 * 2 * 2  # untuned, rank8-mixed and full-mixed, in two spaces, with works
+    for model in (UNTUNED, "rank8-mixed", "full-mixed"):
+        for space in ("features", "pixels"):
+            assert torch.equal(drawn[f"{model}, by {space}"][0], training[2])  # the copy comes first
+            assert torch.equal(drawn[f"nearest works ({model}, {space})"][0], training[2])
+
+
+def test_sheets_show_every_model_at_both_ends(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Results, "generated", lambda self, model, guidance: pictures(6, 0))
+    low, high = report.sheets(results)
+    assert (low.name, high.name) == ("sheet_4", "sheet_16")
+    assert len(low.figure.axes) == 3 * (1 + len(VARIANTS))  # three of a repeat's pictures
+
+
+def test_spectra_are_of_works_the_base_and_the_highest_rank(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Results, "real", lambda self, split: pictures(2, 0))
+    monkeypatch.setattr(Results, "generated", lambda self, model, guidance: pictures(3, int(guidance)))
+    labels = [text.get_text() for text in report.spectra(results).figure.axes[0].get_legend().get_texts()]
+    expected = ["works", UNTUNED, "rank8-unconditional", "rank8-conditional", "rank8-mixed"]
+    assert [label.split(" (")[0] for label in labels] == expected
+    assert "n = 2" in labels[0]
+    assert report.residuals(results).caption.startswith("Mean residual spectra at guidance 16; ")
+
+
+def test_prompts_are_the_first_of_the_base(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = pd.DataFrame({"prompt": [f"prompt {number}" for number in range(6)]})
+    monkeypatch.setattr(store, "listed", lambda *cell: listed)
+    assert report.prompts(results) == Text("prompt 0\nprompt 1\nprompt 2\nprompt 3")
+
+
+# -------------------------------------------------------------------------------------------------- reasons
+
+
+def test_errors_are_relative_to_the_untuned_model_group_by_group(results: Results) -> None:
+    figure = report.errors(results)
+    assert isinstance(figure, Figure)
+    assert set(figure.metrics) == {
+        f"held-out error/{name}/timestep-{t}" for name in ("rank8-unconditional", "full-mixed") for t in (50, 950)
+    }
+    metric = figure.metrics["held-out error/full-mixed/timestep-50"]
+    assert isinstance(metric.value, Interval)
+    assert (metric.value.mean, metric.value.n, metric.n, metric.unit) == (pytest.approx(-20), 2, 2, "%")
+    assert "n = 2 held-out works in 2 groups, 1 training seed" in figure.caption
+
+
+def test_without_diagnosed_variants_there_are_no_errors_and_only_the_base_is_carried(results: Results) -> None:
+    none = with_variants(results, VARIANTS, [])
+    assert isinstance(report.errors(none), Text)
+    rows = report.carried(none).frame.index.get_level_values("changed")
+    assert set(rows) == {"works' means instead of white noise, untuned"}
+
+
+def test_carried_means_are_compared_with_white_noise_and_with_the_base(results: Results) -> None:
+    frame = report.carried(results).frame
+    assert len(frame) == 5 * (1 + 2 * 2)
+    assert frame.loc[("FD", "works' means instead of white noise, untuned"), "change"] == pytest.approx(50 - 100)
+    assert frame.loc[("FD", "full-mixed instead of untuned, white noise"), "change"] == pytest.approx(86 - 100)
+    assert frame.loc[("FD", "full-mixed instead of untuned, works' means"), "change"] == pytest.approx(0)
+
+
+def test_power_lists_what_was_not_supported(results: Results) -> None:
+    table = report.power(results)
+    assert isinstance(table, Table)
+    supported = {
+        (verdict.claim, finding.part.name)
+        for verdict in claims.decide(claims.load("art_finetuning"), report.evidence(results))
+        for finding in verdict.findings
+        if finding.verdict == claims.SUPPORTED
+    }
+    assert supported  # without scatter in differences these are certain
+    assert not supported & set(table.frame.index)
+    change = table.frame.loc[("A3", "PSD of rank8-mixed@1/16 against untuned@1/16")]
+    assert change["change"] == pytest.approx(1.70 - 2.00)  # the wrong way: it was to rise
+    assert change["groups"] == 2
+
+
+# ---------------------------------------------------------------------------------------- evidence, loading
+
+
+def test_evidence_compares_the_base_with_itself_under_two_noises(results: Results) -> None:
+    evidence = report.evidence(results)
+    assert [(part.measure, part.changed, part.reference) for part in evidence.baselines] == [
+        (measure, ["untuned-again@1/4"], ["untuned@1/4"]) for measure in ("fd", "pr", "psd")
+    ]
+    assert evidence.counts == {"": 6}
+    assert evidence.over[""] == tables.described_groups(PARAMS)
+    assert evidence.values["fd", "untuned@1/16"].tolist() == [198, 202]
+    assert evidence.resolutions["recall", "untuned@1/16"] == pytest.approx(2 / 6)  # one picture of a group's three
+
+
+def test_a_base_that_differs_from_itself_breaks_every_verdict(results: Results) -> None:
+    table = results.table.copy()
+    table.loc[(table["cell"] == "untuned-again@1/4") & (table["measure"] == "fd"), ["group0", "group1"]] += 50
+    verdicts = claims.decide(claims.load("art_finetuning"), report.evidence(replace(results, table=table)))
+    assert {verdict.verdict for verdict in verdicts} == {claims.BROKEN}
+
+
+def test_headline_was_recorded(results: Results) -> None:
+    names = report.headline(results)
+    assert names[0] == "fd/untuned/guidance-4"
+    assert names[1:] == [f"fd/rank8-{regime}/guidance-4" for regime in ("unconditional", "conditional", "mixed")]
+    assert set(names) <= set(report.distances(results).metrics)
+
+
+def test_captions_count_training_seeds(results: Results) -> None:
+    protocol = {**PARAMS.protocol.model_dump(mode="json"), "training_seeds": [0, 1]}
+    two = replace(results, params=params.with_sections({"protocol": protocol}, PROFILE))
+    assert "in 2 repeats, 2 training seeds, against" in report.distances(two).caption
+    assert "training seeds" in report.evidence(two).over[""]
+
+
+def test_works_by_artist_come_last() -> None:
+    cells = ["untuned@1/4", "untuned-unknown@1/4", "untuned-known@1/4", "untuned@0/4", "untuned-known@0/4"]
+    ordered = report_results.by_acquaintance_last(pd.DataFrame({"cell": cells}))["cell"]
+    assert list(ordered) == [
+        "untuned@1/4", "untuned@0/4", "untuned-known@1/4", "untuned-known@0/4", "untuned-unknown@1/4"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("folders", [[UNTUNED], [UNTUNED, UNTUNED_AGAIN, *VARIANTS, "removed"]])
+def test_samples_must_be_of_the_variants_in_the_parameters(
+    folders: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "SAMPLES", tmp_path)
+    for name in folders:
+        (tmp_path / "art_finetuning" / name).mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"no samples of full-mixed|removed, which no parameter names"):
+        report.load(PARAMS)

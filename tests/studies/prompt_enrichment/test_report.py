@@ -1,0 +1,273 @@
+"""The page of prompts at three levels, on made-up measures: what its tables hold, record, count and leave out."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from matplotlib import pyplot as plt
+from torch import Tensor
+
+from atelier import claims, params, paths
+from atelier.data.prompts import prompt
+from atelier.evaluation import compared
+from atelier.evaluation.intervals import Interval
+from atelier.report import words
+from atelier.report.items import Table, Text
+from atelier.sampling import store
+from atelier.sampling.store import UNTUNED, UNTUNED_AGAIN
+from atelier.studies.prompt_enrichment import report
+from atelier.studies.prompt_enrichment.report import Results
+
+ROOT = Path(__file__).parents[3]
+PROFILE = ROOT / "profiles" / "smoke.yaml"
+PARAMS = params.load(PROFILE)  # 2 repeats of 3 pictures, one training seed, guidance 4 and 16, levels 0 and 2 beside 1
+TUNED = "rank8-unconditional"
+LOW, HIGH = 4.0, 16.0
+COUNT = "n = 6 pictures a cell in 2 repeats, 1 training seed, against 2 held-out works"
+MEASURES = ("fd", "fd_mean", "fd_spread", "kid", "fd_haar", "fwd", "pr", "psd", "psd10", "style", "precision", "recall")
+# level 1 takes 40 off, level 2 another 4; tuning 10; guidance 16 doubles all
+VALUES = {
+    f"{model}@{level}/{scale:g}": (base - less) * (1 + (scale == HIGH))
+    for model, base in {UNTUNED: 100.0, UNTUNED_AGAIN: 100.0, TUNED: 90.0}.items()
+    for level, less in enumerate((0.0, 40.0, 44.0))
+    for scale in (LOW, HIGH)
+}
+DECODER = {f"untuned-decoder@0/{scale:g}": 95.0 for scale in (LOW, HIGH)}
+CONTROL = {"full-mixed@1/4": 50.0}
+
+
+def rows(values: dict[str, float], n: int = 6) -> pd.DataFrame:
+    """Two pseudo-values around each value, and a measure of all pictures that is biased by 1000; PSD is FD / 100."""
+    listed = []
+    for cell, value in values.items():
+        for measure in MEASURES:
+            scale = 0.01 if measure == "psd" else 1.0
+            groups = {"group0": (value - 2) * scale, "group1": (value + 2) * scale}
+            listed.append({"measure": measure, "n": n, "whole": value + 1000, **groups, "cell": cell})
+    return pd.DataFrame(listed)
+
+
+def by_artist(level1_known: float, level1_unknown: float) -> pd.DataFrame:
+    """The untuned model's cells by whether it knows the artist; level 0 is at 100."""
+    known = {f"untuned-known@{level}/4": value for level, value in {0: 100.0, 1: level1_known}.items()}
+    unknown = {f"untuned-unknown@{level}/4": value for level, value in {0: 100.0, 1: level1_unknown}.items()}
+    return pd.concat([rows(known, n=4), rows(unknown, n=2)])
+
+
+def work(title: str, emotions: list[str]) -> dict[str, Any]:
+    return {
+        "path": f"{title}.png", "painting": title, "title": title, "art_style": "Cut_Out", "artist": "Ann Example",
+        "emotions": emotions, "utterances": ["it glows"] * len(emotions), "split": "test",
+    }  # fmt: skip
+
+
+WORKS = pd.DataFrame([work("a boat", []), work("a house", ["awe"])])
+
+
+@pytest.fixture
+def results() -> Results:
+    return Results(PARAMS, pd.concat([rows(VALUES | DECODER | CONTROL)], ignore_index=True), WORKS)
+
+
+@pytest.fixture(autouse=True)
+def closed_figures(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(ROOT)  # the poster's table is there
+    yield
+    plt.close("all")
+
+
+def pictures(n: int, seed: int = 0) -> Tensor:
+    return torch.randint(256, (n, 3, 64, 64), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+
+
+# --------------------------------------------------------------------------------------------------- tables
+
+
+def test_distances_are_means_of_pseudo_values_of_the_models_that_paint_all_levels(results: Results) -> None:
+    table = report.distances(results)
+    assert list(table.frame.index.unique("model")) == [UNTUNED, TUNED]  # neither decoder nor control nor other noise
+    assert list(table.frame.index.unique("level")) == [0, 1, 2]
+    assert table.frame.loc[(UNTUNED, 1, HIGH), "fd"] == pytest.approx(120)
+    assert table.caption == f"Distances, bias taken off; {COUNT}."
+
+
+def test_curves_record_every_measure_of_their_model(results: Results) -> None:
+    base, tuned = report.guidance(results)
+    assert (base.name, tuned.name) == ("guidance_untuned", f"guidance_{TUNED}")
+    assert len(base.metrics) == 3 * 2 * len(MEASURES)
+    assert not set(base.metrics) & set(tuned.metrics)
+    metric = tuned.metrics[f"fd/{TUNED}/level-2/guidance-4"]
+    assert isinstance(metric.value, Interval)
+    assert (metric.value.mean, metric.n, metric.unit) == (pytest.approx(46), 6, "1")
+    assert COUNT in base.caption
+    axes = [axis.get_ylabel() for axis in base.figure.axes[: len(words.AXES)]]
+    assert axes == list(words.AXES.values())
+    legend = [text.get_text() for text in base.figure.legends[0].get_texts()]
+    assert legend == ["level 0", "level 1", "level 2"]
+
+
+def test_attributes_are_of_all_pictures_at_once_and_only_what_was_measured(results: Results) -> None:
+    table = report.attributes(results)
+    assert list(table.frame) == ["style", "precision", "recall"]
+    assert table.frame.loc[(UNTUNED, 0, LOW), "style"] == pytest.approx(1100)
+    assert COUNT in table.caption
+
+
+def test_side_by_side_steps_from_level_to_level(results: Results) -> None:
+    frame = report.side_by_side(results).frame
+    assert list(frame.index) == [(f"level {a} to {a + 1}", scale) for scale in (LOW, HIGH) for a in (0, 1)]
+    first = frame.loc[("level 0 to 1", LOW)]
+    assert first["FD paper"] == pytest.approx(100 * (75.22 / 83.17 - 1))
+    assert first["FD here"] == pytest.approx(-40)
+    assert first["PSD paper"] == pytest.approx(0.14 - 0.18)  # a difference, not per cent
+    assert first["PSD here"] == pytest.approx(-0.40)
+
+
+def test_side_by_side_has_no_paper_where_the_poster_has_no_such_scale(results: Results) -> None:
+    protocol = {**PARAMS.protocol.model_dump(mode="json"), "guidance": [7.5]}
+    sections = {"protocol": protocol, "vae_decoder": {**_section("vae_decoder"), "guidance": [7.5]}}
+    halved = {cell.replace("/4", "/7.5"): value for cell, value in VALUES.items() if cell.endswith("/4")}
+    changed = replace(results, params=params.with_sections(sections, PROFILE), table=rows(halved))
+    assert list(report.side_by_side(changed).frame) == ["FD here", "PR here", "PSD here"]
+
+
+def test_interventions_are_against_the_untuned_model_with_least_words(results: Results) -> None:
+    frame = report.interventions(results).frame
+    names = [f"{TUNED}, level 0", "untuned, level 1", "untuned, level 2", "tuned decoder"]
+    assert list(frame.index) == [(name, scale) for scale in (LOW, HIGH) for name in names]
+    assert frame.loc[(f"{TUNED}, level 0", LOW)].to_dict() == pytest.approx(
+        {"FD": -10, "KID": -10, "FWD": -10, "PR": -10, "PSD": -0.10}
+    )
+    assert frame.loc[("untuned, level 2", HIGH), "FD"] == pytest.approx(-44)
+    assert frame.loc[("tuned decoder", HIGH), "FD"] == pytest.approx(100 * (95 / 200 - 1))
+
+
+def test_interventions_do_without_a_decoder_that_was_not_measured(results: Results) -> None:
+    frame = report.interventions(replace(results, table=rows(VALUES))).frame
+    assert "tuned decoder" not in frame.index.get_level_values("intervention")
+    assert len(frame) == 6
+
+
+def test_parts_of_fd_are_of_the_untuned_model(results: Results) -> None:
+    table = report.parts_of_fd(results)
+    assert set(table.frame.index.get_level_values("model")) == {UNTUNED}
+    assert list(table.frame) == ["fd", "fd_mean", "fd_spread", "precision", "recall"]
+    few = results.table[~results.table["measure"].isin(["precision", "recall"])].reset_index(drop=True)
+    assert list(report.parts_of_fd(replace(results, table=few)).frame) == ["fd", "fd_mean", "fd_spread"]
+
+
+def test_acquaintance_is_the_step_to_the_protocols_level(results: Results) -> None:
+    table = pd.concat([results.table, by_artist(70.0, 110.0)], ignore_index=True)
+    item = report.acquaintance(replace(results, table=table))
+    assert isinstance(item, Table)
+    assert item.frame.loc[("artists known", "FD", LOW), "change"] == pytest.approx(-30)
+    assert item.frame.loc[("artists unknown", "FD", LOW), "change"] == pytest.approx(10)
+    assert len(item.frame) == 2 * 4  # nothing at 16, which has too few pictures here
+    assert "n = 2 to 4 pictures a cell, 1 training seed." in item.caption
+    assert "level 1 less level 0" in item.caption
+
+
+def test_acquaintance_says_that_known_artists_are_not_named(results: Results) -> None:
+    item = report.acquaintance(results)
+    assert isinstance(item, Text)
+    assert "not known" in item.text
+
+
+# ------------------------------------------------------------------------------------------------- pictures
+
+
+def test_prompts_are_of_the_first_annotated_work(results: Results) -> None:
+    lines = report.prompts(results).text.splitlines()
+    assert lines == [f"level {level}: {prompt(WORKS.iloc[1], level, 0)}" for level in (0, 1, 2)]
+    assert "it glows" in lines[2]
+    without = replace(results, works=WORKS.iloc[:1])  # no annotations in the data
+    assert "boat" in report.prompts(without).text
+
+
+def test_sheets_show_models_at_every_level(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[tuple[str, str, float]] = []
+
+    def cell(study: str, folder: str, guidance: float) -> tuple[Tensor, pd.DataFrame]:
+        read.append((study, folder, guidance))
+        return pictures(6), pd.DataFrame()
+
+    monkeypatch.setattr(store, "read", cell)
+    low, high = report.sheets(results)
+    assert (low.name, high.name) == ("sheet_4", "sheet_16")
+    assert [axis.get_ylabel() for axis in low.figure.axes[::3]] == [
+        f"{model}, level {level}" for model in (UNTUNED, TUNED) for level in (0, 1, 2)
+    ]
+    assert read[:3] == [
+        ("prompt_enrichment", "untuned/level-0", LOW),
+        ("prompt_enrichment-protocol-level", "untuned", LOW),  # copied from the study that painted it
+        ("prompt_enrichment", "untuned/level-2", LOW),
+    ]
+
+
+# ---------------------------------------------------------------------------------------- evidence, loading
+
+
+def test_evidence_holds_the_cells_of_three_studies(results: Results) -> None:
+    evidence = report.evidence(results)
+    assert {cell for _, cell in evidence.values} == {*VALUES, *DECODER, *CONTROL}
+    assert evidence.counts == {"": 6}
+    assert [(part.measure, part.changed, part.reference) for part in evidence.baselines] == [
+        (measure, ["untuned-again@1/4"], ["untuned@1/4"]) for measure in ("fd", "pr", "psd")
+    ]
+    assert evidence.resolutions["style", "untuned@0/4"] == pytest.approx(2 / 6)
+
+
+def test_verdicts_follow_from_the_evidence(results: Results) -> None:
+    verdicts = {v.claim: v for v in claims.decide(claims.load("prompt_enrichment"), report.evidence(results))}
+    # level 1 is nearer and level 2 adds less than half of that; tuning with least words is farther than level 1
+    assert verdicts["A5"].verdict == claims.SUPPORTED
+    assert verdicts["A6"].verdict == claims.CONTRADICTED
+    assert all(finding.compared is not None for verdict in verdicts.values() for finding in verdict.findings)
+
+
+def test_headline_was_recorded(results: Results) -> None:
+    names = report.headline(results)
+    assert names == [f"fd/untuned/level-{level}/guidance-4" for level in (0, 1, 2)]
+    assert set(names) <= set(report.guidance(results)[0].metrics)
+
+
+def test_results_are_the_compared_rows_and_held_out_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "SAMPLES", tmp_path / "samples")
+    monkeypatch.setattr(paths, "COMPARED", tmp_path)
+    rows(VALUES).to_csv(compared.path_of("prompt_enrichment"), index=False)
+
+    class Manifest:
+        table = pd.concat([WORKS, WORKS.assign(split="train")])
+
+    monkeypatch.setattr("atelier.data.prepare.works", Manifest)
+    with pytest.raises(ValueError, match="no samples of rank8-unconditional, untuned"):
+        report.load(PARAMS)
+    for name in (UNTUNED, TUNED):
+        (tmp_path / "samples" / "prompt_enrichment" / name).mkdir(parents=True)
+    loaded = report.load(PARAMS)
+    assert loaded.count == COUNT
+    assert len(loaded.table) == len(VALUES) * len(MEASURES)
+
+
+def _section(study: str) -> dict[str, Any]:
+    section: dict[str, Any] = PARAMS.section(study).model_dump(mode="json")
+    return section
+
+
+# ---------------------------------------------------------------------------------------- phrases of captions
+
+
+def test_phrases_of_captions() -> None:
+    change = Interval(1.234, 0.7, 1.768, 5)
+    assert words.seeds(PARAMS) == "1 training seed"
+    assert words.pictures(PARAMS, 40, "condition") == "n = 40 pictures a condition in 2 repeats, 1 training seed"
+    assert words.against_works(PARAMS, 2) == COUNT  # the protocol's number of pictures
+    assert words.plus_minus(change) == "+1.23 ± 0.53"
+    assert words.plus_minus(change, sign="") == "1.23 ± 0.53"
+    assert words.signed(change) == "+1.23 (+0.7 to +1.77)"
+    assert words.signed(change, ".2f") == "+1.23 (+0.70 to +1.77)"
+    assert words.unsigned(change) == "1.234 (0.700 to 1.768)"

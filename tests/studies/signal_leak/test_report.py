@@ -1,0 +1,380 @@
+"""The page of the signal leak, on made-up measures: its tables hold what was measured, its captions say on how much."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler
+from matplotlib import pyplot as plt
+from safetensors.torch import save_file
+
+from atelier import claims, params, paths
+from atelier.data import prepare
+from atelier.diffusion import signal_and_noise
+from atelier.evaluation.intervals import Interval
+from atelier.methods.signal_leak import FrequencyLeak, PixelLeak, first_step
+from atelier.report.items import Figure, Table, Text
+from atelier.sampling import store
+from atelier.studies.signal_leak import explore, measure, report
+from atelier.studies.signal_leak.report_light import DIVERSITY, labels
+from atelier.studies.signal_leak.report_results import Results
+from atelier.studies.signal_leak.sample import COLOURS
+
+PROFILES = Path(__file__).parents[3] / "profiles"
+EMBEDDED = params.load(PROFILES / "embedded.yaml")
+CHANNELS, SIDE = 2, 2
+SCHEDULER = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.000234, beta_end=0.0033)
+
+
+def rows(cells: dict[str, float], measured: str) -> pd.DataFrame:
+    """A measure's row a cell: its value at once, and in four groups a little apart, so that intervals have a width."""
+    table = pd.DataFrame(
+        [{"cell": cell, "measure": measured, "n": 20, "whole": value} for cell, value in cells.items()]
+    )
+    shifts = (-0.1, -0.03, 0.03, 0.1)
+    return table.assign(**{f"group{group}": table["whole"] + shift for group, shift in enumerate(shifts)})
+
+
+def manifest(style: str, train: int, test: int) -> pd.DataFrame:
+    return pd.DataFrame({"art_style": style, "split": ["train"] * train + ["test"] * test})
+
+
+def leak(mean: float, n: int, std: float = 1.0) -> PixelLeak:
+    shape = (CHANNELS, SIDE, SIDE)
+    return PixelLeak(np.full(shape, mean), np.full(shape, std), n)
+
+
+def results(table: pd.DataFrame, profile: params.Params = EMBEDDED) -> Results:
+    """Results of these measures; the mean of natural latents has variance 1 in every channel."""
+    natural = leak(0.0, 12)
+    return Results(
+        params=profile,
+        table=table,
+        spectrum=pd.DataFrame({"u": [0, 0, 1, 1], "v": [0, 0, 1, 1], "channel": [0, 1, 0, 1], "n": 12,
+                               "whole": [3.0, 5.0, 0.1, 0.3]}),
+        first_steps=pd.DataFrame(),
+        colours=colours(),
+        leaks={"pixel": natural, "low-1": FrequencyLeak([(0, 0)], np.zeros(CHANNELS), np.eye(CHANNELS), natural),
+               "all-Near": leak(1.0, 30, 2.0), "all-Far": leak(2.0, 40), "7-Far": leak(9.0, 7)},
+        works=pd.concat([manifest("Watercolor", 9, 3), manifest("Expressionism", 4, 1)], ignore_index=True),
+        natural=manifest("", 3, 5),
+        kind="photographs",
+        scheduler=SCHEDULER,
+        vae=AutoencoderKL(latent_channels=CHANNELS, block_out_channels=(4,), norm_num_groups=2, sample_size=SIDE),
+    )  # fmt: skip
+
+
+def colours() -> pd.DataFrame:
+    """Channel 0 makes pictures redder step by step; channel 1 makes nothing of it, up and down."""
+    listed = [
+        {"repeat": repeat, "place": 0, "channel": channel, "value": value, "made": value + 0.01 * repeat,
+         "red": 0.5 + (0.1 * value if channel == 0 else 0.1 * abs(value)), "green": 0.5, "blue": 0.5 - 0.1 * value}
+        for channel in range(2) for value in (-2.0, 0.0, 2.0) for repeat in range(4)
+    ]  # fmt: skip
+    return pd.DataFrame(listed)
+
+
+NATURAL = ["real", "returned", "white", "again", "offset", "pixel", "low-1", "low-3"]
+STYLE_CELLS = {"real-watercolor": 0.1, "returned-watercolor": 0.2, "plain-watercolor+leak": 0.7,
+               "words-watercolor": 0.6, "words-watercolor+leak": 0.4, "tuned-watercolor": 0.8,
+               "tuned-watercolor+leak": 0.5, "tuned-watercolor+leak-7": 0.3}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _no_figure_stays_open() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def painted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures of every cell, four a repeat; a picture's grey level is its number in the cell, places run backwards."""
+    listed = pd.DataFrame({"repeat": [0] * 4 + [1] * 4, "place": [3, 2, 1, 0] * 2, "prompt": list("abcdabce")})
+    made = torch.arange(8, dtype=torch.uint8)[:, None, None, None].expand(8, 3, 8, 8)
+    by_hand = colours().assign(prompt="a")
+    made_by_hand = torch.arange(len(by_hand), dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 8, 8)
+
+    def read(study: str, cell: str, guidance: float) -> tuple[torch.Tensor, pd.DataFrame]:
+        assert (study, guidance) == ("signal_leak", 4.0)
+        return (made_by_hand, by_hand) if cell == COLOURS else (made, listed)
+
+    monkeypatch.setattr(store, "read", read)
+    monkeypatch.setattr(store, "listed", lambda *location: read(*location)[1])
+    monkeypatch.setattr(prepare, "pictures", lambda table, *_: made[torch.arange(len(table)) % len(made)])
+
+
+# ------------------------------------------------------------------------------------------------ the first step
+
+
+def test_first_inputs_are_the_schedules() -> None:
+    table = report.first_inputs(results(pd.DataFrame()))
+    assert table.name == "first_step"
+    assert list(table.frame.index) == [
+        "this base, sampler's first of 12",
+        "Stable Diffusion, sampler's first of 50",
+        "this base, training's last",
+        "Stable Diffusion, training's last",
+    ]
+    assert table.frame["signal"].iloc[1] == pytest.approx(0.0759967, abs=1e-6)
+    assert table.frame["signal"].iloc[3] == pytest.approx(0.0682649, abs=1e-6)
+    assert list(table.frame["step"].iloc[1:]) == [981, 999, 999]
+    np.testing.assert_allclose(table.frame["signal"] ** 2 + table.frame["noise"] ** 2, 1, atol=1e-6)
+
+
+def test_snr_is_that_of_the_mean_over_channels() -> None:
+    figure = report.snr(results(pd.DataFrame()))
+    signal, noise = (float(x[-1]) for x in signal_and_noise(SCHEDULER.betas))
+    assert figure.metrics["snr/lowest"].value == pytest.approx(4.0 * (signal / noise) ** 2)
+    assert figure.metrics["snr/median"].value == pytest.approx(2.1 * (signal / noise) ** 2)
+    assert figure.metrics["snr/lowest"].n == 12
+    assert "n = 12 photographs" in figure.caption
+
+
+def test_slopes_of_finished_pictures_are_of_those_that_are_painted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finished picture's mean is half its first latent's; a flow paints none here."""
+    monkeypatch.setattr(paths, "SAMPLES", tmp_path)
+    first = torch.tensor([[1.0, -1.0], [2.0, 0.0], [-3.0, 4.0]])
+    folder = tmp_path / "signal_leak" / "white" / "guidance-4"
+    folder.mkdir(parents=True)
+    order = [2, 0, 1]  # the table of pictures is in another order
+    pd.DataFrame({"repeat": 0, "place": order}).to_csv(folder / "pictures.csv", index=False)
+    save_file({"latents": (first[order] / 2)[:, :, None, None].repeat(1, 1, 2, 2)}, folder / store.LATENTS)
+    firsts = pd.DataFrame({"repeat": 0, "place": [0, 1, 2] * 2, "channel": [0] * 3 + [1] * 3,
+                           "first": first.T.flatten(), "estimated": 0.0})  # fmt: skip
+    slope = rows({"white": 0.57, "white-shuffled": -0.04, "flow": 0.02, "flow-shuffled": 0.07}, "slope")
+    both = pd.concat([firsts.assign(model="white"), firsts.assign(model="flow")])
+    table = report.slopes(replace(results(slope), first_steps=both))
+    assert list(table.frame["finished picture"]) == ["+0.50", ""]
+    assert table.frame.loc["white", "slope"].startswith("+0.57 (+")
+    assert table.frame.loc["white", "shuffled"].startswith("-0.04 (-")
+    assert isinstance(table.metrics["slope/flow"].value, Interval)
+    assert table.metrics["slope/flow"].value.mean == pytest.approx(0.02)
+    assert "n = 20 first latents" in table.caption
+
+
+def test_a_perfect_denoiser_of_unit_variance_reads_its_signal() -> None:
+    """alpha S / (alpha^2 S + s^2) with S = 1."""
+    alpha = first_step(SCHEDULER, 12).alpha
+    assert report.perfect_slope(results(pd.DataFrame())).text.endswith(f"median over channels: {alpha:.2f}")
+
+
+def test_a_deficit_is_predicted_for_each_schedule() -> None:
+    study = params.load(PROFILES / "study.yaml")
+    names = ["white", "zero-snr", "matched", "between", "sd-betas"]
+    measured = rows({f"{name}-unguided": 0.7 for name in names}, "channel_ratio")
+    wide = replace(results(measured, study), leaks={
+        "low-1": FrequencyLeak([(0, 0)], np.zeros(CHANNELS), 4 * np.eye(CHANNELS), leak(0.0, 12)),
+    })  # fmt: skip
+    frame = report.deficits(wide).frame
+    assert list(frame.index) == ["this base", *names[1:]]
+    step = first_step(SCHEDULER, study.sampling.steps)
+    expected = (4 * step.alpha**2 + step.s**2) ** -0.5
+    assert frame.loc["this base", "predicted"] == pytest.approx(expected)
+    assert frame.loc["zero-snr", "SNR of the mean"] == pytest.approx(0, abs=1e-6)
+    assert frame.loc["zero-snr", "predicted"] == pytest.approx(1, abs=1e-6)
+    figure = report.deficit(wide)
+    assert set(figure.metrics) == {f"deficit/{name}" for name in names}
+    assert f"n = {study.protocol.repeats * 40} pictures" in figure.caption
+
+
+# ------------------------------------------------------------------------------------------------ light
+
+
+def test_labels_name_every_guided_condition_in_order() -> None:
+    assert labels(results(pd.DataFrame())) == {
+        "white": "white noise",
+        "again": "other white noise",
+        "offset": "offset noise 0.1",
+        "pixel": "pixel leak",
+        "low-1": "frequency leak, N = 1",
+        "low-3": "frequency leak, N = 3",
+    }
+    study = results(pd.DataFrame(), params.load(PROFILES / "study.yaml"))
+    assert labels(study)["zero-snr"] == "tuned: zero-snr"
+    assert "watercolor" not in labels(study)
+
+
+@pytest.mark.usefixtures("painted")
+def test_diversity_has_what_was_measured() -> None:
+    """Without an evaluator there is no CLIP score; reference rows are measured without prompts."""
+    measures = [name for name in DIVERSITY if name not in ("clip", "subject")]
+    table = pd.concat(rows({cell: float(number) for number, cell in enumerate(NATURAL)}, name) for name in measures)
+    shown = report.diversity(results(table))
+    assert list(shown.frame.columns) == measures
+    assert shown.frame.index[:3].tolist() == ["training split", "these, decoded", "white noise"]
+    assert shown.frame.loc["frequency leak, N = 3", "kid"] == 7.0
+    assert shown.metrics["kid/low-3"].n == 20
+    assert len(shown.metrics) == len(NATURAL) * len(measures)
+    for words in ("n = 20 pictures", "4 repeats", "5 held-out photographs", "5 prompts", "guidance 4"):
+        assert words in shown.caption
+    prompted = rows(dict.fromkeys(NATURAL[2:], 70.0), "clip")
+    with_clip = report.diversity(results(pd.concat([table, prompted])))
+    assert with_clip.frame["clip"].isna().sum() == 2
+    assert "clip/real" not in with_clip.metrics
+    assert with_clip.metrics["clip/pixel"].value.mean == pytest.approx(70)  # type: ignore[union-attr]
+
+
+@pytest.mark.usefixtures("painted")
+def test_pictures_are_the_first_repeat_in_order_of_their_places() -> None:
+    shown = results(pd.DataFrame()).pictures("white", 3)
+    assert shown[:, 0, 0, 0].tolist() == [3, 2, 1]
+
+
+@pytest.mark.usefixtures("painted")
+def test_sheets_and_densities_are_drawn() -> None:
+    measured = pd.concat(rows(dict.fromkeys(NATURAL, 0.5), name) for name in ("luminance_ratio", "contrast_ratio",
+                                                                              "channel_ratio"))  # fmt: skip
+    known = results(measured)
+    sheet = report.natural_sheet(known)
+    assert len(sheet.figure.axes) == 10 * 7  # photographs and six conditions; up to ten pictures each
+    assert len(report.spread(known).figure.axes[0].get_yticklabels()) == 3 * len(NATURAL)
+    assert "all photographs for comparison" in report.luminance(known).caption
+
+
+def test_the_prompts_light_is_compared_pairwise() -> None:
+    table = pd.concat([rows({"dark": 0.3, "bright": 0.5, "dark+leak": 0.4, "bright+leak": 0.45}, "luminance")])
+    shown = report.prompted_light(results(table))
+    assert shown.frame.loc["white noise"].tolist() == ["0.300", "0.500", "+0.200 (+0.200 to +0.200)"]
+    assert list(shown.frame.columns) == ["'at night'", "'at noon'", "difference"]
+    assert shown.metrics["light/difference+leak"].value.mean == pytest.approx(0.05)  # type: ignore[union-attr]
+
+
+# ------------------------------------------------------------------------------------------------ styles
+
+
+def test_styles_are_compared_where_there_are_held_out_works() -> None:
+    """One work of Expressionism is held out: too few for a distance, so that it has no row."""
+    table = pd.concat([rows(STYLE_CELLS, "kid_haar"), rows({"words-watercolor": 0.9}, "style")])
+    shown = report.style_distances(results(table))
+    assert isinstance(shown, Table)
+    assert set(shown.frame.index.get_level_values("style")) == {"Watercolor"}
+    assert len(shown.frame) == 7
+    of_style = shown.frame.loc["Watercolor"]
+    assert (of_style["held-out works"] == 3).all()
+    assert of_style.loc["untuned, words", "style"] == 0.9
+    assert of_style.loc["tuned and leak", "change of kid_haar"] == "-0.3 (-0.3 to -0.3)"
+    assert of_style.loc["tuned", "change of kid_haar"] == ""
+    assert set(shown.metrics) == {f"kid_haar/{name}-watercolor+leak/change" for name in ("words", "tuned")}
+    assert "n = 20 pictures" in shown.caption
+
+
+def test_targets_end_with_all_training_works() -> None:
+    known = results(rows(STYLE_CELLS, "kid_haar"))
+    shown, drawn = report.targets(known), report.target_changes(known)
+    assert isinstance(shown, Table)
+    assert isinstance(drawn, Figure)
+    assert shown.frame.index.tolist() == [("watercolor", 7), ("watercolor", 9)]
+    assert shown.frame["change of kid_haar"].str.slice(0, 4).tolist() == ["-0.5", "-0.3"]
+    assert shown.metrics["kid_haar/tuned-watercolor+leak-7/change"].value.mean == pytest.approx(-0.5)  # type: ignore[union-attr]
+    assert [label.get_text() for label in drawn.figure.axes[0].get_yticklabels()] == [
+        "watercolor, 7 works",
+        "watercolor, 9 works",
+    ]
+
+
+@pytest.mark.parametrize("shown", [report.style_distances, report.targets, report.target_changes])
+def test_without_held_out_works_a_sentence_says_so(shown) -> None:  # type: ignore[no-untyped-def]
+    item = shown(results(rows({"white": 1.0}, "kid")))
+    assert isinstance(item, Text)
+    assert "nothing is measured" in item.text
+
+
+def test_shifts_are_of_all_works_of_a_style() -> None:
+    shown = report.shifts(results(pd.DataFrame()))
+    assert shown.frame.index.tolist() == ["Far", "Near"]
+    assert shown.frame["shift"].tolist() == [4.0, 1.0]
+    assert shown.frame["n"].tolist() == [40, 30]
+    assert shown.frame.loc["Near", "std over natural"] == 2.0
+
+
+def test_pixel_models_are_decoded_in_three_columns() -> None:
+    assert len(report.pixel_models(results(pd.DataFrame())).figure.axes) == 2 * 3
+
+
+# ------------------------------------------------------------------------------------------------ colour
+
+
+def test_mean_colour_says_what_goes_one_way() -> None:
+    frame = report.mean_colour(results(pd.DataFrame())).frame
+    assert frame["monotone"].tolist() == ["yes", "no", "yes", "no", "no", "yes"]
+    assert frame.loc[("channel 0", "red"), "from"] == pytest.approx(0.3)
+    assert frame.loc[("channel 0", "red"), "to"] == pytest.approx(0.7)
+    assert "n = 4" in report.mean_colour(results(pd.DataFrame())).caption
+
+
+def test_response_has_a_line_a_channel_and_records_whether_colour_obeys() -> None:
+    measured = pd.concat([rows({COLOURS: 0.9}, "obeys"), rows({COLOURS: 1.0}, "rank")])
+    shown = report.response(results(measured))
+    lines = [line for line in shown.figure.axes[0].get_lines() if len(line.get_xdata()) == 3]
+    np.testing.assert_allclose(np.asarray(lines[0].get_ydata(), dtype=float), [-1.985, 0.015, 2.015])
+    assert shown.metrics["colour/obeys"].n == 24
+    assert shown.metrics["colour/rank"].value.mean == pytest.approx(1)  # type: ignore[union-attr]
+    assert len([axis for axis in report.colour_response(results(measured)).figure.axes if axis.axison]) == 3
+
+
+@pytest.mark.usefixtures("painted")
+def test_by_hand_shows_one_noise_by_channel_and_value() -> None:
+    shown = report.by_hand(results(pd.DataFrame()))
+    levels = [int(axis.get_images()[0].get_array()[0, 0, 0]) for axis in shown.figure.axes]
+    assert levels == [0, 4, 8, 12, 16, 20]  # the first repeat of each channel and value
+    assert [axis.get_title() for axis in shown.figure.axes[:3]] == ["-2", "+0", "+2"]
+
+
+# ------------------------------------------------------------------------------------------------ exploring
+
+
+def explorer() -> explore.Explorer:
+    rest = leak(0.0, 12, std=0.1)
+    means = FrequencyLeak([(0, 0)], np.array([1.0, -1.0]), np.diag([4.0, 9.0]), rest)
+    leaks = {"pixel": rest, "low-1": means, "low-3": leak(5.0, 12, std=0.1)}
+    return explore.Explorer(SimpleNamespace(scheduler=SCHEDULER), leaks, steps=12)  # type: ignore[arg-type]
+
+
+def test_explored_latents_share_their_noise_and_add_the_leak() -> None:
+    step, white = first_step(SCHEDULER, 12), explorer().first_latents(explore.Choice(seed=3))
+    shifted = explorer().first_latents(explore.Choice(explore.FREQUENCIES, 3, seed=3, strength=2.0))
+    added = (shifted - step.s * white) / step.alpha
+    assert added.mean().item() == pytest.approx(10.0, abs=0.2)
+    assert not torch.equal(white, explorer().first_latents(explore.Choice(seed=4)))
+    assert explore.Choice(explore.FREQUENCIES, 0).leak == "pixel"
+
+
+def test_explored_means_are_those_that_are_set() -> None:
+    """In standard deviations of pictures' means, of the lowest frequency: over the latent's side."""
+    step, white = first_step(SCHEDULER, 12), explorer().first_latents(explore.Choice())
+    choice = explore.Choice(explore.FREQUENCIES, 1, means=(2.0, -1.0))
+    added = (explorer().first_latents(choice) - step.s * white) / step.alpha
+    expected = torch.tensor([1.0 + 2 * 2.0, -1.0 - 3.0]) / SIDE
+    torch.testing.assert_close(added.mean((2, 3)), expected.expand(explore.PICTURES, -1), rtol=0, atol=1e-4)
+
+
+# ------------------------------------------------------------------------------------------------ evidence
+
+
+@pytest.mark.usefixtures("painted")
+def test_headline_names_what_the_page_records() -> None:
+    table = pd.concat(rows(dict.fromkeys(NATURAL, 0.5), name) for name in DIVERSITY)
+    known = results(pd.concat([table, rows({COLOURS: 0.9}, "obeys"), rows({COLOURS: 1.0}, "rank")]))
+    recorded = {**report.diversity(known).metrics, **report.response(known).metrics}
+    assert set(report.headline(known)) <= set(recorded)
+
+
+def test_evidence_decides_what_was_measured() -> None:
+    """Colour obeys; nothing that D4 compares was measured."""
+    obeys, rank = rows({COLOURS: 0.9, "nothing": 0.0}, "obeys"), rows({COLOURS: 1.0, "ideal": 1.0}, "rank")
+    colour = pd.concat([obeys, rank], ignore_index=True)
+    colour.loc[colour["cell"] == COLOURS, "group0"] += 0.05  # differences that are all equal have no interval
+    evidence = report.evidence(results(colour))
+    verdicts = {verdict.claim: verdict for verdict in claims.decide(claims.load("signal_leak"), evidence)}
+    assert verdicts["D5"].verdict == claims.SUPPORTED
+    assert verdicts["D4"].reason.startswith("not measured: ")
+    assert evidence.counts_of(verdicts["D5"]) == [20, 20]
+    assert evidence.over_of("D5") == "intervals over 4 groups of repeats, 1 training seed"
+    assert evidence.baselines == measure.null_comparisons()

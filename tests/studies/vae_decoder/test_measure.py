@@ -1,0 +1,175 @@
+"""Retuned decoders measured: works against their reconstructions, and models' pictures as each decoder returns them."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from atelier import claims, paths
+from atelier import params as parameters
+from atelier.data import prepare
+from atelier.data.images import to_pixels
+from atelier.evaluation import compared
+from atelier.evaluation.cells import Location
+from atelier.evaluation.groups import group
+from atelier.metrics import kernel_distance, log_power_error, mean_power_spectrum
+from atelier.models import base
+from atelier.models.autoencoders import load_like
+from atelier.models.latents import decode, encode_pictures
+from atelier.params import Params
+from atelier.sampling import store
+from atelier.studies.art_finetuning import sample as art_sampling
+from atelier.studies.art_finetuning import train as art_finetuning
+from atelier.studies.prompt_enrichment import sample as level_sampling
+from atelier.studies.vae_decoder import collect, measure, reconstruct
+from atelier.studies.vae_decoder import train as retuning
+from atelier.studies.vae_decoder.decoding import ORIGINAL, decoded, decoders, repaint, repainted
+from atelier.studies.vae_decoder.measure import PLAIN_WORDS, Redecoded
+from atelier.studies.vae_decoder.params import Config
+from atelier.studies.vae_decoder.reconstruct import Networks
+
+PROFILES = Path(__file__).parents[3] / "profiles"
+
+
+def test_reconstructions_are_measured_against_their_own_works(params: Params, tmp_path: Path) -> None:
+    for seed in params.protocol.training_seeds:
+        retuning.train(params, "mse", seed)
+    repaint(params, "mse", tmp_path / "mse.safetensors")
+    (parts,) = repainted(params, ["mse"], tmp_path)
+    held_out = prepare.works().table.query("split == 'test'")
+    assert sum(len(part.works) for part in parts) == len(held_out)
+    vae = load_like(base.load(paths.BASE).vae, paths.decoder("mse", 1) / "vae")
+    expected = to_pixels(decode(vae, encode_pictures(vae, parts[1].works).mean))
+    assert int((parts[1].made.int() - expected.int()).abs().max()) <= 1
+    by_group = reconstruct.works_by_group(params)
+    rows = reconstruct.decoder_rows(params, tmp_path, "mse", by_group, Networks({}, None))
+    assert set(rows["cell"]) == {"mse"}
+    whole = rows[rows["style"] == ""].set_index("measure")
+    works, made = (torch.cat([getattr(part, name) for part in parts]) / 255 for name in ("works", "made"))
+    error = float((works.double() - made.double()).square().mean())
+    assert whole.loc["mse", "whole"] == pytest.approx(error)
+    assert whole.loc["psnr", "whole"] == pytest.approx(-10 * math.log10(error))
+    high = log_power_error(mean_power_spectrum(works), mean_power_spectrum(made), above=16)
+    assert whole.loc["high", "whole"] == pytest.approx(high)
+    # a mean's pseudo-values are the groups' own sums, rescaled: their mean is the mean
+    assert np.mean(whole.loc["mse", ["group0", "group1"]].to_numpy(float)) == pytest.approx(error, rel=0.3)
+
+
+def test_reconstructions_of_other_works_are_refused(params: Params, tmp_path: Path) -> None:
+    repaint(params, ORIGINAL, tmp_path / "original.safetensors")
+    fewer = params.model_copy(update={"data": params.data.model_copy(update={"size": 32})})
+    with pytest.raises(ValueError, match="works went through 'original'"):
+        next(repainted(fewer, [ORIGINAL], tmp_path))
+
+
+def test_a_judge_sees_works_and_reconstructions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through pixels' means for features: the kernel distance of all parts' works to all parts' reconstructions."""
+    monkeypatch.setattr(reconstruct, "features", lambda _, x: x.double().mean((2, 3)).numpy())
+    generator = torch.Generator().manual_seed(0)
+    works, made = (torch.randint(256, (12, 3, 32, 32), dtype=torch.uint8, generator=generator) for _ in range(2))
+    judge = Networks({}, object())  # type: ignore[arg-type]
+    device = torch.device("cpu")
+    parts = [
+        reconstruct.returned(group(works[rows], None), works[rows], made[rows], None, judge, device)
+        for rows in (slice(0, 5), slice(5, 12))
+    ]
+    real, ours = ((x.double() / 255).mean((2, 3)).numpy() for x in (works, made))
+    assert reconstruct.measures_of(parts)["kid_judge"] == pytest.approx(kernel_distance(real, ours))
+    unjudged = reconstruct.returned(group(works, None), works, made, None, Networks({}, None), device)
+    assert "kid_judge" not in reconstruct.measures_of([unjudged])
+
+
+def test_the_original_decoder_on_stored_latents_gives_the_stored_pictures(params: Params) -> None:
+    art_sampling.main(params, "untuned")
+    pictures, table = store.read("art_finetuning", "untuned", 4.0)
+    latents = store.read_latents("art_finetuning", "untuned", 4.0)
+    again = decoded(params, decoders(params, ORIGINAL), latents, table["repeat"].tolist())
+    assert torch.equal(again, pictures)
+
+
+def test_a_repeat_is_decoded_by_its_training_seeds_decoder(params: Params) -> None:
+    for seed in params.protocol.training_seeds:
+        retuning.train(params, "all", seed)
+    vaes = decoders(params, "all")
+    latents = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    mixed = decoded(params, vaes, latents, [0, 1, 2, 3])
+    by_seed = [decoded(params, dict.fromkeys(vaes, vaes[seed]), latents, [0, 1, 2, 3]) for seed in (0, 1)]
+    assert not torch.equal(*by_seed)
+    for number in range(4):
+        # 8-bit pictures of other batches may differ in a last bit
+        assert int((mixed[number].int() - by_seed[number % 2][number].int()).abs().max()) <= 1
+
+
+def test_every_cell_that_claims_need_is_there(params: Params) -> None:
+    assert measure.cells(params, "mixed")["mixed+all@1/4"] == Redecoded(Location("art_finetuning", "mixed", 4.0), "all")
+    assert measure.cells(params, PLAIN_WORDS) == {
+        "untuned-decoder@0/4": Redecoded(Location("prompt_enrichment", "untuned/level-0", 4.0), "all")
+    }
+    with pytest.raises(ValueError, match=r"vae_decoder\.models: no 'conditional'"):
+        measure.cells(params, "conditional")
+
+
+def test_plain_words_need_the_whole_loss_and_their_level(params: Params) -> None:
+    config = Config.of(params)
+    without = config.model_copy(update={"variants": ["mse"]})
+    assert measure.cells(params.model_copy(update={"vae_decoder": without}), PLAIN_WORDS) == {}
+    levels = params.section("prompt_enrichment").model_copy(update={"levels": [2]})
+    assert measure.cells(params.model_copy(update={"prompt_enrichment": levels}), PLAIN_WORDS) == {}
+
+
+@pytest.mark.parametrize("profile", ["embedded", "study"])
+def test_the_profiles_measure_what_claims_compare(profile: str) -> None:
+    params = parameters.load(PROFILES / f"{profile}.yaml")
+    config = Config.of(params)
+    models = [*config.models, PLAIN_WORDS]
+    measured = {ORIGINAL, *config.variants} | {cell for model in models for cell in measure.cells(params, model)}
+    elsewhere = {cell for cell in claims.cells_of(claims.load("vae_decoder")) - measured if "+" in cell}
+    assert elsewhere == set()
+    assert claims.cells_of(claims.load("vae_decoder")) - measured <= collect.cells(params)
+
+
+def test_the_stages_measure_all_of_it(params: Params) -> None:
+    config = Config.of(params)
+    for seed in params.protocol.training_seeds:
+        for variant in config.variants:
+            retuning.train(params, variant, seed)
+        art_finetuning.train(params, "mixed", seed)
+    for model in ("untuned", "mixed"):
+        art_sampling.main(params, model)
+        level_sampling.main(params, model)
+    reconstruct.main(params)
+    reconstructions = reconstruct.load()
+    assert set(reconstructions["cell"]) == {ORIGINAL, *config.variants}
+    assert (reconstructions.query("measure == 'lpips'")["whole"] > 0).all()
+    assert set(reconstruct.load(styles=True)["cell"]) <= {ORIGINAL, *config.variants}
+    kept = {path.name for path in reconstruct.REPAINTED.iterdir()}
+    assert kept == {f"{name}.safetensors" for name in (ORIGINAL, *config.variants)}
+    models = [*config.models, PLAIN_WORDS]
+    for model in models:
+        measure.main(params, model)
+    table = measure.load(params)
+    assert set(table["cell"]) == {cell for model in models for cell in measure.cells(params, model)}
+    assert not {"untuned-decoder@0/4", "mixed+all@1/4"} - set(table["cell"])
+    one, two = (
+        table[(table["cell"] == cell) & (table["measure"] == "pr")]["whole"].item()
+        for cell in ("mixed+mse@1/4", "mixed+all@1/4")
+    )
+    assert one != two
+    assert list(paths.SCRATCH.glob("*")) == []  # nothing is kept for a stage that has ended
+
+
+def test_the_page_compares_cells_through_the_original_decoder(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MEASURES", "COMPARED"):
+        monkeypatch.setattr(paths, name, tmp_path / name.lower())
+    folder = paths.MEASURES / "art_finetuning"
+    folder.mkdir(parents=True)
+    for model in ("untuned", *params.section("art_finetuning").variants):
+        rows = {"measure": "fd", "cell": [f"{model}@1/4", f"{model}@1/1"], "n": 12, "whole": 1.0}
+        pd.DataFrame(rows).to_csv(folder / f"{model}.csv", index=False)
+    collect.main(params)
+    assert {"untuned@1/4", "mixed@1/4"} <= set(compared.load("vae_decoder")["cell"]) <= collect.cells(params)

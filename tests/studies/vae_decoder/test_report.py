@@ -1,0 +1,192 @@
+"""The page of the retuned decoder, on made-up numbers: what its tables hold, record and leave out."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib import pyplot as plt
+
+from atelier import params
+from atelier.evaluation.tables import REAL, RECONSTRUCTED
+from atelier.report.items import Table, Text
+from atelier.studies.vae_decoder import report
+from atelier.studies.vae_decoder.decoding import Repainted
+from atelier.studies.vae_decoder.params import Config
+
+ROOT = Path(__file__).parents[3]
+PARAMS = params.load(ROOT / "profiles" / "smoke.yaml")  # two repeats of three pictures, one training seed
+CONFIG = Config.of(PARAMS).model_copy(update={"models": ["untuned", "rank8-mixed"], "guidance": [4.0]})
+DISTANCES = {"fd": 10.0, "fwd": 1.0, "pr": 100.0, "psd": 0.2, "psd10": 0.1}
+STYLES = ("Cubism", "Mosaic", "Woodcut")
+
+
+def row(measure: str, cell: str, values: Sequence[float], n: int = 6, style: str = "") -> dict[str, object]:
+    groups = {f"group{number}": value for number, value in enumerate(values)}
+    return {"measure": measure, "cell": cell, "n": n, "whole": float(np.mean(values)), "style": style, **groups}
+
+
+def generated(cells: Sequence[str], scale: float = 1.0) -> pd.DataFrame:
+    rows = [
+        row(name, cell, [scale * value - 0.01, scale * value + 0.01])
+        for cell in cells
+        for name, value in DISTANCES.items()
+    ]
+    return pd.DataFrame(rows).drop(columns="style")
+
+
+def group(seed: int) -> Repainted:
+    """Five works: two of each of the first styles, and one of the last."""
+    pictures = torch.randint(256, (2, 5, 3, 16, 16), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+    return Repainted(pictures[0], pictures[1], np.array([STYLES[number // 2] for number in range(5)], dtype=object))
+
+
+@pytest.fixture
+def results() -> report.Results:
+    names = ["original", *CONFIG.variants]
+    errors = {"psnr": 20.0, "mse": 0.01, "lpips": 0.2, "pr": 50.0, "high": 0.4, "psd": 0.3, "fd": 5.0}
+    rows = [
+        row(measure, name, [value + number - 0.5, value + number + 0.5], n=10)
+        for number, name in enumerate(names)
+        for measure, value in errors.items()
+    ]
+    by_style = [
+        row(measure, name, [value - 1, value + 1], n=4, style=style)
+        for style in STYLES[:2]
+        for name, factor in (("original", 1.0), ("all", 0.5))
+        for measure, value in (("psnr", 20 / factor), ("pr", 50 * factor), ("lpips", 2.0))
+        if (style, measure) != ("Mosaic", "lpips")
+    ]
+    cells = [f"{model}@1/4" for model in CONFIG.models]
+    return report.Results(
+        params=PARAMS,
+        config=CONFIG,
+        cards={name: {"unchanged": f"{name}-0123456789abcdef"} for name in CONFIG.variants},
+        history=pd.DataFrame({"step": [1, 2, 3, 4], "mse": [8.0, 4.0, 2.0, 1.0]}).assign(decoder="all"),
+        works={name: [group(0), group(1)] for name in names},
+        reconstructions=pd.DataFrame(rows).drop(columns="style"),
+        by_style=pd.DataFrame(by_style),
+        compared=generated([REAL, RECONSTRUCTED, *cells]),
+        redecoded=generated([f"{model}+{name}@1/4" for model in CONFIG.models for name in CONFIG.variants], 1.1),
+        first_pictures={f"untuned, {name}": torch.zeros(3, 3, 8, 8, dtype=torch.uint8) for name in ("original", "all")},
+        poster={
+            (block, "mixed", 4.0): {
+                "fd": value, "fd_sd": 2.0, "pr": value, "pr_sd": 3.0, "psd": value / 100, "psd_sd": 0.01,
+            }
+            for block, value in {"B": 50.0, "C": 60.0}.items()
+        },
+    )  # fmt: skip
+
+
+def test_reconstructions_end_with_training_works_and_record_every_measure_on_all_works(
+    results: report.Results,
+) -> None:
+    table = report.reconstructions(results)
+    assert list(table.frame.index) == ["original", *CONFIG.variants, REAL]
+    assert list(table.frame.columns) == ["psnr", "mse", "lpips", "pr", "psd", "high", "fd"]  # no judge: no column
+    assert table.frame.loc["original", "pr"] == pytest.approx(50)
+    assert table.frame.loc[REAL, "pr"] == pytest.approx(100)
+    assert np.isnan(table.frame.loc[REAL, "psnr"])
+    assert "n = 10 held-out works in 2 groups, 1 training seed" in table.caption
+    assert f"{REAL}: n = 6" in table.caption
+    metric = table.metrics["reconstructed/psnr/original"]
+    assert (metric.value.mean, metric.n, metric.unit) == (pytest.approx(20), 10, "dB")
+    assert table.metrics["reconstructed/fd/all"].unit == "1"
+    assert len(table.metrics) == 7 * 4
+
+
+def test_changes_are_taken_group_by_group(results: report.Results) -> None:
+    frame = report.changes(results).frame
+    assert list(frame.index) == CONFIG.variants
+    assert frame.loc["mse-lpips", "pr"] == "+2 ± 0"  # the groups differ, the change does not
+
+
+def test_styles_are_in_per_cent_of_the_original_and_only_of_those_that_were_measured(results: report.Results) -> None:
+    frame = report.styles(results).frame
+    assert list(frame.index) == ["Cubism", "Mosaic"]  # too few works of Woodcut
+    assert frame.loc["Cubism", "n"] == 4
+    assert frame.loc["Cubism", "pr"].startswith("-50 ")
+    assert frame.loc["Cubism", "psnr"].startswith("+20 ")  # dB
+    assert pd.isna(frame.loc["Mosaic", "lpips"])
+
+
+def test_a_work_of_each_style_is_shown_and_the_middle_enlarged(results: report.Results) -> None:
+    for item in (report.works(results), report.zoomed(results)):
+        axes = item.figure.axes
+        side = axes[0].images[0].get_array().shape[0]
+        assert (item.name, len(axes), side) in [("works", 3 * 3, 16), ("zoomed", 3 * 3, 8)]
+        plt.close(item.figure)
+
+
+def test_losses_are_means_of_the_first_and_last_fifth_without_terms_that_no_variant_has(
+    results: report.Results,
+) -> None:
+    optimisation = CONFIG.optimisation.model_copy(update={"steps": 5})
+    longer = CONFIG.model_copy(update={"optimisation": optimisation})
+    history = pd.DataFrame({"step": [1, 3, 5, 5], "mse": [8.0, 4.0, 2.0, 1.0]}).assign(decoder="all")
+    table = report.losses(replace(results, config=longer, history=history))
+    assert table.frame.loc["all"].to_dict() == {("mse", "first fifth"): 8.0, ("mse", "last fifth"): 1.5}
+    assert "5 steps of" in table.caption
+
+
+def test_decoders_are_named_with_their_weights_and_the_network_of_the_loss(results: report.Results) -> None:
+    table = report.decoders(results)
+    assert table.frame.loc["all", "ffl"] == CONFIG.decoders["all"].ffl
+    assert "`trunk`" in table.caption
+    assert "all-01234567" in report.frozen(results).text
+
+
+def test_an_exchanged_decoder_is_recorded_with_its_interval_and_n(results: report.Results) -> None:
+    table = report.exchanged(results)
+    assert list(table.frame.columns) == list(DISTANCES)
+    assert table.frame.loc[("rank8-mixed", 4.0, "all"), "fd"] == "+1 (+1 to +1)"
+    metric = table.metrics["pr/untuned+mse/guidance-4"]
+    assert (metric.value.mean, metric.n) == (pytest.approx(10), 6)
+    assert "n = 6 pictures a cell in 2 repeats, 1 training seed" in table.caption
+
+
+def test_generated_pictures_stand_below_real_ones(results: report.Results) -> None:
+    frame = report.generated(results).frame
+    assert list(frame.index[:4]) == [REAL, RECONSTRUCTED, "untuned, guidance 4", "untuned with all, guidance 4"]
+    assert frame.loc["untuned with all, guidance 4", "fd"].startswith("11 ± ")
+
+
+def test_the_poster_stands_beside_ours_in_per_cent(results: report.Results) -> None:
+    blocks, changes = report.poster(results)
+    assert isinstance(blocks, Table)
+    assert isinstance(changes, Table)
+    row = blocks.frame.loc[("mixed", 4.0, "FD")]
+    assert list(row.iloc[:2]) == ["50.00 ± 2.00", "60.00 ± 2.00"]
+    assert row["here, with"].startswith("11 ± ")
+    numbers = changes.frame.loc[("mixed", 4.0)]
+    assert numbers[["FD paper", "FD here", "PSD paper", "PSD here"]].tolist() == pytest.approx([20, 10, 0.1, 0.02])
+
+
+def test_without_a_model_of_the_poster_there_is_a_sentence(results: report.Results) -> None:
+    (sentence,) = report.poster(replace(results, config=CONFIG.model_copy(update={"models": ["untuned"]}), poster={}))
+    assert isinstance(sentence, Text)
+    unmeasured = replace(results, redecoded=generated(["untuned+all@1/4"]))
+    assert isinstance(report.poster(unmeasured)[0], Text)
+
+
+def test_the_last_variant_is_shown_where_none_has_the_whole_loss(results: report.Results) -> None:
+    config = CONFIG.model_copy(update={"variants": ["mse", "mse-lpips"]})
+    fewer = replace(results, config=config)
+    assert fewer.main == "mse-lpips"
+    assert report.headline(fewer)[-1] == "reconstructed/psnr/mse-lpips"
+    assert fewer.decoders == ["original", "mse", "mse-lpips"]
+
+
+def test_evidence_of_reconstructions_is_over_groups_of_works(results: report.Results) -> None:
+    evidence = report.evidence(results)
+    assert evidence.counts == {"": 6, "B2": 10}
+    assert evidence.over_of("B2") == "intervals over 2 groups of works, 1 training seed"
+    assert evidence.over_of("B1") == "intervals over repeats of sampling, for the adapters at hand"
+    assert {("mse", "original"), ("fd", "untuned@1/4"), ("fd", "rank8-mixed+all@1/4")} <= set(evidence.values)
+
+
+def test_the_headline_was_recorded(results: report.Results) -> None:
+    assert set(report.headline(results)) <= set(report.reconstructions(results).metrics)

@@ -1,0 +1,34 @@
+"""What the documentation draws and names is what is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from atelier.pipeline import map as maps
+
+ROOT = Path(__file__).parent.parent
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PACKAGE = ROOT / "src" / "atelier"
+
+
+def test_drawings_are_of_the_pipeline_and_library_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert maps.main([str(tmp_path)]) == 0
+    for name in ("pipeline.svg", "library.svg"):
+        assert (tmp_path / name).read_text() == (ROOT / "docs" / name).read_text(), f"run make maps: {name} is stale"
+
+
+@pytest.mark.parametrize("path", [*DOCS, ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda path: path.name)
+def test_links_lead_to_files(path: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", path.read_text())
+    assert [link for link in links if "://" not in link and not (path.parent / link).exists()] == []
+
+
+def test_modules_that_the_architecture_names_exist() -> None:
+    named = re.findall(r"`([\w/]+\.py)`", (ROOT / "docs" / "architecture.md").read_text())
+    assert len(named) > 20
+    folders = [ROOT, PACKAGE, *(PACKAGE / name for name in ("methods", "pipeline", "training"))]
+    general = ("STUDY", "STAGE", "report.py")  # of any study
+    missing = [name for name in named if not any((folder / name).is_file() for folder in folders)]
+    assert [name for name in missing if not any(word in name for word in general)] == []

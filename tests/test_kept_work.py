@@ -1,0 +1,317 @@
+"""A kill loses at most one condition or cell of a stage, and ends in an undisturbed run's bytes."""
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from atelier import params as parameters
+from atelier import paths, scratch
+from atelier.evaluation import cells as measured_cells
+from atelier.models import base
+from atelier.params import Params
+from atelier.sampling import cells
+from atelier.sampling.held_out import held_out_table
+from atelier.sampling.sampler import with_ddim
+from atelier.sampling.store import UNTUNED
+from atelier.studies.art_finetuning import diagnose
+from atelier.studies.art_finetuning import measure as art_measure
+from atelier.studies.art_finetuning import sample as art_sample
+from atelier.studies.art_finetuning import train as art_train
+from atelier.studies.latent_perceptual import measure as perceptual_measure
+from atelier.studies.latent_perceptual import sample as perceptual_sample
+from atelier.studies.latent_perceptual import train as perceptual_train
+from atelier.studies.prompt_enrichment import sample as prompt_sample
+from atelier.studies.signal_leak import fit
+from atelier.studies.signal_leak import sample as leak_sample
+from atelier.studies.signal_leak import train as leak_train
+from atelier.studies.vae_decoder import reconstruct
+from atelier.studies.vae_decoder import train as decoder_train
+
+OUTPUTS = {  # module -> the files that it writes
+    art_measure: ["OUT"],
+    diagnose: ["ERRORS", "CARRIED_MEASURES"],
+    perceptual_measure: ["OUT", "SPECTRA"],
+    reconstruct: ["OUT", "REPAINTED"],
+}
+
+
+class Killed(BaseException):
+    """The process ends here: nothing may catch it."""
+
+
+class Calls:
+    """Counts the calls of a function; the ``deadly``-th ends the process before it does anything."""
+
+    def __init__(self, deadly: int | None = None) -> None:
+        self.count, self.deadly = 0, deadly
+
+    def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*arguments: Any, **named: Any) -> Any:
+            self.count += 1
+            if self.count == self.deadly:
+                raise Killed
+            return function(*arguments, **named)
+
+        return called
+
+
+@pytest.fixture
+def params(in_tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    """The tiny world; what stages write, unfinished work too, is this test's alone."""
+    for name in ("ADAPTERS", "DECODERS", "SAMPLES", "LEAKS", "MEASURES"):
+        monkeypatch.setattr(paths, name, tmp_path / name.lower())
+    monkeypatch.setattr(scratch, "SCRATCH", tmp_path / "scratch")
+    for module, names in OUTPUTS.items():
+        for name in names:
+            monkeypatch.setattr(module, name, tmp_path / "outputs" / getattr(module, name).name)
+    leak_sample.held_out.cache_clear()
+    return parameters.load()
+
+
+def hashes(*folders: Path) -> dict[str, str]:
+    """SHA-256 of every file in these folders, or of these files."""
+    files = [file for folder in folders for file in ([folder] if folder.is_file() else sorted(folder.rglob("*")))]
+    return {file.as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file()}
+
+
+def remove(outputs: Sequence[Path]) -> None:
+    for output in outputs:
+        if output.is_dir():
+            shutil.rmtree(output)
+        else:
+            output.unlink(missing_ok=True)
+
+
+@contextmanager
+def counted(owner: Any, name: str, deadly: int | None = None) -> Iterator[Calls]:
+    """``owner.name``'s calls within the block."""
+    calls = Calls(deadly)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, calls.around(getattr(owner, name)))
+        yield calls
+
+
+def check(stage: Callable[[], None], outputs: Sequence[Path], owner: Any, name: str, deadly: int) -> int:
+    """Run a stage undisturbed; then end it at the ``deadly``-th call of ``owner.name`` and start it again.
+
+    Each output must be whole or absent after the kill, and equal in the end; no unfinished work may be left. As DVC
+    does, outputs are removed before a start. Returns how many calls were made in vain: those after the restart, less
+    those that the first start had not made.
+    """
+    with counted(owner, name) as undisturbed:
+        stage()
+    expected = {output: hashes(output) for output in outputs}
+    assert all(expected.values())
+    remove(outputs)
+    with counted(owner, name, deadly), pytest.raises(Killed):
+        stage()
+    assert all(hashes(output) == expected[output] for output in outputs if output.exists())
+    remove(outputs)
+    with counted(owner, name) as again:
+        stage()
+    assert {output: hashes(output) for output in outputs} == expected
+    assert not list(scratch.SCRATCH.glob("*"))
+    return again.count - (undisturbed.count - (deadly - 1))
+
+
+# ------------------------------------------------------------------------------------------------ painting
+
+
+PAINTING = (base.StableDiffusionPipeline, "__call__")  # a call a batch
+
+
+def batches(params: Params, condition: cells.Condition) -> int:
+    """Calls of the untuned base's pipeline that a condition costs which shares its batches with no other."""
+    return -(-len(condition.table) // params.sampling.batch)
+
+
+def changed(params: Params, study: str, **settings: Any) -> Params:
+    """Parameters with settings of a study's section replaced, and no more than two steps of its trainings."""
+    section = params.section(study)
+    optimisation = section.optimisation.model_copy(update={"steps": 2, "warmup": 1})
+    return params.model_copy(update={study: section.model_copy(update={"optimisation": optimisation, **settings})})
+
+
+def test_the_second_of_two_conditions_alone_is_painted_again(params: Params) -> None:
+    conditions, out = art_sample.all_conditions(params, "picture"), paths.SAMPLES / "two"
+    assert len(conditions) == 2
+    each = batches(params, conditions[0])
+    assert each > 1  # the kill is in the middle of a condition
+
+    def stage() -> None:
+        cells.sample_model(params, art_sample.__name__, "art_finetuning", UNTUNED, conditions, out)
+
+    assert check(stage, [out], *PAINTING, deadly=each + 2) == 1  # the batch that the second condition had
+
+
+def test_conditions_that_are_kept_are_not_painted_with_others(params: Params) -> None:
+    table, run = held_out_table(params, 1, 2), scratch.SCRATCH / "run"
+    one, two = (
+        cells.Condition(name, table, cells.white_noise(params, name), 4.0, params.sampling.steps)
+        for name in ("one", "two")
+    )
+
+    def paint(*conditions: cells.Condition) -> int:
+        with counted(*PAINTING) as calls:
+            cells.paint_conditions(params, conditions, lambda seed: with_ddim(base.load(paths.BASE)), False, run)
+        return calls.count
+
+    assert paint(one) == batches(params, one)
+    before = hashes(run)
+    assert paint(two, one) == batches(params, two)
+    assert before.items() <= hashes(run).items()
+    assert paint(one, two) == 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("stage", "folders"),
+    [
+        (art_sample, ["art_finetuning/untuned", "art_finetuning/untuned-again"]),
+        (prompt_sample, ["prompt_enrichment/untuned/level-0", "prompt_enrichment/untuned/level-2"]),
+    ],
+    ids=["art_finetuning", "prompt_enrichment"],
+)
+@pytest.mark.xfail(strict=True, reason="the first of two folders of one stage is painted again")
+def test_a_stage_of_two_folders_keeps_the_first(params: Params, stage: ModuleType, folders: list[str]) -> None:
+    each = batches(params, art_sample.all_conditions(params, "picture")[0])
+    outputs = [paths.SAMPLES / folder for folder in folders]
+    assert check(lambda: stage.main(params, UNTUNED), outputs, *PAINTING, deadly=2 * each + 2) <= each
+
+
+@pytest.mark.long
+def test_of_the_signal_leaks_conditions_one_is_lost(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed while it paints with a tuned model, and while it examines the first step."""
+    fit.main(params)
+    for name in ("mosaic", "sd-betas"):
+        for seed in params.protocol.training_seeds:
+            leak_train.train(params, name, seed)
+    names = ("white", "low-3", "tuned-mosaic", "sd-betas")
+    few = [each for each in leak_sample.all_conditions(params) if each.name in names]
+    assert len(few) == 4
+    monkeypatch.setattr(leak_sample, "all_conditions", lambda params: few)
+    out = paths.SAMPLES / "signal_leak"
+    each = batches(params, leak_sample.cell_of(params, few[0], {}))
+    assert 0 <= check(lambda: leak_sample.main(params), [out], *PAINTING, deadly=2 * each + 2) <= each
+    assert check(lambda: leak_sample.main(params), [out], leak_sample, "first_estimates", deadly=2) == 0
+
+
+# ------------------------------------------------------------------------------------------------ measuring
+
+
+@pytest.mark.long
+def test_a_cell_that_was_measured_is_not_measured_again(params: Params) -> None:
+    art_sample.main(params, UNTUNED)
+    outputs = [art_measure.OUT / f"{UNTUNED}.csv"]
+    assert check(lambda: art_measure.main(params, UNTUNED), outputs, measured_cells, "cell_rows", deadly=2) == 0
+
+
+@pytest.mark.long
+def test_a_post_trainings_cell_is_not_measured_again(params: Params) -> None:
+    """Killed while a cell is measured, and between its measures and what comparisons need of it."""
+    variants = ["plain", "lpl"]
+    trainings = {name: params.section("latent_perceptual").trainings[name] for name in variants}
+    params = changed(params, "latent_perceptual", variants=variants, trainings=trainings, followed=[])
+    for name in variants:
+        perceptual_train.main(params, name)
+        perceptual_sample.main(params, name)
+    outputs = [perceptual_measure.OUT, perceptual_measure.SPECTRA]
+    for name in ("measured", "save_groups"):
+        assert check(lambda: perceptual_measure.main(params), outputs, perceptual_measure, name, deadly=4) == 0
+
+
+@pytest.mark.long
+def test_a_decoders_reconstructions_are_neither_painted_nor_measured_again(params: Params) -> None:
+    params = changed(params, "vae_decoder")
+    for name in params.section("vae_decoder").variants:
+        for seed in params.protocol.training_seeds:
+            decoder_train.train(params, name, seed)
+    outputs = [reconstruct.OUT, reconstruct.REPAINTED]
+    for name in ("repaint", "decoder_rows"):
+        assert check(lambda: reconstruct.main(params), outputs, reconstruct, name, deadly=2) == 0
+
+
+@pytest.mark.long
+def test_a_diagnosis_goes_on_with_the_second_training_seed(params: Params) -> None:
+    params = changed(params, "art_finetuning")
+    for seed in params.protocol.training_seeds:
+        art_train.train(params, "mixed", seed)
+    outputs = [
+        diagnose.ERRORS / "mixed.csv",
+        diagnose.CARRIED_MEASURES / "mixed.csv",
+        paths.SAMPLES / diagnose.CARRIED / "mixed",
+    ]
+    # two batches a seed: killed in the second one's second
+    assert check(lambda: diagnose.main(params, "mixed"), outputs, *PAINTING, deadly=4) == 1
+
+
+# ------------------------------------------------------------------------------------------------ a real process
+
+
+def kept(world: Path) -> list[Path]:
+    """The parts of a stage that are whole."""
+    return [path for path in world.glob(".scratch/samples-art_finetuning-mixed-*/*.safetensors") if path.name[0] != "."]
+
+
+def started(world: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "atelier", "art_finetuning", "sample", "mixed"],
+        cwd=world,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        stdout=subprocess.DEVNULL,  # what it says on stderr is shown where the test fails
+    )
+
+
+@pytest.mark.long
+def test_killed_once_the_first_part_is_there(
+    in_tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGKILL: the first part stays the file that it was while the others are painted."""
+    world = tmp_path / "world"
+    shutil.copytree(in_tiny_world, world, ignore=shutil.ignore_patterns(".scratch", "samples"))
+    monkeypatch.chdir(world)
+    params = changed(parameters.load(), "art_finetuning")
+    for seed in params.protocol.training_seeds:
+        art_train.train(params, "mixed", seed)
+    out = world / "build" / "samples" / "art_finetuning" / "mixed"
+    assert started(world).wait(300) == 0
+    expected = hashes(out)
+    assert expected
+    shutil.rmtree(out)
+    assert not kept(world)
+
+    process, until = started(world), time.monotonic() + 120
+    while not kept(world) and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.001)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
+    assert not out.exists()
+    before = {path: path.stat() for path in kept(world)}
+    parts = len(params.protocol.guidance) * len(params.protocol.training_seeds)
+    assert 1 <= len(before) < parts
+
+    process, most = started(world), 0
+    while process.poll() is None:
+        names = kept(world)
+        most = max(most, len(names))
+        for path, stat in before.items():
+            if path in names:
+                with suppress(FileNotFoundError):  # all are deleted once the result is in place
+                    again = path.stat()
+                    assert (again.st_ino, again.st_mtime_ns) == (stat.st_ino, stat.st_mtime_ns)
+        time.sleep(0.001)
+    assert process.wait() == 0
+    assert most == parts
+    assert hashes(out) == expected
+    assert not kept(world)
