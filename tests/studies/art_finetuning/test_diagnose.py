@@ -46,7 +46,7 @@ def test_errors_are_of_one_time_and_prompt_a_work(config: Params) -> None:
 def by_file(study: str, model: str, guidance: float) -> tuple[Tensor, pd.DataFrame]:
     pictures, listed = store.read(study, model, guidance)
     order = listed["file"].argsort().to_numpy()
-    return pictures[order], listed.iloc[order].reset_index(drop=True)
+    return pictures[torch.from_numpy(order.copy())], listed.iloc[order].reset_index(drop=True)
 
 
 def test_carried_pictures_are_the_studys_but_for_the_first_latent(
