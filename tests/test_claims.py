@@ -295,7 +295,9 @@ def test_a_claim_lies_in_its_studys_file(tmp_path: Path, monkeypatch: pytest.Mon
     assert claims.load("shaping") == {}
     file.write_text("A1: {study: shaping, reach: direction, says: s, paper: p, rule: r}\n")
     assert list(claims.load("shaping")) == ["A1"]
-    with pytest.raises(ValueError, match=r"^claims\.yaml: claim A1 is of the study 'shaping', not of 'signal_leak'$"):
+    with pytest.raises(
+        ValueError, match=r"^signal_leak/claims\.yaml: claim A1 is of the study 'shaping', not of 'signal_leak'$"
+    ):
         claims.load("signal_leak")
 
 

@@ -144,13 +144,13 @@ def changed(params: Params, study: str, **settings: Any) -> Params:
 
 
 def test_the_second_of_two_conditions_alone_is_painted_again(params: Params) -> None:
-    conditions, out = art_sample.all_conditions(params, "picture"), paths.SAMPLES / "two"
+    conditions, out = art_sample.all_conditions(params, "picture", "two"), paths.SAMPLES / "two"
     assert len(conditions) == 2
     each = batches(params, conditions[0])
     assert each > 1  # the kill is in the middle of a condition
 
     def stage() -> None:
-        cells.sample_model(params, art_sample.__name__, "art_finetuning", UNTUNED, conditions, out)
+        cells.sample_model(params, art_sample.__name__, "art_finetuning", UNTUNED, conditions, paths.SAMPLES, ["two"])
 
     assert check(stage, [out], *PAINTING, deadly=each + 2) == 1  # the batch that the second condition had
 
@@ -183,9 +183,8 @@ def test_conditions_that_are_kept_are_not_painted_with_others(params: Params) ->
     ],
     ids=["art_finetuning", "prompt_enrichment"],
 )
-@pytest.mark.xfail(strict=True, reason="the first of two folders of one stage is painted again")
 def test_a_stage_of_two_folders_keeps_the_first(params: Params, stage: ModuleType, folders: list[str]) -> None:
-    each = batches(params, art_sample.all_conditions(params, "picture")[0])
+    each = batches(params, art_sample.all_conditions(params, "picture", UNTUNED)[0])
     outputs = [paths.SAMPLES / folder for folder in folders]
     assert check(lambda: stage.main(params, UNTUNED), outputs, *PAINTING, deadly=2 * each + 2) <= each
 

@@ -139,9 +139,12 @@ def load(study: str) -> dict[str, Claim]:
     path = path_of(study)
     if not path.is_file():
         return {}
-    claims = validated(Claims, {"claims": read(path)}, path.name).claims
-    if odd := [name for name, claim in claims.items() if claim.study != study]:
-        raise ValueError(f"{path.name}: claim {odd[0]} is of the study '{claims[odd[0]].study}', not of '{study}'")
+    name = f"{study}/{path.name}"
+    claims = validated(Claims, {"claims": read(path)}, name).claims
+    if odd := [key for key, claim in claims.items() if claim.study != study]:
+        raise ValueError(
+            f"{study}/{path.name}: claim {odd[0]} is of the study '{claims[odd[0]].study}', not of '{study}'"
+        )
     return claims
 
 

@@ -47,12 +47,12 @@ def settle(threads: int) -> None:
 
 
 def accelerator(machine: Machine) -> "Accelerator":
-    """The device and precision asked for; a CUDA device that is asked for and absent is refused."""
+    """The device and precision of params.yaml; ValueError for 'cuda' where there is none."""
     import torch
     from accelerate import Accelerator
 
     if machine.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("machine.device: 'cuda' was asked for and none is found")
+        raise ValueError("machine.device: 'cuda' is set and there is no such device")
     mixed = {"fp32": "no", "bf16": "bf16"}[machine.precision]
     return Accelerator(cpu=machine.device == "cpu", mixed_precision=mixed)
 

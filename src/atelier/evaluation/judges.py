@@ -125,7 +125,7 @@ def table(bars: Sequence[Bar]) -> pd.DataFrame:
             "measure": bar.name,
             "value": f"{bar.value:.3g} {bar.unit}".removesuffix(" 1"),
             "95 % interval": "" if bar.low is None or bar.high is None else f"{bar.low:.3g} to {bar.high:.3g}",
-            "asked": bar.requirement,
+            "required": bar.requirement,
             "n": bar.n,
             "met": said[bar.met],
         }

@@ -20,6 +20,7 @@ from atelier.machine import fingerprint
 from atelier.paths import RESULTS, SITE
 
 TOLERANCE = 0.02
+ROUNDING = 1e-9  # what is smaller is a zero, whatever rounding makes of it
 MACHINE = "machine.txt"
 NOT_COMPARED = (MACHINE, ".lock")  # names or suffixes of files that depend on machine and time
 
@@ -112,7 +113,7 @@ def _differences(study: str, old: dict[str, Any], new: dict[str, Any]) -> Iterat
 def _agree(published: dict[str, float | None], made: float) -> bool:
     value, low, high = published["value"], published["low"], published["high"]
     assert value is not None
-    if math.isclose(value, made, rel_tol=TOLERANCE):
+    if math.isclose(value, made, rel_tol=TOLERANCE, abs_tol=ROUNDING):
         return True
     return low is not None and high is not None and low <= made <= high
 

@@ -24,7 +24,7 @@ LAYERS = (
     (("models",), "base, autoencoders, latents, adapters, evaluator, trunk"),
     (("methods",), "one module a paper's idea: the mathematics alone"),
     (("training",), "loop, run, checkpoints, caches, denoiser, LoRA"),
-    (("sampling",), "sampler, arms, held-out prompts, stored pictures"),
+    (("sampling",), "sampler, conditions, held-out prompts, stored pictures"),
     (("metrics",), "Frechet distances, spectra, neighbours, alignment"),
     (("evaluation",), "groups, pseudo-values, intervals, long tables, judges"),
     (("evidence", "claims"), "tests of differences, verdicts"),

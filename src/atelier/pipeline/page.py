@@ -1,6 +1,6 @@
 """Pages by nbconvert: templates, and filters for formulas, code, tables and figures that lie in files.
 
-A page runs nothing and asks nothing of a network; the files that it shows lie beside it, and each is looked for.
+A page runs nothing and asks nothing of a network; the files that it shows lie beside it, and each must exist.
 """
 
 import re

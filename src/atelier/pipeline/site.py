@@ -16,7 +16,7 @@ from atelier.pipeline import page, scrub
 def build(studies: Path, site: Path, order: Sequence[str], profile: str, params: Path) -> None:
     """Write ``site`` anew from the folders in ``studies``, one for each name of ``order``.
 
-    Raises ValueError when a study is missing, was made with another profile, or stands there and is not asked for,
+    Raises ValueError when a study is missing, was made with another profile, or is there without being listed,
     and when a page links to a file that the site lacks.
     """
     present = sorted(path.name for path in studies.iterdir() if path.is_dir()) if studies.is_dir() else []

@@ -155,8 +155,8 @@ def dots(table: pd.DataFrame, xlabel: str, reference: float | None = None) -> Fi
     figure, axis = plt.subplots(figsize=(WIDTH * 0.62, 0.24 * len(table) + 0.9))
     groups = list(dict.fromkeys(table["group"])) if "group" in table else [""]
     for at, which in enumerate(groups):
-        those = (table["group"] == which).to_numpy() if "group" in table else np.ones(len(table), dtype=bool)
-        rows, places = table[those], np.flatnonzero(those)
+        mask = (table["group"] == which).to_numpy() if "group" in table else np.ones(len(table), dtype=bool)
+        rows, places = table[mask], np.flatnonzero(mask)
         bars = np.abs(rows[["low", "high"]].to_numpy().T - rows["value"].to_numpy())
         axis.errorbar(
             rows["value"], places, xerr=bars, linestyle="", color=PALETTE[at % len(PALETTE)],

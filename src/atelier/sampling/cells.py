@@ -120,36 +120,51 @@ def _path(run: Path, folder: str, seed: int) -> Path:
     return scratch.path(run, _name(folder, seed), ".safetensors")
 
 
-def write_conditions(params: Params, conditions: Sequence[Condition], trained: bool, run: Path, out: Path) -> None:
-    """Write a model's conditions from scratch into ``out``: pictures, table and last latents of each."""
+def write_conditions(
+    params: Params, conditions: Sequence[Condition], trained: bool, run: Path, out: Path, below: str = "."
+) -> None:
+    """Write a model's conditions from scratch into ``out``: pictures, table and last latents of each.
+
+    ``below``: the folder that ``out`` stands for; conditions elsewhere are left out.
+    """
     for condition in conditions:
+        if not Path(condition.folder).is_relative_to(below):
+            continue
         files = [_path(run, condition.folder, seed) for seed in by_training_seed(params, condition.table, trained)]
         parts = [load_file(file) for file in files]
         rows = pd.concat([pd.read_parquet(file.with_suffix(".parquet")) for file in files])
         pictures, latents = (torch.cat([part[name] for part in parts]) for name in (PICTURES, LATENTS))
-        write(pictures, latents, rows, out / condition.folder)
+        write(pictures, latents, rows, out / Path(condition.folder).relative_to(below))
 
 
 def sample_model(
-    params: Params, entry: str, study: str, model: str, conditions: Sequence[Condition], out: Path, **key: Any
+    params: Params,
+    entry: str,
+    study: str,
+    model: str,
+    conditions: Sequence[Condition],
+    out: Path,
+    folders: Sequence[str],
+    **key: Any,
 ) -> None:
-    """Paint conditions with a study's tuned model or the untuned base, and write them to ``out``.
+    """Paint conditions with a study's tuned model or the untuned base, and write each of ``folders`` below ``out``.
 
-    ``entry``: the module of the stage; ``key``: further parameters that ``conditions`` depend on.
+    ``entry``: the module of the stage; ``key``: further parameters that ``conditions`` depend on. Scratch is discarded
+    when all folders are written: a killed stage starts again without any of them.
     """
     trained = model != UNTUNED
     inputs = [paths.BASE, *([paths.ADAPTERS / study / model] if trained else [])]
-    run = scratch.of_stage(
-        params, entry, out, inputs, model=model, conditions=[_described(condition) for condition in conditions], **key
-    )
+    described = [_described(condition) for condition in conditions]
+    run = scratch.of_stage(params, entry, out / model, inputs, model=model, conditions=described, **key)
 
     def load(seed: int) -> StableDiffusionPipeline:
         pipeline = with_ddim(base.load(paths.BASE))
         return tuned(pipeline, paths.adapter(study, model, seed)) if trained else pipeline
 
     paint_conditions(params, conditions, load, trained, run)
-    with paths.replacing(out) as part:
-        write_conditions(params, conditions, trained, run, part)
+    for folder in folders:
+        with paths.replacing(out / folder) as part:
+            write_conditions(params, conditions, trained, run, part, folder)
     scratch.discard(run)
 
 

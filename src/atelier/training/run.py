@@ -22,12 +22,7 @@ class TrainingRun(NamedTuple):
     training_seed: int
     key: dict[str, Any]
     output: Path
-
-    @property
-    def scratch(self) -> Path:
-        """Folder of this run's checkpoints."""
-        name = f"{self.study}-{self.variant}-{self.training_seed}"
-        return scratch.folder(f"atelier.studies.{self.study}.train", name, **self.key)
+    scratch: Path  # where its checkpoints are
 
     def fit(
         self,
@@ -58,7 +53,8 @@ def training_run(params: Params, study: str, variant: str, training_seed: int, o
     """A run of this study determined by ``key``, the machine and both seeds."""
     machine = params.machine.model_dump(mode="json")
     key = {**key, "machine": machine, "seed": params.seed, "training_seed": training_seed}
-    return TrainingRun(study, variant, training_seed, key, output)
+    checkpoints = scratch.folder(f"atelier.studies.{study}.train", f"{study}-{variant}-{training_seed}", **key)
+    return TrainingRun(study, variant, training_seed, key, output, checkpoints)
 
 
 def seed_from(text: str) -> int:

@@ -139,9 +139,10 @@ def paint_carried(params: Params, model: str) -> None:
     """
     table = held_out_table(params, params.protocol.prompts.level, params.protocol.pictures)
     guidance = min(params.protocol.guidance)
-    condition = Condition(guidance_folder(guidance), table, latents_with_means(params), guidance, params.sampling.steps)
-    out, works = paths.SAMPLES / CARRIED / model, scratch.digest(paths.MANIFESTS)
-    sample_model(params, __name__, Config.STUDY, model, [condition], out, works=works)
+    folder = f"{model}/{guidance_folder(guidance)}"
+    condition = Condition(folder, table, latents_with_means(params), guidance, params.sampling.steps)
+    out, works = paths.SAMPLES / CARRIED, scratch.digest(paths.MANIFESTS)
+    sample_model(params, __name__, Config.STUDY, model, [condition], out, [model], works=works)
 
 
 def latents_with_means(params: Params) -> Start:

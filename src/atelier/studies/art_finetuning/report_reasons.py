@@ -24,7 +24,7 @@ def power(results: Results) -> Item:
                 continue
             change = claims.differences(finding.part, results.values)
             rows[verdict.claim, finding.part.name] = {
-                "asked": finding.part.rule,
+                "rule": finding.part.rule,
                 "change": change.mean(),
                 "detectable": finding.compared.detectable,
                 "groups": len(change),

@@ -9,10 +9,10 @@ from torch import Tensor
 from atelier import claims, paths
 from atelier.data import prepare
 from atelier.evaluation import tables
-from atelier.evaluation.intervals import Interval, t_interval
 from atelier.metrics import residual_spectrum_label
 from atelier.params import Params
 from atelier.report import words
+from atelier.report.painted import Painted
 from atelier.sampling import store
 from atelier.sampling.store import UNTUNED, UNTUNED_AGAIN
 from atelier.studies.art_finetuning import diagnose, measure, styles
@@ -24,11 +24,9 @@ COMPARED = ("fd", "pr", "psd")  # what the poster has, and by which chance is ju
 
 
 @dataclass(frozen=True)
-class Results:
+class Results(Painted):
     """Measures, training losses and held-out errors of one run. Pictures are read when a figure needs them."""
 
-    params: Params
-    table: pd.DataFrame  # measures: a row a measure and cell, a pseudo-value a group of repeats
     styles: pd.DataFrame  # distances between halves of styles' works, with intervals; empty where styles are small
     errors: pd.DataFrame  # held-out error by (model, timestep), a column a group of works
     history: pd.DataFrame  # training loss by variant, training seed and step
@@ -42,21 +40,6 @@ class Results:
     def models(self) -> list[str]:
         """The untuned base and every variant."""
         return [UNTUNED, *self.config.variants]
-
-    @property
-    def low(self) -> float:
-        """The lowest guidance scale."""
-        return min(self.params.protocol.guidance)
-
-    @property
-    def high(self) -> float:
-        """The highest guidance scale."""
-        return max(self.params.protocol.guidance)
-
-    @property
-    def n(self) -> int:
-        """Pictures a cell."""
-        return self.params.protocol.repeats * self.params.protocol.pictures
 
     @property
     def held_out(self) -> int:
@@ -79,10 +62,6 @@ class Results:
     def residual_label(self) -> str:
         """How PR is computed, for captions."""
         return residual_spectrum_label(self.params.data.size, self.params.data.size)
-
-    @cached_property
-    def values(self) -> tables.Values:
-        return tables.values(self.table)
 
     @cached_property
     def summary(self) -> pd.DataFrame:
@@ -119,10 +98,6 @@ class Results:
         """The name of a model's cell at the lowest guidance scale."""
         return f"{model}@{self.params.protocol.prompts.level}/{self.low:g}"
 
-    def change(self, measured: str, changed: str, reference: str) -> Interval:
-        """The interval of a measure's paired differences, cell ``changed`` less ``reference``."""
-        return t_interval((self.values[measured, changed] - self.values[measured, reference]).tolist())
-
     def real(self, split: str) -> Tensor:
         """Works of a split, uint8 (n, 3, h, w)."""
         return prepare.pictures(self.works[self.works["split"] == split], self.params.data)
@@ -150,17 +125,8 @@ def load(params: Params) -> Results:
 
 
 def evidence(results: Results) -> claims.Evidence:
-    """What the verdicts need. The untuned model under two noises tells whether they can be trusted."""
-    again, once = results.cell(UNTUNED_AGAIN), results.cell(UNTUNED)
-    return claims.Evidence(
-        values=results.values,
-        resolutions=tables.resolutions(results.table),
-        counts={"": results.n},
-        over={"": tables.described_groups(results.params)},
-        baselines=[
-            claims.Comparison(measure=name, changed=[again], reference=[once], rule="below") for name in COMPARED
-        ],
-    )
+    """What the verdicts need."""
+    return results.evidence(COMPARED)
 
 
 def by_acquaintance_last(table: pd.DataFrame) -> pd.DataFrame:

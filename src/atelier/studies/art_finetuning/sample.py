@@ -18,15 +18,16 @@ def main(params: Params, model: str) -> None:
     if model not in (UNTUNED, *config.variants):
         raise ValueError(f"art_finetuning.adapters: no variant '{model}'")
     noises = {model: "picture", **({UNTUNED_AGAIN: "picture again"} if model == UNTUNED else {})}
-    for folder, noise in noises.items():
-        out = paths.SAMPLES / config.STUDY / folder
-        sample_model(params, __name__, config.STUDY, model, all_conditions(params, noise), out, noise=noise)
+    conditions = [each for folder, noise in noises.items() for each in all_conditions(params, noise, folder)]
+    out = paths.SAMPLES / config.STUDY
+    sample_model(params, __name__, config.STUDY, model, conditions, out, list(noises), noises=noises)
 
 
-def all_conditions(params: Params, noise: str) -> list[Condition]:
+def all_conditions(params: Params, noise: str, folder: str) -> list[Condition]:
     """One condition per guidance scale, with held-out works' prompts and noise seeded by this name."""
     table = held_out_table(params, params.protocol.prompts.level, params.protocol.pictures)
+    start, steps = white_noise(params, noise), params.sampling.steps
     return [
-        Condition(guidance_folder(guidance), table, white_noise(params, noise), guidance, params.sampling.steps)
+        Condition(f"{folder}/{guidance_folder(guidance)}", table, start, guidance, steps)
         for guidance in params.protocol.guidance
     ]

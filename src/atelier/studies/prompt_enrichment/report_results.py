@@ -9,11 +9,11 @@ from torch import Tensor
 from atelier import claims
 from atelier.data import prepare
 from atelier.evaluation import compared, tables
-from atelier.evaluation.intervals import Interval, t_interval
 from atelier.params import Params
 from atelier.report import words
+from atelier.report.painted import Painted
 from atelier.sampling import store
-from atelier.sampling.store import UNTUNED, UNTUNED_AGAIN
+from atelier.sampling.store import UNTUNED
 from atelier.studies.prompt_enrichment.collect import SHOWN_OF
 from atelier.studies.prompt_enrichment.params import Config
 
@@ -22,11 +22,9 @@ COMPARED = ("fd", "pr", "psd")  # what the poster has, and by which chance is ju
 
 
 @dataclass(frozen=True)
-class Results:
+class Results(Painted):
     """Measures of one run. Pictures are read when a figure needs them."""
 
-    params: Params
-    table: pd.DataFrame  # measures: a row a measure and cell, a pseudo-value a group of repeats
     works: pd.DataFrame  # the manifest of held-out works
 
     @property
@@ -44,28 +42,9 @@ class Results:
         return sorted([*self.config.levels, self.params.protocol.prompts.level])
 
     @property
-    def low(self) -> float:
-        """The lowest guidance scale."""
-        return min(self.params.protocol.guidance)
-
-    @property
-    def high(self) -> float:
-        """The highest guidance scale."""
-        return max(self.params.protocol.guidance)
-
-    @property
-    def n(self) -> int:
-        """Pictures a cell."""
-        return self.params.protocol.repeats * self.params.protocol.pictures
-
-    @property
     def count(self) -> str:
         """n of a cell, for captions."""
         return words.against_works(self.params, len(self.works), self.n)
-
-    @cached_property
-    def values(self) -> tables.Values:
-        return tables.values(self.table)
 
     @cached_property
     def rows(self) -> pd.DataFrame:
@@ -83,10 +62,6 @@ class Results:
     def wholes(self) -> pd.DataFrame:
         """``cells``, measured on all repeats at once."""
         return self._by_model("whole")
-
-    def change(self, measured: str, changed: str, reference: str) -> Interval:
-        """The interval of a measure's paired differences, cell ``changed`` less ``reference``."""
-        return t_interval((self.values[measured, changed] - self.values[measured, reference]).tolist())
 
     def generated(self, model: str, level: int, guidance: float) -> Tensor:
         """A model's pictures from prompts of one level, uint8 (n, 3, h, w)."""
@@ -106,15 +81,5 @@ def load(params: Params) -> Results:
 
 
 def evidence(results: Results) -> claims.Evidence:
-    """What the verdicts need. The untuned model under two noises tells whether they can be trusted."""
-    end = f"@{results.params.protocol.prompts.level}/{results.low:g}"
-    again, once = UNTUNED_AGAIN + end, UNTUNED + end
-    return claims.Evidence(
-        values=results.values,
-        resolutions=tables.resolutions(results.table),
-        counts={"": results.n},
-        over={"": tables.described_groups(results.params)},
-        baselines=[
-            claims.Comparison(measure=name, changed=[again], reference=[once], rule="below") for name in COMPARED
-        ],
-    )
+    """What the verdicts need."""
+    return results.evidence(COMPARED)

@@ -16,11 +16,12 @@ def main(params: Params, model: str) -> None:
     config = Config.of(params)
     if model not in (UNTUNED, *config.models):
         raise ValueError(f"prompt_enrichment.models: no '{model}'")
-    for level in config.levels:
-        table = held_out_table(params, level, params.protocol.pictures)
-        conditions = [
-            Condition(guidance_folder(guidance), table, white_noise(params, "picture"), guidance, params.sampling.steps)
-            for guidance in params.protocol.guidance
-        ]
-        out = paths.SAMPLES / config.STUDY / at_level(model, level)
-        sample_model(params, __name__, TUNED_BY, model, conditions, out)
+    tables = {level: held_out_table(params, level, params.protocol.pictures) for level in config.levels}
+    start, steps = white_noise(params, "picture"), params.sampling.steps
+    conditions = [
+        Condition(f"{at_level(model, level)}/{guidance_folder(guidance)}", table, start, guidance, steps)
+        for level, table in tables.items()
+        for guidance in params.protocol.guidance
+    ]
+    out, folders = paths.SAMPLES / config.STUDY, [at_level(model, level) for level in config.levels]
+    sample_model(params, __name__, TUNED_BY, model, conditions, out, folders)
