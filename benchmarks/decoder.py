@@ -20,7 +20,7 @@ machine.settle(2)
 
 import torch  # noqa: E402
 
-from atelier import params, paths  # noqa: E402
+from atelier import params  # noqa: E402
 from atelier.data import prepare  # noqa: E402
 from atelier.data.images import to_model_range, to_pixels  # noqa: E402
 from atelier.methods.perceptual import LPIPS  # noqa: E402
@@ -32,6 +32,7 @@ from atelier.sampling.sampler import decoded  # noqa: E402
 from atelier.studies.vae_decoder import train as vae_decoder  # noqa: E402
 from atelier.studies.vae_decoder.params import Config, LossWeights  # noqa: E402
 from atelier.training.loop import fit  # noqa: E402
+from atelier.workspace import Workspace  # noqa: E402
 
 ROWS = {  # name: crop in pixels, checkpointing, batch
     "whole": (0, False, 16),
@@ -53,10 +54,12 @@ def now() -> float:
 
 
 def one(crop: int, checkpointing: bool, batch: int, pictures: int) -> dict[str, float]:
-    config = params.load()
-    works = prepare.works().table
-    known, held_out = (prepare.pictures(works[works["split"] == split], config.data) for split in ("train", "test"))
-    vae = base.load(paths.BASE).vae
+    workspace = Workspace()
+    config, works = params.load(workspace.params_file), prepare.works(workspace.manifests).table
+    known, held_out = (
+        prepare.pictures(works[works["split"] == split], config.data, workspace) for split in ("train", "test")
+    )
+    vae = base.load(workspace.base).vae
     latents, tested = encode_pictures(vae, known), encode_pictures(vae, held_out).mean
     lpips = LPIPS.from_folder(Path("data/trunk"))
     if checkpointing:

@@ -6,7 +6,6 @@ repeats.
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from atelier import machine
 
@@ -18,6 +17,7 @@ from atelier import params  # noqa: E402
 from atelier.methods.signal_leak import FrequencyLeak, PixelLeak, initial_latents  # noqa: E402
 from atelier.models import base  # noqa: E402
 from atelier.sampling.sampler import sample, settled, with_ddim  # noqa: E402
+from atelier.workspace import Workspace  # noqa: E402
 
 REPEATS = 5
 
@@ -34,8 +34,9 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    steps = params.load().sampling.steps
-    pipeline = settled(with_ddim(base.load(Path("data/base"))), torch.device("cpu"))
+    workspace = Workspace()
+    steps = params.load(workspace.params_file).sampling.steps
+    pipeline = settled(with_ddim(base.load(workspace.named("data/base"))), torch.device("cpu"))
     channels, side = pipeline.unet.config.in_channels, pipeline.unet.config.sample_size
     latents = torch.randn(200, channels, side, side, generator=torch.Generator().manual_seed(1))
     leaks = {"pixel": PixelLeak.fit([latents]), "N = 3": FrequencyLeak.fit([latents], 3)}

@@ -33,7 +33,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel  # noqa
 from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-from atelier import params, paths  # noqa: E402
+from atelier import params  # noqa: E402
 from atelier.diffusion import STABLE_DIFFUSION_BETAS, clean_estimate  # noqa: E402
 from atelier.evaluation.intervals import t_interval  # noqa: E402
 from atelier.methods.latent_perceptual import latent_perceptual_loss, threshold  # noqa: E402
@@ -50,6 +50,7 @@ from atelier.training.denoiser import Denoised, Examples, Extra  # noqa: E402
 from atelier.training.loop import Task  # noqa: E402
 from atelier.training.lora import add_adapter  # noqa: E402
 from atelier.training.order import turns  # noqa: E402
+from atelier.workspace import Workspace  # noqa: E402
 
 PAPER = PostTraining(loss="perceptual")
 WARM_UP, SEED = 3, 1
@@ -228,13 +229,14 @@ def measured(name: str, what: str, big: bool, place: Accelerator, batch: int, st
 
 def cosines(steps: int) -> None:
     """Print how much alike gradients of the loss on crops and on whole pictures are."""
-    for path, made_by in {paths.BASE: "base", WORKS: "cache"}.items():
+    workspace = Workspace()
+    for path, made_by in {workspace.base: "base", workspace.cache / WORKS: "cache"}.items():
         if not path.exists():
             raise SystemExit(f"{path}: not there; --gradients needs real weights: make repro, or dvc repro {made_by}")
-    config = params.load()
+    config = params.load(workspace.params_file)
     study = Config.of(config)
     variants = [name for name, training in study.trainings.items() if training.loss == "perceptual"]
-    setup = PostTrainingSetup(config, variants[0], config.protocol.training_seeds[0])
+    setup = PostTrainingSetup(config, workspace, variants[0], config.protocol.training_seeds[0])
     batch, side = study.optimisation.batch, setup.unet.config.sample_size
 
     def gradients(crop: int) -> Iterator[Tensor | None]:

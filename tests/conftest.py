@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from atelier.workspace import Workspace
+from linked import linked
+
 pytest_plugins = ["smoke_clone"]
 
 # before torch and numpy are imported: matrices this small are slower on two threads, more so beside another process
@@ -171,20 +174,17 @@ def art_adapters(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """What ``art_finetuning`` trains in the tiny world: ``mixed`` and ``full`` from both seeds, once for all tests."""
     import torch
 
-    from atelier import params, paths
+    from atelier import params
     from atelier.studies.art_finetuning import train
 
-    folder, threads = tmp_path_factory.mktemp("trained") / "adapters", torch.get_num_threads()
+    workspace, threads = linked(tmp_path_factory.mktemp("trained"), tiny_world), torch.get_num_threads()
     torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tiny_world)
-        patch.setattr(paths, "ADAPTERS", folder)
-        config = params.load()
-        for variant in ("mixed", "full"):
-            for seed in config.protocol.training_seeds:
-                train.main(config, variant, str(seed))
+    config = params.load(workspace.params_file)
+    for variant in ("mixed", "full"):
+        for seed in config.protocol.training_seeds:
+            train.main(config, workspace, variant, str(seed))
     torch.set_num_threads(threads)
-    return folder
+    return workspace.adapters
 
 
 @pytest.fixture
@@ -199,10 +199,9 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
-def in_tiny_world(tiny_world: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The test runs in the tiny world's folder, as a stage does."""
-    monkeypatch.chdir(tiny_world)
-    return tiny_world
+def workspace(tiny_world: Path, one_thread: None, tmp_path: Path) -> Workspace:
+    """Data and shared outputs of the tiny world; what the test writes is its alone."""
+    return linked(tmp_path / "workspace", tiny_world)
 
 
 @pytest.fixture(scope="session")

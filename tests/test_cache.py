@@ -3,14 +3,16 @@
 import dataclasses
 import random
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
-from atelier import params, paths
+from atelier import params
 from atelier.cli import main
 from atelier.data import prepare
+from atelier.data.artemis import write_manifest
 from atelier.data.images import to_model_range
 from atelier.models import base
 from atelier.models.latents import Moments
@@ -18,14 +20,16 @@ from atelier.params import Params
 from atelier.studies.art_finetuning import train as art_finetuning
 from atelier.training import caches
 from atelier.training.caches import Cache, TrainingWorks, cache_key, read_cache, training_works, write_cache
+from atelier.workspace import Workspace
+from linked import SHARED, linked
 from tolerance import assert_close
 
 KEY = {"model": "m", "pictures": "p", "prompts": "q", "preprocessing": "r"}
 
 
 @pytest.fixture
-def config(in_tiny_world: Path) -> Params:
-    return params.load()
+def config(workspace: Workspace) -> Params:
+    return params.load(workspace.params_file)
 
 
 @pytest.fixture
@@ -108,11 +112,11 @@ def test_a_place_that_cannot_be_written_is_an_oserror(tmp_path: Path, small: Pat
 
 
 def test_a_training_refuses_a_cache_of_other_pictures_prompts_size_or_model(
-    config: Params, monkeypatch: pytest.MonkeyPatch
+    config: Params, workspace: Workspace, tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(changed: Params, part: str) -> None:
+    def refused(changed: Params, part: str, workspace: Workspace = workspace) -> None:
         with pytest.raises(ValueError, match=rf"stale cache, made from other {part}$"):
-            art_finetuning.train(changed, "mixed", 0)
+            art_finetuning.train(changed, workspace, "mixed", 0)
 
     def prompts(**values: int) -> Params:
         changed = config.protocol.prompts.model_copy(update=values)
@@ -121,34 +125,38 @@ def test_a_training_refuses_a_cache_of_other_pictures_prompts_size_or_model(
     refused(prompts(level=0), "prompts")
     refused(prompts(per_work=1), "prompts")
     refused(config.model_copy(update={"data": config.data.model_copy(update={"size": 128})}), "preprocessing")
-    works = prepare.works()
-    with monkeypatch.context() as patch:
-        table = works.table.assign(sha256=works.table["sha256"].iloc[::-1].to_numpy())
-        patch.setattr(prepare, "works", lambda: dataclasses.replace(works, table=table))
-        refused(config, "pictures")
+    works = prepare.works(workspace.manifests)
+    table = works.table.assign(sha256=works.table["sha256"].iloc[::-1].to_numpy())
+    other = linked(tmp_path / "other", tiny_world, [name for name in SHARED if name != "build/manifests"])
+    other.manifests.mkdir()
+    write_manifest(dataclasses.replace(works, table=table), other.manifests / "works.parquet")
+    refused(config, "pictures", other)
     monkeypatch.setattr(base, "fingerprint", lambda folder: "another")
     refused(config, "model")
 
 
 def test_the_command_refuses_a_damaged_cache_in_one_line(
-    in_tiny_world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    workspace: Workspace, tiny_world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = bytearray(caches.WORKS.read_bytes())
+    workspace.cache.unlink()
+    shutil.copytree(Workspace(tiny_world).cache, workspace.cache)
+    data = bytearray((workspace.cache / caches.WORKS).read_bytes())
     data[-5] ^= 1
-    (tmp_path / "c.safetensors").write_bytes(data)
-    monkeypatch.setattr(art_finetuning, "WORKS", tmp_path / "c.safetensors")
+    (workspace.cache / caches.WORKS).write_bytes(data)
+    monkeypatch.chdir(workspace.root)  # where a command runs
     monkeypatch.setattr("atelier.machine.settle", lambda threads: None)
     assert main(["art_finetuning", "train", "mixed", "0"]) == 1
     assert capsys.readouterr().err == (
-        f"{tmp_path}/c.safetensors: damaged cache, its content is not what was written\n"
+        "build/cache/works.safetensors: damaged cache, its content is not what was written\n"
     )
     assert main(["art_finetuning", "train", "absent", "0"]) == 1
     assert "no variant 'absent', there are conditional, mixed, full" in capsys.readouterr().err
 
 
 def test_the_command_refuses_a_training_seed_that_no_parameter_names(
-    in_tiny_world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.chdir(workspace.root)
     monkeypatch.setattr("atelier.machine.settle", lambda threads: None)
     assert main(["art_finetuning", "train", "mixed", "7"]) == 1
     assert capsys.readouterr().err == "protocol.training_seeds: 7 is none of [0, 1]\n"
@@ -159,18 +167,18 @@ def test_the_command_refuses_a_training_seed_that_no_parameter_names(
         assert "seed" in refusal.lower()
 
 
-def of_tiny_world(config: Params) -> tuple[Cache, TrainingWorks]:
-    works = training_works(config)
-    return read_cache(caches.WORKS, works.key), works
+def of_tiny_world(config: Params, workspace: Workspace) -> tuple[Cache, TrainingWorks]:
+    works = training_works(config, workspace)
+    return read_cache(workspace.cache / caches.WORKS, works.key), works
 
 
-def test_moments_are_the_autoencoders_posterior(config: Params) -> None:
-    cache, (table, *_) = of_tiny_world(config)
+def test_moments_are_the_autoencoders_posterior(config: Params, workspace: Workspace) -> None:
+    cache, (table, *_) = of_tiny_world(config, workspace)
     assert set(table["split"]) == {"train"}
     assert len(table) == 18
-    vae = base.load(paths.BASE).vae
+    vae = base.load(workspace.base).vae
     for row in (0, 7, 17):
-        picture = to_model_range(prepare.pictures(table.iloc[[row]], config.data))
+        picture = to_model_range(prepare.pictures(table.iloc[[row]], config.data, workspace))
         with torch.no_grad():
             hidden = vae.quant_conv(vae.encoder(picture))
         mean, log_variance = hidden.chunk(2, dim=1)
@@ -179,9 +187,9 @@ def test_moments_are_the_autoencoders_posterior(config: Params) -> None:
         assert_close(cache.latents.std[[row]], (log_variance / 2).exp() * factor, absolute=1e-5)
 
 
-def test_embeddings_are_what_the_pipelines_sampling_gives_its_denoiser(config: Params) -> None:
-    cache, works = of_tiny_world(config)
-    pipeline = base.load(paths.BASE)
+def test_embeddings_are_what_the_pipelines_sampling_gives_its_denoiser(config: Params, workspace: Workspace) -> None:
+    cache, works = of_tiny_world(config, workspace)
+    pipeline = base.load(workspace.base)
     given: list[torch.Tensor] = []
     pipeline.unet.register_forward_pre_hook(
         lambda module, args, named: given.append(named["encoder_hidden_states"]), with_kwargs=True
@@ -193,9 +201,9 @@ def test_embeddings_are_what_the_pipelines_sampling_gives_its_denoiser(config: P
     assert not torch.equal(cache.embeddings[3, 0], cache.embeddings[3, 1])
 
 
-def test_the_bases_training_sees_the_embeddings_that_sampling_will(config: Params) -> None:
-    cache, works = of_tiny_world(config)
-    pipeline = base.load(paths.BASE)
+def test_the_bases_training_sees_the_embeddings_that_sampling_will(config: Params, workspace: Workspace) -> None:
+    cache, works = of_tiny_world(config, workspace)
+    pipeline = base.load(workspace.base)
     with torch.no_grad():
         embeddings = pipeline.text_encoder(base.prompt_ids(pipeline.tokenizer, [works.prompts[5][0], ""]))[0]
     assert_close(embeddings[0], cache.embeddings[5, 0], absolute=1e-5)

@@ -16,7 +16,7 @@ ORDER: tuple[frozenset[str], ...] = tuple(
     map(
         frozenset,
         (
-            ("params", "paths", "studies", "machine", "seeds", "closure", "scratch"),
+            ("params", "workspace", "studies", "machine", "seeds", "closure", "scratch"),
             ("data",),
             ("diffusion",),
             ("models",),
@@ -207,7 +207,7 @@ def test_an_import_against_the_drawn_layers_is_found(
         (against_the_order, "atelier.report.study", "atelier.studies.vae_decoder.report"),
         (against_the_order, "atelier.studies.vae_decoder.train", "atelier.cli"),
         (between_studies, "atelier.studies.vae_decoder.measure", "atelier.studies.art_finetuning.measure"),
-        (circles, "atelier.paths", "atelier.scratch"),
+        (circles, "atelier.workspace", "atelier.scratch"),
         (circles, "atelier.studies.signal_leak.fit", "atelier.studies.signal_leak.sample"),
         (circles, "atelier.models.stored", "atelier.studies.signal_leak.measure"),
         (judged_losses, "atelier.training.decoder", "atelier.models.evaluator"),

@@ -1,6 +1,5 @@
 """The interactive notebooks run without a hand on their sliders, and say what is missing; panels show what they say."""
 
-import shutil
 from pathlib import Path
 
 import nbformat
@@ -9,15 +8,17 @@ import torch
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from atelier import params, paths
+from atelier import params
 from atelier.methods.latent_perceptual import latent_perceptual_loss
 from atelier.studies.latent_perceptual import explore as decoder_features
 from atelier.studies.signal_leak import explore as signal_leak
 from atelier.studies.signal_leak import fit
+from atelier.workspace import Workspace
+from linked import linked
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 NEEDS = {  # what the pipeline left, and what the last cell changes
-    "explore_signal_leak": (["build/base"], "seed"),
+    "explore_signal_leak": (["build/base", "build/leaks"], "seed"),
     "explore_decoder_features": (["build/base", "build/manifests", "data/wikiart"], "work"),
 }
 
@@ -32,17 +33,12 @@ def executed(name: str, folder: Path) -> nbformat.NotebookNode:
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", NEEDS)
-def test_it_executes_and_answers(
-    name: str, in_tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_executes_and_answers(name: str, workspace: Workspace, tmp_path: Path) -> None:
     needed, changed = NEEDS[name]
     if name == "explore_signal_leak":
-        monkeypatch.setattr(paths, "LEAKS", tmp_path / "build" / "leaks")
-        fit.main(params.load())
-    shutil.copyfile("params.yaml", tmp_path / "params.yaml")
-    for folder in needed:
-        shutil.copytree(in_tiny_world / folder, tmp_path / folder)
-    done = executed(name, tmp_path)
+        fit.main(params.load(workspace.params_file), workspace)
+    bare = linked(tmp_path / "bare", workspace.root, ["params.yaml", *needed])
+    done = executed(name, bare.root)
     said = done.cells[-1]["outputs"][0]["text"]
     assert said.startswith(f"a change of {changed} is answered in ")
     panels = [output for cell in done.cells if cell["cell_type"] == "code" for output in cell["outputs"]]
@@ -51,18 +47,16 @@ def test_it_executes_and_answers(
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", NEEDS)
-def test_without_a_pipeline_it_says_so(name: str, in_tiny_world: Path, tmp_path: Path) -> None:
-    shutil.copyfile("params.yaml", tmp_path / "params.yaml")
+def test_without_a_pipeline_it_says_so(name: str, tiny_world: Path, tmp_path: Path) -> None:
+    bare = linked(tmp_path, tiny_world, ["params.yaml"])
     with pytest.raises(CellExecutionError, match="nothing to explore yet"):
-        executed(name, tmp_path)
+        executed(name, bare.root)
 
 
-def test_a_leaks_panel_shows_what_its_controls_say(
-    in_tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(paths, "LEAKS", tmp_path / "leaks")
-    fit.main(params.load())
-    panel = signal_leak.Panel(signal_leak.load(params.load()))
+def test_a_leaks_panel_shows_what_its_controls_say(workspace: Workspace) -> None:
+    config = params.load(workspace.params_file)
+    fit.main(config, workspace)
+    panel = signal_leak.Panel(signal_leak.load(config, workspace))
     explorer, first = panel.explorer, panel.picture.value
     white, leaky = explorer.painted.values()
     assert not torch.equal(white, leaky)
@@ -78,8 +72,8 @@ def test_a_leaks_panel_shows_what_its_controls_say(
     assert len(explorer.painted) == 4  # each choice once
 
 
-def test_a_decoders_panel_shows_the_loss_and_masks_what_was_planted(in_tiny_world: Path) -> None:
-    explorer = decoder_features.load(params.load())
+def test_a_decoders_panel_shows_the_loss_and_masks_what_was_planted(workspace: Workspace) -> None:
+    explorer = decoder_features.load(params.load(workspace.params_file), workspace)
     step, last = explorer.step_of(0.3), explorer.depth - 1
     plain = explorer.compare(1, step, decoder_features.Choice(last))
     decoded = explorer.decode(1, step)

@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from atelier import params, paths
+from atelier import params
 from atelier.data import prepare
 from atelier.data.painter import paint_corpus
 from atelier.evaluation import judges
 from atelier.models import evaluator as evaluators
 from atelier.models.evaluator import Evaluator
+from atelier.workspace import Workspace
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -33,55 +34,65 @@ def model(corpus: tuple[Tensor, list[dict]]) -> Evaluator:
 
 
 @pytest.fixture
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty data folder, and a build folder beside it."""
-    monkeypatch.chdir(tmp_path)
-    Path("data").mkdir()
-    paths.BUILD.mkdir()
+def data(tmp_path: Path) -> Path:
+    """An empty data folder."""
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data"
 
 
-def keep(source: str) -> None:
+@pytest.fixture
+def kept(data: Path) -> Workspace:
+    """The workspace that has this data."""
+    return Workspace(data.parent)
+
+
+def keep(source: str, kept: Workspace) -> None:
     """The stage, of a base from this source."""
-    judges.main(SMOKE.model_copy(update={"base": SMOKE.base.model_copy(update={"source": source})}))
+    judges.main(SMOKE.model_copy(update={"base": SMOKE.base.model_copy(update={"source": source})}), kept)
 
 
 # ---------------------------------------------------------------------------------------------- the stage
 
 
-def test_what_the_data_has_is_kept_with_equal_bytes(data: None, model: Evaluator) -> None:
-    evaluators.save(model, Path("data/evaluator"), {"made": "here"})
-    Path("data/evaluator/history.csv").write_text("not of the evaluator")
-    Path("data/report").mkdir()
-    Path("data/report/bars.json").write_text(json.dumps({"bars": [BAR], "more": 1}))
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_the_data_has_is_kept_with_equal_bytes(data: Path, kept: Workspace, model: Evaluator) -> None:
+    evaluators.save(model, data / "evaluator", {"made": "here"})
+    (data / "evaluator" / "history.csv").write_text("not of the evaluator")
+    (data / "report").mkdir()
+    (data / "report" / "bars.json").write_text(json.dumps({"bars": [BAR], "more": 1}))
     for _ in range(2):  # again over what is there
-        keep("shipped")
-    kept = {path.relative_to(paths.EVALUATOR) for path in paths.EVALUATOR.rglob("*") if path.is_file()}
-    given = {path.relative_to("data/evaluator") for path in Path("data/evaluator").rglob("*") if path.is_file()}
-    assert given - kept == {Path("history.csv")}
-    assert all((paths.EVALUATOR / name).read_bytes() == ("data/evaluator" / name).read_bytes() for name in kept)
-    found = judges.evaluator()
+        keep("shipped", kept)
+    shipped = files_of(data / "evaluator")
+    assert shipped.pop("history.csv")
+    assert files_of(kept.evaluator) == shipped
+    found = judges.evaluator(kept.evaluator)
     assert found is not None
     assert found.classes == model.classes
-    assert [{**bar.model_dump(), "met": bar.met} for bar in judges.bars()] == [BAR]
+    assert [{**bar.model_dump(), "met": bar.met} for bar in judges.read_bars(kept.bars)] == [BAR]
 
 
 def test_a_data_folder_without_them_is_said_to_have_none(
-    data: None, model: Evaluator, capsys: pytest.CaptureFixture[str]
+    kept: Workspace, model: Evaluator, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    evaluators.save(model, paths.EVALUATOR, {})  # of another data folder
-    keep("shipped")
-    assert judges.evaluator() is None
-    assert judges.bars() == []
+    evaluators.save(model, kept.evaluator, {})  # of another data folder
+    keep("shipped", kept)
+    assert judges.evaluator(kept.evaluator) is None
+    assert judges.read_bars(kept.bars) == []
     assert "no evaluator" in capsys.readouterr().out
 
 
-def test_a_damaged_evaluator_is_refused_and_nothing_is_left_in_its_place(data: None, model: Evaluator) -> None:
-    evaluators.save(model, Path("data/evaluator"), {})
-    Path("data/evaluator/model.safetensors").write_bytes(b"no weights")
+def test_a_damaged_evaluator_is_refused_and_nothing_is_left_in_its_place(
+    data: Path, kept: Workspace, model: Evaluator
+) -> None:
+    evaluators.save(model, data / "evaluator", {})
+    (data / "evaluator" / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(ValueError, match=r"model\.safetensors: not readable") as caught:
-        keep("shipped")
+        keep("shipped", kept)
     assert len(str(caught.value).splitlines()) == 1
-    assert not paths.EVALUATOR.exists()
+    assert not kept.evaluator.exists()
 
 
 @pytest.mark.parametrize(
@@ -96,11 +107,11 @@ def test_a_damaged_evaluator_is_refused_and_nothing_is_left_in_its_place(data: N
         (json.dumps({"bars": [{key: value for key, value in BAR.items() if key != "n"}]}), "bars.0.n: missing"),
     ],
 )
-def test_bars_that_are_none_are_refused_in_one_line(data: None, content: str, said: str) -> None:
-    Path("data/report").mkdir()
-    Path("data/report/bars.json").write_text(content)
+def test_bars_that_are_none_are_refused_in_one_line(data: Path, kept: Workspace, content: str, said: str) -> None:
+    (data / "report").mkdir()
+    (data / "report" / "bars.json").write_text(content)
     with pytest.raises(ValueError, match=r"bars\.json: ") as caught:
-        keep("shipped")
+        keep("shipped", kept)
     assert said in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
 
@@ -136,39 +147,43 @@ def test_a_share_counts_what_has_a_class_and_nothing_else(corpus: tuple[Tensor, 
 # ---------------------------------------------------------------------------------------------- truth
 
 
-def test_a_shipped_base_says_whose_works_it_learnt(data: None) -> None:
-    keep("shipped")
-    assert judges.known_artists() == []
-    Path("data/base").mkdir()
-    Path("data/base/card.json").write_text(json.dumps({"asked": {"seen": ["marie-de-la-tour", "x"], "more": 1}}))
-    keep("shipped")
-    assert judges.known_artists() == ["Marie de la Tour", "X"]
-    keep("train")  # another base than the one that the data folder holds
-    assert judges.known_artists() == []
-    Path("data/base/card.json").write_text(json.dumps({"asked": {"seen": "all"}}))
+def test_a_shipped_base_says_whose_works_it_learnt(data: Path, kept: Workspace) -> None:
+    keep("shipped", kept)
+    assert judges.known_artists(kept.known_artists) == []
+    (data / "base").mkdir()
+    card = data / "base" / "card.json"
+    card.write_text(json.dumps({"asked": {"seen": ["marie-de-la-tour", "x"], "more": 1}}))
+    keep("shipped", kept)
+    assert judges.known_artists(kept.known_artists) == ["Marie de la Tour", "X"]
+    keep("train", kept)  # another base than the one that the data folder holds
+    assert judges.known_artists(kept.known_artists) == []
+    card.write_text(json.dumps({"asked": {"seen": "all"}}))
     with pytest.raises(ValueError, match=r"card.json: asked.seen: input should be a valid list"):
-        keep("shipped")
+        keep("shipped", kept)
 
 
-def test_truth_names_subject_and_emotion_of_every_picture(in_tiny_world: Path) -> None:
-    known = prepare.truth()
+def test_truth_names_subject_and_emotion_of_every_picture(workspace: Workspace) -> None:
+    manifests = workspace.manifests
+    known = prepare.truth(manifests)
     assert known is not None
     assert list(known.columns) == ["art_style", "painting", "subject", "emotion"]
-    works, photographs = (prepare.with_truth(read().table) for read in (prepare.works, prepare.photographs))
+    works, photographs = (
+        prepare.with_truth(read(manifests).table, manifests) for read in (prepare.works, prepare.photographs)
+    )
     assert len(works) + len(photographs) == len(known)
     assert (works[["subject", "emotion"]] != "").all(axis=None)
     assert (photographs["subject"] != "").all()
     assert (photographs["emotion"] == "").all()
-    assert list(works["path"]) == list(prepare.works().table["path"])
+    assert list(works["path"]) == list(prepare.works(manifests).table["path"])
 
 
-def test_where_nothing_is_known_it_says_nothing(in_tiny_world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = prepare.works().table
-    monkeypatch.setattr(prepare, "truth", lambda: None)
-    assert set(prepare.with_truth(table)["subject"]) == {""}
+def test_where_nothing_is_known_it_says_nothing(workspace: Workspace, tmp_path: Path) -> None:
+    table = prepare.works(workspace.manifests).table
+    assert set(prepare.with_truth(table, tmp_path)["subject"]) == {""}
     known = table.head(1)[["art_style", "painting"]].assign(subject="cat", emotion="awe")
-    monkeypatch.setattr(prepare, "truth", lambda: known)
-    assert prepare.with_truth(table)["subject"].value_counts().to_dict() == {"": len(table) - 1, "cat": 1}
+    known.to_csv(tmp_path / prepare.TRUTH, index=False)
+    subjects = prepare.with_truth(table, tmp_path)["subject"]
+    assert subjects.value_counts().to_dict() == {"": len(table) - 1, "cat": 1}
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from atelier import params as parameters
-from atelier import paths, scratch
 from atelier.evaluation import cells as measured_cells
 from atelier.models import base
 from atelier.params import Params
@@ -37,13 +36,7 @@ from atelier.studies.signal_leak import sample as leak_sample
 from atelier.studies.signal_leak import train as leak_train
 from atelier.studies.vae_decoder import reconstruct
 from atelier.studies.vae_decoder import train as decoder_train
-
-OUTPUTS = {  # module -> the files that it writes
-    art_measure: ["OUT"],
-    diagnose: ["ERRORS", "CARRIED_MEASURES"],
-    perceptual_measure: ["OUT", "SPECTRA"],
-    reconstruct: ["OUT", "REPAINTED"],
-}
+from atelier.workspace import Workspace
 
 
 class Killed(BaseException):
@@ -67,16 +60,8 @@ class Calls:
 
 
 @pytest.fixture
-def params(in_tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
-    """The tiny world; what stages write, unfinished work too, is this test's alone."""
-    for name in ("ADAPTERS", "DECODERS", "SAMPLES", "LEAKS", "MEASURES"):
-        monkeypatch.setattr(paths, name, tmp_path / name.lower())
-    monkeypatch.setattr(scratch, "SCRATCH", tmp_path / "scratch")
-    for module, names in OUTPUTS.items():
-        for name in names:
-            monkeypatch.setattr(module, name, tmp_path / "outputs" / getattr(module, name).name)
-    leak_sample.held_out.cache_clear()
-    return parameters.load()
+def params(workspace: Workspace) -> Params:
+    return parameters.load(workspace.params_file)
 
 
 def hashes(*folders: Path) -> dict[str, str]:
@@ -102,12 +87,12 @@ def counted(owner: Any, name: str, deadly: int | None = None) -> Iterator[Calls]
         yield calls
 
 
-def check(stage: Callable[[], None], outputs: Sequence[Path], owner: Any, name: str, deadly: int) -> int:
+def check(stage: Callable[[], None], outputs: Sequence[Path], scratch: Path, owner: Any, name: str, deadly: int) -> int:
     """Run a stage undisturbed; then end it at the ``deadly``-th call of ``owner.name`` and start it again.
 
-    Each output must be whole or absent after the kill, and equal in the end; no unfinished work may be left. As DVC
-    does, outputs are removed before a start. Returns how many calls were made in vain: those after the restart, less
-    those that the first start had not made.
+    Each output must be whole or absent after the kill, and equal in the end; no unfinished work may be left in
+    ``scratch``. As DVC does, outputs are removed before a start. Returns how many calls were made in vain: those after
+    the restart, less those that the first start had not made.
     """
     with counted(owner, name) as undisturbed:
         stage()
@@ -121,7 +106,7 @@ def check(stage: Callable[[], None], outputs: Sequence[Path], owner: Any, name: 
     with counted(owner, name) as again:
         stage()
     assert {output: hashes(output) for output in outputs} == expected
-    assert not list(scratch.SCRATCH.glob("*"))
+    assert not list(scratch.glob("*"))
     return again.count - (undisturbed.count - (deadly - 1))
 
 
@@ -143,20 +128,23 @@ def changed(params: Params, study: str, **settings: Any) -> Params:
     return params.model_copy(update={study: section.model_copy(update={"optimisation": optimisation, **settings})})
 
 
-def test_the_second_of_two_conditions_alone_is_painted_again(params: Params) -> None:
-    conditions, out = art_sample.all_conditions(params, "picture", "two"), paths.SAMPLES / "two"
+def test_the_second_of_two_conditions_alone_is_painted_again(params: Params, workspace: Workspace) -> None:
+    conditions = art_sample.all_conditions(params, workspace.manifests, "picture", "two")
+    samples = workspace.samples
     assert len(conditions) == 2
     each = batches(params, conditions[0])
     assert each > 1  # the kill is in the middle of a condition
 
     def stage() -> None:
-        cells.sample_model(params, art_sample.__name__, "art_finetuning", UNTUNED, conditions, paths.SAMPLES, ["two"])
+        entry = art_sample.__name__
+        cells.sample_model(params, workspace, entry, "art_finetuning", UNTUNED, conditions, samples, ["two"])
 
-    assert check(stage, [out], *PAINTING, deadly=each + 2) == 1  # the batch that the second condition had
+    again = check(stage, [samples / "two"], workspace.scratch, *PAINTING, deadly=each + 2)
+    assert again == 1  # the batch that the second condition had
 
 
-def test_conditions_that_are_kept_are_not_painted_with_others(params: Params) -> None:
-    table, run = held_out_table(params, 1, 2), scratch.SCRATCH / "run"
+def test_conditions_that_are_kept_are_not_painted_with_others(params: Params, workspace: Workspace) -> None:
+    table, run = held_out_table(params, workspace.manifests, 1, 2), workspace.scratch / "run"
     one, two = (
         cells.Condition(name, table, cells.white_noise(params, name), 4.0, params.sampling.steps)
         for name in ("one", "two")
@@ -164,7 +152,7 @@ def test_conditions_that_are_kept_are_not_painted_with_others(params: Params) ->
 
     def paint(*conditions: cells.Condition) -> int:
         with counted(*PAINTING) as calls:
-            cells.paint_conditions(params, conditions, lambda seed: with_ddim(base.load(paths.BASE)), False, run)
+            cells.paint_conditions(params, conditions, lambda seed: with_ddim(base.load(workspace.base)), False, run)
         return calls.count
 
     assert paint(one) == batches(params, one)
@@ -183,76 +171,106 @@ def test_conditions_that_are_kept_are_not_painted_with_others(params: Params) ->
     ],
     ids=["art_finetuning", "prompt_enrichment"],
 )
-def test_a_stage_of_two_folders_keeps_the_first(params: Params, stage: ModuleType, folders: list[str]) -> None:
-    each = batches(params, art_sample.all_conditions(params, "picture", UNTUNED)[0])
-    outputs = [paths.SAMPLES / folder for folder in folders]
-    assert check(lambda: stage.main(params, UNTUNED), outputs, *PAINTING, deadly=2 * each + 2) <= each
+def test_a_stage_of_two_folders_keeps_the_first(
+    params: Params, workspace: Workspace, stage: ModuleType, folders: list[str]
+) -> None:
+    each = batches(params, art_sample.all_conditions(params, workspace.manifests, "picture", UNTUNED)[0])
+    outputs = [workspace.samples / folder for folder in folders]
+
+    def run() -> None:
+        stage.main(params, workspace, UNTUNED)
+
+    assert check(run, outputs, workspace.scratch, *PAINTING, deadly=2 * each + 2) <= each
 
 
 @pytest.mark.long
-def test_of_the_signal_leaks_conditions_one_is_lost(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_the_signal_leaks_conditions_one_is_lost(
+    params: Params, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Killed while it paints with a tuned model, and while it examines the first step."""
-    fit.main(params)
+    fit.main(params, workspace)
     for name in ("mosaic", "sd-betas"):
         for seed in params.protocol.training_seeds:
-            leak_train.train(params, name, seed)
+            leak_train.train(params, workspace, name, seed)
     names = ("white", "low-3", "tuned-mosaic", "sd-betas")
     few = [each for each in leak_sample.all_conditions(params) if each.name in names]
     assert len(few) == 4
     monkeypatch.setattr(leak_sample, "all_conditions", lambda params: few)
-    out = paths.SAMPLES / "signal_leak"
-    each = batches(params, leak_sample.cell_of(params, few[0], {}))
-    assert 0 <= check(lambda: leak_sample.main(params), [out], *PAINTING, deadly=2 * each + 2) <= each
-    assert check(lambda: leak_sample.main(params), [out], leak_sample, "first_estimates", deadly=2) == 0
+    outputs = [workspace.samples / "signal_leak"]
+    each = batches(params, leak_sample.cell_of(params, workspace.manifests, few[0], {}))
+
+    def run() -> None:
+        leak_sample.main(params, workspace)
+
+    assert 0 <= check(run, outputs, workspace.scratch, *PAINTING, deadly=2 * each + 2) <= each
+    assert check(run, outputs, workspace.scratch, leak_sample, "first_estimates", deadly=2) == 0
 
 
 # ------------------------------------------------------------------------------------------------ measuring
 
 
 @pytest.mark.long
-def test_a_cell_that_was_measured_is_not_measured_again(params: Params) -> None:
-    art_sample.main(params, UNTUNED)
-    outputs = [art_measure.OUT / f"{UNTUNED}.csv"]
-    assert check(lambda: art_measure.main(params, UNTUNED), outputs, measured_cells, "cell_rows", deadly=2) == 0
+def test_a_cell_that_was_measured_is_not_measured_again(params: Params, workspace: Workspace) -> None:
+    art_sample.main(params, workspace, UNTUNED)
+    outputs = [workspace.measures / "art_finetuning" / f"{UNTUNED}.csv"]
+
+    def run() -> None:
+        art_measure.main(params, workspace, UNTUNED)
+
+    assert check(run, outputs, workspace.scratch, measured_cells, "cell_rows", deadly=2) == 0
 
 
 @pytest.mark.long
-def test_a_post_trainings_cell_is_not_measured_again(params: Params) -> None:
+def test_a_post_trainings_cell_is_not_measured_again(params: Params, workspace: Workspace) -> None:
     """Killed while a cell is measured, and between its measures and what comparisons need of it."""
     variants = ["plain", "lpl"]
     trainings = {name: params.section("latent_perceptual").trainings[name] for name in variants}
     params = changed(params, "latent_perceptual", variants=variants, trainings=trainings, followed=[])
     for name in variants:
-        perceptual_train.main(params, name)
-        perceptual_sample.main(params, name)
-    outputs = [perceptual_measure.OUT, perceptual_measure.SPECTRA]
+        perceptual_train.main(params, workspace, name)
+        perceptual_sample.main(params, workspace, name)
+    outputs = [workspace.measures / name for name in (perceptual_measure.OUT, perceptual_measure.SPECTRA)]
+
+    def run() -> None:
+        perceptual_measure.main(params, workspace)
+
     for name in ("measured", "save_groups"):
-        assert check(lambda: perceptual_measure.main(params), outputs, perceptual_measure, name, deadly=4) == 0
+        assert check(run, outputs, workspace.scratch, perceptual_measure, name, deadly=4) == 0
 
 
 @pytest.mark.long
-def test_a_decoders_reconstructions_are_neither_painted_nor_measured_again(params: Params) -> None:
+def test_a_decoders_reconstructions_are_neither_painted_nor_measured_again(
+    params: Params, workspace: Workspace
+) -> None:
     params = changed(params, "vae_decoder")
     for name in params.section("vae_decoder").variants:
         for seed in params.protocol.training_seeds:
-            decoder_train.train(params, name, seed)
-    outputs = [reconstruct.OUT, reconstruct.REPAINTED]
+            decoder_train.train(params, workspace, name, seed)
+    outputs = [workspace.measures / reconstruct.OUT, workspace.samples / reconstruct.REPAINTED]
+
+    def run() -> None:
+        reconstruct.main(params, workspace)
+
     for name in ("repaint", "decoder_rows"):
-        assert check(lambda: reconstruct.main(params), outputs, reconstruct, name, deadly=2) == 0
+        assert check(run, outputs, workspace.scratch, reconstruct, name, deadly=2) == 0
 
 
 @pytest.mark.long
-def test_a_diagnosis_goes_on_with_the_second_training_seed(params: Params) -> None:
+def test_a_diagnosis_goes_on_with_the_second_training_seed(params: Params, workspace: Workspace) -> None:
     params = changed(params, "art_finetuning")
     for seed in params.protocol.training_seeds:
-        art_train.train(params, "mixed", seed)
+        art_train.train(params, workspace, "mixed", seed)
     outputs = [
-        diagnose.ERRORS / "mixed.csv",
-        diagnose.CARRIED_MEASURES / "mixed.csv",
-        paths.SAMPLES / diagnose.CARRIED / "mixed",
+        workspace.measures / diagnose.ERRORS / "mixed.csv",
+        workspace.measures / diagnose.CARRIED / "mixed.csv",
+        workspace.samples / diagnose.CARRIED / "mixed",
     ]
+
+    def run() -> None:
+        diagnose.main(params, workspace, "mixed")
+
     # two batches a seed: killed in the second one's second
-    assert check(lambda: diagnose.main(params, "mixed"), outputs, *PAINTING, deadly=4) == 1
+    assert check(run, outputs, workspace.scratch, *PAINTING, deadly=4) == 1
 
 
 # ------------------------------------------------------------------------------------------------ a real process
@@ -273,17 +291,12 @@ def started(world: Path) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.long
-def test_killed_once_the_first_part_is_there(
-    in_tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_once_the_first_part_is_there(params: Params, workspace: Workspace) -> None:
     """SIGKILL: the first part stays the file that it was while the others are painted."""
-    world = tmp_path / "world"
-    shutil.copytree(in_tiny_world, world, ignore=shutil.ignore_patterns(".scratch", "samples"))
-    monkeypatch.chdir(world)
-    params = changed(parameters.load(), "art_finetuning")
+    world, params = workspace.root, changed(params, "art_finetuning")
     for seed in params.protocol.training_seeds:
-        art_train.train(params, "mixed", seed)
-    out = world / "build" / "samples" / "art_finetuning" / "mixed"
+        art_train.train(params, workspace, "mixed", seed)
+    out = workspace.samples / "art_finetuning" / "mixed"
     assert started(world).wait(300) == 0
     expected = hashes(out)
     assert expected

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from atelier import params, paths
+from atelier import params
 from atelier.evaluation import cells, tables
 from atelier.evaluation import groups as sets
 from atelier.evaluation import reference as references
@@ -16,6 +16,7 @@ from atelier.evaluation.groups import Group, Reference
 from atelier.metrics import frechet_distance, haar_statistics, mean_power_spectrum, spectrum_slope
 from atelier.studies.art_finetuning import measure as art_finetuning
 from atelier.studies.art_finetuning import sample as art_finetuning_sample
+from atelier.workspace import Workspace
 
 
 def pictures(n: int, seed: int) -> Tensor:
@@ -82,16 +83,16 @@ def test_the_parts_of_a_frechet_distance_add_up(groups: list[Group], reference: 
 
 
 def test_a_cell_that_an_earlier_process_has_measured_is_read_and_not_measured_again(
-    in_tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(paths, "SAMPLES", tmp_path / "samples")
-    config = params.load()
-    art_finetuning_sample.main(config, "untuned")
-    located, reference = art_finetuning.cells(config, "untuned"), references.load()
-    first = cells.measure_cells(config, reference, located, tmp_path / "run")
+    config = params.load(workspace.params_file)
+    art_finetuning_sample.main(config, workspace, "untuned")
+    located, reference = art_finetuning.cells(config, "untuned"), references.load(workspace.reference)
+    first = cells.measure_cells(config, workspace, reference, located, tmp_path / "run")
     assert [part["cell"].unique().tolist() for part in first] == [[name] for name in located]
     monkeypatch.setattr(cells, "cell_rows", lambda *given: pytest.fail("measured again"))
-    for one, again in zip(first, cells.measure_cells(config, reference, located, tmp_path / "run"), strict=True):
+    second = cells.measure_cells(config, workspace, reference, located, tmp_path / "run")
+    for one, again in zip(first, second, strict=True):
         pd.testing.assert_frame_equal(one, again, check_exact=True)
 
 

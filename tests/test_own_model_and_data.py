@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from atelier import params, paths
+from atelier import params
 from atelier.data import prepare
 from atelier.evaluation import judges
 from atelier.params import Params
@@ -17,6 +17,8 @@ from atelier.studies.base_model.params import Config
 from atelier.training import autoencoder
 from atelier.training import base as base_training
 from atelier.training.base import fetch, keep_history
+from atelier.workspace import Workspace
+from linked import linked
 
 
 def changed(config: Params, section: str, **values: object) -> Params:
@@ -32,15 +34,23 @@ def weights(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def config(in_tiny_world: Path) -> Params:
-    return params.load()
+def config(workspace: Workspace) -> Params:
+    return params.load(workspace.params_file)
 
 
-def test_a_base_from_another_folder_is_that_base(config: Params, tmp_path: Path) -> None:
-    out = tmp_path / "base"
-    fetch(changed(config, "base", source="folder", location=str(paths.BASE)), out)
-    assert weights(out) == weights(paths.BASE)
-    assert (out / "history.csv").read_bytes() == (paths.BASE / "history.csv").read_bytes()
+@pytest.fixture
+def empty(tmp_path: Path) -> Workspace:
+    """A workspace in which nothing has run."""
+    return Workspace(tmp_path / "empty")
+
+
+def test_a_base_from_another_folder_is_that_base(config: Params, workspace: Workspace, empty: Workspace) -> None:
+    fetch(changed(config, "base", source="folder", location=str(workspace.base)), empty)
+    assert weights(empty.base) == weights(workspace.base)
+    assert (empty.base / "history.csv").read_bytes() == (workspace.base / "history.csv").read_bytes()
+    shutil.copytree(workspace.base, empty.root / "mine")
+    fetch(changed(config, "base", source="folder", location="mine"), empty)
+    assert weights(empty.base) == weights(workspace.base)
 
 
 @pytest.mark.parametrize(
@@ -68,11 +78,13 @@ def test_a_history_that_is_none_is_left_out_by_name_and_stops_nothing(
     assert said is None or (said in told and str(found) in told)
 
 
-def test_a_shipped_base_lies_in_the_data_folder(config: Params, tmp_path: Path) -> None:
-    shutil.copytree(paths.BASE, tmp_path / "data" / "base")
+def test_a_shipped_base_lies_in_the_data_folder(
+    config: Params, workspace: Workspace, empty: Workspace, tmp_path: Path
+) -> None:
+    shutil.copytree(workspace.base, tmp_path / "data" / "base")
     shipped = changed(changed(config, "base", source="shipped"), "data", folder=str(tmp_path / "data"))
-    fetch(shipped, tmp_path / "out")
-    assert weights(tmp_path / "out") == weights(paths.BASE)
+    fetch(shipped, empty)
+    assert weights(empty.base) == weights(workspace.base)
 
 
 @pytest.mark.parametrize(
@@ -84,11 +96,12 @@ def test_a_source_that_is_not_told_where_is_refused(config: Params, values: dict
 
 
 def test_unseen_styles_reach_the_autoencoder_alone(
-    config: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: Params, tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On one's own pictures: the autoencoder learns all of the training split, the denoiser some of its styles."""
+    untrained = linked(tmp_path / "untrained", tiny_world, ["data", "build/manifests", "build/pictures"])
     recipe = config.base.train.model_dump(mode="json") | {"photographs": 0, "works": 0}
-    learnt = prepare.works().table.query("split == 'train'")
+    learnt = prepare.works(untrained.manifests).table.query("split == 'train'")
     unseen = [str(style) for style in learnt["art_style"].unique()[:2]]
     own = changed(config, "base", train={**recipe, "unseen_styles": unseen})
     seen: dict[str, list[str]] = {}
@@ -100,22 +113,22 @@ def test_unseen_styles_reach_the_autoencoder_alone(
             return real(*given)
 
         monkeypatch.setattr(module, name, spy)
-    base_training.train(own, tmp_path / "base")
+    base_training.train(own, untrained)
     assert seen["task"] == list(learnt["path"])
     assert seen["denoiser_task"] == list(learnt.loc[~learnt["art_style"].isin(unseen), "path"])
     assert len(seen["denoiser_task"]) < len(seen["task"])
     wrong = changed(config, "base", train={**recipe, "unseen_styles": ["Dada"]})
     with pytest.raises(ValueError, match=r"unseen_styles: no works of Dada among those it learns"):
-        base_training.train(wrong, tmp_path / "base")
+        base_training.train(wrong, untrained)
 
 
-def bare_folder(tmp_path: Path) -> Path:
+def bare_folder(tiny_world: Path, tmp_path: Path) -> Path:
     """Works as somebody may bring them: pictures at <style>/<artist>_<title>, nothing else."""
     if "ATELIER_REAL_INPUTS" in os.environ:
         source = Path(os.environ["ATELIER_REAL_INPUTS"]) / "paintings" / "wikiart"
     else:
         print("ATELIER_REAL_INPUTS is unset: painted works stand in for real ones")
-        source = Path("data/wikiart")
+        source = tiny_world / "data" / "wikiart"
     for style in sorted(path for path in source.iterdir() if path.is_dir()):
         for picture in sorted(style.iterdir())[:12]:
             (tmp_path / "mine" / "wikiart" / style.name).mkdir(parents=True, exist_ok=True)
@@ -123,28 +136,23 @@ def bare_folder(tmp_path: Path) -> Path:
     return tmp_path / "mine"
 
 
-def test_works_without_captions_or_photographs_go_through(
-    config: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = changed(config, "data", folder=str(bare_folder(tmp_path)), annotations=False)
-    built = paths.BASE.resolve()
-    monkeypatch.chdir(tmp_path)
-    report = prepare.prepare(config.data, config.seed, paths.MANIFESTS)
+def test_works_without_captions_or_photographs_go_through(config: Params, tiny_world: Path, tmp_path: Path) -> None:
+    config = changed(config, "data", folder=str(bare_folder(tiny_world, tmp_path)), annotations=False)
+    mine = linked(tmp_path / "bare", tiny_world, ["build/base"])
+    report = prepare.prepare(config.data, config.seed, mine)
     assert report["photographs"]["works"] == 0
-    paths.BASE.parent.mkdir(exist_ok=True)
-    paths.BASE.symlink_to(built)
-    sample.main(config)
+    sample.main(config, mine)
     settings = Config.of(config)
-    pictures, listed = store.read("base_model", "works", settings.measured_at)
+    pictures, listed = store.read(mine.samples, "base_model", "works", settings.measured_at)
     assert len(pictures) == len(listed) == settings.pictures
     assert all(text for text in listed["prompt"])
-    pictures, listed = store.read("base_model", "photographs", settings.measured_at)
+    pictures, listed = store.read(mine.samples, "base_model", "photographs", settings.measured_at)
     assert len(pictures) == len(listed) == 0
     for guidance in settings.guidance:
         for sheet in ("subjects", "styles", "emotions"):
-            pictures, listed = store.read("base_model", sheet, guidance)
+            pictures, listed = store.read(mine.samples, "base_model", sheet, guidance)
             assert len(pictures) == len(listed) > 0
-    assert set(store.read("base_model", "subjects", guidance)[1]["wanted"]) == {""}
-    judges.main(config)
-    assert judges.evaluator() is None
-    assert judges.bars() == []
+    assert set(store.read(mine.samples, "base_model", "subjects", guidance)[1]["wanted"]) == {""}
+    judges.main(config, mine)
+    assert judges.evaluator(mine.evaluator) is None
+    assert judges.read_bars(mine.bars) == []

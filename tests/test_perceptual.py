@@ -178,10 +178,16 @@ def test_parameters_name_either_network_and_its_files(tmp_path: Path) -> None:
     trunks.save(trunks.build(3), [torch.rand(c) for c in trunks.CHANNELS], tmp_path, {})
     files = {part: str(tmp_path / f"{part}.safetensors") for part in ("trunk", "heads")}
     embedded = Perceptual(network="trunk", weights=files["trunk"], heads=files["heads"])
-    assert torch.equal(LPIPS.from_params(embedded)(batch(1), batch(2)), LPIPS.from_folder(tmp_path)(batch(1), batch(2)))
+    below = Perceptual(network="trunk", weights="trunk.safetensors", heads="heads.safetensors")
+    expected = LPIPS.from_folder(tmp_path)(batch(1), batch(2))
+    for config, root in ((embedded, Path()), (embedded, tmp_path / "elsewhere"), (below, tmp_path)):
+        assert torch.equal(LPIPS.from_params(config, root)(batch(1), batch(2)), expected)
     trunk, heads = weights_files("squeeze", tmp_path, ".pth")
-    named = LPIPS.from_params(Perceptual(network="squeeze", weights=str(trunk), heads=str(heads)))
-    assert torch.equal(named(batch(1), batch(2)), LPIPS.from_files("squeeze", trunk, heads)(batch(1), batch(2)))
+    expected = LPIPS.from_files("squeeze", trunk, heads)(batch(1), batch(2))
+    absolute = Perceptual(network="squeeze", weights=str(trunk), heads=str(heads))
+    relative = Perceptual(network="squeeze", weights=trunk.name, heads=heads.name)
+    for config, root in ((absolute, Path()), (relative, tmp_path)):
+        assert torch.equal(LPIPS.from_params(config, root)(batch(1), batch(2)), expected)
     with pytest.raises(ValueError, match=r"trunk and heads\.safetensors of one folder"):
         Perceptual(network="trunk", weights=files["trunk"], heads=str(heads))
 

@@ -14,6 +14,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 import atelier
 from atelier.params import load
 from atelier.pipeline import run, scrub
+from atelier.workspace import Workspace
 
 ROOT = Path(__file__).parent.parent
 
@@ -136,7 +137,7 @@ def test_what_cannot_run_is_refused_before_any_kernel(
     earlier.parent.mkdir(parents=True)
     earlier.write_text(json.dumps({}))
     with pytest.raises(ValueError, match=r"^notebooks/base_model\.ipynb: ") as refusal:
-        run.run("base_model", load())
+        run.run("base_model", load("params.yaml"), Workspace())
     assert complaint in str(refusal.value)
     assert len(str(refusal.value).splitlines()) == 1
     assert earlier.exists()  # nothing computed is lost

@@ -10,6 +10,7 @@ import pytest
 from atelier import params
 from atelier.studies import STUDIES
 from atelier.studies.latent_perceptual import features, measure
+from atelier.workspace import Workspace
 from smoke_clone import checked, repro, run
 
 pytestmark = pytest.mark.pipeline
@@ -33,10 +34,10 @@ def test_pages_are_whole(clone: Path) -> None:
         assert (results / "locks" / published).read_bytes() == content
 
 
-def test_what_a_study_lists_is_measured(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(clone)
-    config = params.load()
-    rows = pd.concat([measure.load()[0], features.rows(config)])
+def test_what_a_study_lists_is_measured(clone: Path) -> None:
+    workspace = Workspace(clone)
+    config = params.load(workspace.params_file)
+    rows = pd.concat([measure.load(workspace.measures)[0], features.rows(config, workspace.measures)])
     assert set(rows["cell"]) == measure.cells(config)
 
 

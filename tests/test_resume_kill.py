@@ -23,7 +23,7 @@ MOMENTS = random.Random(2025).sample(range(EVERY + 1, STEPS - 3), 3)  # steps do
 SUICIDE = """
 import os, signal, sys
 from atelier import machine, params
-machine.settle(params.load().machine.threads)
+machine.settle(params.load("params.yaml").machine.threads)
 from atelier import cli
 from atelier.training import checkpoints
 

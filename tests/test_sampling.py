@@ -1,5 +1,6 @@
 """Pictures out: each by its own seed, whatever is sampled with it; adapters as trained; files without loss."""
 
+import dataclasses
 import logging
 import re
 import shutil
@@ -14,8 +15,9 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor
 
-from atelier import params, paths
+from atelier import params
 from atelier.data import prepare
+from atelier.data.artemis import write_manifest
 from atelier.data.images import to_pixels
 from atelier.data.prompts import prompt
 from atelier.models import adapters, base
@@ -25,6 +27,7 @@ from atelier.sampling.sampler import Seed, first_latents, sample, with_ddim
 from atelier.studies.art_finetuning import sample as art_sampling
 from atelier.studies.art_finetuning import train as art_finetuning
 from atelier.training import lora
+from atelier.workspace import Workspace
 from shades import paint_shades
 
 PROMPTS = ["a harbour at night", "two cats", "", "a mountain in the manner of nobody", "a boat"]
@@ -32,13 +35,13 @@ SEEDS: list[tuple[str | int, ...]] = [(1, "picture", 0, at) for at in range(5)]
 
 
 @pytest.fixture
-def config(in_tiny_world: Path) -> Params:
-    return params.load()
+def config(workspace: Workspace) -> Params:
+    return params.load(workspace.params_file)
 
 
 @pytest.fixture
-def pipeline(config: Params) -> StableDiffusionPipeline:
-    return with_ddim(base.load(paths.BASE))
+def pipeline(workspace: Workspace) -> StableDiffusionPipeline:
+    return with_ddim(base.load(workspace.base))
 
 
 def latents(pipeline: StableDiffusionPipeline, seeds: list[Seed]) -> Tensor:
@@ -96,7 +99,7 @@ def test_prompts_and_seeds_must_be_as_many(pipeline: StableDiffusionPipeline) ->
 
 
 @pytest.fixture
-def trained(config: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[UNet2DConditionModel, Path]:
+def trained(config: Params, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> tuple[UNet2DConditionModel, Path]:
     """The denoiser as the trainer leaves it, B thirty times as large, and the adapter's folder."""
     held: list[UNet2DConditionModel] = []
     save = art_finetuning.save_adapter
@@ -109,10 +112,9 @@ def trained(config: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         held.append(unet)
         save(unet, folder, card)
 
-    monkeypatch.setattr(paths, "ADAPTERS", tmp_path / "adapters")
     monkeypatch.setattr(art_finetuning, "save_adapter", enlarge_and_save)
-    art_finetuning.train(config, "mixed", 0)
-    return held[0], paths.adapter("art_finetuning", "mixed", 0)
+    art_finetuning.train(config, workspace, "mixed", 0)
+    return held[0], workspace.adapter("art_finetuning", "mixed", 0)
 
 
 def test_a_loaded_adapter_is_the_trained_one(
@@ -148,10 +150,10 @@ def test_a_loaded_adapter_is_the_trained_one(
     torch.testing.assert_close(paint(pipeline, [0, 1, 2]), ours, rtol=0, atol=1e-5)
 
 
-def test_an_untrained_adapter_changes_nothing_and_its_start_is_the_seeds(config: Params) -> None:
+def test_an_untrained_adapter_changes_nothing_and_its_start_is_the_seeds(workspace: Workspace) -> None:
     starts = []
     for seed in (1, 1, 2):
-        unet = UNet2DConditionModel.from_pretrained(paths.BASE / "unet", use_safetensors=True)
+        unet = UNet2DConditionModel.from_pretrained(workspace.base / "unet", use_safetensors=True)
         trainable = lora.add_adapter(unet, 2, seed)
         assert all("lora" in name for name in trainable)
         assert {p.shape[0] for n, p in trainable.items() if "lora_A" in n} == {2}
@@ -176,13 +178,13 @@ def test_an_adapter_that_is_absent_or_pickled_is_refused_in_one_line(
 # ------------------------------------------------------------------------------------------------ prompts and files
 
 
-def listed(*arguments: int) -> list[str]:
-    return list(held_out.held_out_prompts(*arguments)["prompt"])
-
-
-def test_held_out_prompts_are_of_the_test_split_and_fixed(config: Params) -> None:
-    table = prepare.works().table
+def test_held_out_prompts_are_of_the_test_split_and_fixed(workspace: Workspace) -> None:
+    table = prepare.works(workspace.manifests).table
     works = table.query("split == 'test'").to_dict("records")
+
+    def listed(*arguments: int) -> list[str]:
+        return list(held_out.held_out_prompts(workspace.manifests, *arguments)["prompt"])
+
     n = len(works)
     assert n == 6
     for level in (0, 1, 2):
@@ -198,17 +200,15 @@ def test_held_out_prompts_are_of_the_test_split_and_fixed(config: Params) -> Non
     assert listed(8, 1, n, 0) != listed(7, 1, n, 0)
 
 
-def test_without_a_held_out_work_it_says_so(config: Params, monkeypatch: pytest.MonkeyPatch) -> None:
-    import dataclasses
-
-    works = prepare.works()
-    monkeypatch.setattr(prepare, "works", lambda: dataclasses.replace(works, table=works.table.assign(split="train")))
+def test_without_a_held_out_work_it_says_so(workspace: Workspace, tmp_path: Path) -> None:
+    works = prepare.works(workspace.manifests)
+    learnt = dataclasses.replace(works, table=works.table.assign(split="train"))
+    write_manifest(learnt, tmp_path / "works.parquet")
     with pytest.raises(ValueError, match="the test split is empty"):
-        held_out.held_out_prompts(7, 1, 3, 0)
+        held_out.held_out_prompts(tmp_path, 7, 1, 3, 0)
 
 
-def test_pictures_are_written_and_read_without_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paths, "SAMPLES", tmp_path)
+def test_pictures_are_written_and_read_without_loss(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     pictures = to_pixels(torch.rand(4, 3, 16, 16, generator=generator) * 2.4 - 1.2)
     latents = torch.randn(4, 4, 2, 2, generator=generator)
@@ -216,38 +216,35 @@ def test_pictures_are_written_and_read_without_loss(tmp_path: Path, monkeypatch:
                           "file": [f"{i:04d}.png" for i in range(4)]})  # fmt: skip
     for study in ("one", "two"):
         store.write(pictures, latents, table, tmp_path / study / "v" / store.guidance_folder(7.5))
-    read, listed = store.read("one", "v", 7.5)
+    read, listed = store.read(tmp_path, "one", "v", 7.5)
     assert torch.equal(read, pictures)
-    assert torch.equal(store.read_latents("one", "v", 7.5), latents)
+    assert torch.equal(store.read_latents(tmp_path, "one", "v", 7.5), latents)
     pd.testing.assert_frame_equal(listed, table, check_dtype=False)
-    pd.testing.assert_frame_equal(store.listed("one", "v", 7.5), listed)
+    pd.testing.assert_frame_equal(store.listed(tmp_path, "one", "v", 7.5), listed)
     for path in (tmp_path / "one").rglob("*.*"):
         if path.is_file():
             assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes()
 
 
-def test_latents_that_are_absent_or_damaged_are_refused_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(paths, "SAMPLES", tmp_path)
+def test_latents_that_are_absent_or_damaged_are_refused_in_one_line(tmp_path: Path) -> None:
     folder = tmp_path / "one" / "v" / store.guidance_folder(4.0)
     folder.mkdir(parents=True)
     for damage in (lambda: None, lambda: (folder / store.LATENTS).write_bytes(b"no tensor")):
         damage()
         with pytest.raises(ValueError, match="not readable as latents") as caught:
-            store.read_latents("one", "v", 4.0)
+            store.read_latents(tmp_path, "one", "v", 4.0)
         assert len(str(caught.value).splitlines()) == 1
 
 
-def test_samples_must_be_of_the_variants_that_parameters_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paths, "SAMPLES", tmp_path)
+def test_samples_must_be_of_the_variants_that_parameters_name(tmp_path: Path) -> None:
+    folder = tmp_path / "one"
     with pytest.raises(ValueError, match="no samples of a, b"):
-        store.check_variants("one", ["b", "a"])
+        store.check_variants(folder, ["b", "a"])
     for name in ("a", "b"):
-        (tmp_path / "one" / name).mkdir(parents=True)
-    store.check_variants("one", ["a", "b"])
+        (folder / name).mkdir(parents=True)
+    store.check_variants(folder, ["a", "b"])
     with pytest.raises(ValueError, match="samples of b, which no parameter names; delete them"):
-        store.check_variants("one", ["a"])
+        store.check_variants(folder, ["a"])
 
 
 def test_guidance_folders_tell_scales_apart() -> None:
@@ -261,13 +258,12 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_stage_that_died_keeps_what_it_painted_and_ends_with_the_same_bytes(
-    config: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: Params, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(paths, "SAMPLES", tmp_path / "samples")
     calls = paint_shades(monkeypatch)
-    art_sampling.main(config, "untuned")
+    art_sampling.main(config, workspace, "untuned")
     assert calls == [1.0, 4.0]  # both noises together
-    expected = files_of(paths.SAMPLES)
+    expected = files_of(workspace.samples)
     shaded = cells.last_latents
 
     def dying(*arguments: Any, **settings: Any) -> Iterator[Tensor]:
@@ -275,30 +271,28 @@ def test_a_stage_that_died_keeps_what_it_painted_and_ends_with_the_same_bytes(
             raise KeyboardInterrupt
         yield from shaded(*arguments, **settings)
 
-    shutil.rmtree(paths.SAMPLES)
+    shutil.rmtree(workspace.samples)
     monkeypatch.setattr(cells, "last_latents", dying)
     with pytest.raises(KeyboardInterrupt):
-        art_sampling.main(config, "untuned")
-    assert not paths.SAMPLES.exists()  # nothing is there before all is
+        art_sampling.main(config, workspace, "untuned")
+    assert not workspace.samples.exists()  # nothing is there before all is
     monkeypatch.setattr(cells, "last_latents", shaded)
     calls.clear()
-    art_sampling.main(config, "untuned")
+    art_sampling.main(config, workspace, "untuned")
     assert calls == [4.0]
-    assert files_of(paths.SAMPLES) == expected
-    assert list(paths.SCRATCH.glob("*untuned*")) == []
+    assert files_of(workspace.samples) == expected
+    assert list(workspace.scratch.glob("*")) == []
 
 
 def test_other_parameters_do_not_go_on_where_these_were(
-    config: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: Params, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(paths, "SAMPLES", tmp_path / "samples")
-    monkeypatch.setattr(cells.scratch, "SCRATCH", tmp_path / "scratch")
     calls = paint_shades(monkeypatch)
     monkeypatch.setattr(cells, "write_conditions", lambda *_: None)
     monkeypatch.setattr(cells.scratch, "discard", lambda run: None)
-    art_sampling.main(config, "untuned")
+    art_sampling.main(config, workspace, "untuned")
     calls.clear()
-    art_sampling.main(config, "untuned")
+    art_sampling.main(config, workspace, "untuned")
     assert calls == []
     for change in (
         {"seed": config.seed + 1},
@@ -306,5 +300,5 @@ def test_other_parameters_do_not_go_on_where_these_were(
         {"protocol": config.protocol.model_copy(update={"pictures": 2})},
     ):
         calls.clear()
-        art_sampling.main(config.model_copy(update=change), "untuned")
+        art_sampling.main(config.model_copy(update=change), workspace, "untuned")
         assert calls == [1.0, 4.0], change

@@ -12,11 +12,12 @@ import pytest
 from IPython.display import Image
 from matplotlib import pyplot as plt
 
-from atelier import claims, params, paths
+from atelier import claims, params
 from atelier.claims import Claim, Comparison, Evidence
 from atelier.report import study as page
 from atelier.report.items import Data, Figure, Metric, Table, Text
 from atelier.report.study import Study
+from atelier.workspace import MARK, Workspace
 
 ROOT = Path(__file__).parents[1]
 SMOKE = params.load(ROOT / "profiles" / "smoke.yaml")
@@ -41,14 +42,13 @@ def displayed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, dict[str, str]
 def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, displayed: list[Any]) -> Study:
     """The study ``one``, whose report and claims are made up."""
     report = SimpleNamespace(
-        load=lambda params: {"loaded": params},
+        load=lambda params, workspace: {"loaded": params, "from": workspace},
         evidence=lambda results: Evidence(VALUES, {}, {"": 20}, {"": "intervals over models"}),
         headline=lambda results: [],
     )
     monkeypatch.setitem(sys.modules, "atelier.studies.one.report", report)
     monkeypatch.setattr(claims, "load", {"one": {"A1": CLAIM}}.__getitem__)
-    monkeypatch.chdir(tmp_path)
-    return Study("one", SMOKE)
+    return Study("one", SMOKE, Workspace(tmp_path))
 
 
 def metrics_of(study: Study) -> dict[str, Any]:
@@ -92,9 +92,9 @@ def test_a_headline_that_was_never_recorded_is_refused_by_name(study: Study, mon
     assert metrics_of(study)["headline"] == ["fd/a", "fd/b"]
 
 
-def test_results_are_loaded_once(study: Study) -> None:
+def test_results_are_loaded_once(study: Study, tmp_path: Path) -> None:
     assert study.results() is study.results()
-    assert study.results() == {"loaded": SMOKE}
+    assert study.results() == {"loaded": SMOKE, "from": Workspace(tmp_path)}
 
 
 def test_a_table_is_written_in_full_and_displayed_short(study: Study, displayed: list[Any]) -> None:
@@ -126,9 +126,9 @@ def test_a_figure_is_stored_once_and_closed(
 ) -> None:
     """The pipeline's notebook holds a preview, one run by hand the file itself; both name the file."""
     if in_pipeline:
-        monkeypatch.setenv(paths.MARK, "1")
+        monkeypatch.setenv(MARK, "1")
     else:
-        monkeypatch.delenv(paths.MARK, raising=False)
+        monkeypatch.delenv(MARK, raising=False)
     figure, axis = plt.subplots()
     axis.plot([1, 2])
     study.show(Figure("curve", figure, "A curve", {"fd/a": Metric(1.0, 5)}))
@@ -142,13 +142,16 @@ def test_a_figure_is_stored_once_and_closed(
     assert list(study.metrics) == ["fd/a"]
 
 
-@pytest.mark.parametrize(("mark", "folder"), [("1", paths.STUDIES), (None, paths.BY_HAND)])
-def test_what_is_run_by_hand_lies_apart(mark: str | None, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("mark", "folder"), [("1", "build/studies/one"), (None, "build/by-hand/one")])
+def test_what_is_run_by_hand_lies_apart(
+    mark: str | None, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if mark:
-        monkeypatch.setenv(paths.MARK, mark)
+        monkeypatch.setenv(MARK, mark)
     else:
-        monkeypatch.delenv(paths.MARK, raising=False)
-    assert Study("one", SMOKE).folder == folder / "one"
+        monkeypatch.delenv(MARK, raising=False)
+    assert Study("one", SMOKE, Workspace()).folder == Path(folder)
+    assert Study("one", SMOKE, Workspace(tmp_path)).folder == tmp_path / folder
 
 
 def test_a_notebook_begins_in_the_root_with_papermills_sections(
@@ -162,6 +165,7 @@ def test_a_notebook_begins_in_the_root_with_papermills_sections(
     monkeypatch.chdir(tmp_path / "notebooks")
     begun = Study.begin("one", {"seed": SMOKE.seed + 1, "sampling": None, "results": 3})
     assert Path.cwd() == tmp_path
+    assert begun.workspace == Workspace()
     assert begun.params.seed == SMOKE.seed + 1
     assert begun.params.sampling == SMOKE.sampling
     with pytest.raises(ValueError, match="sampling"):
@@ -176,5 +180,5 @@ def test_a_notebook_outside_the_repository_is_refused(tmp_path: Path, monkeypatc
 
 @pytest.mark.parametrize("profile", ["smoke", "study"])
 def test_short_profiles_say_what_they_are_worth(profile: str, capsys: pytest.CaptureFixture[str]) -> None:
-    Study("one", SMOKE.model_copy(update={"profile": profile})).caveat()
+    Study("one", SMOKE.model_copy(update={"profile": profile}), Workspace()).caveat()
     assert ("nothing on this page means anything" in capsys.readouterr().out) is (profile == "smoke")

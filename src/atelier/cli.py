@@ -1,7 +1,7 @@
 """``python -m atelier STUDY STAGE ...``: run one stage of the pipeline, one process each.
 
-A study's stage is the function ``main(params, ...)`` of ``atelier.studies.STUDY.STAGE``; ``SHARED`` lists the stages
-that belong to no single study.
+A study's stage is the function ``main(params, workspace, ...)`` of ``atelier.studies.STUDY.STAGE``; ``SHARED`` lists
+the stages that belong to no single study. The workspace is the folder that the command runs in.
 """
 
 import gc
@@ -14,6 +14,7 @@ from types import ModuleType
 
 from atelier import machine, params
 from atelier.studies import STUDIES
+from atelier.workspace import Workspace
 
 SHARED = {
     "prepare": "atelier.data.prepare",
@@ -31,18 +32,19 @@ USAGE = f"""usage: python -m atelier
 
 def run(arguments: list[str]) -> None:
     """Run one stage. Raises ValueError for an unknown stage or wrong arguments."""
+    workspace = Workspace()
     match arguments:
         case ["check", *targets]:
-            check(targets)
+            check(workspace, targets)
         case ["kernel", connection, *settings]:
-            machine.settle(params.load().machine.threads)
+            machine.settle(params.load(workspace.params_file).machine.threads)
             from ipykernel import kernelapp
 
             kernelapp.launch_new_instance(["-f", connection, *settings])
         case [stage, *rest] if stage in SHARED:
-            start(SHARED[stage], f"python -m atelier {stage}", rest)
+            start(workspace, SHARED[stage], f"python -m atelier {stage}", rest)
         case [study, stage, *rest] if study in STUDIES and has_stage(study, stage):
-            start(f"atelier.studies.{study}.{stage}", f"python -m atelier {study} {stage}", rest)
+            start(workspace, f"atelier.studies.{study}.{stage}", f"python -m atelier {study} {stage}", rest)
         case _:
             raise ValueError(USAGE)
 
@@ -52,19 +54,19 @@ def has_stage(study: str, stage: str) -> bool:
     return stage.isidentifier() and (Path(__file__).parent / "studies" / study / f"{stage}.py").is_file()
 
 
-def start(module: str, command: str, arguments: list[str]) -> None:
-    """Import a module and call its ``main`` with the parameters and these arguments."""
-    config = params.load()
+def start(workspace: Workspace, module: str, command: str, arguments: list[str]) -> None:
+    """Import a module and call its ``main`` with the parameters, the workspace and these arguments."""
+    config = params.load(workspace.params_file)
     machine.settle(config.machine.threads)  # before the module is imported: libraries read the environment as they load
     main = getattr(load(module), "main", None)
     if main is None:
         raise ValueError(f"{command}: no stage\n{USAGE}")
     try:
-        inspect.signature(main).bind(config, *arguments)
+        inspect.signature(main).bind(config, workspace, *arguments)
     except TypeError:
-        names = [name.upper() for name in list(inspect.signature(main).parameters)[1:]]
+        names = [name.upper() for name in list(inspect.signature(main).parameters)[2:]]
         raise ValueError(f"usage: {' '.join([command, *names])}") from None
-    main(config, *arguments)
+    main(config, workspace, *arguments)
 
 
 def load(module: str) -> ModuleType:
@@ -79,10 +81,10 @@ def load(module: str) -> ModuleType:
     return imported
 
 
-def check(targets: list[str]) -> None:
+def check(workspace: Workspace, targets: list[str]) -> None:
     """Validate params.yaml and write a confirmation to each target, for stages to depend on."""
-    config = params.load()
-    message = f"{params.PARAMS}: every parameter is known, typed and in range"
+    config = params.load(workspace.params_file)
+    message = f"{workspace.params_file}: every parameter is known, typed and in range"
     for target in map(Path, targets):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(message + "\n")

@@ -14,7 +14,6 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args, g
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 from ruamel.yaml import YAML, YAMLError
 
-from atelier.paths import PARAMS
 from atelier.studies import STUDIES
 
 Count = Annotated[int, Field(ge=0)]
@@ -213,12 +212,12 @@ def schema() -> type[Params]:
     return model
 
 
-def load(path: str | Path = PARAMS) -> Params:
+def load(path: str | Path) -> Params:
     """Load and validate a parameter file. Raises ValueError, one line per error: file, key, what was expected."""
     return check(read(path), str(path))
 
 
-def with_sections(sections: dict[str, Any], path: str | Path = PARAMS) -> Params:
+def with_sections(sections: dict[str, Any], path: str | Path) -> Params:
     """Load a parameter file with some top-level entries replaced, and validate the result."""
     return check({**read(path), **sections}, str(path))
 

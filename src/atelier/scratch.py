@@ -16,22 +16,23 @@ import pandas as pd
 from atelier.closure import code_hash
 from atelier.machine import fingerprint
 from atelier.params import Params
-from atelier.paths import SCRATCH
+from atelier.workspace import Workspace
 
 
-def folder(entry: str, name: str, **key: Any) -> Path:
-    """``.scratch/NAME-HASH``, hashed from ``key`` (JSON-able), the code and the machine.
+def folder(scratch: Path, entry: str, name: str, **key: Any) -> Path:
+    """``NAME-HASH`` in the folder of scratch, hashed from ``key`` (JSON-able), the code and the machine.
 
     ``entry``: the module that the run starts in; a change to it or to its imports starts a new run.
     """
     text = json.dumps({"code": code_hash(entry), "machine": fingerprint(), **key}, sort_keys=True)
-    return SCRATCH / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    return scratch / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
-def of_stage(params: Params, entry: str, out: Path, inputs: Sequence[Path], **key: Any) -> Path:
+def of_stage(params: Params, workspace: Workspace, entry: str, out: Path, inputs: Sequence[Path], **key: Any) -> Path:
     """The scratch folder of a stage that writes ``out`` from input files, folders and the shared parameters."""
     shared = params.model_dump(mode="json", include=set(Params.model_fields))
-    return folder(entry, "-".join(out.with_suffix("").parts[1:]), inputs=digest(*inputs), shared=shared, **key)
+    name = "-".join(out.relative_to(workspace.build).with_suffix("").parts)
+    return folder(workspace.scratch, entry, name, inputs=digest(workspace.root, *inputs), shared=shared, **key)
 
 
 def discard(run: Path) -> None:
@@ -39,14 +40,15 @@ def discard(run: Path) -> None:
     shutil.rmtree(run, ignore_errors=True)
 
 
-def digest(*paths: Path) -> str:
-    """SHA-256 of files, and of all files in folders, with their names."""
+def digest(root: Path, *paths: Path) -> str:
+    """SHA-256 of files, and of all files in folders, with their names; what is below ``root`` is named from there."""
     total = hashlib.sha256()
     for path in paths:
         for file in [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file()):
             with file.open("rb") as handle:
                 content = hashlib.file_digest(handle, "sha256").hexdigest()
-            total.update(f"{file.as_posix()}\0{content}\0".encode())
+            name = file.relative_to(root) if file.is_relative_to(root) else file
+            total.update(f"{name.as_posix()}\0{content}\0".encode())
     return total.hexdigest()
 
 

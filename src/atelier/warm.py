@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from atelier import cli, machine, params
+from atelier.workspace import Workspace
 
 ADDRESS = "ATELIER_WARM"  # environment variable: the server's socket
 STREAMS = (0, 1, 2)
@@ -44,7 +45,7 @@ def ask(arguments: Sequence[str], address: str) -> int:
 
 def serve(command: Sequence[str]) -> int:
     """Run the command and fork for each request until it ends; returns the command's exit code."""
-    machine.settle(params.load().machine.threads)
+    machine.settle(params.load(Workspace().params_file).machine.threads)
     cli.load("atelier.models.base")
     import torch
 

@@ -9,11 +9,11 @@ from typing import Any
 import pandas as pd
 import torch
 
-from atelier import paths
 from atelier.data.archives import unpack
 from atelier.data.artemis import Works, load_works, picture_files, read_manifest, write_manifest
 from atelier.data.images import load_pictures
 from atelier.params import Data, Params
+from atelier.workspace import Workspace
 
 WORKS, PHOTOGRAPHS = "works", "photographs"  # names of the manifests, also in the report
 # inside the data folder, as a folder or as an archive (wikiart.zip); photographs may be absent
@@ -23,19 +23,19 @@ TRUTH = "truth.csv"  # the painter's ground truth; may be absent
 TRUTH_KEY, TRUTHS = ["art_style", "painting"], ["subject", "emotion"]  # the columns that studies use
 
 
-def works() -> Works:
+def works(manifests: Path) -> Works:
     """Read the manifest of works."""
-    return read_manifest(paths.MANIFESTS / f"{WORKS}.parquet")
+    return read_manifest(manifests / f"{WORKS}.parquet")
 
 
-def photographs() -> Works:
+def photographs(manifests: Path) -> Works:
     """Read the manifest of photographs; empty if the data folder has none."""
-    return read_manifest(paths.MANIFESTS / f"{PHOTOGRAPHS}.parquet")
+    return read_manifest(manifests / f"{PHOTOGRAPHS}.parquet")
 
 
-def truth() -> pd.DataFrame | None:
+def truth(manifests: Path) -> pd.DataFrame | None:
     """Read the true subject and emotion of each picture; None if the data folder has no truth table."""
-    path = paths.MANIFESTS / TRUTH
+    path = manifests / TRUTH
     return read_truth(path) if path.is_file() else None
 
 
@@ -59,50 +59,52 @@ def read_truth(path: Path) -> pd.DataFrame:
     return table[wanted]
 
 
-def with_truth(table: pd.DataFrame) -> pd.DataFrame:
-    """Add columns ``subject`` and ``emotion`` to a manifest; "" where the truth is not known."""
-    known = truth()
+def with_truth(table: pd.DataFrame, manifests: Path) -> pd.DataFrame:
+    """Add columns ``subject`` and ``emotion`` to a manifest's rows; "" where the truth is not known."""
+    known = truth(manifests)
     if known is None:
         return table.assign(**dict.fromkeys(TRUTHS, ""))
     return table.merge(known, on=TRUTH_KEY, how="left").fillna(dict.fromkeys(TRUTHS, ""))
 
 
-def picture_folder(data: Data, kind: str) -> Path:
+def picture_folder(data: Data, workspace: Workspace, kind: str) -> Path:
     """The folder of one kind of pictures: in the data folder, or where the stage unpacks their archive."""
-    folder = Path(data.folder) / FOLDERS[kind]
-    return folder if folder.is_dir() else paths.PICTURES / FOLDERS[kind]
+    folder = workspace.named(data.folder) / FOLDERS[kind]
+    return folder if folder.is_dir() else workspace.pictures / FOLDERS[kind]
 
 
-def pictures(table: pd.DataFrame, data: Data, kind: str = WORKS) -> torch.Tensor:
+def pictures(table: pd.DataFrame, data: Data, workspace: Workspace, kind: str = WORKS) -> torch.Tensor:
     """Load the pictures of a manifest's rows, uint8 (n, 3, size, size)."""
-    folder = picture_folder(data, kind)
+    folder = picture_folder(data, workspace, kind)
     return load_pictures(picture_files(table, folder), data.size, root=folder)
 
 
-def unpack_archives(data: Data, out: Path) -> None:
-    """Unpack the data folder's archives into ``out``, and write the number of pictures of each there."""
+def unpack_archives(data: Data, workspace: Workspace) -> None:
+    """Unpack the data folder's archives, and write the number of pictures of each beside them."""
+    folder, out = workspace.named(data.folder), workspace.pictures
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     counts = {
         f"{name}.zip": unpack(archive, out / name)
         for name in FOLDERS.values()
-        if not (Path(data.folder) / name).is_dir() and (archive := Path(data.folder) / f"{name}.zip").is_file()
+        if not (folder / name).is_dir() and (archive := folder / f"{name}.zip").is_file()
     }
     (out / "archives.json").write_text(json.dumps(counts, indent=2, sort_keys=True) + "\n")
 
 
-def prepare(data: Data, seed: int, out: Path) -> dict[str, dict[str, object]]:
-    """Read both folders, write their manifests into ``out`` and return the report."""
-    annotations = Path(data.folder) / ANNOTATIONS if data.annotations else None
+def prepare(data: Data, seed: int, workspace: Workspace) -> dict[str, dict[str, object]]:
+    """Read both folders, write their manifests and return the report."""
+    folder, out = workspace.named(data.folder), workspace.manifests
+    annotations = folder / ANNOTATIONS if data.annotations else None
     shared: dict[str, Any] = {"split": data.split, "seed": seed, "bad_share": data.bad_share}
-    read = {WORKS: load_works(picture_folder(data, WORKS), annotations, **shared)}
-    if (photographs := picture_folder(data, PHOTOGRAPHS)).is_dir():
+    read = {WORKS: load_works(picture_folder(data, workspace, WORKS), annotations, **shared)}
+    if (photographs := picture_folder(data, workspace, PHOTOGRAPHS)).is_dir():
         read[PHOTOGRAPHS] = load_works(photographs, None, **shared)
     else:
         read[PHOTOGRAPHS] = Works(read[WORKS].table.iloc[:0], (), {})
     out.mkdir(parents=True, exist_ok=True)
     (out / TRUTH).unlink(missing_ok=True)
-    if (truth_file := Path(data.folder) / TRUTH).is_file():
+    if (truth_file := folder / TRUTH).is_file():
         read_truth(truth_file).to_csv(out / TRUTH, index=False)
     report: dict[str, dict[str, object]] = {}
     for kind, manifest in read.items():
@@ -117,10 +119,10 @@ def prepare(data: Data, seed: int, out: Path) -> dict[str, dict[str, object]]:
     return report
 
 
-def main(params: Params) -> None:
+def main(params: Params, workspace: Workspace) -> None:
     """Stage ``prepare``."""
-    unpack_archives(params.data, paths.PICTURES)
-    report = prepare(params.data, params.seed, paths.MANIFESTS)
+    unpack_archives(params.data, workspace)
+    report = prepare(params.data, params.seed, workspace)
     for kind, facts in report.items():
         left_out = facts["quarantined"]
         assert isinstance(left_out, list)

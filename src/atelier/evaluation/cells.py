@@ -1,6 +1,7 @@
 """Measure cells: a model's pictures at one guidance scale, in groups of repeats, against held-out works."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from atelier.evaluation.tables import REAL, RECONSTRUCTED
 from atelier.models.evaluator import Evaluator
 from atelier.params import Params
 from atelier.sampling.store import UNTUNED, read
+from atelier.workspace import Workspace
 
 
 class Location(NamedTuple):
@@ -25,60 +27,70 @@ class Location(NamedTuple):
     guidance: float
 
 
-def truth_of_works() -> pd.DataFrame:
+def truth_of_works(manifests: Path) -> pd.DataFrame:
     """The true subject and emotion of every work, by path."""
-    return prepare.with_truth(prepare.works().table).set_index("path")
+    return prepare.with_truth(prepare.works(manifests).table, manifests).set_index("path")
 
 
 def cell_rows(
-    params: Params, reference: Reference, location: Location, model: Evaluator | None, truth: pd.DataFrame
+    params: Params,
+    samples: Path,
+    reference: Reference,
+    location: Location,
+    model: Evaluator | None,
+    truth: pd.DataFrame,
 ) -> pd.DataFrame:
     """One row per measure of a cell."""
-    pictures, listed = read(*location)
+    pictures, listed = read(samples, *location)
     return measured(reference, groups_of(pictures, listed, params.protocol.groups, model, truth))
 
 
-def measure_cells(params: Params, reference: Reference, cells: Mapping[str, Location], run: Path) -> list[pd.DataFrame]:
+def measure_cells(
+    params: Params, workspace: Workspace, reference: Reference, cells: Mapping[str, Location], run: Path
+) -> list[pd.DataFrame]:
     """The rows of each cell; cells measured by an earlier process are read from the scratch folder ``run``."""
-    model, truth = judges.evaluator(), truth_of_works()
+    model, truth = judges.evaluator(workspace.evaluator), truth_of_works(workspace.manifests)
     return [
         scratch.table(
             run,
             name,
-            lambda location=location: cell_rows(params, reference, location, model, truth),  # type: ignore[misc]
+            partial(cell_rows, params, workspace.samples, reference, location, model, truth),
         ).assign(cell=name)
         for name, location in cells.items()
     ]
 
 
-def real_rows(params: Params, reference: Reference, pictures_each: int, returned: Tensor) -> list[pd.DataFrame]:
+def real_rows(
+    params: Params, workspace: Workspace, reference: Reference, pictures_each: int, returned: Tensor
+) -> list[pd.DataFrame]:
     """Reference rows: training works in place of generated ones, and reconstructed held-out works."""
-    works = prepare.works().table
-    training = prepare.pictures(works[works["split"] == "train"], params.data)
-    groups, model = len(params.protocol.groups), judges.evaluator()
+    works = prepare.works(workspace.manifests).table
+    training = prepare.pictures(works[works["split"] == "train"], params.data, workspace)
+    groups, model = len(params.protocol.groups), judges.evaluator(workspace.evaluator)
     return [
         measured(reference, spread_over_groups(pictures, pictures_each, groups, model)).assign(cell=name)
         for name, pictures in {REAL: training, RECONSTRUCTED: returned}.items()
     ]
 
 
-def by_acquaintance(params: Params, cells: Mapping[str, Location]) -> pd.DataFrame:
+def by_acquaintance(params: Params, workspace: Workspace, cells: Mapping[str, Location]) -> pd.DataFrame:
     """The untuned base's cells split into works by artists that it was trained on and works by other artists.
 
     Empty if the data does not name those artists; cells with fewer than two such pictures in a group are left out.
     """
-    works = prepare.works().table.query("split == 'test'")
-    known, artists, model = judges.known_artists(), works.set_index("path")["artist"], judges.evaluator()
+    manifests, model = workspace.manifests, judges.evaluator(workspace.evaluator)
+    works = prepare.works(manifests).table.query("split == 'test'")
+    known, artists = judges.known_artists(workspace.known_artists), works.set_index("path")["artist"]
     rows = [pd.DataFrame()]
     for word, wanted in {"known": True, "unknown": False}.items() if known else ():
         mask = works["artist"].isin(known).to_numpy() == wanted
-        held_out = prepare.pictures(works[mask], params.data)
+        held_out = prepare.pictures(works[mask], params.data, workspace)
         reference = reference_alone(group(held_out, model))
-        truth = prepare.with_truth(works[mask]).set_index("path")
+        truth = prepare.with_truth(works[mask], manifests).set_index("path")
         for cell, location in cells.items():
             if not cell.startswith(f"{UNTUNED}@"):
                 continue
-            pictures, listed = read(*location)
+            pictures, listed = read(workspace.samples, *location)
             of_them = artists.loc[listed["path"]].isin(known).to_numpy() == wanted
             pictures, listed = pictures[of_them.nonzero()[0]], listed[of_them]
             fewest = min(listed["repeat"].isin(repeats).sum() for repeats in params.protocol.groups)

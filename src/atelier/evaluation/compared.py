@@ -8,20 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from atelier import paths
 from atelier.evaluation.tables import write_rows
 
 
-def path_of(study: str) -> Path:
-    return paths.COMPARED / f"{study}.csv"
-
-
-def collect(study: str, tables: Iterable[Path], cells: Collection[str]) -> None:
+def collect(tables: Iterable[Path], cells: Collection[str], out: Path) -> None:
     """Write the rows of these cells, in the order of the tables."""
     rows = pd.concat([pd.read_csv(table) for table in tables], ignore_index=True)
-    write_rows(rows[rows["cell"].isin(cells)], path_of(study))
-
-
-def load(study: str) -> pd.DataFrame:
-    """Load the rows collected for a study's page."""
-    return pd.read_csv(path_of(study))
+    write_rows(rows[rows["cell"].isin(cells)], out)

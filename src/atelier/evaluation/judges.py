@@ -10,7 +10,6 @@ import pandas as pd
 from pydantic import Field
 from torch import Tensor
 
-from atelier import paths
 from atelier.data.artemis import artist_and_title
 from atelier.evaluation.intervals import Interval, wilson_interval
 from atelier.metrics import alignment
@@ -18,6 +17,7 @@ from atelier.models import evaluator as evaluators
 from atelier.models import stored
 from atelier.models.evaluator import Evaluator
 from atelier.params import Params, Positive, Section, validated
+from atelier.workspace import Workspace, replacing
 
 # inside the data folder; any may be absent
 SHIPPED_EVALUATOR, SHIPPED_BARS, SHIPPED_CARD = "evaluator", "report/bars.json", "base/card.json"
@@ -70,14 +70,14 @@ class Card(Section, extra="ignore"):
     trained_on: TrainedOn = Field(default_factory=TrainedOn, alias="asked")
 
 
-def main(params: Params) -> None:
+def main(params: Params, workspace: Workspace) -> None:
     """Write ``build/evaluator``, ``build/bars.json`` and ``build/known_artists.json`` from the data folder.
 
     Artists are read from a shipped base's card only. Raises ValueError for a damaged file.
     """
-    folder = Path(params.data.folder)
+    folder = workspace.named(params.data.folder)
     evaluator_folder, bars_file = folder / SHIPPED_EVALUATOR, folder / SHIPPED_BARS
-    with paths.replacing(paths.EVALUATOR) as part:
+    with replacing(workspace.evaluator) as part:
         if evaluator_folder.is_dir():
             evaluators.save(
                 evaluators.load(evaluator_folder), part, stored.load_json(evaluator_folder / evaluators.CARD)
@@ -87,33 +87,28 @@ def main(params: Params) -> None:
             (part / ABSENT).write_text("the data folder has no evaluator\n")
             print(f"{folder}: no evaluator")
     shipped = read_bars(bars_file) if bars_file.is_file() else []
-    stored.save_json({"bars": [bar.model_dump() for bar in shipped]}, paths.BARS)
+    stored.save_json({"bars": [bar.model_dump() for bar in shipped]}, workspace.bars)
     print(f"{bars_file}: {len(shipped)} bars")
     card = folder / SHIPPED_CARD
     known: list[str] = []
     if params.base.source == "shipped" and card.is_file():
         slugs = validated(Card, stored.load_json(card), str(card)).trained_on.known_artists
         known = [artist_and_title(f"{slug}_")[0] for slug in slugs]
-    stored.save_json({"artists": known}, paths.KNOWN_ARTISTS)
+    stored.save_json({"artists": known}, workspace.known_artists)
 
 
-def evaluator() -> Evaluator | None:
+def evaluator(folder: Path) -> Evaluator | None:
     """Load the stage's evaluator; None if the data has none."""
-    return None if (paths.EVALUATOR / ABSENT).is_file() else evaluators.load(paths.EVALUATOR)
+    return None if (folder / ABSENT).is_file() else evaluators.load(folder)
 
 
-def known_artists() -> list[str]:
+def known_artists(path: Path) -> list[str]:
     """Artists that the base was trained on, as named in the works table; empty if the data does not say."""
-    return list(stored.load_json(paths.KNOWN_ARTISTS)["artists"])
-
-
-def bars() -> list[Bar]:
-    """Load the stage's bars; empty if the data has none."""
-    return read_bars(paths.BARS)
+    return list(stored.load_json(path)["artists"])
 
 
 def read_bars(path: Path) -> list[Bar]:
-    """Read the bars of a file; ValueError, one line per error."""
+    """Read the bars of a file, the stage's or the data's; ValueError, one line per error. The stage's may be empty."""
     return validated(Bars, stored.load_json(path), str(path)).bars
 
 

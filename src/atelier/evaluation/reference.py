@@ -1,11 +1,13 @@
 """Stage ``reference``: statistics of held-out and training works, computed once for all studies' measures."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from atelier import machine, paths
+from atelier import machine
 from atelier.data import prepare
 from atelier.data.images import to_pixels
 from atelier.evaluation import judges
@@ -16,33 +18,37 @@ from atelier.metrics.wavelets import Bands
 from atelier.models import base
 from atelier.models.latents import decode, encode_pictures
 from atelier.params import Params
+from atelier.workspace import Workspace, replacing
 
-REDUCED, RETURNED = paths.REFERENCE / "reduced.safetensors", paths.REFERENCE / "returned.safetensors"
+REDUCED, RETURNED = "reduced.safetensors", "returned.safetensors"
 GROUPS = ("held_out", "training")
 GROUP_ARRAYS = ("features", "haar", "small", "spectrum", "residual")  # packets are stored only as ``bands``
 MOMENTS = ("features", "haar")
 
 
-def main(params: Params) -> None:
+def main(params: Params, workspace: Workspace) -> None:
     """Write ``build/reference``."""
-    works = prepare.works().table
-    held_out, training = (prepare.pictures(works[works["split"] == split], params.data) for split in ("test", "train"))
-    vae = base.load(paths.BASE).vae.to(machine.accelerator(params.machine).device)
+    works = prepare.works(workspace.manifests).table
+    held_out, training = (
+        prepare.pictures(works[works["split"] == split], params.data, workspace) for split in ("test", "train")
+    )
+    vae = base.load(workspace.base).vae.to(machine.accelerator(params.machine).device)
     returned = to_pixels(decode(vae, encode_pictures(vae, held_out).mean))
-    with paths.replacing(paths.REFERENCE) as part:
-        save_file(arrays(reference_of(held_out, training, judges.evaluator())), part / REDUCED.name)
-        save_file({"pictures": returned.numpy()}, part / RETURNED.name)
+    evaluator = judges.evaluator(workspace.evaluator)
+    with replacing(workspace.reference) as part:
+        save_file(arrays(reference_of(held_out, training, evaluator)), part / REDUCED)
+        save_file({"pictures": returned.numpy()}, part / RETURNED)
     print(f"{len(held_out)} held-out works, {len(training)} training works reduced")
 
 
-def load() -> Reference:
+def load(folder: Path) -> Reference:
     """Load the stage's reference."""
-    return from_arrays(load_file(REDUCED))
+    return from_arrays(load_file(folder / REDUCED))
 
 
-def returned_works() -> Tensor:
+def returned_works(folder: Path) -> Tensor:
     """Held-out works reconstructed by the base's autoencoder, uint8 (n, 3, h, w), in the order of the manifest."""
-    return torch.from_numpy(load_file(RETURNED)["pictures"])
+    return torch.from_numpy(load_file(folder / RETURNED)["pictures"])
 
 
 def arrays(reference: Reference) -> dict[str, FloatArray]:

@@ -76,11 +76,12 @@ class LPIPS(nn.Module):
         return cls(*trunks.load(folder))
 
     @classmethod
-    def from_params(cls, config: Perceptual) -> Self:
-        """The network named by ``perceptual`` in params.yaml, from local files."""
+    def from_params(cls, config: Perceptual, root: Path) -> Self:
+        """The network named by ``perceptual`` in params.yaml, from local files below ``root``, or absolute ones."""
+        weights, heads = root / config.weights, root / config.heads
         if config.network == "trunk":
-            return cls.from_folder(Path(config.weights).parent)
-        return cls.from_files(config.network, Path(config.weights), Path(config.heads))
+            return cls.from_folder(weights.parent)
+        return cls.from_files(config.network, weights, heads)
 
     def forward(self, pictures: Tensor, others: Tensor) -> Tensor:
         return perceptual_distance(self.trunk(pictures), self.trunk(others), list(self.weights))

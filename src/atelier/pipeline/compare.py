@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from atelier import params
 from atelier.machine import fingerprint
-from atelier.paths import RESULTS, SITE
+from atelier.workspace import Workspace
 
 TOLERANCE = 0.02
 ROUNDING = 1e-9  # what is smaller is a zero, whatever rounding makes of it
@@ -133,26 +133,26 @@ def same_machine(published: Path) -> bool:
 def in_a_clone(published: Path) -> Comparison:
     """Run the whole pipeline in a fresh clone and compare what it built."""
     with tempfile.TemporaryDirectory() as folder:
-        clone = Path(folder) / "atelier"
-        subprocess.run(["git", "clone", "--quiet", "--local", ".", str(clone)], check=True)
-        (clone / "params.yaml").write_bytes((published / "params.yaml").read_bytes())
+        clone = Workspace(Path(folder) / "atelier")
+        subprocess.run(["git", "clone", "--quiet", "--local", ".", str(clone.root)], check=True)
+        clone.params_file.write_bytes((published / "params.yaml").read_bytes())
         # the clone's library, not the installed one of the checkout
-        environment = {**os.environ, "PYTHONPATH": str(clone / "src")}
+        environment = {**os.environ, "PYTHONPATH": str(clone.root / "src")}
         for command in (["dvc", "pull", "--quiet", "data"], ["dvc", "repro", "--quiet"]):
-            subprocess.run(command, cwd=clone, env=environment, check=True)
-        return compare(published, clone / SITE)
+            subprocess.run(command, cwd=clone.root, env=environment, check=True)
+        return compare(published, clone.site)
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m atelier.pipeline.compare", description=__doc__)
     parser.add_argument("--clone", action="store_true", help="run the pipeline in a fresh clone first")
-    options = parser.parse_args(arguments)
-    published = RESULTS / params.load().profile
+    options, workspace = parser.parse_args(arguments), Workspace()
+    published, site = workspace.results / params.load(workspace.params_file).profile, workspace.site
     if not (published / MACHINE).is_file():
-        print(f"{published}: nothing is published for this profile; read {SITE / 'index.html'}")
+        print(f"{published}: nothing is published for this profile; read {site / 'index.html'}")
         return 0
-    comparison = in_a_clone(published) if options.clone else compare(published, SITE)
-    print(comparison.paragraph(published, SITE, same_machine(published)))
+    comparison = in_a_clone(published) if options.clone else compare(published, site)
+    print(comparison.paragraph(published, site, same_machine(published)))
     faults = comparison.different if options.clone and same_machine(published) else comparison.faults
     for fault in faults:
         print(f"differs: {fault}", file=sys.stderr)

@@ -2,8 +2,9 @@
 
 from atelier import machine, params
 from atelier.pipeline.lab import pre_save
+from atelier.workspace import Workspace
 
-machine.settle_children(params.load().machine.threads)
+machine.settle_children(params.load(Workspace().params_file).machine.threads)
 c = get_config()  # type: ignore[name-defined]  # noqa: F821  defined by Jupyter
 c.FileContentsManager.pre_save_hook = pre_save
 # work offline: no news and no update checks

@@ -18,15 +18,15 @@ from PIL import Image
 
 from atelier.machine import fingerprint
 from atelier.params import load, read
-from atelier.paths import LOCK, NOTEBOOKS, PARAMS, PIPELINES, RESULTS, SITE, STUDIES, replacing
 from atelier.pipeline import page, scrub, site
 from atelier.report import pictures
-from atelier.studies import STUDIES as STUDY_LIST
+from atelier.studies import STUDIES
+from atelier.workspace import Workspace, replacing
 
 
-def studies() -> list[str]:
+def studies(notebooks: Path) -> list[str]:
     """The names of all studies that have a notebook, in the order of their list."""
-    return [name for name in STUDY_LIST if (NOTEBOOKS / f"{name}.ipynb").exists()]
+    return [name for name in STUDIES if (notebooks / f"{name}.ipynb").exists()]
 
 
 def clean(path: Path) -> None:
@@ -34,26 +34,29 @@ def clean(path: Path) -> None:
     path.write_text(scrub.text(scrub.clean(scrub.read(path))), encoding="utf-8")
 
 
-def publish(profile: str) -> Path:
+def publish(workspace: Workspace) -> Path:
     """Replace ``results/PROFILE`` by the site, with the locks that say what it was made from. No site: ValueError."""
-    if not (SITE / "index.html").exists():
-        raise ValueError(f"{SITE}: nothing built yet; run make repro")
-    made_with = load(SITE / "params.yaml").profile
+    built, profile = workspace.site, load(workspace.params_file).profile
+    if not (built / "index.html").exists():
+        raise ValueError(f"{built}: nothing built yet; run make repro")
+    made_with = load(built / "params.yaml").profile
     if made_with != profile:
-        raise ValueError(f"{SITE}: made with profile '{made_with}', {PARAMS} says '{profile}'; run make repro")
-    target = RESULTS / profile
+        said = f"{workspace.params_file} says '{profile}'"
+        raise ValueError(f"{built}: made with profile '{made_with}', {said}; run make repro")
+    target = workspace.results / profile
     with replacing(target) as part:
-        shutil.copytree(SITE, part, dirs_exist_ok=True)
+        shutil.copytree(built, part, dirs_exist_ok=True)
         (part / "locks").mkdir()
-        for name, lock in locks().items():
+        for name, lock in locks(workspace).items():
             shutil.copyfile(lock, part / "locks" / name)
         (part / "machine.txt").write_text(fingerprint() + "\n", encoding="utf-8")
     return target
 
 
-def locks() -> dict[str, Path]:
+def locks(workspace: Workspace) -> dict[str, Path]:
     """The pipeline's locks by the name that they are published under."""
-    return {"dvc.lock": LOCK, **{f"{path.parent.name}.lock": path for path in sorted(PIPELINES.glob("*/dvc.lock"))}}
+    of_studies = sorted(workspace.pipelines.glob("*/dvc.lock"))
+    return {"dvc.lock": workspace.lock, **{f"{path.parent.name}.lock": path for path in of_studies}}
 
 
 def again(folder: Path) -> None:
@@ -103,10 +106,11 @@ def _pictures(notebook: NotebookNode) -> Iterator[tuple[Any, str]]:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    workspace = Workspace()
     parser = argparse.ArgumentParser(prog="python -m atelier.pipeline.render", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("site", help=f"{STUDIES} to {SITE}")
-    commands.add_parser("results", help=f"{SITE} to {RESULTS}/PROFILE")
+    commands.add_parser("site", help=f"{workspace.studies} to {workspace.site}")
+    commands.add_parser("results", help=f"{workspace.site} to {workspace.results}/PROFILE")
     renewing = commands.add_parser("again", help="the pages of published profiles, from their notebooks and figures")
     renewing.add_argument("folders", nargs="+", type=Path, metavar="results/PROFILE")
     cleaning = commands.add_parser("clean", help="strip outputs, ids and metadata of notebooks")
@@ -114,9 +118,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.command == "site":
-            site.build(STUDIES, SITE, studies(), load().profile, PARAMS)
+            order, profile = studies(workspace.notebooks), load(workspace.params_file).profile
+            site.build(workspace.studies, workspace.site, order, profile, workspace.params_file)
         elif options.command == "results":
-            print(f"published: {publish(load().profile)}/index.html")
+            print(f"published: {publish(workspace)}/index.html")
         elif options.command == "again":
             for folder in options.folders:
                 again(folder)

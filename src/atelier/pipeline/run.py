@@ -17,37 +17,35 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 
-from atelier import machine, paths, warm
+from atelier import machine, warm
 from atelier.params import Params, load
-from atelier.paths import BUILD, NOTEBOOKS, STUDIES
 from atelier.pipeline import page, scrub
+from atelier.workspace import MARK, Workspace
 
-FAILED = BUILD / "failed"
 
-
-def run(study: str, params: Params) -> None:
+def run(study: str, params: Params, workspace: Workspace) -> None:
     """Execute ``notebooks/STUDY.ipynb`` and write the notebook and its page beside the files that it writes.
 
     Raises ValueError if the notebook is invalid, before a kernel starts, or if a cell fails; the partly executed
     notebook is then in ``build/failed``.
     """
-    source = NOTEBOOKS / f"{study}.ipynb"
+    source = workspace.notebooks / f"{study}.ipynb"
     values = parameters(source, params)
     try:
         page.page(scrub.read(source), params.profile)  # find formulas that do not convert before the run
     except (ValueError, OSError) as error:
         raise ValueError(f"{source}: {error}") from None
 
-    results, unfinished = STUDIES / study, STUDIES / f".{study}.ipynb"
+    results, unfinished = workspace.studies / study, workspace.studies / f".{study}.ipynb"
     shutil.rmtree(results, ignore_errors=True)
     results.mkdir(parents=True)
-    failed = FAILED / source.name
+    failed = workspace.failed / source.name
     failed.unlink(missing_ok=True)
     try:
         notebook = scrub.scrub(_executed(source, unfinished, values, params.machine.threads))
         html = page.page(notebook, params.profile, results)
     except (ValueError, papermill.PapermillExecutionError, RuntimeError) as error:  # RuntimeError: a dead kernel
-        FAILED.mkdir(parents=True, exist_ok=True)
+        failed.parent.mkdir(parents=True, exist_ok=True)
         unfinished.replace(failed)
         raise ValueError(f"{source}: {_reason(error)}; see {failed}") from None
     (results / source.name).write_text(scrub.text(notebook), encoding="utf-8")
@@ -85,7 +83,7 @@ def _executed(source: Path, target: Path, values: dict[str, Any], threads: int) 
             "JUPYTER_PREFER_ENV_PATH": "1",  # this environment's kernel, not one in the user's home
             "JUPYTER_RUNTIME_DIR": temporary,
             "IPYTHONDIR": temporary,  # no user start-up files
-            paths.MARK: "1",
+            MARK: "1",
         }
         if warm.ADDRESS in os.environ:  # start the kernel in the warm server, with libraries loaded
             kernel = Path(temporary) / "kernels" / "python3" / "kernel.json"
@@ -122,7 +120,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     try:
-        run(options.study, load())
+        workspace = Workspace()
+        run(options.study, load(workspace.params_file), workspace)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1

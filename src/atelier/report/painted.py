@@ -11,6 +11,7 @@ from atelier.evaluation import tables
 from atelier.evaluation.intervals import Interval, t_interval
 from atelier.params import Params
 from atelier.sampling.store import UNTUNED, UNTUNED_AGAIN
+from atelier.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Painted:
     """Measures of pictures that the protocol's prompts and guidance gave."""
 
     params: Params
+    workspace: Workspace  # whose pictures are read when a figure needs them
     table: pd.DataFrame  # measures: a row a measure and cell, a pseudo-value a group of repeats
 
     @property

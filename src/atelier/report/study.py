@@ -12,10 +12,11 @@ from typing import Any, Self
 from IPython.display import HTML, Image, display
 from matplotlib import pyplot as plt
 
-from atelier import claims, machine, params, paths
+from atelier import claims, machine, params
 from atelier.claims import Claim, Verdict
 from atelier.report import cards, figures, pictures
 from atelier.report.items import Data, Figure, Item, Metrics, Table, Text
+from atelier.workspace import MARK, Workspace
 
 CAVEATS = {
     "smoke": "Smoke run: nothing on this page means anything.",
@@ -26,14 +27,14 @@ CAVEATS = {
 
 
 class Study:
-    """One notebook's run: its parameters, and where its figures, tables and metrics go.
+    """One notebook's run: its parameters and workspace, and where its figures, tables and metrics go.
 
     The pipeline's go to ``build/studies/NAME``, which DVC tracks; those of a notebook run by hand to ``build/by-hand``.
     """
 
-    def __init__(self, name: str, config: params.Params) -> None:
-        self.name, self.params = name, config
-        self.folder = (paths.STUDIES if paths.MARK in os.environ else paths.BY_HAND) / name
+    def __init__(self, name: str, config: params.Params, workspace: Workspace) -> None:
+        self.name, self.params, self.workspace = name, config, workspace
+        self.folder = (workspace.studies if MARK in os.environ else workspace.by_hand) / name
         self.metrics: dict[str, dict[str, Any]] = {}
         self.cited: dict[str, dict[str, str]] = {}
 
@@ -45,11 +46,12 @@ class Study:
         are read from the file.
         """
         os.chdir(_root())
+        workspace = Workspace()
         sections = {key: given[key] for key in params.schema().model_fields if given.get(key) is not None}
-        config = params.with_sections(sections)
+        config = params.with_sections(sections, workspace.params_file)
         machine.settle(config.machine.threads)
         figures.set_style()
-        return cls(name, config)
+        return cls(name, config, workspace)
 
     @cached_property
     def report(self) -> ModuleType:
@@ -58,10 +60,10 @@ class Study:
 
     @cached_property
     def _results(self) -> Any:
-        return self.report.load(self.params)
+        return self.report.load(self.params, self.workspace)
 
     def results(self) -> Any:
-        """What the study's stages measured, loaded once: ``report.load(params)``."""
+        """What the study's stages measured, loaded once: ``report.load(params, workspace)``."""
         return self._results
 
     def show(self, item: Item) -> None:
@@ -123,7 +125,7 @@ class Study:
         """Store a figure once, and display it: a preview in the pipeline, whose pages link to the file."""
         file = pictures.save(item.figure, self.folder / "figures" / item.name)
         plt.close(item.figure)
-        data = pictures.preview(file) if paths.MARK in os.environ else file.read_bytes()
+        data = pictures.preview(file) if MARK in os.environ else file.read_bytes()
         display(Image(data=data, alt=item.caption), metadata={"caption": item.caption, "file": f"figures/{file.name}"})
 
     def _write(self, name: str, text: str) -> None:

@@ -16,13 +16,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from atelier import machine, paths, scratch
+from atelier import machine, scratch
 from atelier.data.images import to_pixels
 from atelier.models import base
 from atelier.models.adapters import tuned
 from atelier.params import Params
 from atelier.sampling.sampler import Seed, decoded, first_latents, last_latents, settled, with_ddim
 from atelier.sampling.store import UNTUNED, write
+from atelier.workspace import Workspace, replacing
 
 Start = Callable[[StableDiffusionPipeline, pd.DataFrame], Tensor]  # (pipeline, rows) -> first latents (n, c, h, w)
 LATENTS, PICTURES = "latents", "pictures"
@@ -139,6 +140,7 @@ def write_conditions(
 
 def sample_model(
     params: Params,
+    workspace: Workspace,
     entry: str,
     study: str,
     model: str,
@@ -153,17 +155,17 @@ def sample_model(
     when all folders are written: a killed stage starts again without any of them.
     """
     trained = model != UNTUNED
-    inputs = [paths.BASE, *([paths.ADAPTERS / study / model] if trained else [])]
+    inputs = [workspace.base, *([workspace.adapters / study / model] if trained else [])]
     described = [_described(condition) for condition in conditions]
-    run = scratch.of_stage(params, entry, out / model, inputs, model=model, conditions=described, **key)
+    run = scratch.of_stage(params, workspace, entry, out / model, inputs, model=model, conditions=described, **key)
 
     def load(seed: int) -> StableDiffusionPipeline:
-        pipeline = with_ddim(base.load(paths.BASE))
-        return tuned(pipeline, paths.adapter(study, model, seed)) if trained else pipeline
+        pipeline = with_ddim(base.load(workspace.base))
+        return tuned(pipeline, workspace.adapter(study, model, seed)) if trained else pipeline
 
     paint_conditions(params, conditions, load, trained, run)
     for folder in folders:
-        with paths.replacing(out / folder) as part:
+        with replacing(out / folder) as part:
             write_conditions(params, conditions, trained, run, part, folder)
     scratch.discard(run)
 

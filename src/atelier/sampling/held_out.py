@@ -1,5 +1,7 @@
 """Prompts of held-out works, which every model paints, by repeats."""
 
+from pathlib import Path
+
 import pandas as pd
 import torch
 
@@ -9,9 +11,9 @@ from atelier.params import Params
 from atelier.seeds import torch_generator
 
 
-def held_out_prompts(seed: int, level: int, n: int, repeat: int) -> pd.DataFrame:
+def held_out_prompts(manifests: Path, seed: int, level: int, n: int, repeat: int) -> pd.DataFrame:
     """Prompt and path of ``n`` held-out works for one repeat, in a seeded order that wraps around."""
-    table = prepare.works().table.query("split == 'test'").reset_index(drop=True)
+    table = prepare.works(manifests).table.query("split == 'test'").reset_index(drop=True)
     order = torch.randperm(len(table), generator=torch_generator(seed, "held out prompts")).tolist()
     if table.empty:
         raise ValueError("no work is held out: the test split is empty, so that there is nothing to ask pictures for")
@@ -21,10 +23,10 @@ def held_out_prompts(seed: int, level: int, n: int, repeat: int) -> pd.DataFrame
     return pd.DataFrame([{"prompt": prompt(work, level, draw), "path": work["path"]} for work, draw in chosen])
 
 
-def held_out_table(params: Params, level: int, pictures: int) -> pd.DataFrame:
+def held_out_table(params: Params, manifests: Path, level: int, pictures: int) -> pd.DataFrame:
     """``pictures`` held-out prompts for every repeat: prompt, path, repeat, place, file."""
     repeats = [
-        held_out_prompts(params.seed, level, pictures, repeat).assign(repeat=repeat, place=range(pictures))
+        held_out_prompts(manifests, params.seed, level, pictures, repeat).assign(repeat=repeat, place=range(pictures))
         for repeat in range(params.protocol.repeats)
     ]
     return with_files(pd.concat(repeats, ignore_index=True))

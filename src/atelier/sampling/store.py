@@ -1,4 +1,7 @@
-"""Write and read sampled pictures: PNG files with a table and their latents."""
+"""Write and read sampled pictures: PNG files with a table and their latents.
+
+``samples``: the folder of all studies' pictures.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +13,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from atelier import paths
 from atelier.data.images import load_pictures, save_picture
 
 LATENTS, TABLE = "latents.safetensors", "pictures.csv"
@@ -26,9 +28,13 @@ def guidance_folder(guidance: float) -> str:
     return f"guidance-{guidance:g}"
 
 
-def read(study: str, variant: str, guidance: float) -> tuple[Tensor, pd.DataFrame]:
+def cell_folder(samples: Path, study: str, variant: str, guidance: float) -> Path:
+    return samples / study / variant / guidance_folder(guidance)
+
+
+def read(samples: Path, study: str, variant: str, guidance: float) -> tuple[Tensor, pd.DataFrame]:
     """Read one cell's pictures (n, 3, h, w) uint8 and their table: repeat, place, prompt, file."""
-    folder, table = paths.SAMPLES / study / variant / guidance_folder(guidance), listed(study, variant, guidance)
+    folder, table = cell_folder(samples, study, variant, guidance), listed(samples, study, variant, guidance)
     files = [folder / name for name in table["file"]]
     if not files:  # prompts of photographs, but the data folder has none
         return torch.empty(0, 3, 0, 0, dtype=torch.uint8), table
@@ -37,15 +43,14 @@ def read(study: str, variant: str, guidance: float) -> tuple[Tensor, pd.DataFram
     return load_pictures(files, size), table
 
 
-def listed(study: str, variant: str, guidance: float) -> pd.DataFrame:
+def listed(samples: Path, study: str, variant: str, guidance: float) -> pd.DataFrame:
     """Read one cell's table: repeat, place, prompt, path, file."""
-    folder = paths.SAMPLES / study / variant / guidance_folder(guidance)
-    return pd.read_csv(folder / TABLE, keep_default_na=False)
+    return pd.read_csv(cell_folder(samples, study, variant, guidance) / TABLE, keep_default_na=False)
 
 
-def read_latents(study: str, variant: str, guidance: float) -> Tensor:
+def read_latents(samples: Path, study: str, variant: str, guidance: float) -> Tensor:
     """Read the last latents (n, c, h, w) float32 of one cell's pictures, in the order of its table."""
-    path = paths.SAMPLES / study / variant / guidance_folder(guidance) / LATENTS
+    path = cell_folder(samples, study, variant, guidance) / LATENTS
     try:
         return load_file(path)["latents"]
     except (OSError, SafetensorError, KeyError) as error:
@@ -64,9 +69,8 @@ def write(pictures: Tensor, latents: Tensor, table: pd.DataFrame, folder: Path) 
     save_file({"latents": latents.contiguous()}, folder / LATENTS)
 
 
-def check_variants(study: str, variants: Sequence[str]) -> None:
-    """Raise ValueError for a variant without samples, and for samples of a variant that is not in the parameters."""
-    folder = paths.SAMPLES / study
+def check_variants(folder: Path, variants: Sequence[str]) -> None:
+    """Raise ValueError for a variant without samples in a study's folder, and for samples of any other variant."""
     sampled = {path.name for path in folder.iterdir() if path.is_dir()} if folder.is_dir() else set()
     if missing := sorted(set(variants) - sampled):
         raise ValueError(f"{folder}: no samples of {', '.join(missing)}")

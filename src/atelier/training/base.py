@@ -16,7 +16,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from torch import Tensor
 
-from atelier import paths, scratch
+from atelier import scratch
 from atelier.data import prepare
 from atelier.data.images import to_model_range
 from atelier.data.painter import paint_corpus
@@ -29,6 +29,7 @@ from atelier.params import Params
 from atelier.seeds import evenly, seed_of
 from atelier.training import autoencoder, denoiser
 from atelier.training.loop import Task, fit
+from atelier.workspace import Workspace, replacing
 
 LINEAR_START_PICTURES = 512
 SHIPPED = "base"  # inside the data folder
@@ -45,7 +46,7 @@ class Corpus(NamedTuple):
     styles: list[str]
 
 
-def corpus(params: Params) -> Corpus:
+def corpus(params: Params, workspace: Workspace) -> Corpus:
     """Paint a training set from seeds that nothing else uses, or take the training split of the data."""
     recipe = params.base.train
     if recipe.photographs + recipe.works:
@@ -58,8 +59,8 @@ def corpus(params: Params) -> Corpus:
         levels = [0 if record["kind"] == "photograph" else 1 for record in records]
         names = [str(record["painting"]) for record in records]
     else:
-        table = prepare.works().table.query("split == 'train'")
-        pictures = prepare.pictures(table, params.data)
+        table = prepare.works(workspace.manifests).table.query("split == 'train'")
+        pictures = prepare.pictures(table, params.data, workspace)
         rows, levels, names = table.to_dict("records"), [1] * len(table), list(table["path"])
     draws = range(recipe.prompts_per_picture)
     prompts = [[prompt(row, level, draw) for draw in draws] for row, level in zip(rows, levels, strict=True)]
@@ -69,11 +70,11 @@ def corpus(params: Params) -> Corpus:
     return Corpus(pictures, names, prompts, styles)
 
 
-def train(params: Params, out: Path) -> None:
-    """Train a base by ``params.base.train`` into ``out``, with the history of both parts."""
+def train(params: Params, workspace: Workspace) -> None:
+    """Train a base by ``params.base.train``, and write it with the history of both parts."""
     recipe, seed = params.base.train, params.seed
     key = params.model_dump(mode="json", include={"seed", "machine", "base"})
-    pictures, names, prompts, styles = corpus(params)
+    pictures, names, prompts, styles = corpus(params, workspace)
     # the data folder's name does not determine its pictures
     key["corpus"] = hashlib.sha256(pictures.numpy().tobytes() + json.dumps([names, prompts]).encode()).hexdigest()
     pipeline = base.build(recipe.preset, params.data.size, [text for row in prompts for text in row], seed)
@@ -82,9 +83,8 @@ def train(params: Params, out: Path) -> None:
 
     # the denoiser's parameters do not affect the autoencoder, so that changing them does not retrain it
     of_autoencoder: Any = {"seed": True, "machine": True, "base": {"train": {"preset", "shift", "autoencoder"}}}
-    first = scratch.folder(
-        __name__, "base-autoencoder", **params.model_dump(mode="json", include=of_autoencoder), corpus=key["corpus"]
-    )
+    relevant = params.model_dump(mode="json", include=of_autoencoder)
+    first = scratch.folder(workspace.scratch, __name__, "base-autoencoder", **relevant, corpus=key["corpus"])
     task = autoencoder.task(pipeline.vae, pictures, names, seed, accelerate.device, recipe.shift)
     history = [
         fit(task, recipe.autoencoder, seed=seed, scratch=first, accelerator=accelerate).assign(part="autoencoder")
@@ -95,12 +95,12 @@ def train(params: Params, out: Path) -> None:
     latents = Moments(latents.mean[kept], latents.std[kept])
     names, prompts = [names[index] for index in kept], [prompts[index] for index in kept]
 
-    second = scratch.folder(__name__, "base-denoiser", **key)
+    second = scratch.folder(workspace.scratch, __name__, "base-denoiser", **key)
     task = denoiser_task(pipeline, latents, names, prompts, recipe.empty_prompts, seed, accelerate.device)
     history.append(
         fit(task, recipe.denoiser, seed=seed, scratch=second, accelerator=accelerate).assign(part="denoiser")
     )
-    with paths.replacing(out) as part:
+    with replacing(workspace.base) as part:
         base.save(pipeline.to("cpu"), part, {"source": "train", "asked": key, "pictures": len(pictures)})
         pd.concat(history).to_csv(part / HISTORY, index=False)
     scratch.discard(first)
@@ -147,8 +147,8 @@ def denoiser_task(
     )
 
 
-def fetch(params: Params, out: Path) -> None:
-    """Copy a base from the data folder, another folder or the hub into ``out``; weights as safetensors only."""
+def fetch(params: Params, workspace: Workspace) -> None:
+    """Copy a base from the data folder, another folder or the hub; weights as safetensors only."""
     origin = params.base
     if origin.source == "hub":
         from huggingface_hub import snapshot_download
@@ -163,9 +163,10 @@ def fetch(params: Params, out: Path) -> None:
             )
         )
     else:
-        source = Path(params.data.folder) / SHIPPED if origin.source == "shipped" else Path(origin.location or "")
+        shipped = workspace.named(params.data.folder) / SHIPPED
+        source = shipped if origin.source == "shipped" else workspace.named(origin.location or "")
     card = {"source": origin.source, "location": origin.location, "revision": origin.revision}
-    with paths.replacing(out) as part:
+    with replacing(workspace.base) as part:
         base.save(base.load(source), part, card)
         keep_history(source / HISTORY, part / HISTORY)
 
@@ -192,11 +193,8 @@ def keep_history(source: Path, target: Path) -> None:
     pd.DataFrame({name: [] for name in HISTORY_COLUMNS}).to_csv(target, index=False)
 
 
-def main(params: Params) -> None:
+def main(params: Params, workspace: Workspace) -> None:
     """Write ``build/base``."""
-    paths.BUILD.mkdir(exist_ok=True)
-    if params.base.source == "train":
-        train(params, paths.BASE)
-    else:
-        fetch(params, paths.BASE)
-    print(json.dumps({"base": base.fingerprint(paths.BASE)}))
+    make = train if params.base.source == "train" else fetch
+    make(params, workspace)
+    print(json.dumps({"base": base.fingerprint(workspace.base)}))

@@ -16,7 +16,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from atelier import paths
 from atelier.data import prepare
 from atelier.data.images import PREPROCESSING
 from atelier.data.prompts import prompt
@@ -26,8 +25,9 @@ from atelier.models.latents import Moments, encode_pictures, encode_prompts
 from atelier.models.stored import tensor_digest
 from atelier.params import Params
 from atelier.training.denoiser import Examples
+from atelier.workspace import Workspace
 
-WORKS = paths.CACHE / "works.safetensors"
+WORKS = "works.safetensors"  # in the folder of caches
 
 
 class Cache(NamedTuple):
@@ -62,27 +62,27 @@ class TrainingWorks(NamedTuple):
         return list(self.table["path"])
 
 
-def training_works(params: Params) -> TrainingWorks:
+def training_works(params: Params, workspace: Workspace) -> TrainingWorks:
     """The training split and its prompts at the protocol's level."""
     protocol = params.protocol.prompts
-    table = prepare.works().table.query("split == 'train'").reset_index(drop=True)
+    table = prepare.works(workspace.manifests).table.query("split == 'train'").reset_index(drop=True)
     rows = table.to_dict("records")
     prompts = [[prompt(row, protocol.level, draw) for draw in range(protocol.per_work)] for row in rows]
-    key = cache_key(base.fingerprint(paths.BASE), list(table["sha256"]), prompts, params.data.size)
+    key = cache_key(base.fingerprint(workspace.base), list(table["sha256"]), prompts, params.data.size)
     return TrainingWorks(table, prompts, key)
 
 
-def main(params: Params) -> None:
+def main(params: Params, workspace: Workspace) -> None:
     """Stage ``cache``: encode the training split and its prompts."""
-    works = training_works(params)
-    pipeline = base.load(paths.BASE).to(accelerator(params.machine).device)
+    works = training_works(params, workspace)
+    pipeline = base.load(workspace.base).to(accelerator(params.machine).device)
     flat = encode_prompts(pipeline, [text for row in works.prompts for text in row])
     cache = Cache(
-        latents=encode_pictures(pipeline.vae, prepare.pictures(works.table, params.data)),
+        latents=encode_pictures(pipeline.vae, prepare.pictures(works.table, params.data, workspace)),
         embeddings=flat.view(len(works.prompts), -1, *flat.shape[1:]),
         empty=encode_prompts(pipeline, [""])[0],
     )
-    write_cache(WORKS, cache, works.key)
+    write_cache(workspace.cache / WORKS, cache, works.key)
     print(f"{len(works.table)} works, {flat.shape[0]} prompts encoded")
 
 

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from atelier import paths, scratch
+from atelier import scratch
 from atelier.params import Optimisation, Params
 from atelier.training.averages import Averages
 from atelier.training.loop import Task, fit
+from atelier.workspace import replacing
 
 HISTORY = "history.csv"
 
@@ -40,7 +41,7 @@ class TrainingRun(NamedTuple):
 
     def write(self, save: Callable[[Path, dict[str, Any]], None], history: pd.DataFrame, **card: Any) -> None:
         """Write the result atomically: ``save`` writes a model and its card into a folder; the history is added."""
-        with paths.replacing(self.output) as part:
+        with replacing(self.output) as part:
             save(part, {**self.key, "study": self.study, "name": self.variant, **card})
             history.to_csv(part / HISTORY, index=False)
 
@@ -49,12 +50,18 @@ class TrainingRun(NamedTuple):
         scratch.discard(self.scratch)
 
 
-def training_run(params: Params, study: str, variant: str, training_seed: int, output: Path, **key: Any) -> TrainingRun:
-    """A run of this study determined by ``key``, the machine and both seeds."""
+def training_run(
+    params: Params, checkpoints: Path, study: str, variant: str, training_seed: int, output: Path, **key: Any
+) -> TrainingRun:
+    """A run of this study determined by ``key``, the machine and both seeds.
+
+    ``checkpoints``: the workspace's scratch folder, in which the run has one of its name.
+    """
     machine = params.machine.model_dump(mode="json")
     key = {**key, "machine": machine, "seed": params.seed, "training_seed": training_seed}
-    checkpoints = scratch.folder(f"atelier.studies.{study}.train", f"{study}-{variant}-{training_seed}", **key)
-    return TrainingRun(study, variant, training_seed, key, output, checkpoints)
+    name = f"{study}-{variant}-{training_seed}"
+    run = scratch.folder(checkpoints, f"atelier.studies.{study}.train", name, **key)
+    return TrainingRun(study, variant, training_seed, key, output, run)
 
 
 def seed_from(text: str) -> int:

@@ -6,26 +6,30 @@ from pathlib import Path
 from atelier import machine
 from atelier.cli import exit_code
 from atelier.world import params
+from atelier.world.workspace import WorldWorkspace
 
 TRAINING = ("trunk", "evaluator", "autoencoder", "decoder", "denoiser")
 USAGE = f"usage: python -m atelier.world {' | '.join(TRAINING)} | conversion KIND | ship | report [SHIPPED]"
 
 
 def run(arguments: list[str]) -> None:
-    config = params.load()
+    workspace = WorldWorkspace()
+    config = params.load(workspace.params_file)
     machine.settle(config.machine.threads)
     # imported here because these libraries read the environment at import
     from atelier.world import report, ship, stages
 
     match arguments:
         case [stage] if stage in TRAINING:
-            getattr(stages, stage)(config)
+            getattr(stages, stage)(config, workspace)
         case ["conversion", kind]:
-            stages.conversion(config, kind)
+            stages.conversion(config, workspace, kind)
         case ["ship"]:
-            ship.ship(config)
-        case ["report", *folder] if len(folder) <= 1:
-            report.report(config, *map(Path, folder))
+            ship.ship(config, workspace)
+        case ["report"]:
+            report.report(config, workspace, workspace.shipped)
+        case ["report", folder]:
+            report.report(config, workspace, Path(folder))
         case _:
             raise ValueError(USAGE)
 

@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from atelier.params import Count, Machine, Optimisation, Positive, Section, Share, read, validated
-from atelier.paths import PARAMS
 
 
 class Corpus(Section):
@@ -86,6 +85,6 @@ class World(Section):
     report: Report
 
 
-def load(path: Path = PARAMS) -> World:
-    """Load and validate the world's parameters, in the folder that its pipeline runs in."""
+def load(path: Path) -> World:
+    """Load and validate the world's parameters."""
     return validated(World, read(path), str(path))

@@ -9,7 +9,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
-from atelier import paths, scratch
+from atelier import scratch
 from atelier.data.images import to_pixels
 from atelier.data.painter import VERSION
 from atelier.data.prompts import prompt
@@ -30,10 +30,9 @@ from atelier.training.base import denoiser_task
 from atelier.training.conversion import KINDS
 from atelier.training.loop import fit
 from atelier.world.params import Corpus, World
-from atelier.world.ship import SHIPPED
 from atelier.world.stages import Painted, painted, relevant_params
+from atelier.world.workspace import WorldWorkspace
 
-REPORT = paths.BUILD / "report"
 HEAD = """# The world's bars
 
 Printed by `make world-report`: painter version {}, world seed {}, on pictures that nothing was trained on.
@@ -46,8 +45,8 @@ PRICE = 2.5  # dB below the linear code that a decoder trained for texture may l
 SLOPE_FLOOR = 0.3
 
 
-def measured(world: World, shipped: Path) -> Iterator[Bar]:
-    """Measure all bars of the world in ``shipped``."""
+def measured(world: World, shipped: Path, checkpoints: Path) -> Iterator[Bar]:
+    """Measure all bars of the world in ``shipped``; ``checkpoints``: folder of the positive control's training."""
     accelerate = accelerator(world.machine)
     pipeline = with_ddim(base.load(shipped / "base")).to(accelerate.device)
     judge = evaluators.load(shipped / "evaluator").to(accelerate.device)
@@ -57,7 +56,7 @@ def measured(world: World, shipped: Path) -> Iterator[Bar]:
     yield from _autoencoder(world, pipeline, real.pictures, returned, styles)
     yield from _evaluator(judge, real, real.pictures, "held-out", {"subject": 0.97, "art_style": 0.97, "emotion": 0.85})
     yield from _evaluator(judge, real, returned, "reconstructed", {"subject": 0.92, "art_style": 0.90})
-    yield from _base(world, shipped, pipeline, judge, real, styles)
+    yield from _base(world, shipped, checkpoints, pipeline, judge, real, styles)
 
 
 def _autoencoder(
@@ -102,6 +101,7 @@ def _share(judge: Evaluator, made: Tensor, truth: Painted, attribute: str) -> In
 def _base(
     world: World,
     shipped: Path,
+    checkpoints: Path,
     pipeline: StableDiffusionPipeline,
     judge: Evaluator,
     real: Painted,
@@ -171,7 +171,7 @@ def _base(
         ]
 
     before = distances()
-    _tune_fully(world, pipeline, base.fingerprint(shipped / "base"))
+    _tune_fully(world, pipeline, base.fingerprint(shipped / "base"), checkpoints)
     after = distances()
     for index, start in enumerate(("", ", first latents with other works' means")):
         yield Bar(name=f"base, art, Frechet distance{start}", value=before[index], n=n)
@@ -183,27 +183,28 @@ def _base(
         )
 
 
-def _tune_fully(world: World, pipeline: StableDiffusionPipeline, start: str) -> None:
+def _tune_fully(world: World, pipeline: StableDiffusionPipeline, start: str, checkpoints: Path) -> None:
     """The positive control: fine-tune denoiser and text encoder fully, on as many works as are shipped."""
     works = painted(world, "control", Corpus(photographs=0, works=world.shipped.corpus.works))
     prompts = [[prompt(record, 1, draw) for draw in range(2)] for record in works.records]
     latents = encode_pictures(pipeline.vae, works.pictures)
     device = accelerator(world.machine).device
     task = denoiser_task(pipeline, latents, works.names, prompts, 0.1, world.seed, device)
-    run = scratch.folder(__name__, "world-control", **relevant_params(world, "report"), base=start)
+    run = scratch.folder(checkpoints, __name__, "world-control", **relevant_params(world, "report"), base=start)
     fit(task, world.report.control, seed=world.seed, scratch=run, accelerator=accelerator(world.machine))
     scratch.discard(run)
 
 
-def report(world: World, shipped: Path = SHIPPED) -> None:
-    """Measure and print all bars, and write the table and its numbers."""
+def report(world: World, workspace: WorldWorkspace, shipped: Path) -> None:
+    """Measure and print all bars of the world in ``shipped``, and write the table and its numbers."""
     bars: list[Bar] = []
-    for bar in measured(world, shipped):
+    for bar in measured(world, shipped, workspace.scratch):
         bars.append(bar)
         print(*table([bar]).reset_index().iloc[0].astype(str), sep=" | ", flush=True)
-    REPORT.mkdir(parents=True, exist_ok=True)
-    (REPORT / "report.md").write_text(HEAD.format(VERSION, world.seed) + markdown(table(bars).reset_index()))
-    stored.save_json({"bars": [{**bar.model_dump(), "met": bar.met} for bar in bars]}, REPORT / "bars.json")
+    folder = workspace.report
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.md").write_text(HEAD.format(VERSION, world.seed) + markdown(table(bars).reset_index()))
+    stored.save_json({"bars": [{**bar.model_dump(), "met": bar.met} for bar in bars]}, folder / "bars.json")
 
 
 def markdown(rows: pd.DataFrame) -> str:

@@ -11,7 +11,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from atelier import paths, scratch
+from atelier import scratch
 from atelier.data.images import to_model_range
 from atelier.data.painter import VERSION, paint_corpus
 from atelier.data.prompts import painted_row, prompt
@@ -33,10 +33,7 @@ from atelier.training.base import HISTORY, LINEAR_START_PICTURES, denoiser_task,
 from atelier.training.conversion import add_conversion, save_conversion, scheduler_for
 from atelier.training.loop import Task, fit
 from atelier.world.params import Corpus, World
-
-AUTOENCODER, DECODER = paths.BUILD / "autoencoder", paths.BUILD / "decoder"
-TRUNK, EVALUATOR = paths.BUILD / "trunk", paths.BUILD / "evaluator"
-BASE, CONVERSIONS = paths.BASE, paths.BUILD / "conversions"
+from atelier.world.workspace import WorldWorkspace
 
 CAPTION_LEVELS = (1, 2, 2)  # prompt levels of works, in turn; photographs have level 0
 
@@ -75,30 +72,32 @@ def card(inputs: dict[str, Any], pictures: int) -> dict[str, Any]:
     return {"asked": inputs, "machine": fingerprint(), "pictures": pictures}
 
 
-def trained(name: str, task: Task, settings: Optimisation, world: World, keys: dict[str, Any]) -> pd.DataFrame:
+def trained(
+    name: str, task: Task, settings: Optimisation, world: World, checkpoints: Path, keys: dict[str, Any]
+) -> pd.DataFrame:
     """Fit a task, resuming the run with these keys; returns the history."""
-    run = scratch.folder(__name__, f"world-{name}", **keys)
+    run = scratch.folder(checkpoints, __name__, f"world-{name}", **keys)
     history = fit(task, settings, seed=world.seed, scratch=run, accelerator=accelerator(world.machine))
     return history.assign(part=name)
 
 
-def trunk(world: World) -> None:
+def trunk(world: World, workspace: WorldWorkspace) -> None:
     """Train the network of perceptual losses, and the weights of its distance."""
     keys = relevant_params(world, "trunk")
     corpus = painted(world, "trunk", world.trunk.corpus)
     accelerate = accelerator(world.machine)
     net = trunks.build(world.seed)
     task = trunk_training.task(net, corpus.pictures, corpus.records, world.seed, accelerate.device)
-    history = [trained("trunk", task, world.trunk.optimisation, world, keys)]
+    history = [trained("trunk", task, world.trunk.optimisation, world, workspace.scratch, keys)]
     trunk_training.fold(net, task, corpus.pictures[evenly(len(corpus.names), 512)])
     heads = trunk_training.heads_task(net, corpus.pictures, corpus.names, world.seed, accelerate.device)
-    history.append(trained("heads", heads, world.trunk.heads, world, keys))
+    history.append(trained("heads", heads, world.trunk.heads, world, workspace.scratch, keys))
     weights = trunk_training.weights_of(heads, net, corpus.pictures[evenly(len(corpus.names), 500)])
-    trunks.save(net.cpu(), [weight.cpu() for weight in weights], TRUNK, card(keys, len(corpus.names)))
-    pd.concat(history).to_csv(TRUNK / HISTORY, index=False)
+    trunks.save(net.cpu(), [weight.cpu() for weight in weights], workspace.trunk, card(keys, len(corpus.names)))
+    pd.concat(history).to_csv(workspace.trunk / HISTORY, index=False)
 
 
-def evaluator(world: World) -> None:
+def evaluator(world: World, workspace: WorldWorkspace) -> None:
     """Train the network of metrics."""
     keys, recipe = relevant_params(world, "evaluator"), world.evaluator
     corpus = painted(world, "evaluator", recipe.corpus)
@@ -106,15 +105,15 @@ def evaluator(world: World) -> None:
     net = evaluators.build(evaluators.classes_of(corpus.records), [text for row in prompts for text in row], world.seed)
     accelerate = accelerator(world.machine)
     task = evaluator_training.task(net, corpus.pictures, corpus.records, prompts, world.seed, accelerate.device)
-    history = trained("evaluator", task, recipe.optimisation, world, keys)
+    history = trained("evaluator", task, recipe.optimisation, world, workspace.scratch, keys)
     chosen = evenly(len(corpus.names), 2048)
     names = [corpus.names[index] for index in chosen]
     evaluator_training.calibrate(net, corpus.pictures[chosen], names, world.seed)
-    evaluators.save(net.cpu(), EVALUATOR, card(keys, len(corpus.names)))
-    history.to_csv(EVALUATOR / HISTORY, index=False)
+    evaluators.save(net.cpu(), workspace.evaluator, card(keys, len(corpus.names)))
+    history.to_csv(workspace.evaluator / HISTORY, index=False)
 
 
-def autoencoder(world: World) -> None:
+def autoencoder(world: World, workspace: WorldWorkspace) -> None:
     """Train the autoencoder with L1 from the linear start, then fold in the latents' statistics."""
     recipe = world.autoencoder
     keys = relevant_params(world, "preset", "seen", "autoencoder")
@@ -123,26 +122,26 @@ def autoencoder(world: World) -> None:
     start_at_linear_code(vae, to_model_range(corpus.pictures[evenly(len(corpus.names), LINEAR_START_PICTURES)]))
     accelerate = accelerator(world.machine)
     task = autoencoder_training.task(vae, corpus.pictures, corpus.names, world.seed, accelerate.device)
-    history = trained("autoencoder", task, recipe.optimisation, world, keys)
+    history = trained("autoencoder", task, recipe.optimisation, world, workspace.scratch, keys)
     vae.requires_grad_(False).to(memory_format=torch.contiguous_format)
     # of photographs, the larger part of the base's training set, whose latents are to have unit variance
     standardised(vae, encode_pictures(vae, corpus.pictures[: recipe.corpus.photographs or None]))
-    save_autoencoder(vae, AUTOENCODER, card(keys, len(corpus.names)))
-    history.to_csv(AUTOENCODER / HISTORY, index=False)
+    save_autoencoder(vae, workspace.autoencoder, card(keys, len(corpus.names)))
+    history.to_csv(workspace.autoencoder / HISTORY, index=False)
 
 
-def decoder(world: World) -> None:
+def decoder(world: World, workspace: WorldWorkspace) -> None:
     """Train the autoencoder's decoder to paint texture; latents do not change."""
     keys = relevant_params(world, "preset", "seen", "trunk", "autoencoder", "decoder")
     corpus = painted(world, "autoencoder", world.autoencoder.corpus, world.seen)
-    vae = AutoencoderKL.from_pretrained(AUTOENCODER, use_safetensors=True, local_files_only=True)
+    vae = AutoencoderKL.from_pretrained(workspace.autoencoder, use_safetensors=True, local_files_only=True)
     accelerate = accelerator(world.machine)
     latents = encode_pictures(vae.to(accelerate.device), corpus.pictures)
     torch.manual_seed(seed_of(world.seed, "discriminator"))
     task = decoder_training.task(
         vae,
         PatchDiscriminator(),
-        LPIPS.from_folder(TRUNK).to(accelerate.device),
+        LPIPS.from_folder(workspace.trunk).to(accelerate.device),
         latents,
         corpus.pictures,
         corpus.names,
@@ -150,35 +149,37 @@ def decoder(world: World) -> None:
         world.seed,
         accelerate.device,
     )
-    history = trained("decoder", task, world.decoder.optimisation, world, keys)
-    save_autoencoder(vae.to(memory_format=torch.contiguous_format), DECODER, card(keys, len(corpus.names)))
-    history.to_csv(DECODER / HISTORY, index=False)
+    history = trained("decoder", task, world.decoder.optimisation, world, workspace.scratch, keys)
+    vae = vae.to(memory_format=torch.contiguous_format)
+    save_autoencoder(vae, workspace.textured, card(keys, len(corpus.names)))
+    history.to_csv(workspace.textured / HISTORY, index=False)
 
 
-def denoiser(world: World) -> None:
+def denoiser(world: World, workspace: WorldWorkspace) -> None:
     """Train denoiser and text encoder on latents of photographs and a few works: the base."""
     # not the decoder's parameters: the denoiser depends on latents only
     keys, recipe = relevant_params(world, "preset", "seen", "autoencoder", "denoiser"), world.denoiser
     corpus = painted(world, "denoiser", recipe.corpus, world.seen)
     prompts = [captions(record, recipe.prompts_per_picture) for record in corpus.records]
-    vae = AutoencoderKL.from_pretrained(DECODER, use_safetensors=True, local_files_only=True)
+    vae = AutoencoderKL.from_pretrained(workspace.textured, use_safetensors=True, local_files_only=True)
     texts = [text for row in prompts for text in row]
     pipeline = base.build(world.preset, world.size, texts, world.seed, vae.requires_grad_(False))
     accelerate = accelerator(world.machine)
     latents = encode_pictures(pipeline.vae.to(accelerate.device), corpus.pictures)
     task = denoiser_task(pipeline, latents, corpus.names, prompts, recipe.empty_prompts, world.seed, accelerate.device)
-    history = trained("denoiser", task, recipe.optimisation, world, keys)
-    base.save(pipeline.to("cpu"), BASE, card(keys, len(corpus.names)))
-    before = [pd.read_csv(folder / HISTORY) for folder in (AUTOENCODER, DECODER)]
-    pd.concat([*before, history]).to_csv(BASE / HISTORY, index=False)
+    history = trained("denoiser", task, recipe.optimisation, world, workspace.scratch, keys)
+    base.save(pipeline.to("cpu"), workspace.base, card(keys, len(corpus.names)))
+    before = [pd.read_csv(folder / HISTORY) for folder in (workspace.autoencoder, workspace.textured)]
+    pd.concat([*before, history]).to_csv(workspace.base / HISTORY, index=False)
 
 
-def conversion(world: World, kind: str) -> None:
+def conversion(world: World, workspace: WorldWorkspace, kind: str) -> None:
     """Train the base's adapter for another kind of prediction, on the base's training set."""
-    keys = {**relevant_params(world, "preset", "seen", "denoiser", "conversion"), "base": base.fingerprint(BASE)}
+    made_from = base.fingerprint(workspace.base)
+    keys = {**relevant_params(world, "preset", "seen", "denoiser", "conversion"), "base": made_from}
     corpus = painted(world, "denoiser", world.denoiser.corpus, world.seen)
     prompts = [captions(record, world.denoiser.prompts_per_picture) for record in corpus.records]
-    pipeline = base.load(BASE)
+    pipeline = base.load(workspace.base)
     accelerate = accelerator(world.machine)
     latents = encode_pictures(pipeline.vae.to(accelerate.device), corpus.pictures)
     pipeline.scheduler = scheduler_for(kind, pipeline.scheduler)
@@ -186,8 +187,8 @@ def conversion(world: World, kind: str) -> None:
     task = denoiser_task(pipeline, latents, corpus.names, prompts, share, world.seed, accelerate.device)
     pipeline.text_encoder.requires_grad_(False)
     task = replace(task, trainable=add_conversion(pipeline.unet, world.conversion.rank, world.seed))
-    history = trained(kind, task, world.conversion.optimisation, world, keys)
-    out = CONVERSIONS / kind
+    history = trained(kind, task, world.conversion.optimisation, world, workspace.scratch, keys)
+    out = workspace.conversions / kind
     save_conversion(pipeline.to("cpu"), kind, out, card(keys, len(corpus.names)))
     history.to_csv(out / HISTORY, index=False)
 

@@ -9,6 +9,7 @@ from atelier.evaluation.tables import REAL, RECONSTRUCTED
 from atelier.params import Params
 from atelier.studies.art_finetuning import diagnose, measure, sample
 from atelier.studies.art_finetuning.params import Config
+from atelier.workspace import Workspace
 
 SMOKE = params.load(Path(__file__).parents[3] / "profiles" / "smoke.yaml")
 
@@ -31,11 +32,12 @@ def test_every_cell_has_its_folder() -> None:
     assert len(set(both.values())) == len(both) == len(cells) + len(carried)
 
 
-def test_the_stage_measures_every_cell_of_a_model(config: Params) -> None:
+def test_the_stage_measures_every_cell_of_a_model(config: Params, tuned_workspace: Workspace) -> None:
     for model in ("untuned", "mixed"):
-        sample.main(config, model)
-        measure.main(config, model)
-    tables = {model: pd.read_csv(measure.OUT / f"{model}.csv") for model in ("untuned", "mixed")}
+        sample.main(config, tuned_workspace, model)
+        measure.main(config, tuned_workspace, model)
+    folder = tuned_workspace.measures / "art_finetuning"
+    tables = {model: pd.read_csv(folder / f"{model}.csv") for model in ("untuned", "mixed")}
     assert set(tables["mixed"]["cell"]) == set(measure.cells(config, "mixed"))
     assert set(tables["untuned"]["cell"]) == {REAL, RECONSTRUCTED, *measure.cells(config, "untuned")}
     groups = [f"group{number}" for number in range(len(config.protocol.groups))]

@@ -12,7 +12,7 @@ import torch
 from matplotlib import pyplot as plt
 from torch import Tensor
 
-from atelier import claims, params, paths
+from atelier import claims, params
 from atelier.evaluation import judges, tables
 from atelier.evaluation.intervals import Interval
 from atelier.metrics.spectra import residual_spectrum_label
@@ -22,6 +22,7 @@ from atelier.sampling.store import UNTUNED, UNTUNED_AGAIN
 from atelier.studies.art_finetuning import report, report_results
 from atelier.studies.art_finetuning.params import Config
 from atelier.studies.art_finetuning.report import Results
+from atelier.workspace import Workspace
 
 ROOT = Path(__file__).parents[3]
 PROFILE = ROOT / "profiles" / "smoke.yaml"
@@ -96,12 +97,13 @@ WORKS = pd.DataFrame({"path": ["a", "b", "c"], "split": ["test", "train", "test"
 
 @pytest.fixture
 def results() -> Results:
-    return Results(PARAMS, measures(), styles(("Cubism", "Mosaic", "Woodcut")), errors(), history(), WORKS)
+    """In the repository, which has the poster's table."""
+    apart = styles(("Cubism", "Mosaic", "Woodcut"))
+    return Results(PARAMS, Workspace(ROOT), measures(), apart, errors(), history(), WORKS)
 
 
 @pytest.fixture(autouse=True)
-def closed_figures(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(ROOT)  # the poster's table is there
+def closed_figures() -> Iterator[None]:
     yield
     plt.close("all")
 
@@ -244,7 +246,7 @@ def test_nearest_works_stand_below_the_pictures_that_copy_them(
     drawn: dict[str, Tensor] = {}
     monkeypatch.setattr(Results, "real", lambda self, split: training)
     monkeypatch.setattr(Results, "generated", lambda self, model, guidance: torch.stack([*pictures(1, 1), training[2]]))
-    monkeypatch.setattr(judges, "evaluator", lambda: None)
+    monkeypatch.setattr(judges, "evaluator", lambda folder: None)
     monkeypatch.setattr(report.figures, "contact_sheet", lambda rows: drawn.update(rows))
     figure = report.neighbours(results)
     assert "guidance 4" in figure.caption
@@ -368,11 +370,9 @@ def test_works_by_artist_come_last() -> None:
 
 
 @pytest.mark.parametrize("folders", [[UNTUNED], [UNTUNED, UNTUNED_AGAIN, *VARIANTS, "removed"]])
-def test_samples_must_be_of_the_variants_in_the_parameters(
-    folders: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(paths, "SAMPLES", tmp_path)
+def test_samples_must_be_of_the_variants_in_the_parameters(folders: list[str], tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
     for name in folders:
-        (tmp_path / "art_finetuning" / name).mkdir(parents=True)
+        (workspace.samples / "art_finetuning" / name).mkdir(parents=True)
     with pytest.raises(ValueError, match=r"no samples of full-mixed|removed, which no parameter names"):
-        report.load(PARAMS)
+        report.load(PARAMS, workspace)

@@ -10,6 +10,7 @@ from atelier.metrics import frechet_distance, haar_statistics
 from atelier.params import Params
 from atelier.studies.art_finetuning import styles
 from atelier.studies.art_finetuning.styles import between_styles
+from atelier.workspace import Workspace
 
 
 def pictures(n: int, seed: int) -> Tensor:
@@ -34,15 +35,17 @@ def test_styles_lie_apart_and_halves_of_one_together() -> None:
     assert fd["Light", "Dark"] == pytest.approx(expected)
 
 
-def test_the_stage_leaves_an_interval_a_row(config: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_stage_leaves_an_interval_a_row(
+    config: Params, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A small style has fewer groups, and its interval is over those."""
     rows = [
         {"style": "a", "reference": "a", "measure": "fd", "n": 10, "group0": 1.0, "group1": 3.0, "group2": np.nan},
         {"style": "a", "reference": "b", "measure": "fd", "n": 10, "group0": 2.0, "group1": 2.5, "group2": 3.0},
     ]
     monkeypatch.setattr(styles, "between_styles", lambda works, model: pd.DataFrame(rows))
-    styles.main(config)
-    table = styles.load()
+    styles.main(config, workspace)
+    table = styles.load(workspace.measures)
     assert table["value"].tolist() == [2.0, 2.5]
     assert (table["low"] < table["value"]).all()
     assert (table["value"] < table["high"]).all()

@@ -222,8 +222,8 @@ def test_attributes_have_the_share_of_the_base_beside_that_of_held_out_pictures(
 
 def test_painted_pictures_stand_beside_those_whose_prompts_they_have(monkeypatch: pytest.MonkeyPatch) -> None:
     table = pd.DataFrame({"path": ["Woodcut/4.png", "Mosaic/1.png"], "prompt": ["a", "b"]})
-    monkeypatch.setattr(store, "read", lambda study, kind, guidance: (pictures(2, int(guidance)), table))
-    painted = report_results.read_painted("works", WORKS, CONFIG)
+    monkeypatch.setattr(store, "read", lambda samples, study, kind, guidance: (pictures(2, int(guidance)), table))
+    painted = report_results.read_painted(Path("samples"), "works", WORKS, CONFIG)
     assert painted.real.pictures.equal(WORKS.pictures[[4, 1]])
     assert list(painted.real.table["art_style"]) == ["Woodcut", "Mosaic"]
     assert painted.pictures.equal(pictures(2, 4))

@@ -1,13 +1,11 @@
 """What the base is asked for: held-out pictures, and sheets that change one word at a time, from one latent."""
 
-from pathlib import Path
-
 import pandas as pd
 import pytest
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
-from atelier import params, paths
+from atelier import params
 from atelier.data import prepare
 from atelier.data.artemis import EMOTIONS
 from atelier.params import Params
@@ -15,12 +13,13 @@ from atelier.sampling import store
 from atelier.sampling.sampler import Seed, first_latents
 from atelier.studies.base_model import sample, sheets
 from atelier.studies.base_model.params import Config
+from atelier.workspace import Workspace
 from shades import paint_shades, shade
 
 
 @pytest.fixture
-def config(in_tiny_world: Path) -> Params:
-    return params.load()
+def config(workspace: Workspace) -> Params:
+    return params.load(workspace.params_file)
 
 
 def manifest(rows: list[tuple[str, ...]]) -> pd.DataFrame:
@@ -89,10 +88,9 @@ def test_without_a_held_out_title_styles_and_emotions_are_still_asked_for() -> N
 
 
 def test_the_base_paints_every_sheet_at_every_scale_from_one_latent(
-    config: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: Params, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(paths, "SAMPLES", tmp_path / "samples")
-    settings = Config.of(config)
+    settings, samples, manifests = Config.of(config), workspace.samples, workspace.manifests
     drawn: list[Seed] = []
 
     def noted(pipeline: StableDiffusionPipeline, seeds: list[Seed], size: int) -> Tensor:
@@ -101,26 +99,26 @@ def test_the_base_paints_every_sheet_at_every_scale_from_one_latent(
 
     monkeypatch.setattr(sample, "first_latents", noted)
     calls = paint_shades(monkeypatch)
-    sample.main(config)
-    assert {path.name for path in (tmp_path / "samples/base_model").iterdir()} == {
+    sample.main(config, workspace)
+    assert {path.name for path in (samples / "base_model").iterdir()} == {
         "photographs", "works", "subjects", "styles", "emotions",
     }  # fmt: skip
     for kind in ("photographs", "works"):
-        pictures, listed = store.read("base_model", kind, settings.measured_at)
+        pictures, listed = store.read(samples, "base_model", kind, settings.measured_at)
         assert 0 < len(listed) <= settings.pictures
-        assert set(listed["path"]) <= set(getattr(prepare, kind)().table["path"])
+        assert set(listed["path"]) <= set(getattr(prepare, kind)(manifests).table["path"])
         assert pictures[:, 0, 0, 0].tolist() == [shade(text) for text in listed["prompt"]]
     assert sorted(calls) == sorted({settings.measured_at, *settings.guidance})  # all kinds of a scale at once
     for sheet in sheets.ATTRIBUTES:
         tables = []
         for guidance in settings.guidance:
-            pictures, listed = store.read("base_model", sheet, guidance)
+            pictures, listed = store.read(samples, "base_model", sheet, guidance)
             assert pictures[:, 0, 0, 0].tolist() == [shade(text) for text in listed["prompt"]]
             tables.append(listed)
         pd.testing.assert_frame_equal(*tables)
         begun = [seed for seed in drawn if seed[2] == sheet]
         assert len(begun) == sum(map(len, tables))
         assert len(set(begun)) == 1
-    photographs = prepare.with_truth(prepare.photographs().table).query("split == 'test'")
-    subjects = store.read("base_model", "subjects", 4.0)[1]
+    photographs = prepare.with_truth(prepare.photographs(manifests).table, manifests).query("split == 'test'")
+    subjects = store.read(samples, "base_model", "subjects", 4.0)[1]
     assert sorted(subjects["wanted"]) == sorted(set(photographs["subject"]))

@@ -12,7 +12,7 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 
-from atelier import claims, params, paths
+from atelier import claims, params
 from atelier.evaluation.intervals import Interval
 from atelier.evaluation.tables import REAL, RECONSTRUCTED
 from atelier.report import figures as report_figures
@@ -24,6 +24,7 @@ from atelier.studies.latent_perceptual.params import Config
 from atelier.studies.latent_perceptual.report_pictures import BANDS, MEASURES
 from atelier.studies.latent_perceptual.report_results import CLEAN, Results, change_text
 from atelier.studies.latent_perceptual.sample import all_conditions
+from atelier.workspace import Workspace
 
 ROOT = Path(__file__).parents[3]
 PROFILES = {
@@ -517,21 +518,21 @@ def test_without_a_control_gradients_still_have_their_line() -> None:
 # ------------------------------------------------------------------------------------------------ loading
 
 
-def test_what_training_left_is_read_by_variant_and_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paths, "ADAPTERS", tmp_path)
+def test_what_training_left_is_read_by_variant_and_seed(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
     profile = without(STUDY, *Config.of(STUDY).variants[2:])
     assert Config.of(profile).variants == ["plain", "lpl"]
     for name in Config.of(profile).variants:
         for seed in STUDY.protocol.training_seeds:
-            folder = tmp_path / "latent_perceptual" / name / str(seed)
+            folder = workspace.build / "adapters" / "latent_perceptual" / name / str(seed)
             folder.mkdir(parents=True)
             weight = None if name.startswith("plain") else seed / 4
             (folder / "card.json").write_text(json.dumps({"weight": weight}))
             (folder / "history.csv").write_text(f"step,denoising\n1,{seed}\n")
-    weights = report_results.weights(profile)
+    weights = report_results.weights(profile, workspace)
     assert weights["lpl"] == [seed / 4 for seed in STUDY.protocol.training_seeds]
     assert weights["plain"] == [None] * 5
-    history = report_results.histories(profile)
+    history = report_results.histories(profile, workspace)
     assert len(history) == 2 * 5
     assert (history["denoising"] == history["training_seed"]).all()
 
@@ -540,7 +541,7 @@ def test_first_pictures_are_those_of_the_first_repeat_in_order(monkeypatch: pyte
     listed = pd.DataFrame({"repeat": [1, 0, 0, 0], "place": [0, 2, 0, 11]})
     grey = torch.arange(4, dtype=torch.uint8)[:, None, None, None].expand(4, 3, 2, 2)
     monkeypatch.setattr(store, "read", lambda *_: (grey, listed))
-    pictures = report_results.first_pictures(STUDY)
+    pictures = report_results.first_pictures(STUDY, Path("samples"))
     assert set(pictures) == {*Config.of(STUDY).variants, "untuned-plain", "untuned-plain-v", "untuned-plain-flow"}
     assert pictures["lpl"][:, 0, 0, 0].tolist() == [2, 1]
 
@@ -557,7 +558,7 @@ def explorer() -> explore.Explorer:
     noise = torch.tensor([0.1, 0.3, 5.0])
     works = pd.DataFrame({"path": ["a", "b"]})
     decoded = {(work, step): done for work in range(2) for step in range(3)}
-    return explore.Explorer(EMBEDDED, pipeline, works, noise, decoded)  # type: ignore[arg-type]
+    return explore.Explorer(EMBEDDED, Workspace(), pipeline, works, noise, decoded)  # type: ignore[arg-type]
 
 
 def test_planted_outliers_cost_in_their_stage_alone() -> None:
@@ -600,7 +601,6 @@ def test_the_panel_follows_its_controls(monkeypatch: pytest.MonkeyPatch) -> None
     assert panel.answer_time("work", [1]) >= 0.0
 
 
-def test_nothing_to_explore_before_the_pipeline_has_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paths, "BASE", tmp_path / "base")
+def test_nothing_to_explore_before_the_pipeline_has_run(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nothing to explore yet"):
-        explore.load(EMBEDDED)
+        explore.load(EMBEDDED, Workspace(tmp_path))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from atelier import claims, params, paths, scratch
+from atelier import claims, params
 from atelier.evaluation import groups as sets
 from atelier.metrics import frechet_distance, log_power_error, log_power_ratios
 from atelier.models import base
@@ -21,22 +21,20 @@ from atelier.studies.latent_perceptual import measure as measures
 from atelier.studies.latent_perceptual import sample as stage
 from atelier.studies.latent_perceptual import train as training
 from atelier.training import denoiser
+from atelier.workspace import Workspace
 
 ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
-def config(in_tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> params.Params:
-    for name in ("ADAPTERS", "SAMPLES", "MEASURES"):
-        monkeypatch.setattr(paths, name, tmp_path / name.lower())
-    monkeypatch.setattr(scratch, "SCRATCH", tmp_path / "scratch")
-    return params.load()
+def config(workspace: Workspace) -> params.Params:
+    return params.load(workspace.params_file)
 
 
 @pytest.fixture
-def painted(config: params.Params) -> params.Params:
-    training.main(config, "plain")
-    stage.main(config, "plain")
+def painted(config: params.Params, workspace: Workspace) -> params.Params:
+    training.main(config, workspace, "plain")
+    stage.main(config, workspace, "plain")
     return config
 
 
@@ -56,9 +54,9 @@ def test_what_claims_name_is_measured() -> None:
     assert {cell for part in measures.null_comparisons() for cell in part.cells} <= study & short
 
 
-def test_every_arm_is_painted_from_the_same_prompts_and_noise(painted: params.Params) -> None:
+def test_every_arm_is_painted_from_the_same_prompts_and_noise(painted: params.Params, workspace: Workspace) -> None:
     arms = [arm for arm in stage.all_conditions(painted) if arm.variant == "plain"]
-    cells = {arm.name: store.listed(*measures.location_of(painted, arm)) for arm in arms}
+    cells = {arm.name: store.listed(workspace.samples, *measures.location_of(painted, arm)) for arm in arms}
     assert set(cells) == {"plain", "untuned-plain", "again", "plain-average-1", "plain-average-4", "plain-steps-1",
                           "plain-steps-2"}  # fmt: skip
     for name, table in cells.items():
@@ -69,7 +67,7 @@ def test_every_arm_is_painted_from_the_same_prompts_and_noise(painted: params.Pa
     def last(name: str) -> Tensor:
         own = next(arm for arm in arms if arm.name == name)
         order = cells[name].sort_values(["repeat", "place"]).index.tolist()
-        return store.read_latents(*measures.location_of(painted, own))[order]
+        return store.read_latents(workspace.samples, *measures.location_of(painted, own))[order]
 
     assert torch.equal(last("plain"), last("plain-steps-2"))  # the profile's own number of steps
     for other in ("untuned-plain", "again", "plain-average-4", "plain-steps-1"):
@@ -77,16 +75,16 @@ def test_every_arm_is_painted_from_the_same_prompts_and_noise(painted: params.Pa
     assert {arm.name for arm in stage.all_conditions(painted) if not stage.trained(arm)} == {"untuned-plain"}
 
 
-def test_a_repeat_is_painted_by_its_own_training_seeds_model(painted: params.Params) -> None:
+def test_a_repeat_is_painted_by_its_own_training_seeds_model(painted: params.Params, workspace: Workspace) -> None:
     plain = stage.Condition("plain", "plain")
-    location = measures.location_of(painted, plain)
+    location = (workspace.samples, *measures.location_of(painted, plain))
     table, latents = store.listed(*location), store.read_latents(*location)
     sampling, start = painted.sampling, white_noise(painted, plain.noise)
     for repeat in range(painted.protocol.repeats):
         rows = table[table["repeat"] == repeat]
         by_seed = []
         for seed in painted.protocol.training_seeds:
-            pipeline = settled(stage.loader(painted, plain)(seed), torch.device("cpu"))
+            pipeline = settled(stage.loader(painted, workspace, plain)(seed), torch.device("cpu"))
             by_hand = sample(
                 pipeline, list(rows["prompt"]), start(pipeline, rows), guidance=4.0, steps=sampling.steps, batch=4
             )
@@ -146,25 +144,27 @@ def test_gains_and_best_averages_are_those_of_the_pictures(config: params.Params
     assert best.loc[0, ["whole", "group0", "group1"]].tolist() == [2.0, 2.0, 2.0]  # log2 of 4
 
 
-def test_unsteadiness_is_none_where_the_average_is_the_last(painted: params.Params) -> None:
+def test_unsteadiness_is_none_where_the_average_is_the_last(painted: params.Params, workspace: Workspace) -> None:
     only = painted.model_copy(
         update={"latent_perceptual": painted.latent_perceptual.model_copy(update={"followed": ["plain"]})}
     )
-    moving = measures.unsteadiness(only)
+    moving = measures.unsteadiness(only, workspace)
     assert (moving[["group0", "group1"]] > 0).all(axis=None)
     for seed in painted.protocol.training_seeds:
-        folder = paths.adapter("latent_perceptual", "plain", seed)
+        folder = workspace.adapter("latent_perceptual", "plain", seed)
         weights = (folder / "pytorch_lora_weights.safetensors").read_bytes()
         (folder / "average-1" / "pytorch_lora_weights.safetensors").write_bytes(weights)
-    assert (measures.unsteadiness(only)[["group0", "group1"]] == 0).all(axis=None)
+    assert (measures.unsteadiness(only, workspace)[["group0", "group1"]] == 0).all(axis=None)
 
 
 # ------------------------------------------------------------------------------------------------ decoder features
 
 
-def test_an_estimate_that_is_right_costs_nothing(config: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:
-    pipeline = base.load(paths.BASE)
-    some = next(features.inspected(config, pipeline))
+def test_an_estimate_that_is_right_costs_nothing(
+    config: params.Params, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = base.load(workspace.base)
+    some = next(features.inspected(config, workspace, pipeline))
     found = features.losses_of(config, pipeline, some)
     assert len(found) == features.LEVELS * len(some.works)
     assert (found["loss"] > 0).all()
@@ -183,10 +183,12 @@ def test_an_estimate_that_is_right_costs_nothing(config: params.Params, monkeypa
     assert right["loss"].max() < 1e-6 * found["loss"].min()
 
 
-def test_the_direction_is_that_of_the_losss_gradient(config: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_direction_is_that_of_the_losss_gradient(
+    config: params.Params, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of a decoder that does nothing: each map's error over its variance, errors 1 to 8 times as large by map."""
-    pipeline = base.load(paths.BASE)
-    some = next(features.inspected(config, pipeline))
+    pipeline = base.load(workspace.base)
+    some = next(features.inspected(config, workspace, pipeline))
     eps = features.noise_of(some, "look")
     wrong = (
         torch.randn(eps.shape, generator=torch.Generator().manual_seed(3)) * torch.tensor([1.0, 2, 4, 8])[:, None, None]
@@ -209,9 +211,11 @@ def test_the_direction_is_that_of_the_losss_gradient(config: params.Params, monk
         assert expected.max() < 0.99
 
 
-def test_planted_outliers_are_counted_by_stage(config: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:
-    pipeline = base.load(paths.BASE)
-    some = next(features.inspected(config, pipeline))
+def test_planted_outliers_are_counted_by_stage(
+    config: params.Params, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = base.load(workspace.base)
+    some = next(features.inspected(config, workspace, pipeline))
     rng = torch.Generator().manual_seed(0)
 
     def stages(vae: object, z: Tensor, depth: int) -> list[Tensor]:
@@ -254,8 +258,8 @@ def test_a_constant_latent_survives_being_made_smaller(method: str) -> None:
     assert not torch.equal(features.resized(torch.randn(2, 3, 8, 8), method, 2.0), z)
 
 
-def test_gradients_are_compared_batch_by_batch(config: params.Params) -> None:
-    found = features.gradients(config)
+def test_gradients_are_compared_batch_by_batch(config: params.Params, workspace: Workspace) -> None:
+    found = features.gradients(config, workspace)
     pairs = {("perceptual", "denoising"): 8, ("reweighted", "denoising"): 8, ("reweighted", "perceptual"): 8}
     assert found.groupby(["of", "against"]).size().to_dict() == pairs
     assert found["cosine"].abs().max() <= 1 + 1e-9

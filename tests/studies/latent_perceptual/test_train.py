@@ -12,7 +12,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
-from atelier import params, paths, scratch
+from atelier import params
 from atelier.diffusion import clean_estimate
 from atelier.methods.latent_perceptual import latent_perceptual_loss
 from atelier.models import base
@@ -29,6 +29,8 @@ from atelier.training.caches import WORKS, read_cache, training_works
 from atelier.training.conversion import add_conversion, save_conversion
 from atelier.training.denoiser import Denoised
 from atelier.training.order import turns
+from atelier.workspace import Workspace
+from linked import linked
 
 STUDY = Config.STUDY
 STEPS, BEFORE = 24, 3
@@ -36,72 +38,65 @@ TRAINED = ("plain", "lpl", "older", "older-lpl")
 
 
 @pytest.fixture(scope="module")
-def left(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def left(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Adapters of four variants, trained once."""
-    folder, threads = tmp_path_factory.mktemp("adapters"), torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tiny_world)
-        patch.setattr(paths, "ADAPTERS", folder)
-        torch.set_num_threads(1)
-        for variant in TRAINED:
-            training.train(params.load(), variant, 0).discard()
-        torch.set_num_threads(threads)
-    return folder
+    workspace, threads = linked(tmp_path_factory.mktemp("left"), tiny_world), torch.get_num_threads()
+    torch.set_num_threads(1)
+    for variant in TRAINED:
+        training.train(params.load(workspace.params_file), workspace, variant, 0).discard()
+    torch.set_num_threads(threads)
+    return workspace
 
 
 @pytest.fixture
-def config(in_tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> params.Params:
-    monkeypatch.setattr(paths, "ADAPTERS", tmp_path / "adapters")
-    monkeypatch.setattr(scratch, "SCRATCH", tmp_path / "scratch")
-    return params.load()
+def config(workspace: Workspace) -> params.Params:
+    return params.load(workspace.params_file)
 
 
-@pytest.fixture
-def trained(config: params.Params, left: Path, monkeypatch: pytest.MonkeyPatch) -> params.Params:
-    monkeypatch.setattr(paths, "ADAPTERS", left)
-    return config
-
-
-def changed(trainings: dict[str, dict[str, Any]], steps: int = 3, **other: object) -> params.Params:
+def changed(
+    workspace: Workspace, trainings: dict[str, dict[str, Any]], steps: int = 3, **other: object
+) -> params.Params:
     """The tiny world's parameters with other variants, none of them followed unless told."""
-    section = params.read(paths.PARAMS)[STUDY]
+    section = params.read(workspace.params_file)[STUDY]
     section |= {"variants": list(trainings), "trainings": trainings, "followed": [], **other}
     section["optimisation"] |= {"steps": steps}
-    return params.with_sections({STUDY: section})
+    return params.with_sections({STUDY: section}, workspace.params_file)
 
 
-def tuned_folder(variant: str) -> Path:
-    return paths.adapter(STUDY, variant, 0)
+def tuned_folder(workspace: Workspace, variant: str) -> Path:
+    return workspace.adapter(STUDY, variant, 0)
 
 
-def history(variant: str) -> pd.DataFrame:
-    return pd.read_csv(tuned_folder(variant) / "history.csv")
+def history(workspace: Workspace, variant: str) -> pd.DataFrame:
+    return pd.read_csv(tuned_folder(workspace, variant) / "history.csv")
 
 
-def card(variant: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((tuned_folder(variant) / "card.json").read_text())
+def card(workspace: Workspace, variant: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((tuned_folder(workspace, variant) / "card.json").read_text())
     return found
 
 
 # ------------------------------------------------------------------------------------------------ what a run leaves
 
 
-def test_a_run_leaves_an_adapter_a_scheduler_and_averages_where_it_is_followed(trained: params.Params) -> None:
+def test_a_run_leaves_an_adapter_a_scheduler_and_averages_where_it_is_followed(
+    config: params.Params, left: Workspace
+) -> None:
     model = {"card.json", WEIGHTS, "scheduler/scheduler_config.json"}
     averages = {f"average-{half_life}/{file}" for half_life in (1, 4) for file in model}
     for variant in TRAINED:
-        out = tuned_folder(variant)
+        out = tuned_folder(left, variant)
         files = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
         assert files == model | {"history.csv"} | (averages if variant in ("plain", "lpl") else set())
-    assert json.loads((tuned_folder("lpl") / "average-4" / "card.json").read_text()) == {
-        **card("lpl"),
+    assert json.loads((tuned_folder(left, "lpl") / "average-4" / "card.json").read_text()) == {
+        **card(left, "lpl"),
         "half_life": 4.0,
     }
-    assert not list(Path(".scratch").glob(f"{STUDY}-*"))
+    assert not list(left.scratch.glob(f"{STUDY}-*"))
 
 
-def test_a_history_has_both_terms_and_goes_on_after_what_was_before(trained: params.Params) -> None:
-    plain, lpl, older = history("plain"), history("lpl"), history("older-lpl")
+def test_a_history_has_both_terms_and_goes_on_after_what_was_before(config: params.Params, left: Workspace) -> None:
+    plain, lpl, older = history(left, "plain"), history(left, "lpl"), history(left, "older-lpl")
     assert list(plain) == ["step", "learning_rate", "denoising"]
     assert list(lpl) == list(older) == [*plain, TERM]
     assert list(plain["step"]) == list(lpl["step"]) == list(range(1, STEPS + 1))
@@ -111,45 +106,45 @@ def test_a_history_has_both_terms_and_goes_on_after_what_was_before(trained: par
     assert (lpl[TERM] > 0).any()
 
 
-def test_variants_share_their_samples_and_noise(trained: params.Params) -> None:
+def test_variants_share_their_samples_and_noise(config: params.Params, left: Workspace) -> None:
     """What they begin with is the same; then they part."""
-    plain, lpl, older, older_lpl = (history(variant)["denoising"] for variant in TRAINED)
+    plain, lpl, older, older_lpl = (history(left, variant)["denoising"] for variant in TRAINED)
     assert plain[0] == lpl[0]
     assert plain[STEPS - 1] != lpl[STEPS - 1]
     assert list(older[: BEFORE + 1]) == list(older_lpl[: BEFORE + 1])
     assert older[BEFORE + STEPS - 1] != older_lpl[BEFORE + STEPS - 1]
 
 
-def test_every_layer_learns_and_comes_back(trained: params.Params) -> None:
-    plain, pipeline = base.load(paths.BASE), tuned_pipeline(trained, "lpl", 0)
+def test_every_layer_learns_and_comes_back(config: params.Params, left: Workspace) -> None:
+    plain, pipeline = base.load(left.base), tuned_pipeline(config, left, "lpl", 0)
     before, after = plain.unet.state_dict(), pipeline.unet.state_dict()
     layers = {name for name in before if name.endswith("weight") and before[name].ndim in (2, 4)}
     assert {name for name in before if not torch.equal(before[name], after[name])} == layers
     assert pipeline.scheduler.config.prediction_type == plain.scheduler.config.prediction_type
 
 
-def test_averages_lie_between_the_start_and_the_end(trained: params.Params) -> None:
-    start = base.load(paths.BASE).unet.state_dict()
+def test_averages_lie_between_the_start_and_the_end(config: params.Params, left: Workspace) -> None:
+    start = base.load(left.base).unet.state_dict()
 
     def gone(half_life: float | None) -> float:
-        found = tuned_pipeline(trained, "lpl", 0, half_life).unet.state_dict()
+        found = tuned_pipeline(config, left, "lpl", 0, half_life).unet.state_dict()
         return float(torch.cat([(value - start[name]).flatten() for name, value in found.items()]).norm())
 
     assert gone(None) > gone(1.0) > gone(4.0) > 0
     with pytest.raises(ValueError, match=f"average-2: holds no {WEIGHTS}"):
-        tuned_pipeline(trained, "lpl", 0, 2.0)
+        tuned_pipeline(config, left, "lpl", 0, 2.0)
 
 
-def test_another_seed_trains_another(trained: params.Params) -> None:
-    one, other = (PostTrainingSetup(trained, "lpl", seed) for seed in (0, 1))
+def test_another_seed_trains_another(config: params.Params, left: Workspace) -> None:
+    one, other = (PostTrainingSetup(config, left, "lpl", seed) for seed in (0, 1))
     assert one.seed != other.seed
     assert any(not torch.equal(value, other.trainable[name]) for name, value in one.trainable.items())
 
 
-def test_a_longer_training_has_more_steps(config: params.Params) -> None:
-    config = changed({"plain": {"loss": "plain"}, "longer": {"loss": "plain", "longer": 1.4}}, steps=5)
-    training.train(config, "longer", 0)
-    assert list(history("longer")["step"]) == list(range(1, 8))
+def test_a_longer_training_has_more_steps(config: params.Params, workspace: Workspace) -> None:
+    config = changed(workspace, {"plain": {"loss": "plain"}, "longer": {"loss": "plain", "longer": 1.4}}, steps=5)
+    training.train(config, workspace, "longer", 0)
+    assert list(history(workspace, "longer")["step"]) == list(range(1, 8))
 
 
 # ------------------------------------------------------------------------------------------------ the weight
@@ -158,13 +153,15 @@ def test_a_longer_training_has_more_steps(config: params.Params) -> None:
 class ByHand:
     """The batches of a run's first steps, denoised by the base itself, one sample after another."""
 
-    def __init__(self, config: params.Params, seed: int, kind: str, unet: torch.nn.Module) -> None:
+    def __init__(
+        self, config: params.Params, workspace: Workspace, seed: int, kind: str, unet: torch.nn.Module
+    ) -> None:
         self.config, self.kind, self.unet = config, kind, unet
         self.seed = seed_of(config.seed, STUDY, seed)
-        works = training_works(config)
+        works = training_works(config, workspace)
         self.names, self.prompts = works.names, len(works.prompts[0])
-        self.cache = read_cache(WORKS, works.key)
-        self.scheduler = base.load(paths.BASE).scheduler
+        self.cache = read_cache(workspace.cache / WORKS, works.key)
+        self.scheduler = base.load(workspace.base).scheduler
 
     def samples(self, step: int) -> list[tuple[float, float, Tensor, Tensor]]:
         """Squared error, noise over signal, clean latent and its estimate of each sample of a step."""
@@ -195,13 +192,13 @@ GATED = {"loss": "perceptual", "tau": 6.0, "share": 0.3}  # at a latent of 8, no
 
 
 def test_the_weight_gives_the_wanted_share_of_the_first_samples(
-    config: params.Params, monkeypatch: pytest.MonkeyPatch
+    config: params.Params, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the first 40, and of the first 40 under the threshold, of which one step in 1.7 is."""
     monkeypatch.setattr(training, "CALIBRATION", 40)
-    config = changed({"plain": {"loss": "plain"}, "own": GATED})
-    pipeline = base.load(paths.BASE)
-    hand = ByHand(config, 0, "epsilon", pipeline.unet)
+    config = changed(workspace, {"plain": {"loss": "plain"}, "own": GATED})
+    pipeline = base.load(workspace.base)
+    hand = ByHand(config, workspace, 0, "epsilon", pipeline.unet)
     errors, losses, seen = [], [], 0
     while len(errors) < 40 or len(losses) < 40:
         for error, sigma, z0, estimate in hand.samples(seen):
@@ -212,28 +209,30 @@ def test_the_weight_gives_the_wanted_share_of_the_first_samples(
         seen += 1
     sigmas = [float(s / alpha) for alpha, s, _ in (hand.path(t) for t in range(1000))]
     perceptual = float(np.mean(losses[:40])) * sum(sigma <= 0.75 for sigma in sigmas) / 1000
-    weight, denoising = PostTrainingSetup(config, "own", 0).weight(), float(np.mean(errors[:40]))
+    weight, denoising = PostTrainingSetup(config, workspace, "own", 0).weight(), float(np.mean(errors[:40]))
     assert weight * perceptual / (denoising + weight * perceptual) == pytest.approx(0.3, rel=1e-4)
 
 
-def test_a_run_is_weighed_where_its_loss_begins(trained: params.Params) -> None:
-    assert card("lpl")["weight"] == pytest.approx(PostTrainingSetup(trained, "lpl", 0).weight(), rel=1e-6)
-    assert card("older-lpl")["weight"] != pytest.approx(card("lpl")["weight"], rel=1e-5)  # after other steps
-    assert card("plain")["weight"] is card("older")["weight"] is None
+def test_a_run_is_weighed_where_its_loss_begins(config: params.Params, left: Workspace) -> None:
+    assert card(left, "lpl")["weight"] == pytest.approx(PostTrainingSetup(config, left, "lpl", 0).weight(), rel=1e-6)
+    assert card(left, "older-lpl")["weight"] != pytest.approx(
+        card(left, "lpl")["weight"], rel=1e-5
+    )  # after other steps
+    assert card(left, "plain")["weight"] is card(left, "older")["weight"] is None
 
 
-def test_weighing_changes_nothing_that_is_trained(config: params.Params) -> None:
-    setup = PostTrainingSetup(config, "lpl", 0)
+def test_weighing_changes_nothing_that_is_trained(config: params.Params, workspace: Workspace) -> None:
+    setup = PostTrainingSetup(config, workspace, "lpl", 0)
     before = {name: value.detach().clone() for name, value in setup.trainable.items()}
     setup.weight()
     assert all(torch.equal(value, before[name]) for name, value in setup.trainable.items())
     assert all(value.grad is None for value in setup.trainable.values())
 
 
-def with_conversions(config: params.Params, folder: Path) -> params.Params:
+def with_conversions(config: params.Params, workspace: Workspace, folder: Path) -> params.Params:
     """As of a shipped base, with a conversion to each kind that is not the identity."""
     for kind in ("v_prediction", "flow_prediction"):
-        pipeline = base.load(paths.BASE)
+        pipeline = base.load(workspace.base)
         torch.manual_seed(1)
         for parameter in add_conversion(pipeline.unet, rank=2, seed=1).values():
             parameter.data.normal_(0, 0.05)
@@ -244,14 +243,20 @@ def with_conversions(config: params.Params, folder: Path) -> params.Params:
 
 @pytest.mark.parametrize("kind", ["base", "v_prediction", "flow_prediction"])
 def test_reweighted_is_the_squared_error_of_estimates_under_the_threshold(
-    config: params.Params, tmp_path: Path, kind: str
+    config: params.Params, workspace: Workspace, tmp_path: Path, kind: str
 ) -> None:
     own = {"loss": "reweighted", "kind": kind, "tau": 6.0}
-    config = changed({"plain": {"loss": "plain", "kind": kind}, "own": own})
-    config = with_conversions(config, tmp_path) if kind != "base" else config
-    setup = PostTrainingSetup(config, "own", 0)
+    config = changed(workspace, {"plain": {"loss": "plain", "kind": kind}, "own": own})
+    config = with_conversions(config, workspace, tmp_path) if kind != "base" else config
+    setup = PostTrainingSetup(config, workspace, "own", 0)
     assert setup.kind == ("epsilon" if kind == "base" else kind)
-    hand = ByHand(config, 0, setup.kind, training.start(config, config.latent_perceptual.trainings["own"]).unet)
+    hand = ByHand(
+        config,
+        workspace,
+        0,
+        setup.kind,
+        training.start(config, workspace, config.latent_perceptual.trainings["own"]).unet,
+    )
     batch = config.latent_perceptual.optimisation.batch
     task = setup.task(setup.seed, setup.extra(0.7))
     sigmas = []
@@ -267,8 +272,8 @@ def test_reweighted_is_the_squared_error_of_estimates_under_the_threshold(
     assert min(sigmas) < 0.75 < max(sigmas)
 
 
-def test_the_terms_gradient_reaches_the_adapter_and_nothing_else(config: params.Params) -> None:
-    setup = PostTrainingSetup(config, "lpl", 0)
+def test_the_terms_gradient_reaches_the_adapter_and_nothing_else(config: params.Params, workspace: Workspace) -> None:
+    setup = PostTrainingSetup(config, workspace, "lpl", 0)
     terms = setup.task(setup.seed, setup.extra(1.0)).losses(turns(setup.seed, 0, 8, len(setup.works.names)))
     terms[TERM].backward()
     assert float(terms[TERM].detach()) > 0
@@ -279,11 +284,11 @@ def test_the_terms_gradient_reaches_the_adapter_and_nothing_else(config: params.
 
 @pytest.mark.parametrize("kind", ["base", "v_prediction", "flow_prediction"])
 def test_what_comes_back_is_what_was_trained(
-    config: params.Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    config: params.Params, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     trainings = {"plain": {"loss": "plain", "kind": kind}, "lpl": {"loss": "perceptual", "tau": 20.0, "kind": kind}}
-    config = changed(trainings, followed=["lpl"])
-    config = with_conversions(config, tmp_path) if kind != "base" else config
+    config = changed(workspace, trainings, followed=["lpl"])
+    config = with_conversions(config, workspace, tmp_path) if kind != "base" else config
     x, t, words = torch.randn(2, 4, 8, 8), torch.tensor([5, 500]), torch.randn(2, base.MAX_TOKENS, 32)
     kept: list[Tensor] = []
     save = training.save_with_scheduler
@@ -294,9 +299,9 @@ def test_what_comes_back_is_what_was_trained(
         save(pipeline, folder, card)
 
     monkeypatch.setattr(training, "save_with_scheduler", noted)
-    training.train(config, "lpl", 0)
+    training.train(config, workspace, "lpl", 0)
     for half_life, expected in zip((None, 1.0, 4.0), kept, strict=True):
-        pipeline = tuned_pipeline(config, "lpl", 0, half_life)
+        pipeline = tuned_pipeline(config, workspace, "lpl", 0, half_life)
         assert pipeline.scheduler.config.prediction_type == ("epsilon" if kind == "base" else kind)
         with torch.no_grad():
             torch.testing.assert_close(pipeline.unet(x, t, words).sample, expected, rtol=1e-3, atol=1e-4)
@@ -305,15 +310,17 @@ def test_what_comes_back_is_what_was_trained(
 
 
 @pytest.mark.parametrize("crop", [0, 4])
-def test_a_cropped_run_learns_from_windows(config: params.Params, crop: int) -> None:
-    config = changed({"plain": {"loss": "plain"}, "lpl": {"loss": "perceptual", "tau": 20.0}}, crop=crop, slices=2)
-    training.train(config, "lpl", 0)
-    assert history("lpl")[TERM].notna().all()
-    assert card("lpl")["crop"] == crop
+def test_a_cropped_run_learns_from_windows(config: params.Params, workspace: Workspace, crop: int) -> None:
+    config = changed(
+        workspace, {"plain": {"loss": "plain"}, "lpl": {"loss": "perceptual", "tau": 20.0}}, crop=crop, slices=2
+    )
+    training.train(config, workspace, "lpl", 0)
+    assert history(workspace, "lpl")[TERM].notna().all()
+    assert card(workspace, "lpl")["crop"] == crop
     step = step_of_four(config)
-    term = PostTrainingSetup(config, "lpl", 0).extra(1.0)(step)[TERM]
+    term = PostTrainingSetup(config, workspace, "lpl", 0).extra(1.0)(step)[TERM]
     uncropped = config.model_copy(update={STUDY: config.latent_perceptual.model_copy(update={"crop": 0})})
-    whole = PostTrainingSetup(uncropped, "lpl", 0)
+    whole = PostTrainingSetup(uncropped, workspace, "lpl", 0)
     assert torch.equal(term, whole.extra(1.0)(step)[TERM]) == (crop == 0)
 
 
@@ -325,8 +332,8 @@ def step_of_four(config: params.Params) -> Denoised:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device to wait for")
-def test_the_term_waits_for_no_device(config: params.Params) -> None:
-    setup = PostTrainingSetup(config, "lpl", 0)
+def test_the_term_waits_for_no_device(config: params.Params, workspace: Workspace) -> None:
+    setup = PostTrainingSetup(config, workspace, "lpl", 0)
     step = step_of_four(config)
     output = step.output.cuda().requires_grad_(True)
     placed = (each.cuda() for each in (step.z0, step.zt, step.alpha, step.s))
@@ -342,39 +349,43 @@ def test_the_term_waits_for_no_device(config: params.Params) -> None:
 # ------------------------------------------------------------------------------------------------ refusals
 
 
-def refusal(config: params.Params, variant: str) -> str:
+def refusal(config: params.Params, workspace: Workspace, variant: str) -> str:
     """One line, and nothing is left."""
     with pytest.raises(ValueError) as caught:  # noqa: PT011
-        training.main(config, variant)
+        training.main(config, workspace, variant)
     assert len(str(caught.value).splitlines()) == 1
-    assert not tuned_folder(variant).exists()
+    assert not tuned_folder(workspace, variant).exists()
     return str(caught.value)
 
 
-def test_an_unknown_variant_is_refused_and_the_known_are_named(config: params.Params) -> None:
+def test_an_unknown_variant_is_refused_and_the_known_are_named(config: params.Params, workspace: Workspace) -> None:
     known = "plain, lpl, reweighted, pixels, older, older-lpl"
-    assert refusal(config, "lpi") == f"latent_perceptual.trainings: no variant 'lpi', there are {known}"
+    assert refusal(config, workspace, "lpi") == f"latent_perceptual.trainings: no variant 'lpi', there are {known}"
 
 
 @pytest.mark.parametrize("kind", ["v_prediction", "flow_prediction"])
-def test_a_kind_without_a_shipped_conversion_is_refused(config: params.Params, kind: str, tmp_path: Path) -> None:
-    config = changed({"plain": {"loss": "plain", "kind": kind}})
+def test_a_kind_without_a_shipped_conversion_is_refused(
+    config: params.Params, workspace: Workspace, kind: str, tmp_path: Path
+) -> None:
+    config = changed(workspace, {"plain": {"loss": "plain", "kind": kind}})
     said = f"latent_perceptual.trainings: kind '{kind}' needs a shipped base and "
-    assert refusal(config, "plain") == f"{said}data/conversions/{kind}"
+    assert refusal(config, workspace, "plain") == f"{said}{workspace.root}/data/conversions/{kind}"
     shipped = {"base": config.base.model_copy(update={"source": "shipped"})}
     elsewhere = {**shipped, "data": config.data.model_copy(update={"folder": str(tmp_path)})}
-    assert refusal(config.model_copy(update=elsewhere), "plain").startswith(said)
+    assert refusal(config.model_copy(update=elsewhere), workspace, "plain").startswith(said)
 
 
-def test_a_share_of_nothing_is_refused(config: params.Params) -> None:
-    config = changed({"plain": {"loss": "plain"}, "lpl": {"loss": "perceptual", "tau": 1e-6, "share": 0.3}})
-    said = refusal(config, "lpl")
+def test_a_share_of_nothing_is_refused(config: params.Params, workspace: Workspace) -> None:
+    config = changed(workspace, {"plain": {"loss": "plain"}, "lpl": {"loss": "perceptual", "tau": 1e-6, "share": 0.3}})
+    said = refusal(config, workspace, "lpl")
     assert said == "a share of 0.3 of nothing: the loss is 0, is any step under the threshold?"
 
 
-def test_a_depth_that_the_base_has_not_is_refused(config: params.Params, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_depth_that_the_base_has_not_is_refused(
+    config: params.Params, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Others' decoders have fewer blocks."""
-    config = changed({"plain": {"loss": "plain"}, "lpl": {"loss": "perceptual", "tau": 20.0}})
+    config = changed(workspace, {"plain": {"loss": "plain"}, "lpl": {"loss": "perceptual", "tau": 20.0}})
     real = base.load
 
     def shallow(folder: Path) -> Any:
@@ -383,4 +394,4 @@ def test_a_depth_that_the_base_has_not_is_refused(config: params.Params, monkeyp
         return pipeline
 
     monkeypatch.setattr(base, "load", shallow)
-    assert refusal(config, "lpl") == "depth: expected 1 to 4 stages of this decoder, got 5"
+    assert refusal(config, workspace, "lpl") == "depth: expected 1 to 4 stages of this decoder, got 5"

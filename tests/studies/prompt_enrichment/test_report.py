@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -11,9 +12,8 @@ import torch
 from matplotlib import pyplot as plt
 from torch import Tensor
 
-from atelier import claims, params, paths
+from atelier import claims, params
 from atelier.data.prompts import prompt
-from atelier.evaluation import compared
 from atelier.evaluation.intervals import Interval
 from atelier.report import words
 from atelier.report.items import Table, Text
@@ -21,6 +21,7 @@ from atelier.sampling import store
 from atelier.sampling.store import UNTUNED, UNTUNED_AGAIN
 from atelier.studies.prompt_enrichment import report
 from atelier.studies.prompt_enrichment.report import Results
+from atelier.workspace import Workspace
 
 ROOT = Path(__file__).parents[3]
 PROFILE = ROOT / "profiles" / "smoke.yaml"
@@ -70,12 +71,13 @@ WORKS = pd.DataFrame([work("a boat", []), work("a house", ["awe"])])
 
 @pytest.fixture
 def results() -> Results:
-    return Results(PARAMS, pd.concat([rows(VALUES | DECODER | CONTROL)], ignore_index=True), WORKS)
+    """In the repository, which has the poster's table."""
+    table = pd.concat([rows(VALUES | DECODER | CONTROL)], ignore_index=True)
+    return Results(PARAMS, Workspace(ROOT), table, WORKS)
 
 
 @pytest.fixture(autouse=True)
-def closed_figures(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(ROOT)  # the poster's table is there
+def closed_figures() -> Iterator[None]:
     yield
     plt.close("all")
 
@@ -191,7 +193,8 @@ def test_prompts_are_of_the_first_annotated_work(results: Results) -> None:
 def test_sheets_show_models_at_every_level(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[tuple[str, str, float]] = []
 
-    def cell(study: str, folder: str, guidance: float) -> tuple[Tensor, pd.DataFrame]:
+    def cell(samples: Path, study: str, folder: str, guidance: float) -> tuple[Tensor, pd.DataFrame]:
+        assert samples == Workspace(ROOT).samples
         read.append((study, folder, guidance))
         return pictures(6), pd.DataFrame()
 
@@ -236,19 +239,17 @@ def test_headline_was_recorded(results: Results) -> None:
 
 
 def test_results_are_the_compared_rows_and_held_out_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paths, "SAMPLES", tmp_path / "samples")
-    monkeypatch.setattr(paths, "COMPARED", tmp_path)
-    rows(VALUES).to_csv(compared.path_of("prompt_enrichment"), index=False)
-
-    class Manifest:
-        table = pd.concat([WORKS, WORKS.assign(split="train")])
-
-    monkeypatch.setattr("atelier.data.prepare.works", Manifest)
+    workspace = Workspace(tmp_path)
+    compared = workspace.compared("prompt_enrichment")
+    compared.parent.mkdir(parents=True)
+    rows(VALUES).to_csv(compared, index=False)
+    manifest = SimpleNamespace(table=pd.concat([WORKS, WORKS.assign(split="train")]))
+    monkeypatch.setattr("atelier.data.prepare.works", {workspace.manifests: manifest}.__getitem__)
     with pytest.raises(ValueError, match="no samples of rank8-unconditional, untuned"):
-        report.load(PARAMS)
+        report.load(PARAMS, workspace)
     for name in (UNTUNED, TUNED):
-        (tmp_path / "samples" / "prompt_enrichment" / name).mkdir(parents=True)
-    loaded = report.load(PARAMS)
+        (workspace.samples / "prompt_enrichment" / name).mkdir(parents=True)
+    loaded = report.load(PARAMS, workspace)
     assert loaded.count == COUNT
     assert len(loaded.table) == len(VALUES) * len(MEASURES)
 

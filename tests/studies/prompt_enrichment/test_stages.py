@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from atelier import params, paths
+from atelier import params
 from atelier.data import prepare
 from atelier.evaluation import judges
 from atelier.evaluation.cells import by_acquaintance
@@ -17,27 +17,25 @@ from atelier.studies.art_finetuning import measure as tuned_measure
 from atelier.studies.art_finetuning import sample as tuned_sample
 from atelier.studies.prompt_enrichment import collect, measure, sample
 from atelier.studies.prompt_enrichment.params import Config
+from atelier.workspace import Workspace
 
 SMOKE = params.load(Path(__file__).parents[3] / "profiles" / "smoke.yaml")
 
 
 @pytest.fixture
-def config(in_tiny_world: Path, art_adapters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
-    monkeypatch.setattr(paths, "ADAPTERS", art_adapters)
-    monkeypatch.setattr(paths, "SAMPLES", tmp_path / "samples")
-    monkeypatch.setattr("atelier.scratch.SCRATCH", tmp_path / "scratch")
-    monkeypatch.setattr(measure, "OUT", tmp_path / measure.OUT)
-    return params.load()
+def config(workspace: Workspace, art_adapters: Path) -> Params:
+    workspace.adapters.symlink_to(art_adapters)
+    return params.load(workspace.params_file)
 
 
-def test_levels_are_of_the_same_works_and_noise(config: Params) -> None:
-    tuned_sample.main(config, "untuned")
+def test_levels_are_of_the_same_works_and_noise(config: Params, workspace: Workspace) -> None:
+    tuned_sample.main(config, workspace, "untuned")
     for model in ("untuned", "mixed"):
-        sample.main(config, model)
+        sample.main(config, workspace, model)
     for guidance in (1.0, 4.0):
-        cells = {"untuned": store.read("art_finetuning", "untuned", guidance)}
+        cells = {"untuned": store.read(workspace.samples, "art_finetuning", "untuned", guidance)}
         cells |= {
-            f"{model}@{level}": store.read("prompt_enrichment", f"{model}/level-{level}", guidance)
+            f"{model}@{level}": store.read(workspace.samples, "prompt_enrichment", f"{model}/level-{level}", guidance)
             for model in ("untuned", "mixed")
             for level in (0, 2)
         }
@@ -52,7 +50,7 @@ def test_levels_are_of_the_same_works_and_noise(config: Params) -> None:
         for number, one in enumerate(names):
             assert not any(torch.equal(cells[one][0], cells[two][0]) for two in names[number + 1 :])
     with pytest.raises(ValueError, match=r"prompt_enrichment\.models: no 'conditional'"):
-        sample.main(config, "conditional")
+        sample.main(config, workspace, "conditional")
 
 
 def test_every_cell_has_its_folder() -> None:
@@ -63,40 +61,39 @@ def test_every_cell_has_its_folder() -> None:
     assert cells["rank8-unconditional@0/16"] == ("prompt_enrichment", "rank8-unconditional/level-0", 16.0)
 
 
-def test_known_and_unknown_artists_share_out_a_cells_pictures(config: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_known_and_unknown_artists_share_out_a_cells_pictures(
+    config: Params, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of every level."""
     protocol = config.protocol.model_copy(update={"pictures": 8, "guidance": [4.0]})
     config = config.model_copy(update={"protocol": protocol})
     cells = {**tuned_measure.cells(config, "untuned"), **measure.cells(config, "untuned")}
-    tuned_sample.main(config, "untuned")
-    sample.main(config, "untuned")
-    artist_of = prepare.works().table.set_index("path")["artist"]
-    _, listed = store.read("art_finetuning", "untuned", 4.0)
+    tuned_sample.main(config, workspace, "untuned")
+    sample.main(config, workspace, "untuned")
+    artist_of = prepare.works(workspace.manifests).table.set_index("path")["artist"]
+    _, listed = store.read(workspace.samples, "art_finetuning", "untuned", 4.0)
     artists = list(dict.fromkeys(artist_of.loc[listed["path"]]))
-    monkeypatch.setattr(judges, "known_artists", list)
-    assert by_acquaintance(config, cells).empty
-    monkeypatch.setattr(judges, "known_artists", lambda: artists[: len(artists) // 2])
-    rows = by_acquaintance(config, cells)
+    monkeypatch.setattr(judges, "known_artists", lambda path: [])
+    assert by_acquaintance(config, workspace, cells).empty
+    monkeypatch.setattr(judges, "known_artists", lambda path: artists[: len(artists) // 2])
+    rows = by_acquaintance(config, workspace, cells)
     kid = rows[rows["measure"] == "kid"].set_index("cell")["n"]
     for level in (0, 1, 2):
         assert kid[f"untuned-known@{level}/4"] + kid[f"untuned-unknown@{level}/4"] == len(listed)
     assert {name.split("@")[0] for name in kid.index} == {"untuned-known", "untuned-unknown"}
 
 
-def test_the_stage_measures_every_cell_of_a_model(config: Params) -> None:
+def test_the_stage_measures_every_cell_of_a_model(config: Params, workspace: Workspace) -> None:
     for model in ("untuned", "mixed"):
-        sample.main(config, model)
-        measure.main(config, model)
-    table = measure.load(config)
+        sample.main(config, workspace, model)
+        measure.main(config, workspace, model)
+    table = measure.load(config, workspace.measures)
     assert set(table["cell"]) == {*measure.cells(config, "untuned"), *measure.cells(config, "mixed")}
     assert table[["whole", "group0", "group1"]].notna().all(axis=None)
 
 
-def test_what_is_collected_are_the_pages_cells_of_three_studies(
-    config: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_collected_are_the_pages_cells_of_three_studies(config: Params, workspace: Workspace) -> None:
     """Each row as it was measured; rows of other cells are left where they are."""
-    monkeypatch.chdir(tmp_path)
     cells = {
         "art_finetuning/untuned.csv": "untuned@1/4",
         "art_finetuning/conditional.csv": "conditional@1/4",  # whose page is another
@@ -106,29 +103,29 @@ def test_what_is_collected_are_the_pages_cells_of_three_studies(
         "prompt_enrichment/mixed.csv": "mixed@2/1",
         "vae_decoder/plain-words.csv": "untuned-decoder@0/4",
     }
-    monkeypatch.setattr(measure, "OUT", paths.MEASURES / "prompt_enrichment")
     for number, (name, cell) in enumerate(cells.items()):
         row = {"measure": "fd", "n": 6, "whole": 1 / (number + 3), "group0": 1.0, "group1": 2.0, "cell": cell}
-        target = paths.MEASURES / name
+        target = workspace.measures / name
         target.parent.mkdir(parents=True, exist_ok=True)
         pd.DataFrame([row]).to_csv(target, index=False, float_format="%.12g")
     for model in ("untuned", "mixed"):
         for guidance in config.protocol.guidance:
-            folder = paths.SAMPLES / "art_finetuning" / model / guidance_folder(guidance)
+            folder = workspace.samples / "art_finetuning" / model / guidance_folder(guidance)
             folder.mkdir(parents=True)
             files = [f"{number}.png" for number in range(collect.SHOWN + 3)]
             pd.DataFrame({"file": files}).to_csv(folder / TABLE, index=False)
             for file in files:
                 (folder / file).write_bytes(f"{model} {guidance:g} {file}".encode())
-    collect.main(config)
-    shown = paths.SAMPLES / collect.SHOWN_OF / "mixed" / guidance_folder(config.protocol.guidance[0])
+    collect.main(config, workspace)
+    shown = workspace.samples / collect.SHOWN_OF / "mixed" / guidance_folder(config.protocol.guidance[0])
     assert len(list(shown.glob("*.png"))) == len(pd.read_csv(shown / TABLE)) == collect.SHOWN
     assert (shown / "3.png").read_bytes() == f"mixed {config.protocol.guidance[0]:g} 3.png".encode()
-    rows = pd.read_csv(paths.COMPARED / "prompt_enrichment.csv", dtype=str)
+    compared = workspace.build / "compared" / "prompt_enrichment.csv"
+    rows = pd.read_csv(compared, dtype=str)
     wanted = collect.cells(config)
     assert list(rows["cell"]) == [cell for cell in cells.values() if cell in wanted]
     assert {"untuned@1/4", "mixed@1/4", "untuned-known@0/4", "mixed@2/1", "untuned-decoder@0/4"} <= set(rows["cell"])
     assert "conditional@1/4" not in set(rows["cell"])
-    written = {path: path.read_text() for path in paths.MEASURES.rglob("*.csv")}
-    for line in (paths.COMPARED / "prompt_enrichment.csv").read_text().splitlines():
+    written = {path: path.read_text() for path in workspace.measures.rglob("*.csv")}
+    for line in compared.read_text().splitlines():
         assert any(line in text.splitlines() for text in written.values())

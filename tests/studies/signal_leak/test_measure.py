@@ -18,6 +18,7 @@ from atelier.sampling import store
 from atelier.seeds import torch_generator
 from atelier.studies.signal_leak import measure, sample
 from atelier.studies.signal_leak.params import Config
+from atelier.workspace import Workspace
 from tolerance import assert_close
 
 PROFILES = Path(__file__).parents[3] / "profiles"
@@ -35,23 +36,23 @@ def test_what_claims_name_is_measured() -> None:
     assert {cell for part in measure.null_comparisons() for cell in part.cells} <= study & short
 
 
-def test_the_stages_paint_and_measure_all_of_it(trained: Params) -> None:
-    sample.main(trained)
+def test_the_stages_paint_and_measure_all_of_it(trained: Params, workspace: Workspace) -> None:
+    sample.main(trained, workspace)
     assert {sample.scale_of(trained, condition) for condition in sample.all_conditions(trained)} == {
         1.0,
         Config.of(trained).guidance,
     }
     for condition in sample.all_conditions(trained):
-        cell = (Config.STUDY, condition.name, sample.scale_of(trained, condition))
+        cell = (workspace.samples, Config.STUDY, condition.name, sample.scale_of(trained, condition))
         pictures, listed = store.read(*cell)
         assert len(pictures) == len(listed) == len(store.read_latents(*cell)) == trained.protocol.repeats * 3
         pd.testing.assert_frame_equal(
             listed.sort_values(["repeat", "place"]).reset_index(drop=True),
-            sample.prompts_of(trained, condition),
+            sample.prompts_of(trained, workspace.manifests, condition),
             check_dtype=False,
         )
-    measure.main(trained)
-    table, spectrum = measure.load(), pd.read_csv(measure.SPECTRUM)
+    measure.main(trained, workspace)
+    table, spectrum = measure.load(workspace.measures), pd.read_csv(workspace.measures / measure.SPECTRUM)
     measured = set(zip(table["measure"], table["cell"], strict=True))
     for row in [
         ("luminance_spread", "low-3"),
@@ -165,10 +166,12 @@ def test_slopes_are_within_channels() -> None:
     np.testing.assert_allclose(measure.slopes(pd.DataFrame(rows), "x", "y"), [1.0, 2.0, 3.0])
 
 
-def test_white_latents_have_a_flat_spectrum(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_white_latents_have_a_flat_spectrum(
+    params: Params, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     z = torch.randn(400, 4, 8, 8, generator=torch_generator(1))
     monkeypatch.setattr(measure, "encoded", lambda *_: z.split(70))
-    spectrum = measure.spectrum(params)
+    spectrum = measure.spectrum(params, workspace)
     assert list(spectrum.columns[:5]) == ["u", "v", "channel", "n", "whole"]
     assert float((spectrum["whole"] - 1).abs().max()) < 5 * (2 / 400) ** 0.5
     assert set(spectrum["n"]) == {400}

@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL, DDIMScheduler
 from matplotlib import pyplot as plt
 from safetensors.torch import save_file
 
-from atelier import claims, params, paths
+from atelier import claims, params
 from atelier.data import prepare
 from atelier.diffusion import signal_and_noise
 from atelier.evaluation.intervals import Interval
@@ -24,6 +24,7 @@ from atelier.studies.signal_leak import explore, measure, report
 from atelier.studies.signal_leak.report_light import DIVERSITY, labels
 from atelier.studies.signal_leak.report_results import Results
 from atelier.studies.signal_leak.sample import COLOURS
+from atelier.workspace import Workspace
 
 PROFILES = Path(__file__).parents[3] / "profiles"
 EMBEDDED = params.load(PROFILES / "embedded.yaml")
@@ -54,6 +55,7 @@ def results(table: pd.DataFrame, profile: params.Params = EMBEDDED) -> Results:
     natural = leak(0.0, 12)
     return Results(
         params=profile,
+        workspace=Workspace(),
         table=table,
         spectrum=pd.DataFrame({"u": [0, 0, 1, 1], "v": [0, 0, 1, 1], "channel": [0, 1, 0, 1], "n": 12,
                                "whole": [3.0, 5.0, 0.1, 0.3]}),
@@ -99,8 +101,8 @@ def painted(monkeypatch: pytest.MonkeyPatch) -> None:
     by_hand = colours().assign(prompt="a")
     made_by_hand = torch.arange(len(by_hand), dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 8, 8)
 
-    def read(study: str, cell: str, guidance: float) -> tuple[torch.Tensor, pd.DataFrame]:
-        assert (study, guidance) == ("signal_leak", 4.0)
+    def read(samples: Path, study: str, cell: str, guidance: float) -> tuple[torch.Tensor, pd.DataFrame]:
+        assert (samples, study, guidance) == (Workspace().samples, "signal_leak", 4.0)
         return (made_by_hand, by_hand) if cell == COLOURS else (made, listed)
 
     monkeypatch.setattr(store, "read", read)
@@ -135,13 +137,11 @@ def test_snr_is_that_of_the_mean_over_channels() -> None:
     assert "n = 12 photographs" in figure.caption
 
 
-def test_slopes_of_finished_pictures_are_of_those_that_are_painted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_slopes_of_finished_pictures_are_of_those_that_are_painted(tmp_path: Path) -> None:
     """A finished picture's mean is half its first latent's; a flow paints none here."""
-    monkeypatch.setattr(paths, "SAMPLES", tmp_path)
+    workspace = Workspace(tmp_path)
     first = torch.tensor([[1.0, -1.0], [2.0, 0.0], [-3.0, 4.0]])
-    folder = tmp_path / "signal_leak" / "white" / "guidance-4"
+    folder = workspace.samples / "signal_leak" / "white" / "guidance-4"
     folder.mkdir(parents=True)
     order = [2, 0, 1]  # the table of pictures is in another order
     pd.DataFrame({"repeat": 0, "place": order}).to_csv(folder / "pictures.csv", index=False)
@@ -150,7 +150,7 @@ def test_slopes_of_finished_pictures_are_of_those_that_are_painted(
                            "first": first.T.flatten(), "estimated": 0.0})  # fmt: skip
     slope = rows({"white": 0.57, "white-shuffled": -0.04, "flow": 0.02, "flow-shuffled": 0.07}, "slope")
     both = pd.concat([firsts.assign(model="white"), firsts.assign(model="flow")])
-    table = report.slopes(replace(results(slope), first_steps=both))
+    table = report.slopes(replace(results(slope), workspace=workspace, first_steps=both))
     assert list(table.frame["finished picture"]) == ["+0.50", ""]
     assert table.frame.loc["white", "slope"].startswith("+0.57 (+")
     assert table.frame.loc["white", "shuffled"].startswith("-0.04 (-")

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from atelier import paths
 from atelier.methods.signal_leak import FrequencyLeak, first_step, low_components
 from atelier.models import base
 from atelier.params import Params
@@ -21,6 +20,7 @@ from atelier.seeds import torch_generator
 from atelier.studies.signal_leak import fit, sample
 from atelier.studies.signal_leak.params import Config
 from atelier.training import conversion
+from atelier.workspace import Workspace
 from tolerance import assert_close
 
 STUDY = Config.STUDY
@@ -31,9 +31,9 @@ def seeds(params: Params, table: pd.DataFrame) -> list[Seed]:
     return seeds_of(table, params.seed, STUDY, "noise")
 
 
-def test_conditions_of_the_same_topic_have_the_same_prompts_and_noise(params: Params) -> None:
+def test_conditions_of_the_same_topic_have_the_same_prompts_and_noise(params: Params, workspace: Workspace) -> None:
     conditions = {each.name: each for each in sample.all_conditions(params)}
-    tables = {name: sample.prompts_of(params, each) for name, each in conditions.items()}
+    tables = {name: sample.prompts_of(params, workspace.manifests, each) for name, each in conditions.items()}
     pd.testing.assert_frame_equal(tables["white"], tables["low-3"])
     pd.testing.assert_frame_equal(tables["tuned-mosaic"], tables["tuned-mosaic+leak-2"])
     assert not tables["words-mosaic"].equals(tables["tuned-mosaic"])
@@ -45,7 +45,8 @@ def test_conditions_of_the_same_topic_have_the_same_prompts_and_noise(params: Pa
     assert all(" " not in subject for subject in subjects)  # a bare subject: titles say what light there is
     first, second = (set(tables["white"].query("repeat == @repeat")["prompt"]) for repeat in (0, 1))
     assert not first & second
-    pipeline, leaks, table = with_ddim(base.load(paths.BASE)), fit.load_all(), tables["white"]
+    pipeline, leaks = with_ddim(base.load(workspace.base)), fit.load_all(workspace.leaks)
+    table = tables["white"]
 
     def latents_of(name: str) -> Tensor:
         return sample.start_of(params, conditions[name], leaks)(pipeline, table)
@@ -63,23 +64,26 @@ def test_conditions_of_the_same_topic_have_the_same_prompts_and_noise(params: Pa
     assert float(offset[..., 0, 0].std()) == pytest.approx(Config.of(params).offset, rel=0.5)
 
 
-def test_colours_set_by_hand_differ_in_that_channel_alone(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_colours_set_by_hand_differ_in_that_channel_alone(
+    params: Params, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In the first latents, whatever the denoiser makes of them: without it they are the last ones, too."""
 
     def undisturbed(_: object, __: object, latents: Tensor, **how: object) -> Iterator[Tensor]:
         yield latents
 
     monkeypatch.setattr(cells, "last_latents", undisturbed)
-    leak = fit.load_all()["low-1"]
+    leak = fit.load_all(workspace.leaks)["low-1"]
     assert isinstance(leak, FrequencyLeak)
-    condition, run = sample.colours_condition(params, leak), paths.SAMPLES / "run"
-    cells.paint_conditions(params, [condition], sample.loader(params, None), False, run)
-    cells.write_conditions(params, [condition], False, run, paths.SAMPLES / STUDY)
-    guidance = Config.of(params).guidance
-    listed, latents = store.listed(STUDY, sample.COLOURS, guidance), store.read_latents(STUDY, sample.COLOURS, guidance)
+    condition = sample.colours_condition(params, workspace.manifests, leak)
+    run = workspace.scratch / "run"
+    cells.paint_conditions(params, [condition], sample.loader(params, workspace, None), False, run)
+    cells.write_conditions(params, [condition], False, run, workspace.samples / STUDY)
+    location = (workspace.samples, STUDY, sample.COLOURS, Config.of(params).guidance)
+    listed, latents = store.listed(*location), store.read_latents(*location)
     means = low_components(latents.double().numpy(), [(0, 0)])[:, 0]
     plain = means[(listed["value"] == 0).to_numpy() & (listed["channel"] == 0).to_numpy()]
-    step = first_step(with_ddim(base.load(paths.BASE)).scheduler, params.sampling.steps)
+    step = first_step(with_ddim(base.load(workspace.base)).scheduler, params.sampling.steps)
     for channel in range(means.shape[1]):
         brighter = means[(listed["value"] == 1.0).to_numpy() & (listed["channel"] == channel).to_numpy()]
         expected = np.zeros(means.shape[1])
@@ -90,31 +94,34 @@ def test_colours_set_by_hand_differ_in_that_channel_alone(params: Params, monkey
 # ------------------------------------------------------------------------------------------------ the first step
 
 
-def test_first_estimates_of_a_model_that_knows(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_first_estimates_of_a_model_that_knows(
+    params: Params, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """z0_hat of a denoiser that always says ``eps = z_T - alpha``, by hand, at the right picture and channel."""
-    pipeline = with_ddim(base.load(paths.BASE))
+    pipeline = with_ddim(base.load(workspace.base))
     step = first_step(pipeline.scheduler, params.sampling.steps)
     monkeypatch.setattr(pipeline.unet, "forward", lambda z, *_: SimpleNamespace(sample=z - step.alpha))
-    table = sample.prompts_of(params, sample.Condition("white", sample.NATURAL))
+    table = sample.prompts_of(params, workspace.manifests, sample.Condition("white", sample.NATURAL))
     estimates = sample.first_estimates(params, pipeline, table, "white")
     expected = (estimates["first"] - step.s * (estimates["first"] - step.alpha)) / step.alpha
     np.testing.assert_allclose(estimates["estimated"], expected, atol=1e-4)
     assert len(estimates) == len(table) * 4
     assert estimates.groupby(["repeat", "place"]).size().eq(4).all()
-    z = first_latents(base.load(paths.BASE), seeds(params, table), 64).mean((2, 3))
+    z = first_latents(base.load(workspace.base), seeds(params, table), 64).mean((2, 3))
     row = estimates.query("repeat == 1 and place == 2 and channel == 3")
     assert float(row["first"].item()) == pytest.approx(float(z[Config.of(params).pictures + 2, 3]), abs=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["v_prediction", "flow_prediction"])
 def test_first_estimates_are_of_what_the_denoiser_predicts(
-    params: Params, kind: str, monkeypatch: pytest.MonkeyPatch
+    params: Params, workspace: Workspace, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A denoiser that knows z0 and says exactly what its kind is to say gets z0 back."""
-    pipeline = base.load(paths.BASE)
+    pipeline = base.load(workspace.base)
     pipeline.scheduler = conversion.scheduler_for(kind, pipeline.scheduler)
     step = first_step(pipeline.scheduler, params.sampling.steps)
-    table = sample.prompts_of(params, sample.Condition("white", sample.NATURAL)).iloc[: params.sampling.batch]
+    table = sample.prompts_of(params, workspace.manifests, sample.Condition("white", sample.NATURAL))
+    table = table.iloc[: params.sampling.batch]
     z0 = torch.randn(len(table), 4, 8, 8, generator=torch_generator(5))
 
     def says(z: Tensor, *_: object) -> SimpleNamespace:
@@ -128,17 +135,17 @@ def test_first_estimates_are_of_what_the_denoiser_predicts(
 
 
 def test_a_flow_that_is_shipped_is_examined_too(
-    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    params: Params, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its adapter is made up here; what counts is that its first step is told as a flow's."""
-    pipeline = base.load(paths.BASE)
+    pipeline = base.load(workspace.base)
     conversion.add_conversion(pipeline.unet, 2, 1)
     conversion.save_conversion(pipeline, "flow_prediction", tmp_path / "flow", {})
     monkeypatch.setattr(sample, "FLOW", tmp_path / "flow")
     monkeypatch.setattr(sample, "all_conditions", lambda params: [sample.Condition("white", sample.NATURAL)])
     base_alone = Config.of(params).model_copy(update={"models": {}, "trained": []})
     shipped = params.base.model_copy(update={"source": "shipped"})
-    sample.main(params.model_copy(update={"base": shipped, "signal_leak": base_alone}))
-    firsts = pd.read_csv(paths.SAMPLES / STUDY / sample.FIRST_STEPS)
+    sample.main(params.model_copy(update={"base": shipped, "signal_leak": base_alone}), workspace)
+    firsts = pd.read_csv(workspace.samples / STUDY / sample.FIRST_STEPS)
     assert set(firsts["model"]) == {"white", "flow"}
     assert firsts["estimated"].notna().all()

@@ -1,34 +1,35 @@
 """Models of the study of the signal leak: what they learn from, and the schedule that each keeps."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 
-from atelier import paths
 from atelier.methods.signal_leak import first_step
 from atelier.models import base
 from atelier.params import Params
 from atelier.studies.signal_leak import fit, train
 from atelier.studies.signal_leak.params import Config, LeakModel
 from atelier.training import conversion
+from atelier.workspace import Workspace
 
 
-def test_models_learn_their_lesson(params: Params) -> None:
-    works, kind = fit.training_pictures(params, "Mosaic")
+def test_models_learn_their_lesson(workspace: Workspace) -> None:
+    works, kind = fit.training_pictures(workspace.manifests, "Mosaic")
     assert kind == "works"
     assert set(works["art_style"]) == {"Mosaic"}
     assert set(works["split"]) == {"train"}
-    photographs, kind = fit.training_pictures(params, None)
+    photographs, kind = fit.training_pictures(workspace.manifests, None)
     assert kind == "photographs"
     assert set(photographs["split"]) == {"train"}
     with pytest.raises(ValueError, match="no work of Rococo"):
-        fit.training_pictures(params, "Rococo")
+        fit.training_pictures(workspace.manifests, "Rococo")
 
 
-def test_schedules_are_those_that_parameters_name(params: Params) -> None:
-    scheduler = base.load(paths.BASE).scheduler
+def test_schedules_are_those_that_parameters_name(workspace: Workspace) -> None:
+    scheduler = base.load(workspace.base).scheduler
     stable = train.scheduler_for(LeakModel(betas=[0.00085, 0.012]), scheduler)
     assert first_step(stable, 50).alpha == pytest.approx(0.0759967, abs=1e-6)
     nothing = train.scheduler_for(LeakModel(zero_snr=True), scheduler)
@@ -38,17 +39,16 @@ def test_schedules_are_those_that_parameters_name(params: Params) -> None:
     assert train.scheduler_for(LeakModel(style="Mosaic"), scheduler) is scheduler
 
 
-def test_zero_snr_needs_a_base_that_predicts_v(params: Params) -> None:
-    with pytest.raises(
-        ValueError, match="zero_snr needs a base that predicts v, or a shipped one and data/conversions"
-    ):
-        train.start(params, LeakModel(zero_snr=True))
+def test_zero_snr_needs_a_base_that_predicts_v(params: Params, workspace: Workspace) -> None:
+    folder = re.escape(str(workspace.root / "data" / "conversions"))
+    with pytest.raises(ValueError, match=f"zero_snr needs a base that predicts v, or a shipped one and {folder}"):
+        train.start(params, workspace, LeakModel(zero_snr=True))
 
 
-def test_a_trained_model_comes_back_with_its_schedule(trained: Params) -> None:
-    plain = base.load(paths.BASE)
+def test_a_trained_model_comes_back_with_its_schedule(trained: Params, workspace: Workspace) -> None:
+    plain = base.load(workspace.base)
     for name in ("mosaic", "sd-betas"):
-        pipeline = train.tuned_pipeline(trained, name, 0)
+        pipeline = train.tuned_pipeline(trained, workspace, name, 0)
         changed = [
             key
             for key, value in pipeline.unet.state_dict().items()
@@ -59,12 +59,14 @@ def test_a_trained_model_comes_back_with_its_schedule(trained: Params) -> None:
         assert all(".to_" in key for key in changed) == (name == "mosaic")
     assert pipeline.scheduler.config.beta_end == 0.012
     with pytest.raises(ValueError, match=r"signal_leak\.models: no variant 'rococo', there are mosaic, sd-betas"):
-        train.main(trained, "rococo", "0")
+        train.main(trained, workspace, "rococo", "0")
     with pytest.raises(ValueError, match=r"training_seeds: 7 is none of \[0, 1\]"):
-        train.main(trained, "mosaic", "7")
+        train.main(trained, workspace, "mosaic", "7")
 
 
-def test_a_base_that_predicts_v_learns_zero_terminal_snr(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_base_that_predicts_v_learns_zero_terminal_snr(
+    params: Params, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     load = base.load
 
     def predicting_v(folder: Path) -> object:
@@ -77,8 +79,8 @@ def test_a_base_that_predicts_v_learns_zero_terminal_snr(params: Params, monkeyp
         update={"models": {"nothing": LeakModel(zero_snr=True)}, "trained": ["nothing"]}
     )
     params = params.model_copy(update={"signal_leak": config})
-    train.main(params, "nothing", "0")
-    pipeline = train.tuned_pipeline(params, "nothing", 0)
+    train.main(params, workspace, "nothing", "0")
+    pipeline = train.tuned_pipeline(params, workspace, "nothing", 0)
     assert first_step(pipeline.scheduler, 5).alpha == 0.0
-    history = pd.read_csv(paths.adapter("signal_leak", "nothing", 0) / "history.csv")
+    history = pd.read_csv(workspace.adapter("signal_leak", "nothing", 0) / "history.csv")
     assert history["denoising"].notna().all()

@@ -1,20 +1,12 @@
-"""The tiny world, with what the study writes in a folder of its own."""
-
-from pathlib import Path
+"""The tiny world."""
 
 import pytest
 
 from atelier import params as parameters
-from atelier import paths
 from atelier.params import Params
-from atelier.studies.vae_decoder import measure, reconstruct
+from atelier.workspace import Workspace
 
 
 @pytest.fixture
-def params(in_tiny_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
-    for name in ("ADAPTERS", "DECODERS", "SAMPLES"):
-        monkeypatch.setattr(paths, name, tmp_path / name.lower())
-    for module in (measure, reconstruct):
-        monkeypatch.setattr(module, "OUT", tmp_path / "measures" / module.OUT.name)
-    monkeypatch.setattr(reconstruct, "REPAINTED", tmp_path / "samples" / "repainted")
-    return parameters.load()
+def params(workspace: Workspace) -> Params:
+    return parameters.load(workspace.params_file)

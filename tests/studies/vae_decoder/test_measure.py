@@ -8,11 +8,10 @@ import pandas as pd
 import pytest
 import torch
 
-from atelier import claims, paths
+from atelier import claims
 from atelier import params as parameters
 from atelier.data import prepare
 from atelier.data.images import to_pixels
-from atelier.evaluation import compared
 from atelier.evaluation.cells import Location
 from atelier.evaluation.groups import group
 from atelier.metrics import kernel_distance, log_power_error, mean_power_spectrum
@@ -26,26 +25,29 @@ from atelier.studies.art_finetuning import train as art_finetuning
 from atelier.studies.prompt_enrichment import sample as level_sampling
 from atelier.studies.vae_decoder import collect, measure, reconstruct
 from atelier.studies.vae_decoder import train as retuning
-from atelier.studies.vae_decoder.decoding import ORIGINAL, decoded, decoders, repaint, repainted
+from atelier.studies.vae_decoder.decoding import ORIGINAL, REPAINTED, decoded, decoders, repaint, repainted
 from atelier.studies.vae_decoder.measure import PLAIN_WORDS, Redecoded
 from atelier.studies.vae_decoder.params import Config
 from atelier.studies.vae_decoder.reconstruct import Networks
+from atelier.workspace import Workspace
 
 PROFILES = Path(__file__).parents[3] / "profiles"
 
 
-def test_reconstructions_are_measured_against_their_own_works(params: Params, tmp_path: Path) -> None:
+def test_reconstructions_are_measured_against_their_own_works(
+    params: Params, workspace: Workspace, tmp_path: Path
+) -> None:
     for seed in params.protocol.training_seeds:
-        retuning.train(params, "mse", seed)
-    repaint(params, "mse", tmp_path / "mse.safetensors")
-    (parts,) = repainted(params, ["mse"], tmp_path)
-    held_out = prepare.works().table.query("split == 'test'")
+        retuning.train(params, workspace, "mse", seed)
+    repaint(params, workspace, "mse", tmp_path / "mse.safetensors")
+    (parts,) = repainted(params, workspace, ["mse"], tmp_path)
+    held_out = prepare.works(workspace.manifests).table.query("split == 'test'")
     assert sum(len(part.works) for part in parts) == len(held_out)
-    vae = load_like(base.load(paths.BASE).vae, paths.decoder("mse", 1) / "vae")
+    vae = load_like(base.load(workspace.base).vae, workspace.decoder("mse", 1) / "vae")
     expected = to_pixels(decode(vae, encode_pictures(vae, parts[1].works).mean))
     assert int((parts[1].made.int() - expected.int()).abs().max()) <= 1
-    by_group = reconstruct.works_by_group(params)
-    rows = reconstruct.decoder_rows(params, tmp_path, "mse", by_group, Networks({}, None))
+    by_group = reconstruct.works_by_group(params, workspace)
+    rows = reconstruct.decoder_rows(params, workspace, tmp_path, "mse", by_group, Networks({}, None))
     assert set(rows["cell"]) == {"mse"}
     whole = rows[rows["style"] == ""].set_index("measure")
     works, made = (torch.cat([getattr(part, name) for part in parts]) / 255 for name in ("works", "made"))
@@ -58,11 +60,11 @@ def test_reconstructions_are_measured_against_their_own_works(params: Params, tm
     assert np.mean(whole.loc["mse", ["group0", "group1"]].to_numpy(float)) == pytest.approx(error, rel=0.3)
 
 
-def test_reconstructions_of_other_works_are_refused(params: Params, tmp_path: Path) -> None:
-    repaint(params, ORIGINAL, tmp_path / "original.safetensors")
+def test_reconstructions_of_other_works_are_refused(params: Params, workspace: Workspace, tmp_path: Path) -> None:
+    repaint(params, workspace, ORIGINAL, tmp_path / "original.safetensors")
     fewer = params.model_copy(update={"data": params.data.model_copy(update={"size": 32})})
     with pytest.raises(ValueError, match="works went through 'original'"):
-        next(repainted(fewer, [ORIGINAL], tmp_path))
+        next(repainted(fewer, workspace, [ORIGINAL], tmp_path))
 
 
 def test_a_judge_sees_works_and_reconstructions(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,18 +84,18 @@ def test_a_judge_sees_works_and_reconstructions(monkeypatch: pytest.MonkeyPatch)
     assert "kid_judge" not in reconstruct.measures_of([unjudged])
 
 
-def test_the_original_decoder_on_stored_latents_gives_the_stored_pictures(params: Params) -> None:
-    art_sampling.main(params, "untuned")
-    pictures, table = store.read("art_finetuning", "untuned", 4.0)
-    latents = store.read_latents("art_finetuning", "untuned", 4.0)
-    again = decoded(params, decoders(params, ORIGINAL), latents, table["repeat"].tolist())
+def test_the_original_decoder_on_stored_latents_gives_the_stored_pictures(params: Params, workspace: Workspace) -> None:
+    art_sampling.main(params, workspace, "untuned")
+    pictures, table = store.read(workspace.samples, "art_finetuning", "untuned", 4.0)
+    latents = store.read_latents(workspace.samples, "art_finetuning", "untuned", 4.0)
+    again = decoded(params, decoders(params, workspace, ORIGINAL), latents, table["repeat"].tolist())
     assert torch.equal(again, pictures)
 
 
-def test_a_repeat_is_decoded_by_its_training_seeds_decoder(params: Params) -> None:
+def test_a_repeat_is_decoded_by_its_training_seeds_decoder(params: Params, workspace: Workspace) -> None:
     for seed in params.protocol.training_seeds:
-        retuning.train(params, "all", seed)
-    vaes = decoders(params, "all")
+        retuning.train(params, workspace, "all", seed)
+    vaes = decoders(params, workspace, "all")
     latents = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     mixed = decoded(params, vaes, latents, [0, 1, 2, 3])
     by_seed = [decoded(params, dict.fromkeys(vaes, vaes[seed]), latents, [0, 1, 2, 3]) for seed in (0, 1)]
@@ -131,26 +133,26 @@ def test_the_profiles_measure_what_claims_compare(profile: str) -> None:
     assert claims.cells_of(claims.load("vae_decoder")) - measured <= collect.cells(params)
 
 
-def test_the_stages_measure_all_of_it(params: Params) -> None:
+def test_the_stages_measure_all_of_it(params: Params, workspace: Workspace) -> None:
     config = Config.of(params)
     for seed in params.protocol.training_seeds:
         for variant in config.variants:
-            retuning.train(params, variant, seed)
-        art_finetuning.train(params, "mixed", seed)
+            retuning.train(params, workspace, variant, seed)
+        art_finetuning.train(params, workspace, "mixed", seed)
     for model in ("untuned", "mixed"):
-        art_sampling.main(params, model)
-        level_sampling.main(params, model)
-    reconstruct.main(params)
-    reconstructions = reconstruct.load()
+        art_sampling.main(params, workspace, model)
+        level_sampling.main(params, workspace, model)
+    reconstruct.main(params, workspace)
+    reconstructions = reconstruct.load(workspace.measures)
     assert set(reconstructions["cell"]) == {ORIGINAL, *config.variants}
     assert (reconstructions.query("measure == 'lpips'")["whole"] > 0).all()
-    assert set(reconstruct.load(styles=True)["cell"]) <= {ORIGINAL, *config.variants}
-    kept = {path.name for path in reconstruct.REPAINTED.iterdir()}
+    assert set(reconstruct.load(workspace.measures, styles=True)["cell"]) <= {ORIGINAL, *config.variants}
+    kept = {path.name for path in (workspace.samples / REPAINTED).iterdir()}
     assert kept == {f"{name}.safetensors" for name in (ORIGINAL, *config.variants)}
     models = [*config.models, PLAIN_WORDS]
     for model in models:
-        measure.main(params, model)
-    table = measure.load(params)
+        measure.main(params, workspace, model)
+    table = measure.load(params, workspace.measures)
     assert set(table["cell"]) == {cell for model in models for cell in measure.cells(params, model)}
     assert not {"untuned-decoder@0/4", "mixed+all@1/4"} - set(table["cell"])
     one, two = (
@@ -158,18 +160,15 @@ def test_the_stages_measure_all_of_it(params: Params) -> None:
         for cell in ("mixed+mse@1/4", "mixed+all@1/4")
     )
     assert one != two
-    assert list(paths.SCRATCH.glob("*")) == []  # nothing is kept for a stage that has ended
+    assert list(workspace.scratch.glob("*")) == []  # nothing is kept for a stage that has ended
 
 
-def test_the_page_compares_cells_through_the_original_decoder(
-    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("MEASURES", "COMPARED"):
-        monkeypatch.setattr(paths, name, tmp_path / name.lower())
-    folder = paths.MEASURES / "art_finetuning"
+def test_the_page_compares_cells_through_the_original_decoder(params: Params, workspace: Workspace) -> None:
+    folder = workspace.measures / "art_finetuning"
     folder.mkdir(parents=True)
     for model in ("untuned", *params.section("art_finetuning").variants):
         rows = {"measure": "fd", "cell": [f"{model}@1/4", f"{model}@1/1"], "n": 12, "whole": 1.0}
         pd.DataFrame(rows).to_csv(folder / f"{model}.csv", index=False)
-    collect.main(params)
-    assert {"untuned@1/4", "mixed@1/4"} <= set(compared.load("vae_decoder")["cell"]) <= collect.cells(params)
+    collect.main(params, workspace)
+    compared = pd.read_csv(workspace.compared("vae_decoder"))
+    assert {"untuned@1/4", "mixed@1/4"} <= set(compared["cell"]) <= collect.cells(params)

@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from atelier import params as parameters
-from atelier import paths
 from atelier.data import prepare
 from atelier.data.images import to_model_range
 from atelier.models import base
@@ -24,6 +23,7 @@ from atelier.studies.vae_decoder import train as retuning
 from atelier.studies.vae_decoder.params import Config, LossWeights
 from atelier.studies.vae_decoder.train import Crop, Pairs, retuning_loss
 from atelier.training.order import Turn
+from atelier.workspace import Workspace
 
 SCOPES = ("upsamplers", "up_blocks", "decoder")
 BLACK = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
@@ -45,14 +45,14 @@ def tiny_autoencoder() -> AutoencoderTiny:
 
 
 def test_scopes_are_nested_parts_of_the_decoder_and_upsamplers_are_its_upscaling_convolutions(
-    params: Params,
+    workspace: Workspace,
 ) -> None:
-    for vae in (base.load(paths.BASE).vae, tiny_autoencoder()):
+    for vae in (base.load(workspace.base).vae, tiny_autoencoder()):
         names = [set(decoder_parameters(vae, scope)) for scope in SCOPES]
         assert names[0] < names[1] < names[2]
         assert all(name.startswith(("decoder.", "post_quant_conv.")) for name in names[2])
         assert names[2] == {name for name, _ in vae.named_parameters() if not name.startswith(("encoder", "quant"))}
-    kl = set(decoder_parameters(base.load(paths.BASE).vae, "upsamplers"))
+    kl = set(decoder_parameters(base.load(workspace.base).vae, "upsamplers"))
     assert kl == {f"decoder.up_blocks.{at}.upsamplers.0.conv.{part}" for at in range(3) for part in ("weight", "bias")}
     tiny = set(decoder_parameters(tiny_autoencoder(), "upsamplers"))
     assert tiny == {f"decoder.layers.{at}.weight" for at in (6, 11, 16)}
@@ -77,8 +77,10 @@ def test_a_digest_tells_any_other_bit_and_leaves_out_what_is_named() -> None:
     assert digest(vae, names) != rest
 
 
-def test_a_decoder_that_differs_in_more_than_weights_or_is_damaged_is_refused(params: Params, tmp_path: Path) -> None:
-    vae = base.load(paths.BASE).vae
+def test_a_decoder_that_differs_in_more_than_weights_or_is_damaged_is_refused(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    vae = base.load(workspace.base).vae
     whole = tmp_path / "whole"
     vae.save_pretrained(whole)
     assert digest(load_like(vae, whole)) == digest(vae)
@@ -126,13 +128,15 @@ def test_a_crop_of_a_latent_stands_for_the_crop_of_the_picture() -> None:
 
 @pytest.mark.parametrize("kind", ["kl", "tiny"])
 @pytest.mark.parametrize("crop", [0, 32])
-def test_gradients_reach_the_scope_alone_and_checkpointing_changes_none(params: Params, kind: str, crop: int) -> None:
-    table = prepare.works().table.query("split == 'train'")
-    pictures = prepare.pictures(table, params.data)[:6]
+def test_gradients_reach_the_scope_alone_and_checkpointing_changes_none(
+    params: Params, workspace: Workspace, kind: str, crop: int
+) -> None:
+    table = prepare.works(workspace.manifests).table.query("split == 'train'")
+    pictures = prepare.pictures(table, params.data, workspace)[:6]
     weights = LossWeights(scope="upsamplers", mse=1.0, lpips=0.0, ffl=1.0)
     gradients: list[dict[str, Tensor]] = []
     for checkpointing in (False, True):
-        vae: ModelMixin = base.load(paths.BASE).vae if kind == "kl" else tiny_autoencoder()
+        vae: ModelMixin = base.load(workspace.base).vae if kind == "kl" else tiny_autoencoder()
         latents = encode_pictures(vae, pictures)
         if checkpointing:
             vae.enable_gradient_checkpointing()
@@ -180,13 +184,13 @@ def test_crops_are_drawn_by_seed_name_and_epoch_and_reach_all_of_a_latent(params
 
 @pytest.mark.parametrize(("crop", "scope"), [(0, "upsamplers"), (32, "up_blocks"), (0, "decoder")])
 def test_what_is_outside_the_scope_is_unchanged_to_the_bit_and_the_pipeline_paints(
-    params: Params, crop: int, scope: str
+    params: Params, workspace: Workspace, crop: int, scope: str
 ) -> None:
     weights = Config.of(params).decoders["all"].model_copy(update={"scope": scope})
     own = changed(params, crop=crop, decoders={"all": weights.model_dump()}, variants=["all"])
-    before = base.load(paths.BASE)
-    retuning.train(own, "all", 0)
-    folder = paths.decoder("all", 0)
+    before = base.load(workspace.base)
+    retuning.train(own, workspace, "all", 0)
+    folder = workspace.decoder("all", 0)
     vae = AutoencoderKL.from_pretrained(folder / "vae", local_files_only=True)
     assert digest(vae) == digest(load_like(before.vae, folder / "vae"))
     inside = decoder_parameters(vae, scope)  # type: ignore[arg-type]
@@ -198,7 +202,7 @@ def test_what_is_outside_the_scope_is_unchanged_to_the_bit_and_the_pipeline_pain
         digest(vae, inside) == digest(before.vae, inside) == json.loads((folder / "card.json").read_text())["unchanged"]
     )
     pipeline = StableDiffusionPipeline.from_pretrained(
-        paths.BASE, vae=vae, safety_checker=None, requires_safety_checker=False, local_files_only=True
+        workspace.base, vae=vae, safety_checker=None, requires_safety_checker=False, local_files_only=True
     )
     assert all(torch.equal(one, two) for one, two in zip(
         pipeline.unet.state_dict().values(), before.unet.state_dict().values(), strict=True))  # fmt: skip
@@ -206,18 +210,20 @@ def test_what_is_outside_the_scope_is_unchanged_to_the_bit_and_the_pipeline_pain
     picture = pipeline("a boat", num_inference_steps=2, height=64, width=64, output_type="pt").images
     assert picture.shape == (1, 3, 64, 64)
     card = json.loads((folder / "card.json").read_text())
-    expected = hashlib.sha256(Path("data/trunk/trunk.safetensors").read_bytes()).hexdigest()
+    expected = hashlib.sha256(workspace.named("data/trunk/trunk.safetensors").read_bytes()).hexdigest()
     assert card["perceptual"]["weights"] == expected  # by content: a name does not say which network taught it
     history = (folder / "history.csv").read_text().splitlines()[0]
     assert set(history.split(",")) == {"step", "learning_rate", "mse", "lpips", "ffl"}
 
 
-def test_a_tiny_autoencoder_is_retuned_saved_and_loaded(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
-    pipeline, tiny = base.load(paths.BASE), tiny_autoencoder()
+def test_a_tiny_autoencoder_is_retuned_saved_and_loaded(
+    params: Params, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline, tiny = base.load(workspace.base), tiny_autoencoder()
     before = {name: value.clone() for name, value in tiny.state_dict().items()}
     monkeypatch.setattr(retuning.base, "load", lambda _: SimpleNamespace(vae=tiny))
-    retuning.train(params, "mse", 0)
-    folder = paths.decoder("mse", 0) / "vae"
+    retuning.train(params, workspace, "mse", 0)
+    folder = workspace.decoder("mse", 0) / "vae"
     found = AutoencoderTiny.from_pretrained(folder, local_files_only=True)
     assert digest(found) == digest(load_like(tiny_autoencoder(), folder))
     differ = {name for name, value in found.state_dict().items() if not torch.equal(value, before[name])}
@@ -243,15 +249,15 @@ def test_scopes_of_stable_diffusions_autoencoder() -> None:
     assert {"decoder.conv_out.weight", "post_quant_conv.weight"} < set(chosen["decoder"])
 
 
-def test_retuning_brings_reconstructions_nearer_to_the_works(params: Params) -> None:
+def test_retuning_brings_reconstructions_nearer_to_the_works(params: Params, workspace: Workspace) -> None:
     long = {**Config.of(params).optimisation.model_dump(mode="json"), "steps": 60}
     own = changed(params, optimisation=long)
-    table = prepare.works().table.query("split == 'train'")
-    pictures = prepare.pictures(table, params.data)
-    vae = base.load(paths.BASE).vae
+    table = prepare.works(workspace.manifests).table.query("split == 'train'")
+    pictures = prepare.pictures(table, params.data, workspace)
+    vae = base.load(workspace.base).vae
     latents = encode_pictures(vae, pictures).mean
-    retuning.train(own, "mse", 0)
-    after = load_like(vae, paths.decoder("mse", 0) / "vae")
+    retuning.train(own, workspace, "mse", 0)
+    after = load_like(vae, workspace.decoder("mse", 0) / "vae")
     errors = [float((decode(each, latents) - to_model_range(pictures)).square().mean()) for each in (vae, after)]
     assert errors[1] < 0.9 * errors[0]
 
@@ -263,11 +269,11 @@ def test_a_crop_of_no_whole_latent_elements_is_refused(params: Params) -> None:
         retuning.task(tiny_autoencoder(), {}, weights, None, Pairs(latents, BLACK, ["a"]), crop=24, seed=5, device=CPU)
 
 
-def test_unknown_variants_and_seeds_are_refused(params: Params) -> None:
+def test_unknown_variants_and_seeds_are_refused(params: Params, workspace: Workspace) -> None:
     with pytest.raises(ValueError, match="no variant 'best', there are mse, all"):
-        retuning.train(params, "best", 0)
+        retuning.train(params, workspace, "best", 0)
     with pytest.raises(ValueError, match=r"protocol\.training_seeds: 7 is none of \[0, 1\]"):
-        retuning.train(params, "mse", 7)
+        retuning.train(params, workspace, "mse", 7)
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,14 @@ added, as noised latents have them in training and white noise does not (Everaer
 
 from collections.abc import Iterator
 from functools import lru_cache
+from pathlib import Path
 
 import pandas as pd
 import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
-from atelier import machine, paths, scratch
+from atelier import machine, scratch
 from atelier.data import prepare
 from atelier.data.prompts import prompt
 from atelier.diffusion import noised
@@ -32,9 +33,10 @@ from atelier.sampling.store import UNTUNED, guidance_folder
 from atelier.seeds import torch_generator
 from atelier.studies.art_finetuning.params import Config
 from atelier.training.denoiser import path, target
+from atelier.workspace import Workspace
 
-ERRORS, CARRIED_MEASURES = paths.MEASURES / "held_out_errors", paths.MEASURES / "carried"
-CARRIED = "carried"  # folder of the pictures, in place of a study's name
+ERRORS = "held_out_errors"  # in the folder of measures
+CARRIED = "carried"  # folder of the pictures, in place of a study's name, and of their measures
 LEVELS = 10  # noise levels: midpoints of equal intervals of the training steps
 
 
@@ -43,18 +45,19 @@ def models(params: Params) -> list[str]:
     return [UNTUNED, *Config.of(params).diagnosed]
 
 
-def main(params: Params, model: str) -> None:
+def main(params: Params, workspace: Workspace, model: str) -> None:
     """Write one model's errors, its pictures from first latents with works' means, and their measures."""
     if model not in models(params):
         raise ValueError(f"art_finetuning.diagnosed: no '{model}'")
-    errors = held_out_errors(params, model)
-    paint_carried(params, model)
-    inputs = [paths.SAMPLES / CARRIED / model, paths.REFERENCE, paths.EVALUATOR, paths.MANIFESTS]
-    out = CARRIED_MEASURES / f"{model}.csv"
-    run = scratch.of_stage(params, __name__, out, inputs)
-    rows = measure_cells(params, references.load(), {carried_cell(params, model): carried_location(params, model)}, run)
+    errors = held_out_errors(params, workspace, model)
+    paint_carried(params, workspace, model)
+    inputs = [workspace.samples / CARRIED / model, workspace.reference, workspace.evaluator, workspace.manifests]
+    out = workspace.measures / CARRIED / f"{model}.csv"
+    run = scratch.of_stage(params, workspace, __name__, out, inputs)
+    cells = {carried_cell(params, model): carried_location(params, model)}
+    rows = measure_cells(params, workspace, references.load(workspace.reference), cells, run)
     write_rows(pd.concat(rows, ignore_index=True), out)
-    write_rows(errors, ERRORS / f"{model}.csv")
+    write_rows(errors, workspace.measures / ERRORS / f"{model}.csv")
     scratch.discard(run)
 
 
@@ -67,32 +70,32 @@ def carried_cell(params: Params, model: str) -> str:
     return f"{model}-{CARRIED}@{params.protocol.prompts.level}/{min(params.protocol.guidance):g}"
 
 
-def pipelines(params: Params, model: str) -> Iterator[StableDiffusionPipeline]:
+def pipelines(params: Params, workspace: Workspace, model: str) -> Iterator[StableDiffusionPipeline]:
     """The pipeline of each group of repeats."""
     device = machine.accelerator(params.machine).device
 
     @lru_cache(maxsize=1)  # consecutive groups may share a seed; keep only one model in memory
     def of(seed: int) -> StableDiffusionPipeline:
-        pipeline = base.load(paths.BASE)
-        trained = pipeline if model == UNTUNED else tuned(pipeline, paths.adapter(Config.STUDY, model, seed))
+        pipeline = base.load(workspace.base)
+        trained = pipeline if model == UNTUNED else tuned(pipeline, workspace.adapter(Config.STUDY, model, seed))
         return settled(trained, device)
 
     for group in range(len(params.protocol.groups)):
         yield of(0 if model == UNTUNED else params.protocol.seed_of_repeat(group))
 
 
-def held_out_errors(params: Params, model: str) -> pd.DataFrame:
+def held_out_errors(params: Params, workspace: Workspace, model: str) -> pd.DataFrame:
     """Mean squared prediction error on held-out works, one row per noise level and one column per group.
 
     In the parameterisation that the model was trained in. All models get the same works, prompts and noise; a group's
     works are used with the model of its training seed.
     """
     groups = len(params.protocol.groups)
-    table = prepare.works().table.query("split == 'test'").reset_index(drop=True)
-    pictures = prepare.pictures(table, params.data)
+    table = prepare.works(workspace.manifests).table.query("split == 'test'").reset_index(drop=True)
+    pictures = prepare.pictures(table, params.data, workspace)
     texts = [prompt(work, params.protocol.prompts.level, 0) for work in table.to_dict("records")]
     errors: dict[int, dict[str, float]] = {}
-    for group, pipeline in enumerate(pipelines(params, model)):
+    for group, pipeline in enumerate(pipelines(params, workspace, model)):
         rows = list(range(group, len(table), groups))
         z0 = encode_pictures(pipeline.vae, pictures[rows]).mean
         embeddings = encode_prompts(pipeline, [texts[row] for row in rows])
@@ -132,22 +135,23 @@ def squared_errors(
     return torch.cat(parts)
 
 
-def paint_carried(params: Params, model: str) -> None:
+def paint_carried(params: Params, workspace: Workspace, model: str) -> None:
     """Paint a model's pictures at the lowest guidance from first latents with works' means.
 
     Prompts and white noise are those of the study, so that nothing else differs from its pictures.
     """
-    table = held_out_table(params, params.protocol.prompts.level, params.protocol.pictures)
+    manifests = workspace.manifests
+    table = held_out_table(params, manifests, params.protocol.prompts.level, params.protocol.pictures)
     guidance = min(params.protocol.guidance)
     folder = f"{model}/{guidance_folder(guidance)}"
-    condition = Condition(folder, table, latents_with_means(params), guidance, params.sampling.steps)
-    out, works = paths.SAMPLES / CARRIED, scratch.digest(paths.MANIFESTS)
-    sample_model(params, __name__, Config.STUDY, model, [condition], out, [model], works=works)
+    condition = Condition(folder, table, latents_with_means(params, workspace), guidance, params.sampling.steps)
+    out, works = workspace.samples / CARRIED, scratch.digest(workspace.root, manifests)
+    sample_model(params, workspace, __name__, Config.STUDY, model, [condition], out, [model], works=works)
 
 
-def latents_with_means(params: Params) -> Start:
+def latents_with_means(params: Params, workspace: Workspace) -> Start:
     """White noise plus the mean of a training work's latent, drawn for each picture."""
-    means = means_of(prepare.works().table.query("split == 'train'"), params)
+    means = means_of(prepare.works(workspace.manifests).table.query("split == 'train'"), params, workspace)
     white = white_noise(params, "picture")
 
     def start(pipeline: StableDiffusionPipeline, rows: pd.DataFrame) -> Tensor:
@@ -159,18 +163,19 @@ def latents_with_means(params: Params) -> Start:
     return start
 
 
-def means_of(works: pd.DataFrame, params: Params) -> Tensor:
+def means_of(works: pd.DataFrame, params: Params, workspace: Workspace) -> Tensor:
     """Means (n, c, 1, 1) of the works' latents."""
-    vae = settled(base.load(paths.BASE), machine.accelerator(params.machine).device).vae
-    return encode_pictures(vae, prepare.pictures(works, params.data)).mean.mean((2, 3), keepdim=True)
+    vae = settled(base.load(workspace.base), machine.accelerator(params.machine).device).vae
+    return encode_pictures(vae, prepare.pictures(works, params.data, workspace)).mean.mean((2, 3), keepdim=True)
 
 
-def load_errors(params: Params) -> pd.DataFrame:
+def load_errors(params: Params, measures: Path) -> pd.DataFrame:
     """Load all models' errors by model and timestep."""
-    tables = [pd.read_csv(ERRORS / f"{model}.csv") for model in models(params)]
+    tables = [pd.read_csv(measures / ERRORS / f"{model}.csv") for model in models(params)]
     return pd.concat(tables).set_index(["model", "timestep"])
 
 
-def load_carried(params: Params) -> pd.DataFrame:
+def load_carried(params: Params, measures: Path) -> pd.DataFrame:
     """Load measures of all models' pictures from first latents with works' means."""
-    return pd.concat([pd.read_csv(CARRIED_MEASURES / f"{model}.csv") for model in models(params)], ignore_index=True)
+    tables = [pd.read_csv(measures / CARRIED / f"{model}.csv") for model in models(params)]
+    return pd.concat(tables, ignore_index=True)

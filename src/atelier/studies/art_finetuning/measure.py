@@ -4,34 +4,35 @@ For the untuned base this adds the rows that all models are compared with: the b
 its cells split by whether it was trained on a work's artist.
 """
 
+from pathlib import Path
+
 import pandas as pd
 
-from atelier import paths, scratch
+from atelier import scratch
 from atelier.evaluation import reference as references
 from atelier.evaluation.cells import Location, by_acquaintance, measure_cells, real_rows
 from atelier.evaluation.tables import write_rows
 from atelier.params import Params
 from atelier.sampling.store import UNTUNED, UNTUNED_AGAIN
 from atelier.studies.art_finetuning.params import Config
+from atelier.workspace import Workspace
 
-OUT = paths.MEASURES / Config.STUDY
 
-
-def main(params: Params, model: str) -> None:
+def main(params: Params, workspace: Workspace, model: str) -> None:
     """Write ``build/measures/art_finetuning/MODEL.csv``."""
-    out = OUT / f"{model}.csv"
-    reference, located = references.load(), cells(params, model)
-    samples = [paths.SAMPLES / Config.STUDY / name for name in folders(model)]
-    inputs = [*samples, paths.REFERENCE, paths.EVALUATOR, paths.MANIFESTS]
-    run = scratch.of_stage(params, __name__, out, inputs)
+    out = table_of(workspace.measures, model)
+    reference, located = references.load(workspace.reference), cells(params, model)
+    samples = [workspace.samples / Config.STUDY / name for name in folders(model)]
+    inputs = [*samples, workspace.reference, workspace.evaluator, workspace.manifests]
+    run = scratch.of_stage(params, workspace, __name__, out, inputs)
     rows = []
     if model == UNTUNED:
         protocol = params.protocol
         each = protocol.repeats * protocol.pictures // len(protocol.groups)
-        rows += real_rows(params, reference, each, references.returned_works())
-    rows += measure_cells(params, reference, located, run)
+        rows += real_rows(params, workspace, reference, each, references.returned_works(workspace.reference))
+    rows += measure_cells(params, workspace, reference, located, run)
     if model == UNTUNED:
-        rows.append(by_acquaintance(params, located))
+        rows.append(by_acquaintance(params, workspace, located))
     write_rows(pd.concat(rows, ignore_index=True), out)
     scratch.discard(run)
 
@@ -51,7 +52,11 @@ def cells(params: Params, model: str) -> dict[str, Location]:
     }
 
 
-def load(params: Params) -> pd.DataFrame:
+def table_of(measures: Path, model: str) -> Path:
+    return measures / Config.STUDY / f"{model}.csv"
+
+
+def load(params: Params, measures: Path) -> pd.DataFrame:
     """Load the rows of all models."""
     models = [UNTUNED, *Config.of(params).variants]
-    return pd.concat([pd.read_csv(OUT / f"{model}.csv") for model in models], ignore_index=True)
+    return pd.concat([pd.read_csv(table_of(measures, model)) for model in models], ignore_index=True)

@@ -18,7 +18,7 @@ from atelier.studies.art_finetuning.report_results import COMPARED, STUDY, Resul
 
 __all__ = ["Results", "carried", "errors", "evidence", "load", "parts_of_fd", "power", "slope_over_guidance"]
 
-POSTER = Path("docs/papers/sickert2025_finetuning.csv")
+POSTER = "sickert2025_finetuning.csv"  # in the folder of papers
 POSTER_BLOCKS = ("-", "A", "B")  # untuned, rank 4 and rank 8 without decoder tuning
 DISTANCES = ["fd", "kid", "fd_haar", "fwd", "pr", "psd", "psd10"]
 HIGHER_IS_BETTER = ["precision", "recall", "density", "coverage", "clip", "subject", "style", "emotion"]
@@ -50,7 +50,7 @@ def _sheet(results: Results, guidance: float) -> Figure:
 
 def prompts(results: Results) -> Text:
     """The prompts of the sheets' first columns."""
-    listed = store.listed(STUDY, UNTUNED, results.params.protocol.guidance[0])
+    listed = store.listed(results.workspace.samples, STUDY, UNTUNED, results.params.protocol.guidance[0])
     return Text("\n".join(listed["prompt"].head(PROMPTS)))
 
 
@@ -178,7 +178,7 @@ def _pictures_for_spectra(results: Results) -> dict[str, Tensor]:
 
 def neighbours(results: Results) -> Figure:
     """The pictures nearest to a training work, above that work, by features and by pixels."""
-    training, evaluator = results.real("train"), judges.evaluator()
+    training, evaluator = results.real("train"), judges.evaluator(results.workspace.evaluator)
     works, rows = group(training, evaluator), {}
     for name in [name for name in NEAREST_OF if name in results.models]:
         pictures = results.generated(name, results.low)
@@ -203,7 +203,7 @@ def near(results: Results) -> Table:
 
 def side_by_side(results: Results) -> Item:
     """Relative changes against the untuned model, the poster's and ours; a sentence where no variant is on it."""
-    poster, cells, rows = dict(_poster().iterrows()), dict(results.cells.iterrows()), {}
+    poster, cells, rows = dict(_poster(results.workspace.papers).iterrows()), dict(results.cells.iterrows()), {}
     for name in results.config.variants:
         for scale in results.params.protocol.guidance:
             key = (_regime(results, name), results.config.adapters[name].rank, scale)
@@ -222,9 +222,9 @@ def side_by_side(results: Results) -> Item:
     return Table("side_by_side", pd.DataFrame(rows).T.rename_axis(["variant", "guidance"]), caption)
 
 
-def _poster() -> pd.DataFrame:
+def _poster(papers: Path) -> pd.DataFrame:
     """The poster's rows without decoder tuning, by regime, rank and guidance."""
-    table = pd.read_csv(POSTER)
+    table = pd.read_csv(papers / POSTER)
     table = table[table["block"].isin(POSTER_BLOCKS)].set_index(["regime", "rank", "guidance"])
     return table[["fid", "pr", "psd"]].set_axis(list(COMPARED), axis=1)
 

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import pandas as pd
 from torch import Tensor
 
-from atelier import claims, paths
+from atelier import claims
 from atelier.data import prepare
 from atelier.evaluation import tables
 from atelier.metrics import residual_spectrum_label
@@ -17,6 +18,7 @@ from atelier.sampling import store
 from atelier.sampling.store import UNTUNED, UNTUNED_AGAIN
 from atelier.studies.art_finetuning import diagnose, measure, styles
 from atelier.studies.art_finetuning.params import Config
+from atelier.workspace import Workspace
 
 STUDY = Config.STUDY
 PROMPTS = "prompt_enrichment"  # the study whose models paint from prompts of more levels
@@ -100,27 +102,29 @@ class Results(Painted):
 
     def real(self, split: str) -> Tensor:
         """Works of a split, uint8 (n, 3, h, w)."""
-        return prepare.pictures(self.works[self.works["split"] == split], self.params.data)
+        return prepare.pictures(self.works[self.works["split"] == split], self.params.data, self.workspace)
 
     def generated(self, model: str, guidance: float) -> Tensor:
         """A model's pictures, uint8 (n, 3, h, w)."""
-        return store.read(STUDY, model, guidance)[0]
+        return store.read(self.workspace.samples, STUDY, model, guidance)[0]
 
     def _by_model(self, column: str) -> pd.DataFrame:
         return self.rows.pivot(index=["model", "guidance"], columns="measure", values=column).loc[self.models]
 
 
-def load(params: Params) -> Results:
+def load(params: Params, workspace: Workspace) -> Results:
     """Read what the stages left. Raises ValueError for samples that are missing, or of variants no parameter names."""
-    store.check_variants(STUDY, [UNTUNED, *Config.of(params).variants, UNTUNED_AGAIN])
-    rows = [measure.load(params), _rows_of_prompts(), diagnose.load_carried(params)]
+    store.check_variants(workspace.samples / STUDY, [UNTUNED, *Config.of(params).variants, UNTUNED_AGAIN])
+    measures = workspace.measures
+    rows = [measure.load(params, measures), _rows_of_prompts(measures), diagnose.load_carried(params, measures)]
     return Results(
         params=params,
+        workspace=workspace,
         table=by_acquaintance_last(pd.concat(rows, ignore_index=True)),
-        styles=styles.load(),
-        errors=diagnose.load_errors(params),
-        history=_history(params),
-        works=prepare.works().table,
+        styles=styles.load(measures),
+        errors=diagnose.load_errors(params, measures),
+        history=_history(params, workspace),
+        works=prepare.works(workspace.manifests).table,
     )
 
 
@@ -135,16 +139,16 @@ def by_acquaintance_last(table: pd.DataFrame) -> pd.DataFrame:
     return table.iloc[artists.argsort(kind="stable")].reset_index(drop=True)
 
 
-def _rows_of_prompts() -> pd.DataFrame:
+def _rows_of_prompts(measures: Path) -> pd.DataFrame:
     """Measures of pictures from prompts of that study's levels, the untuned model's first."""
-    files = sorted((paths.MEASURES / PROMPTS).glob("*.csv"), key=lambda path: (path.stem != UNTUNED, path.stem))
+    files = sorted((measures / PROMPTS).glob("*.csv"), key=lambda path: (path.stem != UNTUNED, path.stem))
     return pd.concat([pd.DataFrame(), *(pd.read_csv(path) for path in files)], ignore_index=True)
 
 
-def _history(params: Params) -> pd.DataFrame:
+def _history(params: Params, workspace: Workspace) -> pd.DataFrame:
     """Training losses of all variants and seeds."""
     histories = [
-        pd.read_csv(paths.adapter(STUDY, name, seed) / "history.csv").assign(variant=name, training_seed=seed)
+        pd.read_csv(workspace.adapter(STUDY, name, seed) / "history.csv").assign(variant=name, training_seed=seed)
         for name in Config.of(params).variants
         for seed in params.protocol.training_seeds
     ]

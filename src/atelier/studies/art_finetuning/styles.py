@@ -1,13 +1,13 @@
 """Measure distances between styles of real works, as a scale for the distances of models."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from atelier import paths
 from atelier.data import prepare
 from atelier.evaluation import judges
 from atelier.evaluation.groups import group, measured, reference_alone, simple
@@ -15,19 +15,21 @@ from atelier.evaluation.intervals import t_interval
 from atelier.evaluation.tables import write_rows
 from atelier.models.evaluator import Evaluator
 from atelier.params import Params
+from atelier.workspace import Workspace
 
-OUT = paths.MEASURES / "styles.csv"
+OUT = "styles.csv"  # in the folder of measures
 GROUPS = 5  # groups of a style's works, in place of repeats
 
 
-def main(params: Params) -> None:
+def main(params: Params, workspace: Workspace) -> None:
     """Write ``build/measures/styles.csv``."""
-    works = prepare.works().table
+    works = prepare.works(workspace.manifests).table
     parts = [works[works["split"] == split] for split in ("test", "train")]
-    pictures = torch.cat([prepare.pictures(part, params.data) for part in parts])
+    pictures = torch.cat([prepare.pictures(part, params.data, workspace) for part in parts])
     styles = pd.concat([part["art_style"] for part in parts]).to_numpy()
     by_style = {style: pictures[(styles == style).nonzero()[0]] for style in sorted(set(styles))}
-    write_rows(between_styles(by_style, judges.evaluator()), OUT)
+    rows = between_styles(by_style, judges.evaluator(workspace.evaluator))
+    write_rows(rows, workspace.measures / OUT)
 
 
 def between_styles(works: Mapping[str, Tensor], model: Evaluator | None) -> pd.DataFrame:
@@ -49,9 +51,9 @@ def between_styles(works: Mapping[str, Tensor], model: Evaluator | None) -> pd.D
     return pd.concat(rows, ignore_index=True)
 
 
-def load() -> pd.DataFrame:
+def load(measures: Path) -> pd.DataFrame:
     """Load the table, with an interval over groups per row."""
-    table = pd.read_csv(OUT)
+    table = pd.read_csv(measures / OUT)
     groups = table.filter(regex=r"^group\d+$").to_numpy()
     intervals = [t_interval(row[np.isfinite(row)].tolist()) for row in groups]  # a small style has fewer groups
     shown = table[["style", "reference", "measure", "n"]]

@@ -2,7 +2,6 @@
 
 from diffusers import UNet2DConditionModel
 
-from atelier import paths
 from atelier.machine import accelerator
 from atelier.models import base
 from atelier.params import Params
@@ -12,21 +11,22 @@ from atelier.training import denoiser
 from atelier.training.caches import WORKS, read_cache, training_works
 from atelier.training.lora import add_adapter, save_adapter, save_denoiser
 from atelier.training.run import check, seed_from, training_run
+from atelier.workspace import Workspace
 
 
-def main(params: Params, variant: str, seed: str) -> None:
+def main(params: Params, workspace: Workspace, variant: str, seed: str) -> None:
     """Write one adapter, or one denoiser, to ``build/adapters``."""
-    train(params, variant, seed_from(seed))
+    train(params, workspace, variant, seed_from(seed))
 
 
-def train(params: Params, variant: str, training_seed: int) -> None:
+def train(params: Params, workspace: Workspace, variant: str, training_seed: int) -> None:
     config, accelerate = Config.of(params), accelerator(params.machine)
     check(params, "art_finetuning.adapters", variant, config.adapters, training_seed)
     adapter = config.adapters[variant]
     seed = seed_of(params.seed, "training", training_seed)
-    works = training_works(params)
-    cache = read_cache(WORKS, works.key)
-    unet = UNet2DConditionModel.from_pretrained(paths.BASE / "unet", use_safetensors=True).to(accelerate.device)
+    works = training_works(params, workspace)
+    cache = read_cache(workspace.cache / WORKS, works.key)
+    unet = UNet2DConditionModel.from_pretrained(workspace.base / "unet", use_safetensors=True).to(accelerate.device)
     if adapter.rank is None:
         trainable = dict(unet.requires_grad_(True).named_parameters())
     else:
@@ -34,7 +34,7 @@ def train(params: Params, variant: str, training_seed: int) -> None:
     task = denoiser.task(
         unet,
         trainable,
-        base.scheduler_of(paths.BASE),
+        base.scheduler_of(workspace.base),
         cache.examples(works.names),
         empty_share=adapter.empty_prompts,
         seed=seed,
@@ -44,10 +44,11 @@ def train(params: Params, variant: str, training_seed: int) -> None:
     optimisation = config.optimisation.model_copy(update={"learning_rate": learning_rate})
     run = training_run(
         params,
+        workspace.scratch,
         config.STUDY,
         variant,
         training_seed,
-        paths.adapter(config.STUDY, variant, training_seed),
+        workspace.adapter(config.STUDY, variant, training_seed),
         **works.key,
         adapter=adapter.model_dump(mode="json"),
         optimisation=optimisation.model_dump(mode="json"),

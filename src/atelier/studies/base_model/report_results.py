@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -9,7 +10,6 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from atelier import paths
 from atelier.data import prepare
 from atelier.data.images import to_pixels
 from atelier.evaluation import judges
@@ -28,6 +28,7 @@ from atelier.sampling import store
 from atelier.sampling.sampler import settled
 from atelier.studies.base_model import sheets
 from atelier.studies.base_model.params import Config
+from atelier.workspace import Workspace
 
 ALL_WORKS = "all works"
 FLOOR, BASE = "training split", "base"  # the two sets that are compared with held-out pictures
@@ -107,11 +108,12 @@ class Results:
     shares: Mapping[tuple[str, str], Shares]  # by kind and attribute
 
 
-def load(params: Params) -> Results:
+def load(params: Params, workspace: Workspace) -> Results:
     """Read what the stages left, and measure it."""
-    config, evaluator, corpora = Config.of(params), judges.evaluator(), read_corpora(params)
-    vae = settled(base.load(paths.BASE), accelerator(params.machine).device).vae
-    painted = {kind: read_painted(kind, corpus, config) for kind, corpus in corpora.items()}
+    config, samples, manifests = Config.of(params), workspace.samples, workspace.manifests
+    evaluator, corpora = judges.evaluator(workspace.evaluator), read_corpora(params, workspace)
+    vae = settled(base.load(workspace.base), accelerator(params.machine).device).vae
+    painted = {kind: read_painted(samples, kind, corpus, config) for kind, corpus in corpora.items()}
     painted = {kind: each for kind, each in painted.items() if each.prompts}
     returned = [reconstructed(vae, kind, corpus) for kind, corpus in corpora.items()]
     measured = {kind: measured_distances(corpora[kind], each, evaluator) for kind, each in painted.items()}
@@ -119,25 +121,26 @@ def load(params: Params) -> Results:
         params=params,
         config=config,
         has_evaluator=evaluator is not None,
-        has_truth=prepare.truth() is not None,
-        bars=judges.bars() if params.base.source == "shipped" else [],
-        preparation=load_json(paths.MANIFESTS / "report.json"),
-        history=pd.read_csv(paths.BASE / "history.csv"),
+        has_truth=prepare.truth(manifests) is not None,
+        bars=judges.read_bars(workspace.bars) if params.base.source == "shipped" else [],
+        preparation=load_json(manifests / "report.json"),
+        history=pd.read_csv(workspace.base / "history.csv"),
         corpora=corpora,
         channels=vae.config.latent_channels,
         returned={name: each for groups in returned for name, each in groups.items()},
         painted=painted,
-        sheets={kind: read_sheet(kind, config, evaluator) for kind in sheets.ATTRIBUTES},
+        sheets={kind: read_sheet(samples, kind, config, evaluator) for kind in sheets.ATTRIBUTES},
         distances={(kind, name): row for kind, rows in measured.items() for name, row in rows.items()},
         shares=shares(painted, evaluator),
     )
 
 
-def read_corpora(params: Params) -> dict[str, Corpus]:
+def read_corpora(params: Params, workspace: Workspace) -> dict[str, Corpus]:
     """Photographs, where the data has any, and works."""
-    tables = {prepare.PHOTOGRAPHS: prepare.photographs().table, prepare.WORKS: prepare.works().table}
+    manifests = workspace.manifests
+    tables = {prepare.PHOTOGRAPHS: prepare.photographs(manifests).table, prepare.WORKS: prepare.works(manifests).table}
     return {
-        kind: Corpus(prepare.with_truth(table), prepare.pictures(table, params.data, kind))
+        kind: Corpus(prepare.with_truth(table, manifests), prepare.pictures(table, params.data, workspace, kind))
         for kind, table in tables.items()
         if len(table)
     }
@@ -172,17 +175,17 @@ def compared(training: Tensor, originals: Tensor, returned: Tensor, channels: in
     return Returned(originals, returned, psnr(real, made), psnr(real, linear), slope, after - slope)
 
 
-def read_painted(kind: str, corpus: Corpus, config: Config) -> Painted:
+def read_painted(samples: Path, kind: str, corpus: Corpus, config: Config) -> Painted:
     """What the base painted from held-out pictures' prompts, beside these pictures."""
-    pictures, table = store.read(config.STUDY, kind, config.measured_at)
+    pictures, table = store.read(samples, config.STUDY, kind, config.measured_at)
     rows = pd.Series(range(len(corpus.table)), index=corpus.table["path"]).loc[table["path"]]
     return Painted(table["prompt"].tolist(), corpus.rows(rows.tolist()), pictures)
 
 
-def read_sheet(kind: str, config: Config, evaluator: Evaluator | None) -> Sheet:
+def read_sheet(samples: Path, kind: str, config: Config, evaluator: Evaluator | None) -> Sheet:
     """A sheet at every scale, and in how many of its pictures the evaluator sees the word that varies."""
-    table = store.listed(config.STUDY, kind, config.guidance[0])
-    pictures = {guidance: store.read(config.STUDY, kind, guidance)[0] for guidance in config.guidance}
+    table = store.listed(samples, config.STUDY, kind, config.guidance[0])
+    pictures = {guidance: store.read(samples, config.STUDY, kind, guidance)[0] for guidance in config.guidance}
     if evaluator is None:
         return Sheet(table, pictures, {})
     attribute, wanted = sheets.ATTRIBUTES[kind], table["wanted"].tolist()

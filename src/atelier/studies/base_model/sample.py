@@ -1,11 +1,13 @@
 """Paint with the base: prompts of held-out photographs and works, and sheets of prompts that vary by one word."""
 
+from pathlib import Path
+
 import pandas as pd
 import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
-from atelier import paths, scratch
+from atelier import scratch
 from atelier.data import prepare
 from atelier.data.prompts import prompt
 from atelier.models import base
@@ -16,32 +18,35 @@ from atelier.sampling.store import guidance_folder
 from atelier.seeds import torch_generator
 from atelier.studies.base_model import sheets
 from atelier.studies.base_model.params import Config
+from atelier.workspace import Workspace, replacing
 
 
-def main(params: Params) -> None:
+def main(params: Params, workspace: Workspace) -> None:
     """Write the base's pictures to ``build/samples/base_model``."""
-    config, out = Config.of(params), paths.SAMPLES / Config.STUDY
-    present = [condition for condition in all_conditions(params) if len(condition.table)]
-    run = scratch.of_stage(params, __name__, out, [paths.BASE, paths.MANIFESTS], config=config.model_dump(mode="json"))
+    config, out, manifests = Config.of(params), workspace.samples / Config.STUDY, workspace.manifests
+    conditions = all_conditions(params, manifests)
+    present = [condition for condition in conditions if len(condition.table)]
+    inputs = [workspace.base, manifests]
+    run = scratch.of_stage(params, workspace, __name__, out, inputs, config=config.model_dump(mode="json"))
     if present:  # empty if the data has no photographs, or no truth table
-        paint_conditions(params, present, lambda seed: with_ddim(base.load(paths.BASE)), False, run)
-    with paths.replacing(out) as part:
+        paint_conditions(params, present, lambda seed: with_ddim(base.load(workspace.base)), False, run)
+    with replacing(out) as part:
         write_conditions(params, present, False, run, part)
-        for condition in all_conditions(params):
+        for condition in conditions:
             (part / condition.folder).mkdir(parents=True, exist_ok=True)
             condition.table.to_csv(part / condition.folder / "pictures.csv", index=False)
     scratch.discard(run)
 
 
-def all_conditions(params: Params) -> list[Condition]:
+def all_conditions(params: Params, manifests: Path) -> list[Condition]:
     """Held-out works and photographs at one scale, and sheets at every scale; a sheet's pictures share one latent."""
     config = Config.of(params)
-    works, photographs = prepare.works().table, prepare.photographs().table
+    works, photographs = prepare.works(manifests).table, prepare.photographs(manifests).table
     once = {
         "works": held_out_pictures(works, "works", 1, params),
         "photographs": held_out_pictures(photographs, "photographs", 0, params),
     }
-    steering = sheets.steering(prepare.with_truth(photographs), prepare.with_truth(works))
+    steering = sheets.steering(prepare.with_truth(photographs, manifests), prepare.with_truth(works, manifests))
     listed = [(kind, table, [config.measured_at]) for kind, table in once.items()]
     listed += [(kind, table, config.guidance) for kind, table in steering.items()]
     return [

@@ -16,7 +16,6 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from atelier import paths
 from atelier.data import prepare
 from atelier.data.images import to_pixels
 from atelier.data.prompts import prompt
@@ -37,6 +36,7 @@ from atelier.report import figures
 from atelier.seeds import torch_generator
 from atelier.studies.latent_perceptual.params import PostTraining
 from atelier.training import denoiser
+from atelier.workspace import Workspace
 
 PAPER = PostTraining(loss="perceptual")
 PLANTED = 30  # height of planted outliers, in standard deviations of a map
@@ -75,6 +75,7 @@ class Explorer:
     """The base, the held-out works, and what has been decoded so far."""
 
     params: Params
+    workspace: Workspace
     pipeline: StableDiffusionPipeline
     works: pd.DataFrame
     noise: Tensor  # over signal, by training step
@@ -104,7 +105,7 @@ class Explorer:
         """A work and its estimate from a noised latent; the same noise for every step. Each is computed once."""
         if (work, step) not in self.decoded:
             pipeline, row = self.pipeline, self.works.iloc[work]
-            picture = prepare.pictures(self.works.iloc[[work]], self.params.data)
+            picture = prepare.pictures(self.works.iloc[[work]], self.params.data, self.workspace)
             z0 = encode_pictures(pipeline.vae, picture).mean
             text = encode_prompts(pipeline, [prompt(row, self.params.protocol.prompts.level, 0)])
             both = torch.cat([z0, self._estimate(z0, text, work, step)])
@@ -153,14 +154,14 @@ class Explorer:
         return self.sheets[key]
 
 
-def load(params: Params) -> Explorer:
+def load(params: Params, workspace: Workspace) -> Explorer:
     """The base on the CPU and the held-out works; ValueError where the pipeline has left neither."""
-    if not (paths.BASE.is_dir() and paths.MANIFESTS.is_dir()):
+    if not (workspace.base.is_dir() and workspace.manifests.is_dir()):
         raise ValueError("nothing to explore yet: run make repro, or dvc repro base prepare")
-    pipeline = base.load(paths.BASE)
+    pipeline = base.load(workspace.base)
     alphas, sigmas, _ = denoiser.path(pipeline.scheduler)
-    works = prepare.works().table.query("split == 'test'").reset_index(drop=True)
-    return Explorer(params, pipeline, works, sigmas / alphas)
+    works = prepare.works(workspace.manifests).table.query("split == 'test'").reset_index(drop=True)
+    return Explorer(params, workspace, pipeline, works, sigmas / alphas)
 
 
 def with_outliers(features: Tensor, channel: int, side: int) -> Tensor:

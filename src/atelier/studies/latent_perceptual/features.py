@@ -19,7 +19,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from atelier import machine, paths, scratch
+from atelier import machine, scratch
 from atelier.data import prepare
 from atelier.data.images import to_model_range, to_pixels
 from atelier.data.prompts import prompt
@@ -46,9 +46,10 @@ from atelier.studies.latent_perceptual.train import PostTrainingSetup
 from atelier.training import denoiser
 from atelier.training.denoiser import Denoised
 from atelier.training.order import turns
+from atelier.workspace import Workspace
 
-LOSSES, GRADIENTS, OUTLIERS, INTERPOLATED = (
-    paths.MEASURES / f"decoder_features_{name}.csv" for name in ("losses", "gradients", "outliers", "interpolated")
+LOSSES, GRADIENTS, OUTLIERS, INTERPOLATED = (  # in the folder of measures
+    f"decoder_features_{name}.csv" for name in ("losses", "gradients", "outliers", "interpolated")
 )
 PAPER_TAU = 4.0
 LEVELS = 8  # noise levels, over all steps, at which estimates are inspected
@@ -78,15 +79,15 @@ def last_step_under(alphas: Tensor, sigmas: Tensor, side: int, tau: float = PAPE
     return int((sigmas <= threshold(tau, side) * alphas).nonzero().max())
 
 
-def inspected(params: Params, pipeline: StableDiffusionPipeline) -> Iterator[Inspected]:
+def inspected(params: Params, workspace: Workspace, pipeline: StableDiffusionPipeline) -> Iterator[Inspected]:
     """Held-out works per group, evenly from all styles; no work is used twice if there are enough."""
     study, groups = Config.of(params), len(params.protocol.groups)
-    table = prepare.works().table.query("split == 'test'").reset_index(drop=True)
+    table = prepare.works(workspace.manifests).table.query("split == 'test'").reset_index(drop=True)
     chosen = evenly(len(table), min(study.inspected * groups, len(table)))
     for group in range(groups):
         works = table.iloc[chosen[group::groups]].reset_index(drop=True)
         texts = [prompt(row, params.protocol.prompts.level, 0) for row in works.to_dict("records")]
-        z0 = encode_pictures(pipeline.vae, prepare.pictures(works, params.data)).mean
+        z0 = encode_pictures(pipeline.vae, prepare.pictures(works, params.data, workspace)).mean
         yield Inspected(group, works, z0, encode_prompts(pipeline, texts))
 
 
@@ -146,7 +147,7 @@ def losses_of(params: Params, pipeline: StableDiffusionPipeline, sample: Inspect
 # ------------------------------------------------------------------------------------------------ gradients
 
 
-def gradients(params: Params) -> pd.DataFrame:
+def gradients(params: Params, workspace: Workspace) -> pd.DataFrame:
     """Cosines between gradients at the parameters, for the main variant's first training batches, before training.
 
     Between the denoising error, the loss, and latent error on the same steps; a group's batches use its training seed.
@@ -157,7 +158,7 @@ def gradients(params: Params) -> pd.DataFrame:
     seeds = [params.protocol.seed_of_repeat(repeats[0]) for repeats in params.protocol.groups]
     for seed in dict.fromkeys(seeds) if main else ():
         assert main is not None
-        setup = PostTrainingSetup(params, main, seed)
+        setup = PostTrainingSetup(params, workspace, main, seed)
         tables += [angles(setup, group) for group, group_seed in enumerate(seeds) if group_seed == seed]
     return pd.concat(tables, ignore_index=True)
 
@@ -228,10 +229,10 @@ def resized(z: Tensor, method: str, factor: float) -> Tensor:
     return interpolate(less, list(z.shape[2:]), mode=method, **how)
 
 
-def interpolated_of(params: Params, vae: AutoencoderKL, sample: Inspected) -> pd.DataFrame:
+def interpolated_of(params: Params, workspace: Workspace, vae: AutoencoderKL, sample: Inspected) -> pd.DataFrame:
     """By work, method and factor: squared error of the latent, perceptual distance of the decoded picture."""
     accelerate = machine.accelerator(params.machine)
-    network = LPIPS.from_params(params.perceptual).to(accelerate.device)
+    network = LPIPS.from_params(params.perceptual, workspace.root).to(accelerate.device)
     whole = to_model_range(to_pixels(decode(vae, sample.z0)))
     rows = []
     for method in METHODS:
@@ -277,9 +278,9 @@ def reversals(table: pd.DataFrame) -> dict[str, FloatArray]:
 # ------------------------------------------------------------------------------------------------ for verdicts
 
 
-def rows(params: Params) -> pd.DataFrame:
+def rows(params: Params, measures: Path) -> pd.DataFrame:
     """The rows that claims use from these tables: one per measure and cell, with one value per group of works."""
-    outliers, interpolated = pd.read_csv(OUTLIERS), pd.read_csv(INTERPOLATED)
+    outliers, interpolated = pd.read_csv(measures / OUTLIERS), pd.read_csv(measures / INTERPOLATED)
     deep = outliers[outliers["down"] <= MASKED_FROM]
     shares = deep.groupby("group")[["far", "maps"]].sum()
     by_group = [reversals(each) for _, each in interpolated.groupby("group")]
@@ -310,25 +311,26 @@ def cells(params: Params) -> set[str]:
     return {DEEP, PAIRS, *REVERSALS, *FIXED}
 
 
-def main(params: Params) -> None:
+def main(params: Params, workspace: Workspace) -> None:
     """Write one table each of losses, gradients, outliers and interpolated latents."""
-    config = Config.of(params)
-    inputs = [paths.BASE, paths.CACHE, paths.MANIFESTS]
-    run = scratch.of_stage(params, __name__, LOSSES, inputs, config=config.model_dump(mode="json"))
-    pipeline = settled(base.load(paths.BASE), machine.accelerator(params.machine).device)
+    config, measures = Config.of(params), workspace.measures
+    inputs = [workspace.base, workspace.cache, workspace.manifests]
+    settings = config.model_dump(mode="json")
+    run = scratch.of_stage(params, workspace, __name__, measures / LOSSES, inputs, config=settings)
+    pipeline = settled(base.load(workspace.base), machine.accelerator(params.machine).device)
     pipeline.vae.requires_grad_(False)
-    works = list(inspected(params, pipeline))
-    of_works: dict[Path, Callable[[Inspected], pd.DataFrame]] = {
+    works = list(inspected(params, workspace, pipeline))
+    of_works: dict[str, Callable[[Inspected], pd.DataFrame]] = {
         LOSSES: partial(losses_of, params, pipeline),
         OUTLIERS: partial(outliers_of, pipeline.vae, side=params.data.size),
-        INTERPOLATED: partial(interpolated_of, params, pipeline.vae),
+        INTERPOLATED: partial(interpolated_of, params, workspace, pipeline.vae),
     }
     tables = {
-        path: pd.concat([scratch.table(run, f"{path.stem} {each.group}", partial(table, each)) for each in works])
-        for path, table in of_works.items()
+        name: pd.concat([scratch.table(run, f"{name} {each.group}", partial(table, each)) for each in works])
+        for name, table in of_works.items()
     }
-    tables[GRADIENTS] = scratch.table(run, GRADIENTS.stem, partial(gradients, params))
-    paths.MEASURES.mkdir(parents=True, exist_ok=True)
-    for path, table in tables.items():
-        table.to_csv(path, index=False, float_format="%.9g")
+    tables[GRADIENTS] = scratch.table(run, GRADIENTS, partial(gradients, params, workspace))
+    measures.mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        table.to_csv(measures / name, index=False, float_format="%.9g")
     scratch.discard(run)

@@ -11,7 +11,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
-from atelier import machine, paths, scratch
+from atelier import machine, scratch
 from atelier.claims import Comparison
 from atelier.data import prepare
 from atelier.diffusion import clean_estimate, noised
@@ -43,8 +43,9 @@ from atelier.studies.latent_perceptual.params import Config
 from atelier.studies.latent_perceptual.sample import AGAIN, Condition, all_conditions, averaged, in_steps, location_of
 from atelier.studies.latent_perceptual.train import tuned_pipeline
 from atelier.training import denoiser
+from atelier.workspace import Workspace
 
-OUT, SPECTRA = paths.MEASURES / f"{Config.STUDY}.csv", paths.MEASURES / f"{Config.STUDY}_spectra.csv"
+OUT, SPECTRA = f"{Config.STUDY}.csv", f"{Config.STUDY}_spectra.csv"  # in the folder of measures
 PLAIN, MAIN = "plain", "lpl"  # the two variants that claims compare
 LOW, HIGH = 0.15, 0.29  # cycles per pixel: 75 and 150 cycles of the paper's 512 px pictures
 LOWEST = 2.0  # cycles per picture
@@ -132,20 +133,20 @@ def gains_by_steps(params: Params, table: pd.DataFrame) -> pd.DataFrame:
 
 
 @torch.no_grad()
-def unsteadiness(params: Params) -> pd.DataFrame:
+def unsteadiness(params: Params, workspace: Workspace) -> pd.DataFrame:
     """Distance between one-step clean estimates of the last parameters and of their shortest average.
 
     Mean squared difference over held-out works at ``PROBED`` noise levels below the threshold, one value per group. It
     measures the effect of the last few steps; with a long average it would measure the whole training.
     """
     study, accelerate = Config.of(params), machine.accelerator(params.machine)
-    samples = list(inspected(params, base.load(paths.BASE).to(accelerate.device)))
+    samples = list(inspected(params, workspace, base.load(workspace.base).to(accelerate.device)))
     n, rows = sum(len(sample.works) for sample in samples), []
     for variant in study.followed:
         values = []
         for sample, repeats in zip(samples, params.protocol.groups, strict=True):
             seed = params.protocol.seed_of_repeat(repeats[0])
-            which = [tuned_pipeline(params, variant, seed, each) for each in (None, min(study.averages))]
+            which = [tuned_pipeline(params, workspace, variant, seed, each) for each in (None, min(study.averages))]
             last, average = (estimates(params, pipeline.to(accelerate.device), sample) for pipeline in which)
             values.append(float((last - average).square().mean()))
         columns = {f"group{group}": value for group, value in enumerate(values)}
@@ -172,34 +173,36 @@ def estimates(params: Params, pipeline: StableDiffusionPipeline, sample: Inspect
     return torch.stack(parts)
 
 
-def main(params: Params) -> None:
+def main(params: Params, workspace: Workspace) -> None:
     """Write ``build/measures/latent_perceptual.csv``, and the mean power spectra by rings for the page."""
-    config, reference = Config.of(params), references.load()
-    inputs = [paths.SAMPLES / config.STUDY, paths.ADAPTERS / config.STUDY, paths.BASE, paths.REFERENCE]
-    inputs += [paths.EVALUATOR, paths.MANIFESTS]
-    run = scratch.of_stage(params, __name__, OUT, inputs, config=config.model_dump(mode="json"))
+    config, reference = Config.of(params), references.load(workspace.reference)
+    inputs = [workspace.samples / config.STUDY, workspace.adapters / config.STUDY, workspace.base]
+    inputs += [workspace.reference, workspace.evaluator, workspace.manifests]
+    out = workspace.measures / OUT
+    run = scratch.of_stage(params, workspace, __name__, out, inputs, config=config.model_dump(mode="json"))
     rows, groups = [], {}
-    for name, kept in cell_groups(params, run):
+    for name, kept in cell_groups(params, workspace, run):
         groups[name] = kept
         rows.append(pd.read_parquet(scratch.path(run, name, ".parquet")).assign(cell=name))
     if len(config.averages) >= HALF_LIVES:
         rows += [nearest_average(params, name, groups, reference.held_out) for name in config.followed]
     if config.followed and config.averages:
-        rows.append(scratch.table(run, "unsteadiness", partial(unsteadiness, params)))
+        rows.append(scratch.table(run, "unsteadiness", partial(unsteadiness, params, workspace)))
     rows.append(relative_gains(params, groups, reference.held_out))
     table = pd.concat(rows, ignore_index=True)
     derived = [gains_by_steps(params, table), fixed_rows(params, FIXED)]
-    write_rows(pd.concat([table, *derived], ignore_index=True), OUT)
-    write_rows(spectra(reference, groups), SPECTRA)
+    write_rows(pd.concat([table, *derived], ignore_index=True), out)
+    write_rows(spectra(reference, groups), workspace.measures / SPECTRA)
     scratch.discard(run)
 
 
-def cell_groups(params: Params, run: Path) -> Iterator[tuple[str, list[Group]]]:
+def cell_groups(params: Params, workspace: Workspace, run: Path) -> Iterator[tuple[str, list[Group]]]:
     """Yield every cell's reduced groups; its measures are written to the scratch folder ``run``.
 
     Real works first: training works, and reconstructed held-out works.
     """
-    config, reference, judge, truth = Config.of(params), references.load(), judges.evaluator(), truth_of_works()
+    config, reference = Config.of(params), references.load(workspace.reference)
+    judge, truth = judges.evaluator(workspace.evaluator), truth_of_works(workspace.manifests)
     together = params.protocol.groups
     each = params.protocol.repeats * config.pictures // len(together)
 
@@ -207,14 +210,14 @@ def cell_groups(params: Params, run: Path) -> Iterator[tuple[str, list[Group]]]:
         return spread_over_groups(pictures, each, len(together), judge)
 
     def painted(condition: Condition) -> list[Group]:
-        pictures, listed = read(*location_of(params, condition))
+        pictures, listed = read(workspace.samples, *location_of(params, condition))
         return groups_of(pictures, listed, together, judge, truth)
 
-    works = prepare.works().table
-    training = prepare.pictures(works[works["split"] == "train"], params.data)
+    works = prepare.works(workspace.manifests).table
+    training = prepare.pictures(works[works["split"] == "train"], params.data, workspace)
     cells: dict[str, Callable[[], list[Group]]] = {
         REAL: partial(real, training),
-        RECONSTRUCTED: partial(real, references.returned_works()),
+        RECONSTRUCTED: partial(real, references.returned_works(workspace.reference)),
     }
     cells |= {condition.name: partial(painted, condition) for condition in all_conditions(params)}
     for name, groups in cells.items():
@@ -264,6 +267,6 @@ def condition_of(params: Params, name: str) -> Condition:
     return next(condition for condition in all_conditions(params) if condition.name == name)
 
 
-def load() -> tuple[pd.DataFrame, pd.DataFrame]:
+def load(measures: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Load measures and spectra."""
-    return pd.read_csv(OUT), pd.read_csv(SPECTRA)
+    return pd.read_csv(measures / OUT), pd.read_csv(measures / SPECTRA)

@@ -11,7 +11,6 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from atelier import paths
 from atelier.data import prepare
 from atelier.data.images import to_pixels
 from atelier.evaluation import tables
@@ -26,8 +25,8 @@ from atelier.studies.latent_perceptual import features, measure
 from atelier.studies.latent_perceptual.measure import MAIN, PLAIN
 from atelier.studies.latent_perceptual.params import Config, PostTraining
 from atelier.studies.latent_perceptual.sample import all_conditions, location_of, untuned
+from atelier.workspace import Workspace
 
-PAPER = Path("docs/papers")
 REWEIGHTED = "reweighted"  # the control: squared error of latents in place of the loss
 INSPECTED = 8  # inspected works in a row of a contact sheet
 COLUMNS = 10  # generated pictures in a row
@@ -121,51 +120,52 @@ class Results:
         return f"n = {self.n_inspected} held-out works in {self.groups} groups"
 
 
-def load(params: Params) -> Results:
+def load(params: Params, workspace: Workspace) -> Results:
     """Read what the stages left, and decode a few inspected works."""
-    config, pipeline = Config.of(params), base.load(paths.BASE)
+    config, pipeline = Config.of(params), base.load(workspace.base)
+    measures, papers = workspace.measures, workspace.papers
     vae = pipeline.vae.requires_grad_(False)
-    generated, spectra = measure.load()
-    losses = pd.read_csv(features.LOSSES)
-    latents = next(features.inspected(params, pipeline)).z0[:INSPECTED]
+    generated, spectra = measure.load(measures)
+    losses = pd.read_csv(measures / features.LOSSES)
+    latents = next(features.inspected(params, workspace, pipeline)).z0[:INSPECTED]
     with torch.no_grad():
         maps = decoder_stages(vae, unscaled(vae, latents), len(stage_columns(losses)))
     return Results(
         params=params,
         config=config,
         latent_side=params.data.size // pipeline.vae_scale_factor,
-        n_held_out=int((prepare.works().table["split"] == "test").sum()),
-        weights=weights(params),
-        history=histories(params),
-        rows=pd.concat([generated, features.rows(params)], ignore_index=True),
+        n_held_out=int((prepare.works(workspace.manifests).table["split"] == "test").sum()),
+        weights=weights(params, workspace),
+        history=histories(params, workspace),
+        rows=pd.concat([generated, features.rows(params, measures)], ignore_index=True),
         spectra=spectra,
         losses=losses,
-        gradients=pd.read_csv(features.GRADIENTS),
-        outliers=pd.read_csv(features.OUTLIERS),
-        interpolated=pd.read_csv(features.INTERPOLATED),
+        gradients=pd.read_csv(measures / features.GRADIENTS),
+        outliers=pd.read_csv(measures / features.OUTLIERS),
+        interpolated=pd.read_csv(measures / features.INTERPOLATED),
         maps=maps,
         decoded=decoded(vae, latents),
-        first_pictures=first_pictures(params),
-        post_trainings=pd.read_csv(PAPER / "berrada2024_post_training.csv"),
-        parameterisations=pd.read_csv(PAPER / "berrada2024_parameterisations.csv").set_index("measure"),
+        first_pictures=first_pictures(params, workspace.samples),
+        post_trainings=pd.read_csv(papers / "berrada2024_post_training.csv"),
+        parameterisations=pd.read_csv(papers / "berrada2024_parameterisations.csv").set_index("measure"),
     )
 
 
-def weights(params: Params) -> dict[str, list[float | None]]:
+def weights(params: Params, workspace: Workspace) -> dict[str, list[float | None]]:
     """Weights of the term beside the denoiser's, one a training seed; None for plain variants."""
     config, seeds = Config.of(params), params.protocol.training_seeds
     cards = {
-        name: [paths.adapter(config.STUDY, name, seed) / "card.json" for seed in seeds] for name in config.variants
+        name: [workspace.adapter(config.STUDY, name, seed) / "card.json" for seed in seeds] for name in config.variants
     }
     return {name: [json.loads(card.read_text())["weight"] for card in listed] for name, listed in cards.items()}
 
 
-def histories(params: Params) -> pd.DataFrame:
+def histories(params: Params, workspace: Workspace) -> pd.DataFrame:
     """Losses of every variant and training seed."""
-    config = Config.of(params)
+    study = Config.STUDY
     runs = [
-        pd.read_csv(paths.adapter(config.STUDY, name, seed) / "history.csv").assign(variant=name, training_seed=seed)
-        for name in config.variants
+        pd.read_csv(workspace.adapter(study, name, seed) / "history.csv").assign(variant=name, training_seed=seed)
+        for name in Config.of(params).variants
         for seed in params.protocol.training_seeds
     ]
     return pd.concat(runs, ignore_index=True)
@@ -185,14 +185,14 @@ def decoded(vae: AutoencoderKL, latents: Tensor) -> dict[str, Tensor]:
     return pictures
 
 
-def first_pictures(params: Params) -> dict[str, Tensor]:
+def first_pictures(params: Params, samples: Path) -> dict[str, Tensor]:
     """The first pictures of the first repeat: of every variant, and of what plain variants began with."""
     config = Config.of(params)
     wanted = {*config.variants, *(untuned(name) for name in config.variants)}
     pictures = {}
     for condition in all_conditions(params):
         if condition.name in wanted:
-            sampled, listed = store.read(*location_of(params, condition))
+            sampled, listed = store.read(samples, *location_of(params, condition))
             first = listed.query("repeat == 0 and place < @COLUMNS").sort_values("place")
             pictures[condition.name] = sampled[first.index.tolist()]
     return pictures

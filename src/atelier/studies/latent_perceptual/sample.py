@@ -4,12 +4,11 @@ Followed variants are also painted with averages of their parameters, and with o
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 from diffusers import StableDiffusionPipeline
 
-from atelier import paths, scratch
+from atelier import scratch
 from atelier.evaluation.cells import Location
 from atelier.params import Params
 from atelier.sampling import cells
@@ -19,6 +18,7 @@ from atelier.sampling.sampler import with_ddim
 from atelier.sampling.store import UNTUNED, guidance_folder
 from atelier.studies.latent_perceptual.params import Config
 from atelier.studies.latent_perceptual.train import start, tuned_pipeline
+from atelier.workspace import Workspace, replacing
 
 AGAIN = "again"  # the plain variant under other noise, to estimate the effect of chance
 
@@ -62,19 +62,20 @@ def all_conditions(params: Params) -> list[Condition]:
     return listed
 
 
-def main(params: Params, variant: str) -> None:
+def main(params: Params, workspace: Workspace, variant: str) -> None:
     """Write one variant's conditions to ``build/samples/latent_perceptual/VARIANT``."""
     config = Config.of(params)
     if variant not in config.trainings:
         known = ", ".join(config.variants)
         raise ValueError(f"latent_perceptual.trainings: no variant '{variant}', there are {known}")
-    out = paths.SAMPLES / config.STUDY / variant
-    table = held_out_table(params, params.protocol.prompts.level, config.pictures)
-    inputs = [paths.BASE, paths.MANIFESTS, paths.ADAPTERS / config.STUDY / variant]
-    inputs.append(Path(params.data.folder) / "conversions")  # what variants of another kind begin with
-    key = {"training": config.trainings[variant].model_dump(mode="json"), "guidance": config.guidance}
+    out = workspace.samples / config.STUDY / variant
+    table = held_out_table(params, workspace.manifests, params.protocol.prompts.level, config.pictures)
+    inputs = [workspace.base, workspace.manifests, workspace.adapters / config.STUDY / variant]
+    inputs.append(workspace.named(params.data.folder) / "conversions")  # what variants of another kind begin with
+    training = config.trainings[variant].model_dump(mode="json")
+    key = {"training": training, "guidance": config.guidance, "pictures": config.pictures}
     described = [condition for condition in all_conditions(params) if condition.variant == variant]
-    run = scratch.of_stage(params, __name__, out, inputs, conditions=described, pictures=config.pictures, **key)
+    run = scratch.of_stage(params, workspace, __name__, out, inputs, conditions=described, **key)
     painted = [
         (
             cells.Condition(
@@ -89,8 +90,8 @@ def main(params: Params, variant: str) -> None:
         for condition in described
     ]
     for listed, condition in painted:
-        paint_conditions(params, [listed], loader(params, condition), trained(condition), run)
-    with paths.replacing(out) as part:
+        paint_conditions(params, [listed], loader(params, workspace, condition), trained(condition), run)
+    with replacing(out) as part:
         for listed, condition in painted:
             write_conditions(params, [listed], trained(condition), run, part)
     scratch.discard(run)
@@ -101,11 +102,11 @@ def trained(condition: Condition) -> bool:
     return condition.name != untuned(condition.variant)
 
 
-def loader(params: Params, condition: Condition) -> Callable[[int], StableDiffusionPipeline]:
+def loader(params: Params, workspace: Workspace, condition: Condition) -> Callable[[int], StableDiffusionPipeline]:
     """A function from training seed to a condition's pipeline."""
     if not trained(condition):
-        return lambda seed: with_ddim(start(params, Config.of(params).trainings[condition.variant]))
-    return lambda seed: with_ddim(tuned_pipeline(params, condition.variant, seed, condition.half_life))
+        return lambda seed: with_ddim(start(params, workspace, Config.of(params).trainings[condition.variant]))
+    return lambda seed: with_ddim(tuned_pipeline(params, workspace, condition.variant, seed, condition.half_life))
 
 
 def location_of(params: Params, condition: Condition) -> Location:

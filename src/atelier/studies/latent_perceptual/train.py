@@ -14,7 +14,6 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
-from atelier import paths
 from atelier.machine import accelerator
 from atelier.methods.latent_perceptual import threshold
 from atelier.models import base
@@ -31,32 +30,34 @@ from atelier.training.loop import Task
 from atelier.training.lora import save_with_scheduler
 from atelier.training.order import Turn, turns
 from atelier.training.run import TrainingRun, check, training_run
+from atelier.workspace import Workspace
 
 CALIBRATION = 128  # number of samples from which a loss's weight is set
 EMPTY_PROMPTS = 0.1  # share of prompts left empty
 
 
-def main(params: Params, variant: str) -> None:
+def main(params: Params, workspace: Workspace, variant: str) -> None:
     """Write one variant to ``build/adapters``, one folder per training seed.
 
     A seed's checkpoints are kept until all seeds are done, because DVC deletes outputs when a stage restarts.
     """
-    runs = [train(params, variant, seed) for seed in params.protocol.training_seeds]
+    runs = [train(params, workspace, variant, seed) for seed in params.protocol.training_seeds]
     for run in runs:
         run.discard()
 
 
-def train(params: Params, variant: str, training_seed: int) -> TrainingRun:
+def train(params: Params, workspace: Workspace, variant: str, training_seed: int) -> TrainingRun:
     """Train one seed and write its adapter, scheduler and, for followed variants, averages; keeps checkpoints."""
-    setup = PostTrainingSetup(params, variant, training_seed)
+    setup = PostTrainingSetup(params, workspace, variant, training_seed)
     config, training = setup.config, setup.training
     half_lives = config.averages if variant in config.followed else []
     run = training_run(
         params,
+        workspace.scratch,
         config.STUDY,
         variant,
         training_seed,
-        paths.adapter(config.STUDY, variant, training_seed),
+        workspace.adapter(config.STUDY, variant, training_seed),
         **setup.works.key,
         training=training.model_dump(mode="json"),
         rank=config.rank,
@@ -93,12 +94,12 @@ def before(setup: "PostTrainingSetup", run: TrainingRun) -> pd.DataFrame:
     return run.fit(setup.task(seed), optimisation, setup.accelerator, seed, phase="before")
 
 
-def start(params: Params, training: PostTraining) -> StableDiffusionPipeline:
+def start(params: Params, workspace: Workspace, training: PostTraining) -> StableDiffusionPipeline:
     """A variant's initial model: the base, or a shipped base's conversion to another kind of prediction."""
-    pipeline = base.load(paths.BASE)
+    pipeline = base.load(workspace.base)
     if training.kind in ("base", pipeline.scheduler.config.prediction_type):
         return pipeline
-    folder = Path(params.data.folder) / "conversions" / training.kind
+    folder = workspace.named(params.data.folder) / "conversions" / training.kind
     if params.base.source != "shipped" or not folder.is_dir():
         raise ValueError(f"latent_perceptual.trainings: kind '{training.kind}' needs a shipped base and {folder}")
     return converted(pipeline, folder)
@@ -107,15 +108,15 @@ def start(params: Params, training: PostTraining) -> StableDiffusionPipeline:
 class PostTrainingSetup:
     """One variant's denoiser, training examples and tasks, for one training seed."""
 
-    def __init__(self, params: Params, variant: str, training_seed: int) -> None:
+    def __init__(self, params: Params, workspace: Workspace, variant: str, training_seed: int) -> None:
         self.config = Config.of(params)
         check(params, "latent_perceptual.trainings", variant, self.config.trainings, training_seed)
         self.training = self.config.trainings[variant]
         self.seed = seed_of(params.seed, Config.STUDY, training_seed)
-        self.works = training_works(params)
-        self.examples = read_cache(WORKS, self.works.key).examples(self.works.names)
+        self.works = training_works(params, workspace)
+        self.examples = read_cache(workspace.cache / WORKS, self.works.key).examples(self.works.names)
         self.accelerator = accelerator(params.machine)
-        self.pipeline = start(params, self.training)
+        self.pipeline = start(params, workspace, self.training)
         self.kind: str = self.pipeline.scheduler.config.prediction_type
         device = self.accelerator.device
         self.unet = self.pipeline.unet.to(device)
@@ -183,12 +184,12 @@ def average_folder(half_life: float) -> str:
 
 
 def tuned_pipeline(
-    params: Params, variant: str, training_seed: int, half_life: float | None = None
+    params: Params, workspace: Workspace, variant: str, training_seed: int, half_life: float | None = None
 ) -> StableDiffusionPipeline:
     """Load a trained variant, or one of its averages."""
     config = Config.of(params)
     check(params, "latent_perceptual.trainings", variant, config.trainings, training_seed)
-    folder = paths.adapter(config.STUDY, variant, training_seed)
+    folder = workspace.adapter(config.STUDY, variant, training_seed)
     if half_life is not None:
         folder = folder / average_folder(half_life)
-    return converted(start(params, config.trainings[variant]), folder)
+    return converted(start(params, workspace, config.trainings[variant]), folder)

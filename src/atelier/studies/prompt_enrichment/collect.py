@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from atelier import claims, paths
+from atelier import claims
 from atelier.evaluation import compared
 from atelier.params import Params
 from atelier.sampling.store import TABLE, UNTUNED, UNTUNED_AGAIN, guidance_folder
 from atelier.studies.prompt_enrichment.params import TUNED_BY, Config
+from atelier.workspace import Workspace, replacing
 
 SHOWN, SHOWN_OF = (
     12,
@@ -18,27 +19,27 @@ SHOWN, SHOWN_OF = (
 DECODER = "vae_decoder"  # the study that decodes the untuned base's pictures again
 
 
-def main(params: Params) -> None:
+def main(params: Params, workspace: Workspace) -> None:
     """Write ``build/compared/prompt_enrichment.csv``, and the pictures that the page shows of another study."""
-    config = Config.of(params)
-    tables = [paths.MEASURES / TUNED_BY / f"{model}.csv" for model in [UNTUNED, *params.section(TUNED_BY).variants]]
-    tables += [paths.MEASURES / config.STUDY / f"{model}.csv" for model in [UNTUNED, *config.models]]
-    tables.append(paths.MEASURES / DECODER / "plain-words.csv")
-    compared.collect(config.STUDY, tables, cells(params))
-    with paths.replacing(paths.SAMPLES / SHOWN_OF) as part:
+    config, measures, samples = Config.of(params), workspace.measures, workspace.samples
+    tables = [measures / TUNED_BY / f"{model}.csv" for model in [UNTUNED, *params.section(TUNED_BY).variants]]
+    tables += [measures / config.STUDY / f"{model}.csv" for model in [UNTUNED, *config.models]]
+    tables.append(measures / DECODER / "plain-words.csv")
+    compared.collect(tables, cells(params), workspace.compared(config.STUDY))
+    with replacing(samples / SHOWN_OF) as part:
         for model in [UNTUNED, *config.models]:
             for guidance in params.protocol.guidance:
-                copy_shown(Path(model) / guidance_folder(guidance), part)
+                cell = Path(model) / guidance_folder(guidance)
+                copy_shown(samples / TUNED_BY / cell, part / cell)
 
 
-def copy_shown(folder: Path, out: Path) -> None:
+def copy_shown(source: Path, out: Path) -> None:
     """Copy the first pictures of a cell at the protocol's level, which another study painted."""
-    source = paths.SAMPLES / TUNED_BY / folder
     table = pd.read_csv(source / TABLE, keep_default_na=False).head(SHOWN)
-    (out / folder).mkdir(parents=True)
+    out.mkdir(parents=True)
     for name in table["file"]:
-        shutil.copyfile(source / name, out / folder / name)
-    table.to_csv(out / folder / TABLE, index=False)
+        shutil.copyfile(source / name, out / name)
+    table.to_csv(out / TABLE, index=False)
 
 
 def cells(params: Params) -> set[str]:

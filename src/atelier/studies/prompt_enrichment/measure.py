@@ -1,26 +1,28 @@
 """Measure one model's pictures from prompts of the other levels against held-out works."""
 
+from pathlib import Path
+
 import pandas as pd
 
-from atelier import paths, scratch
+from atelier import scratch
 from atelier.evaluation import reference as references
 from atelier.evaluation.cells import Location, by_acquaintance, measure_cells
 from atelier.evaluation.tables import write_rows
 from atelier.params import Params
 from atelier.sampling.store import UNTUNED, at_level
 from atelier.studies.prompt_enrichment.params import Config
+from atelier.workspace import Workspace
 
-OUT = paths.MEASURES / Config.STUDY
 
-
-def main(params: Params, model: str) -> None:
+def main(params: Params, workspace: Workspace, model: str) -> None:
     """Write ``build/measures/prompt_enrichment/MODEL.csv``."""
-    out, located = OUT / f"{model}.csv", cells(params, model)
-    inputs = [paths.SAMPLES / Config.STUDY / model, paths.REFERENCE, paths.EVALUATOR, paths.MANIFESTS]
-    run = scratch.of_stage(params, __name__, out, inputs)
-    rows = measure_cells(params, references.load(), located, run)
+    out, located = table_of(workspace.measures, model), cells(params, model)
+    samples = workspace.samples / Config.STUDY / model
+    inputs = [samples, workspace.reference, workspace.evaluator, workspace.manifests]
+    run = scratch.of_stage(params, workspace, __name__, out, inputs)
+    rows = measure_cells(params, workspace, references.load(workspace.reference), located, run)
     if model == UNTUNED:
-        rows.append(by_acquaintance(params, located))
+        rows.append(by_acquaintance(params, workspace, located))
     write_rows(pd.concat(rows, ignore_index=True), out)
     scratch.discard(run)
 
@@ -35,7 +37,11 @@ def cells(params: Params, model: str) -> dict[str, Location]:
     }
 
 
-def load(params: Params) -> pd.DataFrame:
+def table_of(measures: Path, model: str) -> Path:
+    return measures / Config.STUDY / f"{model}.csv"
+
+
+def load(params: Params, measures: Path) -> pd.DataFrame:
     """Load the rows of all models."""
     models = [UNTUNED, *Config.of(params).models]
-    return pd.concat([pd.read_csv(OUT / f"{model}.csv") for model in models], ignore_index=True)
+    return pd.concat([pd.read_csv(table_of(measures, model)) for model in models], ignore_index=True)

@@ -1,7 +1,6 @@
 """The page of prompts at three levels: its tables and figures, and the evidence of its verdicts."""
 
 from itertools import pairwise
-from pathlib import Path
 
 import pandas as pd
 
@@ -15,7 +14,7 @@ from atelier.studies.prompt_enrichment.report_results import COMPARED, Results, 
 
 __all__ = ["Results", "evidence", "load"]
 
-POSTER = Path("docs/papers/sickert2025_prompts.csv")
+POSTER = "sickert2025_prompts.csv"  # in the folder of papers
 DISTANCES = ["fd", "kid", "fd_haar", "fwd", "pr", "psd", "psd10"]
 ATTRIBUTES = ["subject", "style", "emotion", "precision", "recall", "density", "coverage", "clip"]
 RELATIVE = ("fd", "kid", "fwd", "pr")  # in per cent; PSD, which comes near zero, is not
@@ -89,7 +88,8 @@ def attributes(results: Results) -> Table:
 
 def side_by_side(results: Results) -> Table:
     """The change from one level to the next, the poster's and ours; only ours at scales the poster has not."""
-    poster = pd.read_csv(POSTER).set_index(["level", "guidance"])[["fid", "pr", "psd"]].set_axis(list(COMPARED), axis=1)
+    table = pd.read_csv(results.workspace.papers / POSTER).set_index(["level", "guidance"])
+    poster = table[["fid", "pr", "psd"]].set_axis(list(COMPARED), axis=1)
     sources = {"paper": dict(poster.iterrows()), "here": dict(results.cells.loc[UNTUNED].iterrows())}
     steps = {}
     for scale in results.params.protocol.guidance:

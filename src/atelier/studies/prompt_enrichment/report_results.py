@@ -8,7 +8,7 @@ from torch import Tensor
 
 from atelier import claims
 from atelier.data import prepare
-from atelier.evaluation import compared, tables
+from atelier.evaluation import tables
 from atelier.params import Params
 from atelier.report import words
 from atelier.report.painted import Painted
@@ -16,6 +16,7 @@ from atelier.sampling import store
 from atelier.sampling.store import UNTUNED
 from atelier.studies.prompt_enrichment.collect import SHOWN_OF
 from atelier.studies.prompt_enrichment.params import Config
+from atelier.workspace import Workspace
 
 STUDY = Config.STUDY
 COMPARED = ("fd", "pr", "psd")  # what the poster has, and by which chance is judged: the untuned model under two noises
@@ -65,19 +66,21 @@ class Results(Painted):
 
     def generated(self, model: str, level: int, guidance: float) -> Tensor:
         """A model's pictures from prompts of one level, uint8 (n, 3, h, w)."""
+        samples = self.workspace.samples
         if level == self.params.protocol.prompts.level:
-            return store.read(SHOWN_OF, model, guidance)[0]
-        return store.read(STUDY, store.at_level(model, level), guidance)[0]
+            return store.read(samples, SHOWN_OF, model, guidance)[0]
+        return store.read(samples, STUDY, store.at_level(model, level), guidance)[0]
 
     def _by_model(self, column: str) -> pd.DataFrame:
         index = ["model", "level", "guidance"]
         return self.rows.pivot(index=index, columns="measure", values=column).loc[self.models]
 
 
-def load(params: Params) -> Results:
+def load(params: Params, workspace: Workspace) -> Results:
     """Read what the stages left. Raises ValueError for samples that are missing, or of models no parameter names."""
-    store.check_variants(STUDY, [UNTUNED, *Config.of(params).models])
-    return Results(params, compared.load(STUDY), prepare.works().table.query("split == 'test'"))
+    store.check_variants(workspace.samples / STUDY, [UNTUNED, *Config.of(params).models])
+    table = pd.read_csv(workspace.compared(STUDY))
+    return Results(params, workspace, table, prepare.works(workspace.manifests).table.query("split == 'test'"))
 
 
 def evidence(results: Results) -> claims.Evidence:

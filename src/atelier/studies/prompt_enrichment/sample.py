@@ -3,25 +3,26 @@
 All levels use the same works and first latents as the protocol's level.
 """
 
-from atelier import paths
 from atelier.params import Params
 from atelier.sampling.cells import Condition, sample_model, white_noise
 from atelier.sampling.held_out import held_out_table
 from atelier.sampling.store import UNTUNED, at_level, guidance_folder
 from atelier.studies.prompt_enrichment.params import TUNED_BY, Config
+from atelier.workspace import Workspace
 
 
-def main(params: Params, model: str) -> None:
+def main(params: Params, workspace: Workspace, model: str) -> None:
     """Write one model's pictures of every level to ``build/samples/prompt_enrichment``."""
     config = Config.of(params)
     if model not in (UNTUNED, *config.models):
         raise ValueError(f"prompt_enrichment.models: no '{model}'")
-    tables = {level: held_out_table(params, level, params.protocol.pictures) for level in config.levels}
+    pictures, manifests = params.protocol.pictures, workspace.manifests
+    tables = {level: held_out_table(params, manifests, level, pictures) for level in config.levels}
     start, steps = white_noise(params, "picture"), params.sampling.steps
     conditions = [
         Condition(f"{at_level(model, level)}/{guidance_folder(guidance)}", table, start, guidance, steps)
         for level, table in tables.items()
         for guidance in params.protocol.guidance
     ]
-    out, folders = paths.SAMPLES / config.STUDY, [at_level(model, level) for level in config.levels]
-    sample_model(params, __name__, TUNED_BY, model, conditions, out, folders)
+    out, folders = workspace.samples / config.STUDY, [at_level(model, level) for level in config.levels]
+    sample_model(params, workspace, __name__, TUNED_BY, model, conditions, out, folders)

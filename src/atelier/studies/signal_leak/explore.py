@@ -11,7 +11,6 @@ from diffusers import StableDiffusionPipeline
 from matplotlib import pyplot as plt
 from torch import Tensor
 
-from atelier import paths
 from atelier.data.images import to_pixels
 from atelier.methods import signal_leak as method
 from atelier.methods.signal_leak import FrequencyLeak, Leak
@@ -20,6 +19,7 @@ from atelier.params import Params
 from atelier.report import figures
 from atelier.sampling.sampler import sample, settled, with_ddim
 from atelier.studies.signal_leak.fit import ALL, BY_HAND, load_all
+from atelier.workspace import Workspace
 
 WHITE, FREQUENCIES = "white noise", "N low frequencies"
 PICTURES = 3
@@ -102,12 +102,12 @@ class Explorer:
         return file.getvalue()
 
 
-def load(params: Params) -> Explorer:
+def load(params: Params, workspace: Workspace) -> Explorer:
     """The base on the CPU and every leak; ValueError where the pipeline has left neither."""
-    if not (paths.BASE.is_dir() and paths.LEAKS.is_dir()):
+    if not (workspace.base.is_dir() and workspace.leaks.is_dir()):
         raise ValueError("nothing to explore yet: run make repro, or dvc repro signal_leak-fit")
-    pipeline = settled(with_ddim(base.load(paths.BASE)), torch.device("cpu"))
-    return Explorer(pipeline, load_all(), params.sampling.steps)
+    pipeline = settled(with_ddim(base.load(workspace.base)), torch.device("cpu"))
+    return Explorer(pipeline, load_all(workspace.leaks), params.sampling.steps)
 
 
 def low_pass(pictures: Tensor, frequencies: int) -> Tensor:

@@ -1,13 +1,14 @@
 """Fit models of the signal leak to latents of natural pictures and of styles."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pandas as pd
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from atelier import machine, paths
+from atelier import machine
 from atelier.data import prepare
 from atelier.methods.signal_leak import FrequencyLeak, Leak, PixelLeak, load, save
 from atelier.models import base
@@ -15,6 +16,7 @@ from atelier.models.latents import encode_pictures
 from atelier.params import Params
 from atelier.seeds import torch_generator
 from atelier.studies.signal_leak.params import Config
+from atelier.workspace import Workspace, replacing
 
 STUDY = "signal_leak"
 BY_HAND = "low-1"  # the leak whose lowest frequency is set to chosen values
@@ -28,10 +30,10 @@ def natural(photographs: pd.DataFrame, works: pd.DataFrame) -> tuple[pd.DataFram
     return (photographs, prepare.PHOTOGRAPHS) if len(photographs) else (works, prepare.WORKS)
 
 
-def training_pictures(params: Params, style: str | None) -> tuple[pd.DataFrame, str]:
+def training_pictures(manifests: Path, style: str | None) -> tuple[pd.DataFrame, str]:
     """The training split of one style's works, or of natural pictures, and its kind."""
-    works = prepare.works().table
-    table, kind = natural(prepare.photographs().table, works) if style is None else (works, prepare.WORKS)
+    works = prepare.works(manifests).table
+    table, kind = natural(prepare.photographs(manifests).table, works) if style is None else (works, prepare.WORKS)
     if style is not None:
         table = table[table["art_style"] == style]
     table = table.query("split == 'train'").reset_index(drop=True)
@@ -40,33 +42,37 @@ def training_pictures(params: Params, style: str | None) -> tuple[pd.DataFrame, 
     return table, kind
 
 
-def encoded(params: Params, vae: AutoencoderKL, table: pd.DataFrame, kind: str) -> Iterator[Tensor]:
+def encoded(
+    params: Params, workspace: Workspace, vae: AutoencoderKL, table: pd.DataFrame, kind: str
+) -> Iterator[Tensor]:
     """Mean latents (b, c, h, w) of pictures, one batch at a time to bound memory."""
     for start in range(0, len(table), AT_A_TIME):
         part = table.iloc[start : start + AT_A_TIME].reset_index(drop=True)
-        yield encode_pictures(vae, prepare.pictures(part, params.data, kind)).mean
+        yield encode_pictures(vae, prepare.pictures(part, params.data, workspace, kind)).mean
 
 
-def fitted(params: Params) -> Iterator[tuple[str, Leak, pd.DataFrame]]:
+def fitted(params: Params, workspace: Workspace) -> Iterator[tuple[str, Leak, pd.DataFrame]]:
     """Fit all leaks: name, leak, and the rows of the pictures that it was fitted to.
 
     ``pixel`` and ``low-N`` for natural pictures; ``all-STYLE`` for every style with enough works or named in prompts;
     for the latter also ``K-STYLE``, fitted to K of its works.
     """
-    study, vae = Config.of(params), base.load(paths.BASE).vae.to(machine.accelerator(params.machine).device)
-    table, kind = training_pictures(params, None)
+    study, manifests = Config.of(params), workspace.manifests
+    vae = base.load(workspace.base).vae.to(machine.accelerator(params.machine).device)
+    table, kind = training_pictures(manifests, None)
     numbers = sorted(study.frequencies)
-    pixel, *low = FrequencyLeak.fit_several(encoded(params, vae, table, kind), [0, *numbers])
+    pixel, *low = FrequencyLeak.fit_several(encoded(params, workspace, vae, table, kind), [0, *numbers])
     yield "pixel", pixel.rest, table
     yield from ((f"low-{n}", leak, table) for n, leak in zip(numbers, low, strict=True))
-    works = prepare.works().table.query("split == 'train'")["art_style"].value_counts()
+    works = prepare.works(manifests).table.query("split == 'train'")["art_style"].value_counts()
     named = set(study.styles.values()) | {model.style for model in study.models.values() if model.style}
     for style in sorted(named | set(works.index[works >= FEWEST])):
-        table, kind = training_pictures(params, style)
+        table, kind = training_pictures(manifests, style)
         order = torch.randperm(len(table), generator=torch_generator(params.seed, STUDY, "targets", style)).tolist()
         table = table.iloc[order]
         for n in [None, *(study.targets if style in named else [])]:
-            yield of_style(style, n), PixelLeak.fit(encoded(params, vae, table[:n], kind)), table[:n]
+            latents = encoded(params, workspace, vae, table[:n], kind)
+            yield of_style(style, n), PixelLeak.fit(latents), table[:n]
 
 
 def of_style(style: str, works: int | None = None) -> str:
@@ -74,14 +80,14 @@ def of_style(style: str, works: int | None = None) -> str:
     return f"{works or ALL}-{style}"
 
 
-def main(params: Params) -> None:
+def main(params: Params, workspace: Workspace) -> None:
     """Write all leaks to ``build/leaks``, each with the paths of its pictures."""
-    made_from = base.fingerprint(paths.BASE)
-    with paths.replacing(paths.LEAKS) as part:
-        for name, leak, table in fitted(params):
+    made_from = base.fingerprint(workspace.base)
+    with replacing(workspace.leaks) as part:
+        for name, leak, table in fitted(params, workspace):
             save(leak, part / f"{name}.safetensors", {"base": made_from, "pictures": "\n".join(table["path"])})
 
 
-def load_all() -> dict[str, Leak]:
+def load_all(folder: Path) -> dict[str, Leak]:
     """Load all leaks by name."""
-    return {path.stem: load(path)[0] for path in sorted(paths.LEAKS.glob("*.safetensors"))}
+    return {path.stem: load(path)[0] for path in sorted(folder.glob("*.safetensors"))}

@@ -6,15 +6,17 @@
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from diffusers import AutoencoderKL
 from scipy.stats import wasserstein_distance
 from torch import Tensor
 
-from atelier import machine, paths, scratch
+from atelier import machine, scratch
 from atelier.claims import Comparison
 from atelier.data import prepare
 from atelier.data.images import to_pixels
@@ -54,8 +56,9 @@ from atelier.studies.signal_leak.sample import (
     all_conditions,
     scale_of,
 )
+from atelier.workspace import Workspace
 
-OUT, SPECTRUM = paths.MEASURES / "signal_leak.csv", paths.MEASURES / "signal_leak_spectrum.csv"
+OUT, SPECTRUM = "signal_leak.csv", "signal_leak_spectrum.csv"  # in the folder of measures
 MOST = 4096  # maximum number of real pictures used as a reference; limited by memory at 512 px
 LIGHT = ("luminance", "contrast", "red_green", "yellow_blue")
 REAL, RETURNED = "real", "returned"  # reference rows: training pictures, and their reconstructions
@@ -137,23 +140,30 @@ class References(NamedTuple):
     scale: tuple[FloatArray, FloatArray]
 
 
-def references(params: Params, model: Evaluator | None) -> References:
-    vae = base.load(paths.BASE).vae.to(machine.accelerator(params.machine).device)
-    works = prepare.works().table
-    table, kind = natural(prepare.photographs().table, works)
-    truth = pd.concat([prepare.with_truth(each) for each in (works, table)]).drop_duplicates("path").set_index("path")
+def references(params: Params, workspace: Workspace, model: Evaluator | None) -> References:
+    vae, manifests = load_vae(params, workspace), workspace.manifests
+    works = prepare.works(manifests).table
+    table, kind = natural(prepare.photographs(manifests).table, works)
+    known = pd.concat([prepare.with_truth(each, manifests) for each in (works, table)])
+    truth = known.drop_duplicates("path").set_index("path")
     table = table.iloc[evenly(len(table), MOST)].reset_index(drop=True)
-    pictures = prepare.pictures(table, params.data, kind)
-    lit = Lit(light(pictures), np.concatenate([channel_means(z) for z in encoded(params, vae, table, kind)]))
+    pictures = prepare.pictures(table, params.data, workspace, kind)
+    latents = encoded(params, workspace, vae, table, kind)
+    lit = Lit(light(pictures), np.concatenate([channel_means(z) for z in latents]))
     held_out = {NATURAL: pictures[(table["split"] == "test").to_numpy().nonzero()[0]]}
     for name, style in Config.of(params).styles.items():
         held_out_works = works[(works["art_style"] == style) & (works["split"] == "test")]
-        held_out[name] = prepare.pictures(held_out_works, params.data)
+        held_out[name] = prepare.pictures(held_out_works, params.data, workspace)
     by_topic = {name: reference_alone(group(of, model)) for name, of in held_out.items() if len(of) >= 2}
     art_works = works.query("split == 'train'")
-    art = prepare.pictures(art_works.iloc[evenly(len(art_works), MOST)], params.data)
+    art = prepare.pictures(art_works.iloc[evenly(len(art_works), MOST)], params.data, workspace)
     haar = group(torch.cat([pictures, art]), None).haar
     return References(by_topic, lit, truth, (haar.mean(axis=0), haar.std(axis=0) + 1e-12))
+
+
+def load_vae(params: Params, workspace: Workspace) -> AutoencoderKL:
+    """The base's autoencoder, on the device."""
+    return base.load(workspace.base).vae.to(machine.accelerator(params.machine).device)
 
 
 def channel_means(latents: Tensor) -> FloatArray:
@@ -196,8 +206,10 @@ def rows_of(
     return pd.concat(tables, ignore_index=True)
 
 
-def condition_rows(params: Params, condition: Condition, against: References, model: Evaluator | None) -> pd.DataFrame:
-    location = (STUDY, condition.name, scale_of(params, condition))
+def condition_rows(
+    params: Params, samples: Path, condition: Condition, against: References, model: Evaluator | None
+) -> pd.DataFrame:
+    location = (samples, STUDY, condition.name, scale_of(params, condition))
     pictures, table = read(*location)
     groups = params.protocol.groups
     return rows_of(condition.topic, pictures, read_latents(*location), table, groups, against, model).assign(
@@ -205,16 +217,17 @@ def condition_rows(params: Params, condition: Condition, against: References, mo
     )
 
 
-def reference_rows(params: Params, against: References, model: Evaluator | None) -> pd.DataFrame:
+def reference_rows(params: Params, workspace: Workspace, against: References, model: Evaluator | None) -> pd.DataFrame:
     """Reference rows: training pictures of each kind, and their reconstructions."""
-    vae = base.load(paths.BASE).vae.to(machine.accelerator(params.machine).device)
+    vae = load_vae(params, workspace)
     groups, tables = params.protocol.groups, []
     for name in (NATURAL, *Config.of(params).styles):
-        table, kind = training_pictures(params, Config.of(params).styles.get(name))
+        table, kind = training_pictures(workspace.manifests, Config.of(params).styles.get(name))
         most = Config.of(params).pictures * params.protocol.repeats  # as many pictures as a condition has
         table = table.iloc[evenly(len(table), min(len(table), most))].reset_index(drop=True)
-        latents = torch.cat(list(encoded(params, vae, table, kind)))
-        sets = {REAL: prepare.pictures(table, params.data, kind), RETURNED: to_pixels(decode(vae, latents))}
+        latents = torch.cat(list(encoded(params, workspace, vae, table, kind)))
+        real = prepare.pictures(table, params.data, workspace, kind)
+        sets = {REAL: real, RETURNED: to_pixels(decode(vae, latents))}
         listed = pd.DataFrame({"repeat": np.arange(len(table)) % params.protocol.repeats, "prompt": "", "path": ""})
         for label, pictures in sets.items():
             cell = label if name == NATURAL else f"{label}-{name}"
@@ -230,12 +243,12 @@ def slopes(table: pd.DataFrame, x: str, y: str) -> FloatArray:
     return result
 
 
-def first_step_rows(params: Params) -> pd.DataFrame:
+def first_step_rows(params: Params, samples: Path) -> pd.DataFrame:
     """Median slope over channels of the mean estimated at the first step, on the first latent's mean.
 
     ``MODEL-shuffled``: on the mean of another first latent of the same repeat, as a null control.
     """
-    table, groups, collected = pd.read_csv(paths.SAMPLES / STUDY / FIRST_STEPS), params.protocol.groups, []
+    table, groups, collected = pd.read_csv(samples / STUDY / FIRST_STEPS), params.protocol.groups, []
     for model, rows in table.groupby("model", sort=False):
         others = rows.groupby(["channel", "repeat"])["first"].transform(lambda means: np.roll(means, 1))
         for cell, paired in {f"{model}": rows, f"{model}-shuffled": rows.assign(first=others)}.items():
@@ -249,23 +262,23 @@ def first_step_rows(params: Params) -> pd.DataFrame:
     return pd.concat(collected, ignore_index=True)
 
 
-def colours(params: Params) -> pd.DataFrame:
+def colours(params: Params, workspace: Workspace) -> pd.DataFrame:
     """For pictures with a channel's mean set: value set, resulting mean (both in standard deviations), and colour."""
-    guidance = Config.of(params).guidance
-    pictures, table = read(STUDY, COLOURS, guidance)
-    means = channel_means(read_latents(STUDY, COLOURS, guidance))
+    location = (workspace.samples, STUDY, COLOURS, Config.of(params).guidance)
+    pictures, table = read(*location)
+    means = channel_means(read_latents(*location))
     red, green, blue = (pictures.double() / 255).mean((2, 3)).numpy().T
     channel = table["channel"].to_numpy()
-    leak, _ = load_leak(paths.LEAKS / f"{BY_HAND}.safetensors")
+    leak, _ = load_leak(workspace.leaks / f"{BY_HAND}.safetensors")
     assert isinstance(leak, FrequencyLeak)
     spread = leak.low_covariance.diagonal() ** 0.5 / np.prod(leak.rest.mean.shape[1:]) ** 0.5  # of means
     made = means[np.arange(len(table)), channel] / spread[channel]
     return table.assign(made=made, red=red, green=green, blue=blue)
 
 
-def colour_rows(params: Params) -> pd.DataFrame:
+def colour_rows(params: Params, workspace: Workspace) -> pd.DataFrame:
     """Smallest slope and rank correlation over channels, of the resulting mean on the mean set."""
-    table, groups = colours(params), params.protocol.groups
+    table, groups = colours(params, workspace), params.protocol.groups
 
     def measure(chosen: list[int]) -> dict[str, float]:
         selected = table[table["repeat"].isin([repeat for index in chosen for repeat in groups[index]])]
@@ -283,12 +296,11 @@ def fixed_rows(params: Params) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def spectrum(params: Params) -> pd.DataFrame:
+def spectrum(params: Params, workspace: Workspace) -> pd.DataFrame:
     """Mean squares of natural training pictures' latents by frequency and channel; one value per group of pictures."""
-    vae = base.load(paths.BASE).vae.to(machine.accelerator(params.machine).device)
-    groups = len(params.protocol.groups)
+    vae, groups = load_vae(params, workspace), len(params.protocol.groups)
     n, sums = np.zeros(groups, int), None
-    for batch in encoded(params, vae, *training_pictures(params, None)):
+    for batch in encoded(params, workspace, vae, *training_pictures(workspace.manifests, None)):
         z = batch.double().numpy()
         height, width = z.shape[2:]
         frequencies = lowest_frequencies(height, width, height * width)
@@ -304,9 +316,9 @@ def spectrum(params: Params) -> pd.DataFrame:
     return table.assign(n=n.sum(), whole=(sums.sum(axis=0) / n.sum()).ravel(), **columns)
 
 
-def snr_rows(params: Params, by_frequency: pd.DataFrame) -> pd.DataFrame:
+def snr_rows(params: Params, workspace: Workspace, by_frequency: pd.DataFrame) -> pd.DataFrame:
     """log10 SNR at the base's first step, mean over channels: at the lowest frequency, and the median over all."""
-    step = first_step(with_ddim(base.load(paths.BASE)).scheduler, params.sampling.steps)
+    step = first_step(with_ddim(base.load(workspace.base)).scheduler, params.sampling.steps)
     names = [name for name in by_frequency if str(name).startswith("group") or name == "whole"]
     mean = by_frequency.groupby(["u", "v"], sort=False)[names].mean()
     snr = mean.apply(lambda column: np.log10(frequency_snr(column.to_numpy(), step.alpha, step.s)))
@@ -350,26 +362,27 @@ def null_comparisons() -> list[Comparison]:
     ]
 
 
-def main(params: Params) -> None:
+def main(params: Params, workspace: Workspace) -> None:
     """Write ``build/measures/signal_leak.csv`` and ``signal_leak_spectrum.csv``."""
-    samples, config = paths.SAMPLES / STUDY, Config.of(params)
-    inputs = [samples, paths.BASE, paths.LEAKS, paths.EVALUATOR, paths.MANIFESTS]
-    run = scratch.of_stage(params, __name__, OUT, inputs, config=config.model_dump(mode="json"))
-    model = judges.evaluator()
-    against = references(params, model)
-    by_frequency = scratch.table(run, "spectrum", partial(spectrum, params))
+    samples, out, config = workspace.samples, workspace.measures / OUT, Config.of(params)
+    inputs = [samples / STUDY, workspace.base, workspace.leaks, workspace.evaluator, workspace.manifests]
+    run = scratch.of_stage(params, workspace, __name__, out, inputs, config=config.model_dump(mode="json"))
+    model = judges.evaluator(workspace.evaluator)
+    against = references(params, workspace, model)
+    by_frequency = scratch.table(run, "spectrum", partial(spectrum, params, workspace))
     rows = [
-        scratch.table(run, condition.name, partial(condition_rows, params, condition, against, model))
+        scratch.table(run, condition.name, partial(condition_rows, params, samples, condition, against, model))
         for condition in all_conditions(params)
     ]
-    rows.append(scratch.table(run, "references", partial(reference_rows, params, against, model)))
-    rows += [first_step_rows(params), colour_rows(params), snr_rows(params, by_frequency), fixed_rows(params)]
+    rows.append(scratch.table(run, "references", partial(reference_rows, params, workspace, against, model)))
+    rows += [first_step_rows(params, samples), colour_rows(params, workspace)]
+    rows += [snr_rows(params, workspace, by_frequency), fixed_rows(params)]
     table = pd.concat(rows, ignore_index=True)
-    write_rows(pd.concat([table, derived_rows(table)], ignore_index=True), OUT)
-    write_rows(by_frequency, SPECTRUM)
+    write_rows(pd.concat([table, derived_rows(table)], ignore_index=True), out)
+    write_rows(by_frequency, workspace.measures / SPECTRUM)
     scratch.discard(run)
 
 
-def load() -> pd.DataFrame:
+def load(measures: Path) -> pd.DataFrame:
     """Load the rows of all conditions."""
-    return pd.read_csv(OUT)
+    return pd.read_csv(measures / OUT)

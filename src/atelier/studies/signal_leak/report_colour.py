@@ -77,7 +77,7 @@ def mean_colour(results: Results) -> Table:
 
 def by_hand(results: Results) -> Figure:
     """One prompt and noise, a row a channel, a column a value."""
-    pictures, listed = store.read(STUDY, COLOURS, results.config.guidance)
+    pictures, listed = store.read(results.workspace.samples, STUDY, COLOURS, results.config.guidance)
     first = listed[(listed["repeat"] == 0) & (listed["place"] == 0)].sort_values("value")
     rows = {
         f"channel {channel}": pictures[of_channel.index.to_list()] for channel, of_channel in first.groupby("channel")

@@ -5,7 +5,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from atelier import paths
 from atelier.data.images import to_pixels
 from atelier.diffusion import STABLE_DIFFUSION_BETAS, scaled_linear_betas, signal_and_noise
 from atelier.evaluation.intervals import FloatArray
@@ -107,7 +106,8 @@ def _guess(results: Results, z: FloatArray) -> FloatArray:
 def survives(results: Results) -> Figure:
     """Training pictures, their lowest frequencies, and what can be guessed from training's noisiest latent."""
     table = results.training.iloc[:SURVIVORS]
-    z = next(fit.encoded(results.params, results.vae, table, results.kind)).double().numpy()
+    latents = fit.encoded(results.params, results.workspace, results.vae, table, results.kind)
+    z = next(latents).double().numpy()
     shape = (z.shape[2], z.shape[3])
     rows = {"decoded": _shown(results, z)}
     for number in LOWEST:
@@ -129,10 +129,11 @@ def perfect_slope(results: Results) -> Text:
 
 def _finished_slope(results: Results, model: str) -> float | None:
     """Slope of finished pictures' means on their first latents'; None of a model that paints no pictures here."""
-    if not (paths.SAMPLES / STUDY / model).is_dir():
+    samples = results.workspace.samples
+    if not (samples / STUDY / model).is_dir():
         return None
-    means = store.read_latents(STUDY, model, results.config.guidance).mean((2, 3)).numpy()
-    listed = store.listed(STUDY, model, results.config.guidance).reset_index()
+    means = store.read_latents(samples, STUDY, model, results.config.guidance).mean((2, 3)).numpy()
+    listed = store.listed(samples, STUDY, model, results.config.guidance).reset_index()
     rows = results.first_steps.query("model == @model").merge(listed[["index", "repeat", "place"]])
     rows["finished"] = means[rows["index"], rows["channel"]]
     return float(np.median(slopes_of_means(rows, "first", "finished")))

@@ -42,18 +42,19 @@ def labels(results: Results) -> dict[str, str]:
 
 
 def _real(results: Results) -> Tensor:
-    return prepare.pictures(results.natural, results.params.data, results.kind)
+    return prepare.pictures(results.natural, results.params.data, results.workspace, results.kind)
 
 
 def _prompts(results: Results) -> int:
-    return int(store.listed(STUDY, "white", results.config.guidance)["prompt"].nunique())
+    listed = store.listed(results.workspace.samples, STUDY, "white", results.config.guidance)
+    return int(listed["prompt"].nunique())
 
 
 def natural_sheet(results: Results) -> Figure:
     """Real pictures, evenly chosen, above those of every condition with the same prompts and noise."""
     count = len(results.natural)
     chosen = results.natural.iloc[np.linspace(0, count - 1, COLUMNS).astype(int)].reset_index(drop=True)
-    rows = {results.kind: prepare.pictures(chosen, results.params.data, results.kind)}
+    rows = {results.kind: prepare.pictures(chosen, results.params.data, results.workspace, results.kind)}
     rows |= {label: results.pictures(name, COLUMNS) for name, label in labels(results).items()}
     caption = f"Guidance {results.config.guidance:g}; above: {results.kind}; below: the first of each, unselected."
     return Figure("natural", figures.contact_sheet(rows), caption)
@@ -64,7 +65,7 @@ def luminance(results: Results) -> Figure:
     guidance, named = results.config.guidance, labels(results)
     lights = {results.kind: light(_real(results))[:, 0]}
     for name in ("white", "pixel", FREQUENCY):
-        lights[named[name]] = light(store.read(STUDY, name, guidance)[0])[:, 0]
+        lights[named[name]] = light(store.read(results.workspace.samples, STUDY, name, guidance)[0])[:, 0]
     caption = f"Mean luminance of pictures; {conditions(results)}, {_prompts(results)} prompts; "
     caption += f"all {results.kind} for comparison."
     axis = "mean luminance of a picture (0 black, 1 white)"

@@ -9,7 +9,6 @@ from diffusers import AutoencoderKL
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 
-from atelier import paths
 from atelier.data import prepare
 from atelier.evaluation import tables
 from atelier.evaluation.intervals import Interval, t_interval
@@ -23,6 +22,7 @@ from atelier.sampling.sampler import with_ddim
 from atelier.studies.signal_leak import fit, measure, sample
 from atelier.studies.signal_leak.fit import STUDY
 from atelier.studies.signal_leak.params import Config
+from atelier.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Results:
     """Measures, leaks and picture lists of one run, and what decodes a latent."""
 
     params: Params
+    workspace: Workspace  # whose pictures are read when a figure needs them
     table: pd.DataFrame  # measures: a row a measure and condition, a pseudo-value a group of repeats
     spectrum: pd.DataFrame  # mean squares of training latents by frequency and channel
     first_steps: pd.DataFrame  # means of first latents and of the denoiser's first estimates
@@ -85,23 +86,24 @@ class Results:
 
     def pictures(self, cell: str, count: int) -> Tensor:
         """The first pictures of a condition's first repeat, (count, 3, h, w) uint8, unselected."""
-        made, listed = store.read(STUDY, cell, self.config.guidance)
+        made, listed = store.read(self.workspace.samples, STUDY, cell, self.config.guidance)
         rows = listed[(listed["repeat"] == 0) & (listed["place"] < count)]
         return made[rows.sort_values("place").index.to_list()]
 
 
-def load(params: Params) -> Results:
+def load(params: Params, workspace: Workspace) -> Results:
     """Everything that the study's page shows, from its stages' outputs."""
-    works = prepare.works().table
-    natural, kind = fit.natural(prepare.photographs().table, works)
-    pipeline = with_ddim(base.load(paths.BASE))
+    works = prepare.works(workspace.manifests).table
+    natural, kind = fit.natural(prepare.photographs(workspace.manifests).table, works)
+    pipeline = with_ddim(base.load(workspace.base))
     return Results(
         params=params,
-        table=measure.load(),
-        spectrum=pd.read_csv(measure.SPECTRUM),
-        first_steps=pd.read_csv(paths.SAMPLES / STUDY / sample.FIRST_STEPS),
-        colours=measure.colours(params),
-        leaks=fit.load_all(),
+        workspace=workspace,
+        table=measure.load(workspace.measures),
+        spectrum=pd.read_csv(workspace.measures / measure.SPECTRUM),
+        first_steps=pd.read_csv(workspace.samples / STUDY / sample.FIRST_STEPS),
+        colours=measure.colours(params, workspace),
+        leaks=fit.load_all(workspace.leaks),
         works=works,
         natural=natural,
         kind=kind,

@@ -14,7 +14,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Generator, Tensor
 
-from atelier import machine, paths, scratch
+from atelier import machine, scratch
 from atelier.data import prepare
 from atelier.data.prompts import prompt
 from atelier.diffusion import clean_estimate
@@ -32,6 +32,7 @@ from atelier.studies.signal_leak import fit
 from atelier.studies.signal_leak.fit import STUDY, natural, of_style
 from atelier.studies.signal_leak.params import Config
 from atelier.studies.signal_leak.train import tuned_pipeline
+from atelier.workspace import Workspace, replacing
 
 FIRST_STEPS = "first_steps.csv"
 FLOW = Path("conversions/flow_prediction")  # conversion of a shipped base, in the data folder
@@ -94,10 +95,13 @@ def all_conditions(params: Params) -> list[Condition]:
 
 
 @cache
-def held_out(topic: str, seed: int, style: str | None) -> list[dict[Hashable, Any]]:
+def held_out(manifests: Path, topic: str, seed: int, style: str | None) -> list[dict[Hashable, Any]]:
     """Held-out pictures of a style, or natural ones, in a seeded order."""
-    works = prepare.works().table
-    table = natural(prepare.photographs().table, works)[0] if style is None else works[works["art_style"] == style]
+    works = prepare.works(manifests).table
+    if style is None:
+        table = natural(prepare.photographs(manifests).table, works)[0]
+    else:
+        table = works[works["art_style"] == style]
     table = table.query("split == 'test'").reset_index(drop=True)
     if table.empty:
         raise ValueError(f"signal_leak: nothing is held out of {topic}, so that no prompts are left")
@@ -105,23 +109,23 @@ def held_out(topic: str, seed: int, style: str | None) -> list[dict[Hashable, An
     return table.iloc[order].to_dict("records")
 
 
-def texts_of(params: Params, condition: Condition) -> list[tuple[str, str]]:
+def texts_of(params: Params, manifests: Path, condition: Condition) -> list[tuple[str, str]]:
     """Prompts, each with its held-out picture's path ("" if none)."""
     study = Config.of(params)
     topic = NATURAL if condition.topic in LIGHTS else condition.topic
-    chosen = held_out(topic, params.seed, study.styles.get(topic))
+    chosen = held_out(manifests, topic, params.seed, study.styles.get(topic))
     if condition.topic not in LIGHTS:
         return [(prompt(row, condition.level, 0), str(row["path"])) for row in chosen]
     # subjects rather than titles where known, because titles may mention light
-    table = prepare.with_truth(pd.DataFrame(chosen))
+    table = prepare.with_truth(pd.DataFrame(chosen), manifests)
     subjects = [name for name in dict.fromkeys(table["subject"]) if name] or list(dict.fromkeys(table["title"]))
     words = {"dark": study.dark, "bright": study.bright}[condition.topic]
     return [(f"{subject} {words}", "") for subject in subjects]
 
 
-def prompts_of(params: Params, condition: Condition) -> pd.DataFrame:
+def prompts_of(params: Params, manifests: Path, condition: Condition) -> pd.DataFrame:
     """One row per picture: repeat, place, prompt, path, file. Repeats share no prompt if there are enough."""
-    texts, repeats, rows = texts_of(params, condition), params.protocol.repeats, []
+    texts, repeats, rows = texts_of(params, manifests, condition), params.protocol.repeats, []
     for repeat in range(repeats):
         available = texts[repeat::repeats] or texts  # prompts are reused if there are too few
         for number in range(Config.of(params).pictures):
@@ -160,43 +164,47 @@ def scale_of(params: Params, condition: Condition) -> float:
     return Config.of(params).guidance if condition.guided else 1.0
 
 
-def loader(params: Params, model: str | None) -> Callable[[int], StableDiffusionPipeline]:
+def loader(params: Params, workspace: Workspace, model: str | None) -> Callable[[int], StableDiffusionPipeline]:
     """A function from training seed to pipeline, for one of ``signal_leak.models`` or the base."""
     if model is None:
-        return lambda seed: with_ddim(base.load(paths.BASE))
-    return lambda seed: with_ddim(tuned_pipeline(params, model, seed))
+        return lambda seed: with_ddim(base.load(workspace.base))
+    return lambda seed: with_ddim(tuned_pipeline(params, workspace, model, seed))
 
 
-def main(params: Params) -> None:
+def main(params: Params, workspace: Workspace) -> None:
     """Write all conditions, first-step estimates and pictures with set channel means to ``build/samples``."""
-    config, out, leaks = Config.of(params), paths.SAMPLES / STUDY, fit.load_all()
-    inputs = [paths.BASE, paths.LEAKS, paths.MANIFESTS, *(paths.ADAPTERS / STUDY / name for name in config.models)]
-    inputs.append(Path(params.data.folder) / "conversions")  # what a model that predicts v or a flow begins with
-    run = scratch.of_stage(params, __name__, out, inputs, config=config.model_dump(mode="json"))
+    config, out, leaks = Config.of(params), workspace.samples / STUDY, fit.load_all(workspace.leaks)
+    manifests = workspace.manifests
+    inputs = [workspace.base, workspace.leaks, manifests]
+    inputs += [workspace.adapters / STUDY / name for name in config.models]
+    # what a model that predicts v or a flow begins with
+    inputs.append(workspace.named(params.data.folder) / "conversions")
+    run = scratch.of_stage(params, workspace, __name__, out, inputs, config=config.model_dump(mode="json"))
     painted: list[tuple[list[cells.Condition], bool]] = []
     firsts = []
     for model in [None, *config.models]:
         described = [condition for condition in all_conditions(params) if condition.model == model]
-        listed = [cell_of(params, condition, leaks) for condition in described]
-        paint_conditions(params, listed, loader(params, model), model is not None, run)
+        listed = [cell_of(params, manifests, condition, leaks) for condition in described]
+        paint_conditions(params, listed, loader(params, workspace, model), model is not None, run)
         painted.append((listed, model is not None))
         if described[0].topic == NATURAL:
-            firsts.append(first_table(params, model, listed[0].table, run))
-    if conversion := flow_conversion(params):
-        table = prompts_of(params, Condition("white", NATURAL))
-        firsts.append(scratch.table(run, "first flow", lambda: flow_estimates(params, conversion, table)))
-    by_hand = [colours_condition(params, leaks[fit.BY_HAND])]
-    paint_conditions(params, by_hand, loader(params, None), False, run)
-    with paths.replacing(out) as part:
+            firsts.append(first_table(params, workspace, model, listed[0].table, run))
+    if conversion := flow_conversion(params, workspace):
+        table = prompts_of(params, manifests, Condition("white", NATURAL))
+        estimates = partial(flow_estimates, params, workspace, conversion, table)
+        firsts.append(scratch.table(run, "first flow", estimates))
+    by_hand = [colours_condition(params, manifests, leaks[fit.BY_HAND])]
+    paint_conditions(params, by_hand, loader(params, workspace, None), False, run)
+    with replacing(out) as part:
         for listed, trained in [*painted, (by_hand, False)]:
             write_conditions(params, listed, trained, run, part)
         pd.concat(firsts).to_csv(part / FIRST_STEPS, index=False, float_format="%.9g")
     scratch.discard(run)
 
 
-def cell_of(params: Params, condition: Condition, leaks: dict[str, Leak]) -> cells.Condition:
+def cell_of(params: Params, manifests: Path, condition: Condition, leaks: dict[str, Leak]) -> cells.Condition:
     """A condition in the form that ``sampling.cells`` paints."""
-    guidance, table = scale_of(params, condition), prompts_of(params, condition)
+    guidance, table = scale_of(params, condition), prompts_of(params, manifests, condition)
     folder = f"{condition.name}/{guidance_folder(guidance)}"
     return cells.Condition(folder, table, start_of(params, condition, leaks), guidance, params.sampling.steps)
 
@@ -204,9 +212,12 @@ def cell_of(params: Params, condition: Condition, leaks: dict[str, Leak]) -> cel
 # ------------------------------------------------------------------------------------------------ the first step
 
 
-def first_table(params: Params, model: str | None, table: pd.DataFrame, run: Path) -> pd.DataFrame:
+def first_table(
+    params: Params, workspace: Workspace, model: str | None, table: pd.DataFrame, run: Path
+) -> pd.DataFrame:
     """``first_estimates`` of a model, for each training seed, or of the base."""
-    device, load, name = machine.accelerator(params.machine).device, loader(params, model), model or "white"
+    device, load = machine.accelerator(params.machine).device, loader(params, workspace, model)
+    name = model or "white"
 
     def estimates(seed: int, rows: pd.DataFrame) -> pd.DataFrame:
         return first_estimates(params, settled(load(seed), device), rows, name)
@@ -215,14 +226,14 @@ def first_table(params: Params, model: str | None, table: pd.DataFrame, run: Pat
     return pd.concat(scratch.table(run, f"first {name} {seed}", partial(estimates, seed, rows)) for seed, rows in parts)
 
 
-def flow_conversion(params: Params) -> Path | None:
+def flow_conversion(params: Params, workspace: Workspace) -> Path | None:
     """The folder of a shipped base's conversion to a flow, if there is one."""
-    folder = Path(params.data.folder) / FLOW
+    folder = workspace.named(params.data.folder) / FLOW
     return folder if params.base.source == "shipped" and folder.is_dir() else None
 
 
-def flow_estimates(params: Params, folder: Path, table: pd.DataFrame) -> pd.DataFrame:
-    pipeline = settled(converted(base.load(paths.BASE), folder), machine.accelerator(params.machine).device)
+def flow_estimates(params: Params, workspace: Workspace, folder: Path, table: pd.DataFrame) -> pd.DataFrame:
+    pipeline = settled(converted(base.load(workspace.base), folder), machine.accelerator(params.machine).device)
     return first_estimates(params, pipeline, table, "flow")
 
 
@@ -270,11 +281,11 @@ def colours_of(params: Params, leak: FrequencyLeak) -> Iterator[tuple[int, float
             yield channel, value, low.view(1, 1, channels)
 
 
-def colours_condition(params: Params, leak: Leak) -> cells.Condition:
+def colours_condition(params: Params, manifests: Path, leak: Leak) -> cells.Condition:
     """Pictures of the base with one latent channel's mean set, all else equal, by channel and value."""
     assert isinstance(leak, FrequencyLeak)
     config = Config.of(params)
-    table = prompts_of(params, Condition("white", NATURAL)).query("place < @config.each_value")
+    table = prompts_of(params, manifests, Condition("white", NATURAL)).query("place < @config.each_value")
     values = [table.assign(channel=channel, value=value) for channel, value, _ in colours_of(params, leak)]
     listed = pd.concat(values, ignore_index=True)
     listed["file"] = [f"{row.channel}{row.value:+g}-{row.file}" for row in listed.itertuples()]

@@ -9,7 +9,6 @@ from pathlib import Path
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
-from atelier import paths
 from atelier.data import prepare
 from atelier.data.prompts import prompt
 from atelier.machine import accelerator
@@ -25,6 +24,7 @@ from atelier.training.caches import Cache
 from atelier.training.conversion import add_conversion
 from atelier.training.lora import add_adapter, save_with_scheduler
 from atelier.training.run import check, seed_from, training_run
+from atelier.workspace import Workspace
 
 EMPTY_PROMPTS = 0.1  # share of prompts left empty
 VELOCITY = Path("conversions/v_prediction")  # conversion of a shipped base, in the data folder
@@ -42,14 +42,14 @@ def scheduler_for(model: LeakModel, scheduler: SchedulerMixin) -> SchedulerMixin
     return scheduler
 
 
-def start(params: Params, model: LeakModel) -> StableDiffusionPipeline:
+def start(params: Params, workspace: Workspace, model: LeakModel) -> StableDiffusionPipeline:
     """The initial pipeline of a model: the base, or with zero terminal SNR the base converted to v prediction.
 
     At zero SNR, predicting the noise is trivial.
     """
-    pipeline = base.load(paths.BASE)
+    pipeline = base.load(workspace.base)
     if model.zero_snr and pipeline.scheduler.config.prediction_type != "v_prediction":
-        folder = Path(params.data.folder) / VELOCITY
+        folder = workspace.named(params.data.folder) / VELOCITY
         if params.base.source != "shipped" or not folder.is_dir():
             raise ValueError(
                 f"signal_leak.models: zero_snr needs a base that predicts v, or a shipped one and {folder}"
@@ -59,21 +59,21 @@ def start(params: Params, model: LeakModel) -> StableDiffusionPipeline:
     return pipeline
 
 
-def main(params: Params, name: str, seed: str) -> None:
+def main(params: Params, workspace: Workspace, name: str, seed: str) -> None:
     """Write one model to ``build/adapters/signal_leak``: an adapter and its scheduler."""
-    train(params, name, seed_from(seed))
+    train(params, workspace, name, seed_from(seed))
 
 
-def train(params: Params, name: str, training_seed: int) -> None:
+def train(params: Params, workspace: Workspace, name: str, training_seed: int) -> None:
     config, accelerate = Config.of(params), accelerator(params.machine)
     check(params, "signal_leak.models", name, config.models, training_seed)
     model, seed = config.models[name], seed_of(params.seed, config.STUDY, training_seed)
-    table, kind = training_pictures(params, model.style)
+    table, kind = training_pictures(workspace.manifests, model.style)
     # level 0, without a style name, so that the model learns the style for all prompts
     prompts = [prompt(row, 0, 0) for row in table.to_dict("records")]
-    pipeline = start(params, model).to(accelerate.device)
+    pipeline = start(params, workspace, model).to(accelerate.device)
     cache = Cache(
-        latents=encode_pictures(pipeline.vae, prepare.pictures(table, params.data, kind)),
+        latents=encode_pictures(pipeline.vae, prepare.pictures(table, params.data, workspace, kind)),
         embeddings=encode_prompts(pipeline, prompts)[:, None],
         empty=encode_prompts(pipeline, [""])[0],
     )
@@ -90,11 +90,12 @@ def train(params: Params, name: str, training_seed: int) -> None:
     )
     run = training_run(
         params,
+        workspace.scratch,
         config.STUDY,
         name,
         training_seed,
-        paths.adapter(config.STUDY, name, training_seed),
-        base=base.fingerprint(paths.BASE),
+        workspace.adapter(config.STUDY, name, training_seed),
+        base=base.fingerprint(workspace.base),
         model=model.model_dump(mode="json"),
         rank=config.rank,
         optimisation=config.optimisation.model_dump(mode="json"),
@@ -107,6 +108,7 @@ def train(params: Params, name: str, training_seed: int) -> None:
     run.discard()
 
 
-def tuned_pipeline(params: Params, name: str, training_seed: int) -> StableDiffusionPipeline:
+def tuned_pipeline(params: Params, workspace: Workspace, name: str, training_seed: int) -> StableDiffusionPipeline:
     """Load a trained model with its scheduler."""
-    return converted(start(params, Config.of(params).models[name]), paths.adapter(Config.STUDY, name, training_seed))
+    pipeline = start(params, workspace, Config.of(params).models[name])
+    return converted(pipeline, workspace.adapter(Config.STUDY, name, training_seed))

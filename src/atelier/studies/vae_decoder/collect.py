@@ -1,18 +1,19 @@
 """Collect rows for the page: cells with the original decoder, from the study that painted them."""
 
-from atelier import claims, paths
+from atelier import claims
 from atelier.evaluation import compared
 from atelier.evaluation.tables import REAL, RECONSTRUCTED
 from atelier.params import Params
 from atelier.sampling.store import UNTUNED
 from atelier.studies.vae_decoder.params import TUNED_BY, Config
+from atelier.workspace import Workspace
 
 
-def main(params: Params) -> None:
+def main(params: Params, workspace: Workspace) -> None:
     """Write ``build/compared/vae_decoder.csv``."""
-    config = Config.of(params)
-    tables = [paths.MEASURES / TUNED_BY / f"{model}.csv" for model in [UNTUNED, *params.section(TUNED_BY).variants]]
-    compared.collect(config.STUDY, tables, cells(params))
+    models = [UNTUNED, *params.section(TUNED_BY).variants]
+    tables = [workspace.measures / TUNED_BY / f"{model}.csv" for model in models]
+    compared.collect(tables, cells(params), workspace.compared(Config.STUDY))
 
 
 def cells(params: Params) -> set[str]:

@@ -12,7 +12,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from atelier import machine, paths
+from atelier import machine
 from atelier.data import prepare
 from atelier.data.images import to_pixels
 from atelier.models import base
@@ -20,19 +20,20 @@ from atelier.models.autoencoders import load_like
 from atelier.models.latents import encode_pictures
 from atelier.params import Params
 from atelier.sampling.sampler import decoded as pictures_of
+from atelier.workspace import Workspace
 
-REPAINTED = paths.SAMPLES / "repainted"  # held-out works reconstructed by each decoder
+REPAINTED = "repainted"  # in the folder of samples: held-out works reconstructed by each decoder
 ORIGINAL, MAIN = "original", "all"  # the unchanged decoder; the one retuned with the complete loss, if it exists
 
 
-def decoders(params: Params, name: str) -> dict[int, ModelMixin]:
+def decoders(params: Params, workspace: Workspace, name: str) -> dict[int, ModelMixin]:
     """Load a decoder for each training seed (the original is the same for all), in the memory layout of sampling."""
     seeds, device = params.protocol.training_seeds, machine.accelerator(params.machine).device
-    vae = base.load(paths.BASE).vae.to(device, memory_format=torch.channels_last)
+    vae = base.load(workspace.base).vae.to(device, memory_format=torch.channels_last)
     if name == ORIGINAL:
         return dict.fromkeys(seeds, vae)
     return {
-        seed: load_like(vae, paths.decoder(name, seed) / "vae").to(device, memory_format=torch.channels_last)
+        seed: load_like(vae, workspace.decoder(name, seed) / "vae").to(device, memory_format=torch.channels_last)
         for seed in seeds
     }
 
@@ -64,21 +65,23 @@ class Repainted(NamedTuple):
         return split
 
 
-def repaint(params: Params, name: str, path: Path) -> None:
+def repaint(params: Params, workspace: Workspace, name: str, path: Path) -> None:
     """Write held-out works reconstructed by one decoder, in table order; a group uses its first repeat's decoder.
 
     Latents come from the base's encoder, which retuning does not change.
     """
-    groups, works = params.protocol.groups, prepare.pictures(held_out(), params.data)
+    groups = params.protocol.groups
+    works = prepare.pictures(held_out(workspace.manifests), params.data, workspace)
     repeats = [groups[number % len(groups)][0] for number in range(len(works))]
-    latents = encode_pictures(decoders(params, ORIGINAL)[params.protocol.training_seeds[0]], works).mean
-    save_file({"pictures": decoded(params, decoders(params, name), latents, repeats)}, path)
+    original = decoders(params, workspace, ORIGINAL)[params.protocol.training_seeds[0]]
+    latents = encode_pictures(original, works).mean
+    save_file({"pictures": decoded(params, decoders(params, workspace, name), latents, repeats)}, path)
 
 
-def repainted(params: Params, names: Sequence[str], folder: Path = REPAINTED) -> Iterator[list[Repainted]]:
-    """What ``repaint`` wrote: for each decoder, groups that take every k-th work, because works are sorted by style."""
-    table, groups = held_out(), params.protocol.groups
-    works, styles = prepare.pictures(table, params.data), table["art_style"].to_numpy()
+def repainted(params: Params, workspace: Workspace, names: Sequence[str], folder: Path) -> Iterator[list[Repainted]]:
+    """What ``repaint`` wrote to ``folder``: for each decoder, groups of every k-th work, for works come by style."""
+    table, groups = held_out(workspace.manifests), params.protocol.groups
+    works, styles = prepare.pictures(table, params.data, workspace), table["art_style"].to_numpy()
     for name in names:
         made = load_file(folder / f"{name}.safetensors")["pictures"]
         if made.shape != works.shape:
@@ -87,6 +90,6 @@ def repainted(params: Params, names: Sequence[str], folder: Path = REPAINTED) ->
         yield [Repainted(works[rows], made[rows], styles[rows]) for rows in slices]
 
 
-def held_out() -> pd.DataFrame:
+def held_out(manifests: Path) -> pd.DataFrame:
     """The held-out works' manifest."""
-    return prepare.works().table.query("split == 'test'")
+    return prepare.works(manifests).table.query("split == 'test'")

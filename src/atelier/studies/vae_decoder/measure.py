@@ -5,11 +5,12 @@ A model's latents are the same for every decoder; with the original decoder they
 
 from functools import lru_cache, partial
 from itertools import product
+from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
-from atelier import paths, scratch
+from atelier import scratch
 from atelier.evaluation import judges
 from atelier.evaluation import reference as references
 from atelier.evaluation.cells import Location, truth_of_works
@@ -19,8 +20,8 @@ from atelier.params import Params
 from atelier.sampling.store import UNTUNED, at_level, listed, read_latents
 from atelier.studies.vae_decoder.decoding import MAIN, decoded, decoders
 from atelier.studies.vae_decoder.params import TUNED_BY, Config
+from atelier.workspace import Workspace
 
-OUT = paths.MEASURES / Config.STUDY
 PLAIN_WORDS = "plain-words"  # the untuned base with prompts of level 0 and the decoder retuned with the complete loss
 PROMPTS = "prompt_enrichment"  # the study that painted them
 
@@ -32,17 +33,20 @@ class Redecoded(NamedTuple):
     decoder: str
 
 
-def main(params: Params, model: str) -> None:
+def main(params: Params, workspace: Workspace, model: str) -> None:
     """Write ``build/measures/vae_decoder/MODEL.csv``; MODEL may be ``plain-words``."""
-    config, out, located = Config.of(params), OUT / f"{model}.csv", cells(params, model)
-    folders = {paths.SAMPLES / each.location.study / each.location.folder for each in located.values()}
-    inputs = [*sorted(folders), paths.BASE, paths.DECODERS, paths.REFERENCE, paths.EVALUATOR, paths.MANIFESTS]
-    run = scratch.of_stage(params, __name__, out, inputs, config=config.model_dump(mode="json"))
-    reference, judge, truth = references.load(), judges.evaluator(), truth_of_works()
-    retuned = lru_cache(maxsize=1)(partial(decoders, params))
+    config, out, located = Config.of(params), table_of(workspace.measures, model), cells(params, model)
+    samples = workspace.samples
+    folders = {samples / each.location.study / each.location.folder for each in located.values()}
+    inputs = [*sorted(folders), workspace.base, workspace.decoders]
+    inputs += [workspace.reference, workspace.evaluator, workspace.manifests]
+    run = scratch.of_stage(params, workspace, __name__, out, inputs, config=config.model_dump(mode="json"))
+    reference, judge = references.load(workspace.reference), judges.evaluator(workspace.evaluator)
+    truth = truth_of_works(workspace.manifests)
+    retuned = lru_cache(maxsize=1)(partial(decoders, params, workspace))
 
     def rows_of(cell: Redecoded) -> pd.DataFrame:
-        table, latents = listed(*cell.location), read_latents(*cell.location)
+        table, latents = listed(samples, *cell.location), read_latents(samples, *cell.location)
         pictures = decoded(params, retuned(cell.decoder), latents, table["repeat"].tolist())
         return measured(reference, groups_of(pictures, table, params.protocol.groups, judge, truth))
 
@@ -70,7 +74,11 @@ def cells(params: Params, model: str) -> dict[str, Redecoded]:
     }
 
 
-def load(params: Params) -> pd.DataFrame:
+def table_of(measures: Path, model: str) -> Path:
+    return measures / Config.STUDY / f"{model}.csv"
+
+
+def load(params: Params, measures: Path) -> pd.DataFrame:
     """Load the rows of all models."""
     models = [*Config.of(params).models, PLAIN_WORDS]
-    return pd.concat([pd.read_csv(OUT / f"{model}.csv") for model in models], ignore_index=True)
+    return pd.concat([pd.read_csv(table_of(measures, model)) for model in models], ignore_index=True)

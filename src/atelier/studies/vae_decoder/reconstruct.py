@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from atelier import machine, paths, scratch
+from atelier import machine, scratch
 from atelier.data import prepare
 from atelier.data.images import to_model_range
 from atelier.evaluation import judges
@@ -30,27 +30,28 @@ from atelier.models.evaluator import Evaluator
 from atelier.params import Params
 from atelier.studies.vae_decoder.decoding import ORIGINAL, REPAINTED, held_out, repaint, repainted
 from atelier.studies.vae_decoder.params import Config
+from atelier.workspace import Workspace, replacing
 
-OUT = paths.MEASURES / "reconstructions.csv"
-TRUNK, EVALUATOR = Path("data/trunk"), Path("data/evaluator")  # of the embedded world
+OUT = "reconstructions.csv"  # in the folder of measures
+TRUNK, EVALUATOR = "data/trunk", "data/evaluator"  # of the embedded world
 BATCH = 32  # batch size of perceptual networks
 
 
-def main(params: Params) -> None:
+def main(params: Params, workspace: Workspace) -> None:
     """Write ``build/measures/reconstructions.csv`` and ``build/samples/repainted``."""
-    names = [ORIGINAL, *Config.of(params).variants]
-    files = [*map(Path, (params.perceptual.weights, params.perceptual.heads))]
-    inputs = [paths.BASE, paths.DECODERS, paths.EVALUATOR, paths.MANIFESTS, *files]
-    run = scratch.of_stage(params, __name__, OUT, inputs)
-    works, networks = works_by_group(params), networks_of(params)
+    names, out = [ORIGINAL, *Config.of(params).variants], workspace.measures / OUT
+    inputs = [workspace.base, workspace.decoders, workspace.evaluator, workspace.manifests]
+    inputs += [workspace.named(file) for file in (params.perceptual.weights, params.perceptual.heads)]
+    run = scratch.of_stage(params, workspace, __name__, out, inputs)
+    works, networks = works_by_group(params, workspace), networks_of(params, workspace)
     rows = []
     for name in tqdm(names, unit="decoder"):
-        scratch.part(run, name, ".safetensors", partial(repaint, params, name))
-        rows.append(scratch.table(run, name, partial(decoder_rows, params, run, name, works, networks)))
-    with paths.replacing(REPAINTED) as part:
+        scratch.part(run, name, ".safetensors", partial(repaint, params, workspace, name))
+        rows.append(scratch.table(run, name, partial(decoder_rows, params, workspace, run, name, works, networks)))
+    with replacing(workspace.samples / REPAINTED) as part:
         for name in names:
             shutil.copyfile(scratch.path(run, name, ".safetensors"), part / f"{name}.safetensors")
-    write_rows(pd.concat(rows, ignore_index=True), OUT)
+    write_rows(pd.concat(rows, ignore_index=True), out)
     scratch.discard(run)
 
 
@@ -106,18 +107,19 @@ def measures_of(parts: Sequence[Returned]) -> dict[str, float]:
     return values | errors | {"psnr": float(-10 * np.log10(errors["mse"])), "high": high}
 
 
-def networks_of(params: Params) -> Networks:
+def networks_of(params: Params, workspace: Workspace) -> Networks:
     """The network of the loss; if it is not the embedded world's, also that world's trunk and evaluator."""
-    networks = Networks({"lpips": LPIPS.from_params(params.perceptual)}, None)
+    networks = Networks({"lpips": LPIPS.from_params(params.perceptual, workspace.root)}, None)
     if params.perceptual.network == "trunk":
         return networks
-    return Networks({**networks.lpips, "judge": LPIPS.from_folder(TRUNK)}, evaluators.load(EVALUATOR))
+    judge = LPIPS.from_folder(workspace.named(TRUNK))
+    return Networks({**networks.lpips, "judge": judge}, evaluators.load(workspace.named(EVALUATOR)))
 
 
-def works_by_group(params: Params) -> list[dict[str, Group]]:
+def works_by_group(params: Params, workspace: Workspace) -> list[dict[str, Group]]:
     """Held-out works reduced by group and style, used for every decoder."""
-    judge, table = judges.evaluator(), held_out()
-    works, styles = prepare.pictures(table, params.data), table["art_style"].to_numpy()
+    judge, table = judges.evaluator(workspace.evaluator), held_out(workspace.manifests)
+    works, styles = prepare.pictures(table, params.data, workspace), table["art_style"].to_numpy()
     groups = len(params.protocol.groups)
     return [
         {
@@ -129,16 +131,22 @@ def works_by_group(params: Params) -> list[dict[str, Group]]:
 
 
 def decoder_rows(
-    params: Params, folder: Path, name: str, works: Sequence[dict[str, Group]], networks: Networks
+    params: Params,
+    workspace: Workspace,
+    folder: Path,
+    name: str,
+    works: Sequence[dict[str, Group]],
+    networks: Networks,
 ) -> pd.DataFrame:
-    """One row per measure of a decoder: for all works, and for each style."""
-    judge, device = judges.evaluator(), machine.accelerator(params.machine).device
+    """One row per measure of a decoder, whose reconstructions are in ``folder``: for all works, and for each style."""
+    judge, device = judges.evaluator(workspace.evaluator), machine.accelerator(params.machine).device
+    made = next(repainted(params, workspace, [name], folder))
     parts = [
         {
             style: returned(known[style], pair.works, pair.made, judge, networks, device)
             for style, pair in repainted_group.by_style().items()
         }
-        for known, repainted_group in zip(works, next(repainted(params, [name], folder)), strict=True)
+        for known, repainted_group in zip(works, made, strict=True)
     ]
     return reconstruction_rows(parts, name)
 
@@ -159,7 +167,7 @@ def reconstruction_rows(parts: Sequence[dict[str, Returned]], cell: str) -> pd.D
     return pd.concat(tables, ignore_index=True)
 
 
-def load(styles: bool = False) -> pd.DataFrame:
+def load(measures: Path, styles: bool = False) -> pd.DataFrame:
     """Load the rows for all works, or those by style."""
-    table = pd.read_csv(OUT, keep_default_na=False, na_values=[""]).fillna({"style": ""})
+    table = pd.read_csv(measures / OUT, keep_default_na=False, na_values=[""]).fillna({"style": ""})
     return table[(table["style"] != "") == styles].reset_index(drop=True)

@@ -12,15 +12,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from atelier import paths
-from atelier.evaluation import compared, tables
+from atelier.evaluation import tables
 from atelier.params import Params
 from atelier.sampling import store
 from atelier.studies.vae_decoder import decoding, measure, reconstruct
 from atelier.studies.vae_decoder.decoding import MAIN, ORIGINAL, Repainted
 from atelier.studies.vae_decoder.params import TUNED_BY, Config
+from atelier.workspace import Workspace
 
-POSTER = Path("docs/papers/sickert2025_finetuning.csv")
+POSTER = "sickert2025_finetuning.csv"  # in the folder of papers
 COLUMNS = 12  # pictures in a row of a contact sheet
 
 
@@ -90,45 +90,46 @@ def main_decoder(config: Config) -> str:
     return MAIN if MAIN in config.variants else config.variants[-1]
 
 
-def load(params: Params) -> Results:
+def load(params: Params, workspace: Workspace) -> Results:
     """Read what the stages left, and decode a few generated pictures."""
-    config = Config.of(params)
+    config, measures = Config.of(params), workspace.measures
     decoders, seeds = [ORIGINAL, *config.variants], params.protocol.training_seeds
-    cards = {name: json.loads((paths.decoder(name, seeds[0]) / "card.json").read_text()) for name in config.variants}
+    cards = {name: workspace.decoder(name, seeds[0]) / "card.json" for name in config.variants}
     histories = [
-        pd.read_csv(paths.decoder(name, seed) / "history.csv").assign(decoder=name)
+        pd.read_csv(workspace.decoder(name, seed) / "history.csv").assign(decoder=name)
         for name in config.variants
         for seed in seeds
     ]
+    works = decoding.repainted(params, workspace, decoders, workspace.samples / decoding.REPAINTED)
     return Results(
         params=params,
         config=config,
-        cards=cards,
+        cards={name: json.loads(card.read_text()) for name, card in cards.items()},
         history=pd.concat(histories, ignore_index=True),
-        works=dict(zip(decoders, decoding.repainted(params, decoders), strict=True)),
-        reconstructions=reconstruct.load(),
-        by_style=reconstruct.load(styles=True),
-        compared=compared.load(config.STUDY),
-        redecoded=measure.load(params),
-        first_pictures=first_pictures(params, config),
-        poster=poster(),
+        works=dict(zip(decoders, works, strict=True)),
+        reconstructions=reconstruct.load(measures),
+        by_style=reconstruct.load(measures, styles=True),
+        compared=pd.read_csv(workspace.compared(config.STUDY)),
+        redecoded=measure.load(params, measures),
+        first_pictures=first_pictures(params, workspace, config),
+        poster=poster(workspace.papers),
     )
 
 
-def first_pictures(params: Params, config: Config) -> dict[str, Tensor]:
+def first_pictures(params: Params, workspace: Workspace, config: Config) -> dict[str, Tensor]:
     """Pictures of the first repeat, of two models at the lowest scale, through the original and the main decoder."""
     guidance, pictures = min(config.guidance), {}
     for model in config.models[:2]:
-        latents = store.read_latents(TUNED_BY, model, guidance)
-        table = store.listed(TUNED_BY, model, guidance)
+        location = (workspace.samples, TUNED_BY, model, guidance)
+        latents, table = store.read_latents(*location), store.listed(*location)
         rows = (table["repeat"] == 0).to_numpy().nonzero()[0][:COLUMNS]
         for name in (ORIGINAL, main_decoder(config)):
-            vaes = decoding.decoders(params, name)
+            vaes = decoding.decoders(params, workspace, name)
             pictures[f"{model}, {name}"] = decoding.decoded(params, vaes, latents[rows], [0] * len(rows))
     return pictures
 
 
-def poster() -> Poster:
+def poster(papers: Path) -> Poster:
     """The poster's table of rank 8, its FID named ``fd``."""
-    table = pd.read_csv(POSTER).query("rank == 8").rename(columns={"fid": "fd", "fid_sd": "fd_sd"})
+    table = pd.read_csv(papers / POSTER).query("rank == 8").rename(columns={"fid": "fd", "fid_sd": "fd_sd"})
     return {(row["block"], row["regime"], row["guidance"]): row for row in table.to_dict("records")}

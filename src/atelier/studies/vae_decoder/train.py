@@ -12,7 +12,6 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from atelier import paths
 from atelier.data import prepare
 from atelier.data.images import to_model_range
 from atelier.machine import accelerator
@@ -30,6 +29,7 @@ from atelier.training.caches import WORKS, read_cache, training_works
 from atelier.training.loop import Task
 from atelier.training.order import Turn
 from atelier.training.run import check, seed_from, training_run
+from atelier.workspace import Workspace
 
 
 class Crop(NamedTuple):
@@ -121,44 +121,46 @@ def task(
     return Task(trainable=trainable, samples=names, losses=losses)
 
 
-def main(params: Params, variant: str, seed: str) -> None:
+def main(params: Params, workspace: Workspace, variant: str, seed: str) -> None:
     """Write one decoder to ``build/decoders``."""
-    train(params, variant, seed_from(seed))
+    train(params, workspace, variant, seed_from(seed))
 
 
-def train(params: Params, variant: str, training_seed: int) -> None:
+def train(params: Params, workspace: Workspace, variant: str, training_seed: int) -> None:
     config, accelerate = Config.of(params), accelerator(params.machine)
     check(params, "vae_decoder.decoders", variant, config.decoders, training_seed)
     weights, perceptual = config.decoders[variant], params.perceptual
     seed = seed_of(params.seed, config.STUDY, training_seed)
-    works = training_works(params)
-    vae = base.load(paths.BASE).vae
+    works = training_works(params, workspace)
+    vae = base.load(workspace.base).vae
     trainable = decoder_parameters(vae, weights.scope)
     before = digest(vae, trainable)
     if config.checkpointing:
         vae.enable_gradient_checkpointing()
+    latents = read_cache(workspace.cache / WORKS, works.key).latents
     retuning = task(
         vae,
         trainable,
         weights,
-        LPIPS.from_params(perceptual).to(accelerate.device) if weights.lpips else None,
-        Pairs(read_cache(WORKS, works.key).latents, prepare.pictures(works.table, params.data), works.names),
+        LPIPS.from_params(perceptual, workspace.root).to(accelerate.device) if weights.lpips else None,
+        Pairs(latents, prepare.pictures(works.table, params.data, workspace), works.names),
         crop=config.crop,
         seed=seed,
         device=accelerate.device,
     )
     run = training_run(
         params,
+        workspace.scratch,
         config.STUDY,
         variant,
         training_seed,
-        paths.decoder(variant, training_seed),
+        workspace.decoder(variant, training_seed),
         **works.key,
         loss=weights.model_dump(mode="json"),
         # a file's name does not determine the network in it
         perceptual={
             "network": perceptual.network,
-            **{part: file_digest(Path(getattr(perceptual, part))) for part in ("weights", "heads")},
+            **{part: file_digest(workspace.named(getattr(perceptual, part))) for part in ("weights", "heads")},
         },
         crop=config.crop,
         checkpointing=config.checkpointing,
