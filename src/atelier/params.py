@@ -113,9 +113,9 @@ class Protocol(Section):
     @model_validator(mode="after")
     def _repeats_have_seeds(self) -> "Protocol":
         if len(set(self.guidance)) != len(self.guidance):
-            raise ValueError("guidance: a scale stands twice")
+            raise ValueError("guidance: a scale is listed twice")
         if len(set(self.training_seeds)) != len(self.training_seeds):
-            raise ValueError("training_seeds: a seed stands twice")
+            raise ValueError("training_seeds: a seed is listed twice")
         if self.repeats % len(self.training_seeds):
             raise ValueError(f"repeats: {self.repeats} cannot be shared by {len(self.training_seeds)} training seeds")
         return self

@@ -7,7 +7,7 @@ from pathlib import Path
 
 PARAMS = Path("params.yaml")
 LOCK = Path("dvc.lock")
-PIPELINES = Path("pipelines")  # a folder a study, with its pipeline file and its lock
+PIPELINES = Path("pipelines")  # one folder per study, with its pipeline file and its lock
 BUILD = Path("build")
 SCRATCH = Path(".scratch")  # checkpoints of unfinished runs; outside every DVC output, ignored by git
 NOTEBOOKS = Path("notebooks")

@@ -231,7 +231,11 @@ def _read_annotations(path: Path | None, counts: Counter[str]) -> tuple[pd.DataF
 
     faults = np.select(
         [~rows["emotion"].isin(EMOTIONS), rows["utterance"].str.strip() == "", numbers < 1],
-        ["emotion {!r} is none of the nine", "utterance {!r} is empty", "repetition {!r} is no whole number above 0"],
+        [
+            "emotion {!r} is not one of the nine",
+            "utterance {!r} is empty",
+            "repetition {!r} is not a whole number above 0",
+        ],
         "",
     )
     bad = [  # each fault begins with the name of its column

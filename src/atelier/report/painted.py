@@ -18,7 +18,7 @@ class Painted:
     """Measures of pictures that the protocol's prompts and guidance gave."""
 
     params: Params
-    table: pd.DataFrame  # measures: a row a measure and cell, a pseudo-value a group of repeats
+    table: pd.DataFrame  # measures: one row per measure and cell, one pseudo-value per group of repeats
 
     @property
     def low(self) -> float:
