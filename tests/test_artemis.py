@@ -12,17 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from atelier.data.artemis import (
-    COLUMNS,
-    EMOTIONS,
-    Works,
-    artist_and_title,
-    load_works,
-    picture_files,
-    read_manifest,
-    write_manifest,
-)
+from atelier.data.annotations import COLUMNS, EMOTIONS
+from atelier.data.artemis import load_works, picture_files
 from atelier.data.images import load_pictures, save_picture
+from atelier.data.manifest import Works, read_manifest, write_manifest
+from atelier.data.names import artist_and_title
 
 HEADER = ",".join(COLUMNS) + "\n"
 QUOTED_HEADER = ",".join(f'"{column}"' for column in COLUMNS) + "\n"

@@ -226,7 +226,7 @@ def with_sections(sections: dict[str, Any], path: str | Path = PARAMS) -> Params
 def read(path: str | Path) -> dict[str, Any]:
     """Read a parameter file without validating it. Raises ValueError if it is not a YAML mapping."""
     try:
-        content = YAML(typ="safe").load(Path(path))
+        content = YAML(typ="safe", pure=True).load(Path(path))
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file; copy one of profiles/") from None
     except OSError as error:

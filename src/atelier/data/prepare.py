@@ -11,8 +11,9 @@ import torch
 
 from atelier import paths
 from atelier.data.archives import unpack
-from atelier.data.artemis import Works, load_works, picture_files, read_manifest, write_manifest
+from atelier.data.artemis import load_works, picture_files
 from atelier.data.images import load_pictures
+from atelier.data.manifest import Works, read_manifest, write_manifest
 from atelier.params import Data, Params
 
 WORKS, PHOTOGRAPHS = "works", "photographs"  # names of the manifests, also in the report

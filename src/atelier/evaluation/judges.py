@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from atelier import paths
-from atelier.data.artemis import artist_and_title
+from atelier.data.names import artist_and_title
 from atelier.evaluation.intervals import Interval, wilson_interval
 from atelier.metrics import alignment
 from atelier.models import evaluator as evaluators

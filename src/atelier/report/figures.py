@@ -23,11 +23,12 @@ from atelier.metrics import spectra
 PALETTE = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#8C8C8C")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 WIDTH = 8.0  # inches; text of 9 pt stays legible at a page's width
+DPI = 110  # pixels per inch
 GAP = 3  # px between pictures of a contact sheet
 
 STYLE = {
-    "figure.dpi": 110,
-    "savefig.dpi": 110,
+    "figure.dpi": DPI,
+    "savefig.dpi": DPI,
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.grid": True,
@@ -68,7 +69,7 @@ def contact_sheet(rows: Mapping[str, Tensor], columns: Sequence[str] = (), scale
 def _sized(pictures: Tensor, scale: float) -> np.ndarray:
     """Pictures (n, h, w, 3) uint8, enlarged by repeated pixels or reduced by averaged ones; RGB also where grey."""
     x = pictures.expand(-1, 3, -1, -1)
-    side, target = x.shape[-1], scale * STYLE["figure.dpi"]
+    side, target = x.shape[-1], scale * DPI
     if (halvings := round(math.log2(side / target))) > 0:  # a power of two divides a side, a multiple of 8
         x = avg_pool2d(x.float(), 2**halvings).round().to(x.dtype)
     up = max(1, round(target / side))
@@ -77,8 +78,7 @@ def _sized(pictures: Tensor, scale: float) -> np.ndarray:
 
 def _labelled(grid: np.ndarray, labels: Sequence[str], titles: Sequence[str], height: int, width: int) -> Figure:
     """A figure of a grid's pixels with labels at the left of its rows and titles above its columns."""
-    dpi = STYLE["figure.dpi"]
-    figure = plt.figure(dpi=dpi, layout="none")
+    figure = plt.figure(dpi=DPI, layout="none")
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
 
     def written(text: str, size: float, **aligned: str) -> Text:
@@ -90,7 +90,7 @@ def _labelled(grid: np.ndarray, labels: Sequence[str], titles: Sequence[str], he
     left = math.ceil(max(box.width for box in boxes[0])) + 2 * GAP
     top = math.ceil(max((box.height for box in boxes[1]), default=0)) + 2 * GAP
     full_width, full_height = left + grid.shape[1], top + grid.shape[0]
-    figure.set_size_inches(full_width / dpi, full_height / dpi)
+    figure.set_size_inches(full_width / DPI, full_height / DPI)
     axes = figure.add_axes((left / full_width, 0, grid.shape[1] / full_width, grid.shape[0] / full_height))
     axes.imshow(grid, interpolation="none", aspect="auto")
     axes.set_axis_off()

@@ -104,7 +104,7 @@ def distances(results: Results) -> Table:
 def coverage(results: Results) -> Table:
     """Neighbourhood measures, and what the evaluator sees; without an evaluator, the former alone."""
     wholes = results.wholes
-    caption = f"Higher is better; density is 1 where both distributions are equal. All repeats at once; {results.count}."
+    caption = f"Higher is better; density is 1 where distributions are equal. All repeats at once; {results.count}."
     return Table("others", wholes[[name for name in HIGHER_IS_BETTER if name in wholes]], caption)
 
 

@@ -48,7 +48,7 @@ def _sheet(results: Results, guidance: float) -> Figure:
         for model in results.models
         for level in results.levels
     }
-    caption = f"Unpicked pictures at guidance {guidance:g}: a model and level per row; columns share work and first latent."
+    caption = f"Unpicked, guidance {guidance:g}: one row per model and level; columns share work and first latent."
     return Figure(f"sheet_{guidance:g}", figures.contact_sheet(rows), caption)
 
 
