@@ -265,9 +265,9 @@ def test_a_figure_outside_the_folder_is_refused(tmp_path: Path) -> None:
 
 def test_tables_are_ruled() -> None:
     html = page.page(shown({"text/html": FRAME}, caption="Two."), "study")
-    assert '<div class="scroll" role="region" tabindex="0" aria-label="Table 1"><table class="dataframe">' in html
+    assert '<div aria-label="Table 1" class="scroll" role="region" tabindex="0"><table class="dataframe">' in html
     assert "<caption><b>Table 1.</b> Two.</caption>" in html
-    assert '<th scope="col">row</th><th scope="col" class="number">FD</th>' in html
+    assert '<th scope="col">row</th><th class="number" scope="col">FD</th>' in html
     assert '<th scope="row">a</th>' in html
     assert '<td class="number">-1.5</td><td class="number">0.1 to 2e-1</td><td>rank 4</td>' in html
     assert html.count("<tr>") == 2
@@ -279,10 +279,10 @@ def test_tables_with_grouped_rows_and_columns() -> None:
     columns = pd.MultiIndex.from_product([["loss"], ["first", "last"]])
     table = pd.DataFrame([["x", 1.5], ["y", float("nan")]] * 2, index=rows, columns=columns)
     html = page.page(shown({"text/html": f"<p>Said.</p>{table.to_html(na_rep='–')}"}), "study")
-    assert '<th rowspan="2" valign="top" scope="row">a &amp; b</th><th scope="row">1</th>' in html
+    assert '<th rowspan="2" scope="row" valign="top">a &amp; b</th><th scope="row">1</th>' in html
     assert '<td>x</td><td class="number">1.5</td>' in html
     assert '<td>y</td><td class="number">–</td>' in html
-    assert '<th scope="col">first</th><th scope="col" class="number">last</th>' in html
+    assert '<th scope="col">first</th><th class="number" scope="col">last</th>' in html
     assert '<th colspan="2" halign="left" scope="col">loss</th>' in html
     assert 'aria-label="A *title*"' in html
     assert "<p>Said.</p><div" in html
