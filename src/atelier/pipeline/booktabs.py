@@ -24,8 +24,8 @@ def _set(table: Tag) -> None:
     del table["border"]
     for blank in [text for text in table.find_all(string=True) if not text.strip()]:
         blank.extract()
-    for row in table.find_all("tr"):
-        row.attrs.clear()  # pandas aligns heads by attributes
+    for line in table.find_all("tr"):
+        line.attrs.clear()  # pandas aligns heads by attributes
     heads = _one_row(_rows(table.thead))
     body = _rows(table.tbody)
     # counted from the right, where row labels do not interfere
@@ -42,7 +42,8 @@ def _set(table: Tag) -> None:
 
 
 def _rows(part: Tag | None) -> list[list[Tag]]:
-    return [row.find_all(["th", "td"]) for row in part.find_all("tr")] if part else []
+    rows = part.find_all("tr") if part else []
+    return [[cell for cell in row.find_all(["th", "td"]) if isinstance(cell, Tag)] for row in rows]
 
 
 def _one_row(heads: Sequence[list[Tag]]) -> Sequence[list[Tag]]:
