@@ -9,7 +9,7 @@ from bs4 import BeautifulSoup, Tag
 def ruled(html: str, label: str, caption: str = "") -> str:
     """Set each table of ``html``, in a frame that scrolls; ``label`` names it for a screen reader."""
     soup = BeautifulSoup(html, "html.parser")
-    for style in soup.select("style[scoped]"):  # pandas sends one with every frame
+    for style in soup.select("style[scoped], style[type='text/css']"):  # pandas sends one with every frame and Styler
         style.decompose()
     for table in soup.find_all("table"):
         _set(table)
