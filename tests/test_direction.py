@@ -16,7 +16,7 @@ ORDER: tuple[frozenset[str], ...] = tuple(
     map(
         frozenset,
         (
-            ("params", "paths", "studies", "machine", "seeds", "closure", "scratch"),
+            ("params", "paths", "files", "studies", "machine", "seeds", "closure", "scratch", "locks", "lifetime"),
             ("data",),
             ("diffusion",),
             ("models",),

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from atelier.data.images import write_whole
+from atelier.files import write_whole
 
 SCHEMA = pa.schema(
     [

@@ -18,7 +18,10 @@ from atelier.studies import STUDIES
 
 # top to bottom: a module imports only from rows above its own
 LAYERS = (
-    (("params", "paths", "machine", "seeds", "closure", "scratch"), "parameters, files, randomness, unfinished work"),
+    (
+        ("params", "paths", "files", "machine", "seeds", "closure", "scratch", "locks", "lifetime"),
+        "parameters, files, randomness, unfinished work, the end of processes",
+    ),
     (("data",), "ArtEmis and WikiArt, pictures, prompts, archives, the painter of the embedded world"),
     (("diffusion",), "schedules and parameterisations"),
     (("models",), "base, autoencoders, latents, adapters, evaluator, trunk"),
