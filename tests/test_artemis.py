@@ -12,17 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from atelier.data.artemis import (
-    COLUMNS,
-    EMOTIONS,
-    Works,
-    artist_and_title,
-    load_works,
-    picture_files,
-    read_manifest,
-    write_manifest,
-)
+from atelier.data.annotations import COLUMNS, EMOTIONS
+from atelier.data.artemis import load_works, picture_files
 from atelier.data.images import load_pictures, save_picture
+from atelier.data.manifest import Works, read_manifest, write_manifest
+from atelier.data.names import artist_and_title
 
 HEADER = ",".join(COLUMNS) + "\n"
 QUOTED_HEADER = ",".join(f'"{column}"' for column in COLUMNS) + "\n"
@@ -186,10 +180,10 @@ CUBIST = "Cubism,paul-cezanne_bathers"
         (HEADER + 'Cubism,"a\nb",awe,good,1\n', r"row at line 2: painting 'a\\nb' would leave"),
         (
             HEADER + f"{CUBIST},joy,good,1\n",
-            "1 of 1 CSV rows are bad.*row at line 2: emotion 'joy' is none of the nine",
+            "1 of 1 CSV rows are bad.*row at line 2: emotion 'joy' is not one of the nine",
         ),
         (HEADER + f"{CUBIST},awe, ,1\n", "row at line 2: utterance ' ' is empty"),
-        (HEADER + f"{CUBIST},awe,good,often\n", "row at line 2: repetition 'often' is no whole number"),
+        (HEADER + f"{CUBIST},awe,good,often\n", "row at line 2: repetition 'often' is not a whole number"),
         (HEADER + "Cubism,paul-cezanne_lost,awe,good,1\n", "row at line 2: no picture Cubism/paul-cezanne_lost"),
     ],
 )
@@ -252,7 +246,7 @@ def test_single_faults_are_quarantined_named_and_counted(tmp_path: Path) -> None
     ]
     works = load(pictures, release(tmp_path, rows))
     assert [line.split(" (")[0] for line in works.quarantined] == [
-        "artemis.csv: row at line 202: emotion 'joy' is none of the nine",
+        "artemis.csv: row at line 202: emotion 'joy' is not one of the nine",
         "Style/artist_work-3.png: truncated or damaged data",
         "artemis.csv: row at line 203: no picture Style/artist_gone.jpg or .png",
     ]

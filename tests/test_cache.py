@@ -159,7 +159,7 @@ def test_the_command_refuses_a_training_seed_that_no_parameter_names(
     monkeypatch.chdir(workspace.root)
     monkeypatch.setattr("atelier.machine.settle", lambda threads: None)
     assert main(["art_finetuning", "train", "mixed", "7"]) == 1
-    assert capsys.readouterr().err == "protocol.training_seeds: 7 is none of [0, 1]\n"
+    assert capsys.readouterr().err == "protocol.training_seeds: 7 is not one of [0, 1]\n"
     for wrong in ("one", "-1", "1.0", ""):
         assert main(["art_finetuning", "train", "mixed", wrong]) == 1
         refusal = capsys.readouterr().err

@@ -88,7 +88,7 @@ def needed(command: str, study: str | None) -> set[str]:
 
 
 def faults(name: str, study: str | None, stage: Stage) -> list[str]:
-    """What is wrong with a stage's dependencies on code, a line a fault."""
+    """What is wrong with a stage's dependencies on code, one line per fault."""
     stage = matrix(stage)
     code = [dependency for dependency in stage.get("deps", []) if covers("src", dependency)]
     files = needed(stage["cmd"], study)
@@ -101,7 +101,7 @@ def faults(name: str, study: str | None, stage: Stage) -> list[str]:
         *(f"{name}: {path} is run and no dependency" for path in missing),
         *(f"{name}: {path} is a dependency and not run" for path in idle),
         *(f"{name}: {path} is another study's" for path in foreign),
-        *(f"{name}: {path} stands twice" for path in twice),
+        *(f"{name}: {path} is listed twice" for path in twice),
         *(f"{name}: {path} does not exist" for path in absent),
     ]
 
@@ -178,7 +178,7 @@ def test_all_studies_together_are_no_dependency() -> None:
 
 def test_a_dependency_that_does_not_exist_or_stands_twice_is_found() -> None:
     lines = changed("signal_leak-sample", more=[f"{SOURCES}/sampling", f"{SOURCES}/gone.py"])
-    assert f"signal_leak-sample: {SOURCES}/sampling stands twice" in lines
+    assert f"signal_leak-sample: {SOURCES}/sampling is listed twice" in lines
     assert f"signal_leak-sample: {SOURCES}/gone.py does not exist" in lines
 
 

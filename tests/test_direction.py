@@ -16,7 +16,7 @@ ORDER: tuple[frozenset[str], ...] = tuple(
     map(
         frozenset,
         (
-            ("params", "workspace", "studies", "machine", "seeds", "closure", "scratch"),
+            ("params", "workspace", "files", "studies", "machine", "seeds", "closure", "scratch", "locks", "lifetime"),
             ("data",),
             ("diffusion",),
             ("models",),

@@ -194,7 +194,7 @@ def test_where_nothing_is_known_it_says_nothing(workspace: Workspace, tmp_path: 
         (b"art_style,painting,subject\n", "columns missing: emotion"),
         (b"art_style,painting,subject,emotion\nCubism,a_b\n", "row 2: "),
         (b"art_style,painting,subject,emotion\nCubism,a_b,cat,\nCubism,,cat,awe\n", "row 3: "),
-        (b"art_style,painting,subject,emotion\nCubism,a,cat,\nCubism,a,dog,\n", "row 3: the picture stands twice"),
+        (b"art_style,painting,subject,emotion\nCubism,a,cat,\nCubism,a,dog,\n", "row 3: the picture is listed twice"),
         (b'art_style,painting,subject,emotion\n"Cubism,a,cat,awe\n', "not a CSV"),
     ],
 )

@@ -113,7 +113,7 @@ def check(stage: Callable[[], None], outputs: Sequence[Path], scratch: Path, own
 # ------------------------------------------------------------------------------------------------ painting
 
 
-PAINTING = (base.StableDiffusionPipeline, "__call__")  # a call a batch
+PAINTING = (base.StableDiffusionPipeline, "__call__")  # one call per batch
 
 
 def batches(params: Params, condition: cells.Condition) -> int:

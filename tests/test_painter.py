@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from atelier.data.artemis import artist_and_title, load_works
+from atelier.data.artemis import load_works
+from atelier.data.names import artist_and_title
 from atelier.data.painter import (
     EMOTIONS,
     STYLES,

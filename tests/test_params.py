@@ -198,7 +198,7 @@ def test_variants_must_name_each_adapter_once() -> None:
     for change in (["rank4-mixed"], ["rank4-mixed", "rank4-mixed"], [*content()["art_finetuning"]["variants"]] * 2):
         said = refusal(edited("art_finetuning/variants", change))
         assert said.startswith("p.yaml: art_finetuning.variants: must name each of the adapters once")
-    assert "a scale stands twice" in refusal(edited("protocol/guidance", [4.0, 4.0]))
+    assert "a scale is listed twice" in refusal(edited("protocol/guidance", [4.0, 4.0]))
 
 
 def test_what_is_diagnosed_is_a_variant() -> None:
@@ -208,7 +208,7 @@ def test_what_is_diagnosed_is_a_variant() -> None:
 
 
 def test_repeats_are_shared_by_the_training_seeds() -> None:
-    assert "a seed stands twice" in refusal(edited("protocol/training_seeds", [1, 1]))
+    assert "a seed is listed twice" in refusal(edited("protocol/training_seeds", [1, 1]))
     tree = edited("protocol/training_seeds", [0, 1])
     tree["protocol"]["repeats"] = 3
     assert refusal(tree) == "p.yaml: protocol.repeats: 3 cannot be shared by 2 training seeds"
@@ -292,7 +292,7 @@ def test_half_lives_differ() -> None:
 def test_the_scale_of_measurements_is_one_of_the_sheets() -> None:
     said = refusal(edited("base_model/measured_at", 5.0))
     assert said == "p.yaml: base_model.measured_at: expected one of guidance's scales, got 5.0"
-    assert "base_model.guidance: a scale stands twice" in refusal(edited("base_model/guidance", [4.0, 4.0]))
+    assert "base_model.guidance: a scale is listed twice" in refusal(edited("base_model/guidance", [4.0, 4.0]))
     assert refusal(edited("base_model/guidance", [4.0, 0.5])).startswith("p.yaml: base_model.guidance.1: ")
 
 

@@ -265,9 +265,9 @@ def test_a_figure_outside_the_folder_is_refused(tmp_path: Path) -> None:
 
 def test_tables_are_ruled() -> None:
     html = page.page(shown({"text/html": FRAME}, caption="Two."), "study")
-    assert '<div class="scroll" role="region" tabindex="0" aria-label="Table 1"><table class="dataframe">' in html
+    assert '<div aria-label="Table 1" class="scroll" role="region" tabindex="0"><table class="dataframe">' in html
     assert "<caption><b>Table 1.</b> Two.</caption>" in html
-    assert '<th scope="col">row</th><th scope="col" class="number">FD</th>' in html
+    assert '<th scope="col">row</th><th class="number" scope="col">FD</th>' in html
     assert '<th scope="row">a</th>' in html
     assert '<td class="number">-1.5</td><td class="number">0.1 to 2e-1</td><td>rank 4</td>' in html
     assert html.count("<tr>") == 2
@@ -279,10 +279,10 @@ def test_tables_with_grouped_rows_and_columns() -> None:
     columns = pd.MultiIndex.from_product([["loss"], ["first", "last"]])
     table = pd.DataFrame([["x", 1.5], ["y", float("nan")]] * 2, index=rows, columns=columns)
     html = page.page(shown({"text/html": f"<p>Said.</p>{table.to_html(na_rep='–')}"}), "study")
-    assert '<th rowspan="2" valign="top" scope="row">a &amp; b</th><th scope="row">1</th>' in html
+    assert '<th rowspan="2" scope="row" valign="top">a &amp; b</th><th scope="row">1</th>' in html
     assert '<td>x</td><td class="number">1.5</td>' in html
     assert '<td>y</td><td class="number">–</td>' in html
-    assert '<th scope="col">first</th><th scope="col" class="number">last</th>' in html
+    assert '<th scope="col">first</th><th class="number" scope="col">last</th>' in html
     assert '<th colspan="2" halign="left" scope="col">loss</th>' in html
     assert 'aria-label="A *title*"' in html
     assert "<p>Said.</p><div" in html
@@ -353,6 +353,52 @@ def test_a_page_is_complete_and_says_what_it_is(tmp_path: Path) -> None:
         '<a href="javascript:x()">x</a>',
         '<a href="/etc/passwd">x</a>',
         '<a href="file:///x">x</a>',
+        '<a href="java&#9;script:x()">x</a>',
+        '<a href=" &#1;JavaScript:x()">x</a>',
+        '<a href="javascript&colon;x()">x</a>',
+        '<a href="data:text/html,x">x</a>',
+        '<a href="vbscript:x">x</a>',
+        '<a href="\\\\example.org/x">x</a>',
+        '<a href="/&#10;/example.org">x</a>',
+        '<a href="x.html" ping="https://example.org">x</a>',
+        '<a href="x.html" target="_blank">x</a>',
+        '<meta http-equiv="refresh" content="0;url=https://example.org">',
+        '<meta name="viewport" content="x">',
+        '<META HTTP-EQUIV=Content-Security-Policy CONTENT="default-src *">',
+        '<img src="data:text/html,x">',
+        '<img src="data:image/svg+xml,%3Csvg/%3E">',
+        '<img src="https&colon;//example.org/x.png">',
+        '<img src="&#32;//example.org/x.png">',
+        '<img src="x.png" loading="lazy">',
+        '<image src="https://example.org/x.png">',
+        '<input type="image" src="x.png">',
+        '<svg><use href="https://example.org/x.svg#a"/></svg>',
+        '<svg><use xlink:href="#a"/></svg>',
+        "<svg><style>@import 'x'</style></svg>",
+        "<style>p { background: u\\72l(x.png) }</style>",
+        "<style>@\\69mport 'x.css';</style>",
+        '<p style="background: \\75rl(x.png)">',
+        '<p style="background-image: image-set(&quot;x.png&quot; 1x)">',
+        '<p STYLE="color: red">',
+        "<body onload=x()>",
+        "<math><maction actiontype=statusline xlink:href=x>x</maction></math>",
+        "<math href='javascript:x()'><mi>x</mi></math>",
+        "<math><annotation-xml encoding='text/html'><p onclick=x()>x</p></annotation-xml></math>",
+        "<math><mtext><table><mglyph><style><img src=x onerror=x()></style></mglyph></table></mtext></math>",
+        '<noscript><p title="</noscript><img src=x onerror=x()>"></noscript>',
+        "<template><img src=x onerror=x()></template>",
+        "<textarea></textarea><title><img src=https://example.org/x></title>",
+        "<!--><img src=https://example.org/x.png>-->",
+        "<p title='</p><img src=https://example.org/x.png onerror=x()>'><img src=https://example.org/x.png>",
+        "<frameset><frame src=x></frameset><iframe srcdoc='<p>'></iframe>",
+        "<portal src=x></portal>",
+        "<audio autoplay></audio>",
+        "<button formaction=x>x</button>",
+        "<isindex action=x>",
+        "<plaintext>",
+        "<xss-element>",
+        '<p slot="x">',
+        '<p is="x-y">',
     ],
 )
 def test_what_would_load_or_run_is_refused(tmp_path: Path, html: str) -> None:
@@ -492,7 +538,8 @@ PUBLISHED = sorted(path.parent for path in (Path(__file__).parent.parent / "resu
 @pytest.mark.parametrize("folder", PUBLISHED, ids=lambda path: path.name)
 def test_published_pages_show_every_figure_once_and_lead_somewhere(folder: Path) -> None:
     for path in folder.rglob("*.html"):
-        for address in page.addresses(path.read_text()):
+        links, shown_pictures = page.addresses(path.read_text())
+        for address in (*links, *shown_pictures):
             assert (path.parent / unquote(address)).is_file(), f"{path}: {address}"
     for path in folder.glob("*/*.ipynb"):
         outputs = [output for cell in scrub.read(path).cells for output in cell.get("outputs", [])]

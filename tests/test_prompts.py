@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from atelier.data import prompts
-from atelier.data.artemis import EMOTIONS
+from atelier.data.annotations import EMOTIONS
 from atelier.data.prompts import LEVELS, checked_templates, prompt, style_name, templates
 
 WORK = {

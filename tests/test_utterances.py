@@ -7,7 +7,7 @@ from string import Formatter
 import numpy as np
 import pytest
 
-from atelier.data.artemis import EMOTIONS
+from atelier.data.annotations import EMOTIONS
 from atelier.data.painter.lights import COLOURS, LIGHTS
 from atelier.data.painter.stage import Scene
 from atelier.data.painter.subjects import SUBJECTS

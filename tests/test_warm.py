@@ -97,3 +97,89 @@ def test_a_copy_ends_with_the_one_that_asked(fresh: Path) -> None:
     assert not trained(fresh)
     server.communicate("\n", timeout=30)
     assert server.returncode == 0
+
+
+# ---- the end of processes
+
+# what DVC does: a stage through a shell that does not become the stage
+LIKE_DVC = """
+import os, subprocess, sys
+os.environ["DVC_STAGE"] = "stage"
+print(os.getpid(), flush=True)
+subprocess.call(["/bin/sh", "-c", " ".join(sys.argv[1:]) + "; true"])
+"""
+
+
+def alive(mark: str) -> set[int]:
+    """Processes whose environment holds this mark."""
+    numbers = set()
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                # a fork of the warm server has the server's environment here
+                if mark.encode() in (folder / "environ").read_bytes() and "Z" not in state(folder):
+                    numbers.add(int(folder.name))
+            except OSError:  # it has ended
+                continue
+    return numbers
+
+
+def state(folder: Path) -> str:
+    return (folder / "stat").read_text().rpartition(")")[2].split()[0]
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+@pytest.mark.parametrize("warm", [True, False], ids=["warm", "alone"])
+@pytest.mark.parametrize(
+    ("victim", "number"),
+    [("server", signal.SIGKILL), ("server", signal.SIGTERM), ("command", signal.SIGKILL), ("command", signal.SIGTERM)],
+)
+def test_nothing_outlives_the_one_that_started_it(
+    fresh: Path, tmp_path: Path, warm: bool, victim: str, number: signal.Signals
+) -> None:
+    command = [sys.executable, "-c", LIKE_DVC, *TRAIN]
+    mark = f"MARK={tmp_path.name}-{os.getpid()}"
+    (folder := tmp_path / "sockets").mkdir()
+    started = subprocess.Popen(
+        [sys.executable, "-m", "atelier.warm", *command] if warm else command,
+        cwd=fresh,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "TMPDIR": str(folder), "MARK": mark.partition("=")[2]},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert started.stdout is not None
+    below = int(started.stdout.readline())
+    until = time.monotonic() + 120
+    while journal(fresh).count(b"\n") < 3 and time.monotonic() < until:
+        time.sleep(0.001)
+    os.kill(started.pid if victim == "server" else below, number)
+    started.wait(timeout=30)
+    until = time.monotonic() + 10
+    while (left := alive(mark)) and time.monotonic() < until:
+        time.sleep(0.05)
+    for process in left:
+        os.kill(process, signal.SIGKILL)
+    assert left == set()
+    assert not trained(fresh)
+    if not (victim == "server" and number == signal.SIGKILL):
+        assert list(folder.glob("atelier-warm-*")) == []
+
+
+def test_folders_of_killed_servers_are_removed_by_the_next(tiny_world: Path, tmp_path: Path, run_python) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    for number, kept in ((dead.pid, False), (os.getpid(), True)):
+        (tmp_path / f"atelier-warm-{number}-x").mkdir()
+        run_python("-m", "atelier.warm", "true", cwd=tiny_world, TMPDIR=str(tmp_path))
+        assert (tmp_path / f"atelier-warm-{number}-x").exists() == kept
+
+
+@pytest.mark.slow
+def test_where_no_socket_can_be_made_stages_run_by_themselves(fresh: Path, tmp_path: Path, run_python) -> None:
+    deep = tmp_path / ("x" * 120)
+    deep.mkdir()
+    done = run_python("-m", "atelier.warm", *TRAIN, cwd=fresh, TMPDIR=str(deep))
+    assert done.returncode == 0, done.stderr
+    assert "stages import their libraries themselves" in done.stderr
+    assert trained(fresh)

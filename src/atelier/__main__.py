@@ -3,9 +3,12 @@
 import os
 import sys
 
-from atelier import cli, warm
+from atelier import cli, lifetime, warm
 
 if __name__ == "__main__":
     arguments = sys.argv[1:]
     address = os.environ.get(warm.ADDRESS)
-    raise SystemExit(warm.ask(arguments, address) if address else cli.main(arguments))
+    if address:
+        raise SystemExit(warm.ask(arguments, address))
+    lifetime.end_with_stage()
+    raise SystemExit(cli.main(arguments))

@@ -6,13 +6,14 @@ the stages that belong to no single study. The workspace is the folder that the 
 
 import gc
 import inspect
+import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from atelier import machine, params
+from atelier import lifetime, locks, machine, params
 from atelier.studies import STUDIES
 from atelier.workspace import Workspace
 
@@ -23,6 +24,7 @@ SHARED = {
     "cache": "atelier.training.caches",
     "reference": "atelier.evaluation.reference",
 }
+INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 USAGE = f"""usage: python -m atelier
   STUDY STAGE ...          a stage of {" | ".join(STUDIES)}
   {" | ".join(SHARED)}
@@ -33,6 +35,8 @@ USAGE = f"""usage: python -m atelier
 def run(arguments: list[str]) -> None:
     """Run one stage. Raises ValueError for an unknown stage or wrong arguments."""
     workspace = Workspace()
+    if lifetime.STAGE in os.environ:
+        locks.keep(workspace.root)
     match arguments:
         case ["check", *targets]:
             check(workspace, targets)
@@ -81,8 +85,16 @@ def load(module: str) -> ModuleType:
     return imported
 
 
+def check_locks(workspace: Workspace) -> None:
+    """Put back what a kill has cut, and keep a copy of what is whole."""
+    for name in locks.put_back(workspace.root):
+        print(f"{name}: cut off as it was written; put back as it was before the last stage", file=sys.stderr)
+    locks.keep(workspace.root)
+
+
 def check(workspace: Workspace, targets: list[str]) -> None:
     """Validate params.yaml and write a confirmation to each target, for stages to depend on."""
+    check_locks(workspace)
     config = params.load(workspace.params_file)
     message = f"{workspace.params_file}: every parameter is known, typed and in range"
     for target in map(Path, targets):
@@ -100,6 +112,9 @@ def exit_code(run: Callable[[list[str]], None], arguments: list[str]) -> int:
     except (ValueError, OSError, FloatingPointError, SafetensorError) as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
     return 0
 
 

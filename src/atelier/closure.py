@@ -13,8 +13,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent
 PACKAGE = ROOT.name
-# left out: how a stage is started and where its files are; the parameters that it reads are dependencies of their own
-STARTING = ("__init__", "__main__", "cli", "closure", "params", "studies/__init__", "warm", "workspace")
+# left out: how a stage is started and ended, and where and how its files are written; the parameters that it reads are
+# dependencies of their own
+STARTING = (
+    *("__init__", "__main__", "cli", "closure", "files", "lifetime", "locks", "params", "studies/__init__"),
+    *("warm", "workspace"),
+)
 
 
 def path_of(module: str) -> Path | None:

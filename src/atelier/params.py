@@ -112,9 +112,9 @@ class Protocol(Section):
     @model_validator(mode="after")
     def _repeats_have_seeds(self) -> "Protocol":
         if len(set(self.guidance)) != len(self.guidance):
-            raise ValueError("guidance: a scale stands twice")
+            raise ValueError("guidance: a scale is listed twice")
         if len(set(self.training_seeds)) != len(self.training_seeds):
-            raise ValueError("training_seeds: a seed stands twice")
+            raise ValueError("training_seeds: a seed is listed twice")
         if self.repeats % len(self.training_seeds):
             raise ValueError(f"repeats: {self.repeats} cannot be shared by {len(self.training_seeds)} training seeds")
         return self
@@ -225,7 +225,7 @@ def with_sections(sections: dict[str, Any], path: str | Path) -> Params:
 def read(path: str | Path) -> dict[str, Any]:
     """Read a parameter file without validating it. Raises ValueError if it is not a YAML mapping."""
     try:
-        content = YAML(typ="safe").load(Path(path))
+        content = YAML(typ="safe", pure=True).load(Path(path))
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file; copy one of profiles/") from None
     except OSError as error:

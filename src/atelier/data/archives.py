@@ -36,7 +36,7 @@ def unpack(archive: Path, folder: Path) -> int:
             if all(len(name.parts) > 1 and name.parts[0] == archive.stem for name in names):
                 names = [name.relative_to(archive.stem) for name in names]  # the archive contains the folder itself
             if len(set(names)) != len(names):
-                raise ValueError(f"{archive}: a name stands twice")
+                raise ValueError(f"{archive}: a name is listed twice")
             for info, name in zip(members, names, strict=True):
                 data = _read(archive, packed, info)
                 target = folder / name

@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from atelier.files import write_whole
+
 PIXEL_LIMIT = 178_956_970  # Pillow's own limit; the largest WikiArt scans have about 10^8 pixels
 BYTE_LIMIT = 2**29  # no JPEG or PNG within the pixel limit needs more
 FORMATS = ("JPEG", "PNG")  # regardless of suffix; fewer decoders, smaller attack surface
@@ -144,21 +146,6 @@ def save_picture(picture: torch.Tensor | np.ndarray, path: Path) -> None:
     encoded = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(encoded, format="PNG", compress_level=6)
     write_whole(path, encoded.getvalue())
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file atomically: temporary file, sync, rename. On an OSError (full disk) the old file stays."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as fault:
-        part.unlink(missing_ok=True)
-        raise OSError(fault.errno, f"not written: {fault.strerror}", str(path)) from fault
 
 
 def _file_bytes(path: Path, root: Path | None) -> bytes:

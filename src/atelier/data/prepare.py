@@ -10,8 +10,9 @@ import pandas as pd
 import torch
 
 from atelier.data.archives import unpack
-from atelier.data.artemis import Works, load_works, picture_files, read_manifest, write_manifest
+from atelier.data.artemis import load_works, picture_files
 from atelier.data.images import load_pictures
+from atelier.data.manifest import Works, read_manifest, write_manifest
 from atelier.params import Data, Params
 from atelier.workspace import Workspace
 
@@ -53,7 +54,7 @@ def read_truth(path: Path) -> pd.DataFrame:
     # a truncated row ends in missing values in spite of keep_default_na
     torn = table[wanted].isna().any(axis=1) | (table[[*TRUTH_KEY, "subject"]] == "").any(axis=1)
     twice = table.duplicated(TRUTH_KEY)
-    for what, rows in {"art_style, painting or subject is empty": torn, "the picture stands twice": twice}.items():
+    for what, rows in {"art_style, painting or subject is empty": torn, "the picture is listed twice": twice}.items():
         if rows.any():
             raise ValueError(f"{path}: row {int(rows.to_numpy().argmax()) + 2}: {what}")
     return table[wanted]

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 from ruamel.yaml import YAML, YAMLError
 
-from atelier.data.artemis import EMOTIONS, artist_and_title
+from atelier.data.annotations import EMOTIONS
+from atelier.data.names import artist_and_title
 from atelier.seeds import seed_of
 
 LEVELS = (0, 1, 2)

@@ -10,7 +10,7 @@ import pandas as pd
 from pydantic import Field
 from torch import Tensor
 
-from atelier.data.artemis import artist_and_title
+from atelier.data.names import artist_and_title
 from atelier.evaluation.intervals import Interval, wilson_interval
 from atelier.metrics import alignment
 from atelier.models import evaluator as evaluators

@@ -1,7 +1,8 @@
-"""Berrada Ifriqi et al. 2024, "Boosting Latent Diffusion with Perceptual Objectives": a loss on decoder features.
+"""Boosting Latent Diffusion with Perceptual Objectives (Berrada Ifriqi et al. 2024, arXiv:2411.04873).
 
 A clean latent and its one-step estimate are compared by a frozen decoder's features: ``stages``, the outputs of its
-middle block and of its upsampling blocks, (n, c_l, h_l, w_l) each. Where the paper's text and formulas differ,
+middle block and of its upsampling blocks, (n, c_l, h_l, w_l) each. `atelier.studies.latent_perceptual.loss` selects
+samples by the threshold and weights the loss against squared error. Where the paper's text and formulas differ,
 ``docs/decisions.md`` says which is the default.
 """
 
@@ -18,8 +19,8 @@ from atelier.params import DepthWeights, Mask, Norm
 
 PAPER_SIDE = 64  # latent side for which the paper gives its thresholds
 QUANTILE, OPENING, CLOSING = 0.02, 5, 3  # algorithm 1
-MASKED_FROM = 2  # stages of at least 1/2 of the picture's side are masked; the paper reports outliers in deep ones
-FLAT = 1e-5  # maps with a smaller deviation are not divided by it
+MASKED_FROM = 2  # stages of at least 1/2 of the picture's side are masked; the paper reports outliers there
+FLAT = 1e-5  # maps with a smaller deviation are divided by 1; shorter vectors by this length
 
 
 class Options(NamedTuple):
@@ -28,8 +29,9 @@ class Options(NamedTuple):
     ``norm``: standardise both by means and deviations of the ``predicted`` features, or of the ``target`` features, or
     each by its own (``separate``); or divide both by the length of the target's feature vector at each position
     (``unit``), or each by the length of its own (``lpips``).
-    ``mask``: whose outliers are masked. ``places``, ``stages``: sum or mean over positions and stages; eq. 2 as printed
-    sums both.
+    ``depth_weights``: of the stages, see the function of that name. ``mask``: whose outliers are masked; ``both``: what
+    is an outlier in either. ``places``, ``stages``: sum or mean over a map's positions and over stages; eq. 2 as
+    printed sums both.
 
     diffusers' research script is ``Options("lpips", "equal", "none", stages="mean")`` by default, and ``Options("unit",
     "equal", "target", stages="mean")`` with its options for a shared norm and masks; its thresholds differ.
@@ -45,16 +47,16 @@ class Options(NamedTuple):
 PAPER = Options()
 
 
-def threshold(tau: float, side: int) -> float:
-    """Noise-to-signal ratio up to which a sample counts, for a latent of ``side``; ``tau`` is the value at side 64.
+def threshold(tau: float, latent_side: int) -> float:
+    """Noise-to-signal ratio up to which a sample counts; ``tau`` is its value for latents of side 64.
 
     Section 4 scales it with the latent's side: so does the noise level up to which a given structure stays visible.
     """
-    return tau * side / PAPER_SIDE
+    return tau * latent_side / PAPER_SIDE
 
 
-def depth_weights(sides: Sequence[int], options: DepthWeights = "inverse") -> list[float]:
-    """omega_l of stages with these sides, first stage first.
+def depth_weights(sides: Sequence[int], kind: DepthWeights = "inverse") -> list[float]:
+    """omega_l of stages whose maps have these sides, first stage first.
 
     ``inverse``: ``r_1 / r_l``, as the text of section 3.2; ``printed``: its formula ``2^(-r_l / r_1)``; ``equal``: 1.
     """
@@ -63,7 +65,7 @@ def depth_weights(sides: Sequence[int], options: DepthWeights = "inverse") -> li
         "inverse": [1 / ratio for ratio in ratios],
         "printed": [2.0**-ratio for ratio in ratios],
         "equal": [1.0] * len(ratios),
-    }[options]
+    }[kind]
 
 
 @torch.no_grad()
@@ -84,8 +86,9 @@ def outlier_mask(features: Tensor, down: float = 1.0) -> Tensor:
     # map that is flat up to rounding is too small to be added to its values
     valid = ((features - low > -margin) & (features - high < margin)) | (margin == 0)
     opening, closing = (math.ceil(size / down) for size in (OPENING, CLOSING))
-    opening += 1 - opening % 2  # kernels are odd; the paper takes 3 for 2 here ...
-    closing = 1 if closing == 2 else closing + 1 - closing % 2  # ... and 1 for 2 here
+    # kernels must be odd: as in the paper, an even opening is rounded up, a closing of 2 down to 1
+    opening += 1 - opening % 2
+    closing = 1 if closing == 2 else closing + 1 - closing % 2
     grown = max_pool2d(valid.to(features.dtype), closing, 1, closing // 2)
     return -max_pool2d(-grown, opening, 1, opening // 2) > 0
 
@@ -108,8 +111,8 @@ def standardised(target: Tensor, predicted: Tensor, valid: Tensor, norm: Norm) -
         length = vector_length(target, valid)
         return target / length, predicted / (length if norm == "unit" else vector_length(predicted, valid))
     mean, deviation = statistics(target if norm in ("target", "separate") else predicted, valid)
-    own_mean, own_deviation = statistics(predicted, valid) if norm == "separate" else (mean, deviation)
-    return (target - mean) / deviation, (predicted - own_mean) / own_deviation
+    mean_hat, deviation_hat = statistics(predicted, valid) if norm == "separate" else (mean, deviation)
+    return (target - mean) / deviation, (predicted - mean_hat) / deviation_hat
 
 
 def vector_length(features: Tensor, valid: Tensor) -> Tensor:
@@ -134,9 +137,9 @@ def stage_distance(
     return (squared if places == "sum" else squared / valid.sum((2, 3)).clamp(min=1)).mean(1)
 
 
-def valid_places(target: Tensor, predicted: Tensor, side: int, mask: Mask = "predicted") -> Tensor:
-    """rho of eq. 2, bool (n, c, h, w): outliers are masked in deep stages only; ``side``: the picture's."""
-    down = side / predicted.shape[-1]
+def valid_positions(target: Tensor, predicted: Tensor, picture_side: int, mask: Mask = "predicted") -> Tensor:
+    """rho of eq. 2, bool (n, c, h, w); outliers are masked in stages of at least half the picture's side."""
+    down = picture_side / predicted.shape[-1]
     if mask == "none" or down > MASKED_FROM:
         return torch.ones_like(predicted, dtype=torch.bool)
     checked = {"predicted": [predicted], "target": [target], "both": [predicted, target]}[mask]
@@ -144,9 +147,9 @@ def valid_places(target: Tensor, predicted: Tensor, side: int, mask: Mask = "pre
 
 
 def stage_losses(
-    targets: Sequence[Tensor], predictions: Sequence[Tensor], side: int, options: Options = PAPER
+    targets: Sequence[Tensor], predictions: Sequence[Tensor], picture_side: int, options: Options = PAPER
 ) -> list[Tensor]:
-    """Each stage's unweighted distance, (n,) each. ``side``: of the decoded picture.
+    """Each stage's unweighted distance, (n,) each.
 
     Raises ValueError for stages of different shapes.
     """
@@ -159,19 +162,19 @@ def stage_losses(
         target, predicted = (
             x.float() if x.dtype in (torch.float16, torch.bfloat16) else x for x in (target, predicted)
         )
-        valid = valid_places(target.detach(), predicted.detach(), side, options.mask)
+        valid = valid_positions(target.detach(), predicted.detach(), picture_side, options.mask)
         losses.append(stage_distance(target.detach(), predicted, valid, options.norm, options.places))
     return losses
 
 
 def latent_perceptual_loss(
-    targets: Sequence[Tensor], predictions: Sequence[Tensor], side: int, options: Options = PAPER
+    targets: Sequence[Tensor], predictions: Sequence[Tensor], picture_side: int, options: Options = PAPER
 ) -> Tensor:
     """Eq. 2 without its threshold: ``sum_l omega_l / C_l sum_c ||rho (phi' - phihat')||^2``, (n,).
 
     ``targets``: features of clean latents, detached; ``predictions``: features of their estimates.
     """
-    losses = stage_losses(targets, predictions, side, options)
+    losses = stage_losses(targets, predictions, picture_side, options)
     weights = depth_weights([stage.shape[-1] for stage in predictions], options.depth_weights)
     # not torch.stack: summing a list keeps the order of additions independent of the batch
     total = sum((weight * loss for weight, loss in zip(weights, losses, strict=True)), torch.zeros_like(losses[0]))

@@ -1,58 +1,64 @@
-"""Tables as journals set them, where a style sheet cannot: one row of heads, ``scope``, and which columns are numbers.
-
-It works on the text that pandas writes and on Markdown's tables, which never hold a table within a table.
-"""
+"""What a style sheet cannot do for a table: one row of heads, ``scope``, and which columns are numbers."""
 
 import re
-from html import escape, unescape
+from collections.abc import Sequence
 
-TABLE = re.compile(r"(<table\b[^>]*>)(.*?</table>)", re.DOTALL)
-ROW = re.compile(r"<tr\b[^>]*>(.*?)</tr>", re.DOTALL)
-CELL = re.compile(r"<(t[hd])\b([^>]*)>(.*?)</t[hd]>", re.DOTALL)
-PANDAS_STYLE = re.compile(r"<style scoped>.*?</style>\s*", re.DOTALL)  # sent with every frame
+from bs4 import BeautifulSoup, Tag
 
 
 def ruled(html: str, label: str, caption: str = "") -> str:
-    """Each table of ``html`` so set, in a frame that scrolls; ``label`` names it for a screen reader."""
-    frame = f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(label)}">'
-    head = f"<caption>{caption}</caption>" if caption else ""
-    shown = PANDAS_STYLE.sub("", html).replace('<table border="1"', "<table")
-    return TABLE.sub(lambda table: f"{frame}{table[1]}{head}{_set(table[2])}</div>", shown)
+    """Set each table of ``html``, in a frame that scrolls; ``label`` names it for a screen reader."""
+    soup = BeautifulSoup(html, "html.parser")
+    for style in soup.select("style[scoped], style[type='text/css']"):  # pandas sends one with every frame and Styler
+        style.decompose()
+    for table in soup.find_all("table"):
+        _set(table)
+        if caption:
+            table.insert(0, BeautifulSoup(f"<caption>{caption}</caption>", "html.parser"))
+        role = {"class": "scroll", "role": "region", "tabindex": "0", "aria-label": label}
+        table.wrap(soup.new_tag("div", attrs=role))
+    return str(soup)
 
 
-def _set(content: str) -> str:
-    """A table's rows; the columns of numbers are counted from the right, where row labels do not interfere."""
-    head, end, body = content.partition("</thead>")
-    rows = [CELL.findall(row) for row in ROW.findall(body)]
-    width = min((sum(tag == "td" for tag, _, _ in row) for row in rows), default=0)
-    numbers = {column for column in range(1, width + 1) if all(_is_number(row[-column][2]) for row in rows)}
-    return re.sub(r">\s+<", "><", _marked(_one_row(head), "col", numbers) + end + _marked(body, "row", numbers))
+def _set(table: Tag) -> None:
+    del table["border"]
+    for blank in [text for text in table.find_all(string=True) if not text.strip()]:
+        blank.extract()
+    for line in table.find_all("tr"):
+        line.attrs.clear()  # pandas aligns heads by attributes
+    heads = _one_row(_rows(table.thead))
+    body = _rows(table.tbody)
+    # counted from the right, where row labels do not interfere
+    width = min((sum(cell.name == "td" for cell in row) for row in body), default=0)
+    numbers = {column for column in range(1, width + 1) if all(_is_number(row[-column]) for row in body)}
+    for scope, rows in (("col", heads), ("row", body)):
+        for row in rows:
+            wide = any(cell.has_attr("colspan") for cell in row)
+            for column, cell in zip(range(len(row), 0, -1), row, strict=True):
+                if cell.name == "th":
+                    cell["scope"] = scope
+                if column in numbers and not wide:
+                    cell["class"] = "number"
 
 
-def _one_row(head: str) -> str:
+def _rows(part: Tag | None) -> list[list[Tag]]:
+    rows = part.find_all("tr") if part else []
+    return [[cell for cell in row.find_all(["th", "td"]) if isinstance(cell, Tag)] for row in rows]
+
+
+def _one_row(heads: Sequence[list[Tag]]) -> Sequence[list[Tag]]:
     """One row of heads where pandas writes two: the columns' names above, the name of the row labels below."""
-    rows = [CELL.findall(row) for row in ROW.findall(head)]
-    if len(rows) != 2 or len(rows[0]) != len(rows[1]) or any(a and b for (*_, a), (*_, b) in zip(*rows, strict=True)):
-        return head
-    return "<thead><tr>" + "".join(f"<th>{a or b}</th>" for (*_, a), (*_, b) in zip(*rows, strict=True)) + "</tr>"
+    if len(heads) != 2 or len(heads[0]) != len(heads[1]):
+        return heads
+    above, below = heads
+    if any(one.text and other.text for one, other in zip(above, below, strict=True)):
+        return heads
+    for one, other in zip(above, below, strict=True):
+        one.extend(list(other.contents))
+    below[0].parent.decompose()  # type: ignore[union-attr]
+    return [above]
 
 
-def _marked(part: str, scope: str, numbers: set[int]) -> str:
-    def row(match: re.Match[str]) -> str:
-        count, wide = len(CELL.findall(match[1])), "colspan" in match[1]
-        columns = iter(range(count, 0, -1))
-
-        def cell(match: re.Match[str]) -> str:
-            right = next(columns) in numbers and not wide
-            marks = (f' scope="{scope}"' if match[1] == "th" else "") + (' class="number"' if right else "")
-            return f"<{match[1]}{match[2]}{marks}>{match[3]}</{match[1]}>"
-
-        return f"<tr>{CELL.sub(cell, match[1])}</tr>"
-
-    return ROW.sub(row, part)
-
-
-def _is_number(text: str) -> bool:
+def _is_number(cell: Tag) -> bool:
     """A number, an interval such as "0.1 to 0.2", or a dash or blank where there is none."""
-    shown = unescape(re.sub("<.*?>", "", text))
-    return not any(letter.isalpha() for letter in re.sub(r"\bto\b|nan|NaN|inf|\de[-+]?\d", "", shown))
+    return not any(letter.isalpha() for letter in re.sub(r"\bto\b|nan|NaN|inf|\de[-+]?\d", "", cell.text))

@@ -19,20 +19,20 @@ from atelier.studies import STUDIES
 # top to bottom: a module imports only from rows above its own
 LAYERS = (
     (
-        ("params", "workspace", "machine", "seeds", "closure", "scratch"),
-        "parameters, files, randomness, unfinished work",
+        ("params", "workspace", "files", "machine", "seeds", "closure", "scratch", "locks", "lifetime"),
+        "parameters, files, randomness, unfinished work, the end of processes",
     ),
-    (("data",), "ArtEmis and WikiArt, pictures, prompts, archives, the painter"),
+    (("data",), "ArtEmis and WikiArt, pictures, prompts, archives, the painter of the embedded world"),
     (("diffusion",), "schedules and parameterisations"),
     (("models",), "base, autoencoders, latents, adapters, evaluator, trunk"),
-    (("methods",), "one module a paper's idea: the mathematics alone"),
+    (("methods",), "one module per paper's idea: the mathematics alone"),
     (("training",), "loop, run, checkpoints, caches, denoiser, LoRA"),
     (("sampling",), "sampler, conditions, held-out prompts, stored pictures"),
     (("metrics",), "Frechet distances, spectra, neighbours, alignment"),
-    (("evaluation",), "groups, pseudo-values, intervals, long tables, judges"),
+    (("evaluation",), "groups of pictures, pseudo-values, intervals, tables of measures, judges"),
     (("evidence", "claims"), "tests of differences, verdicts"),
     (("report",), "Study, Table, Figure, cards"),
-    (("studies",), "one folder a study: params, train, sample, measure, report, claims"),
+    (("studies",), "one folder per study: params, train, sample, measure, report, claims"),
     (("cli", "warm", "pipeline", "world"), "command line, notebooks to pages, how the world is made"),
 )
 COLUMNS = ("shared", "train", "sample", "measure", "page")
@@ -83,23 +83,26 @@ def depends(root: Path) -> set[tuple[str, str]]:
 
 
 def draw_pipeline(root: Path, target: Path) -> None:
-    """Draw stages as boxes: one row per pipeline file, one column per kind; each row names the files it reads from."""
+    """Draw stages as boxes: one row per pipeline file, one column per kind; each row names the studies it reads from.
+
+    Work goes from left to right; the arrows stand once, between the columns' titles, because any of a column's stages
+    may be read by any in the next.
+    """
     listed, pairs = stages(root), depends(root)
     figure = plt.figure(figsize=(10.0, 8.0), layout="none")
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     for index, name in enumerate(COLUMNS):
-        axes.text(X[index], 1.0, name, ha="center", weight="bold", size=9)
+        axes.text(X[index], 1.0, name, ha="center", va="center", weight="bold", size=9)
+    for left, right in pairwise(X):
+        axes.annotate("", (right - 0.62, 1.0), (left + 0.62, 1.0), arrowprops={"arrowstyle": "->", "color": "0.6"})
     y = 0.0
     for name, of in listed.items():
         counts: dict[str, int] = defaultdict(int)
         for stage, kind in of:
             _box(axes, X[COLUMNS.index(kind)], y - counts[kind], stage.removeprefix(f"{name}-"))
             counts[kind] += 1
-        used = [X[COLUMNS.index(kind)] for kind in COLUMNS if counts[kind]]
-        for left, right in pairwise(used):
-            axes.annotate("", (right - 0.62, y), (left + 0.62, y), arrowprops={"arrowstyle": "->", "color": "0.6"})
         reads = [study for study in listed if (study, name) in pairs and study != "shared"]
-        words = "all pages" if name == "shared" else ",\n          ".join(reads)
+        words = "all pages (site)" if name == "shared" else ",\n          ".join(reads)
         axes.text(-2.6, y, name, va="center", size=9, weight="bold")
         axes.text(-2.6, y - 0.3, f"reads  {words}" if reads else "", va="top", size=7.5)
         y -= max(*counts.values(), 1 + len(reads) * (name != "shared")) + 0.4

@@ -6,10 +6,9 @@ A page runs nothing and asks nothing of a network; the files that it shows lie b
 import re
 from base64 import b64encode
 from collections.abc import Iterable
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from jinja2 import Environment
 from markupsafe import Markup
@@ -25,6 +24,7 @@ from pygments.lexers import PythonLexer
 from pygments.token import Comment, Keyword, Name, Number, Operator, String, Text
 from traitlets import default
 
+from atelier.pipeline import allowed
 from atelier.pipeline.booktabs import ruled
 from atelier.pipeline.formulas import mathml
 from atelier.pipeline.scrub import INJECTED, tags
@@ -86,13 +86,14 @@ def inline(source: str) -> Markup:
     return Markup(markdown(source).strip().removeprefix("<p>").removesuffix("</p>"))
 
 
-def addresses(text: str) -> list[str]:
-    """The files that a page points to by relative address, as it writes them, links and pictures alike.
+def addresses(text: str) -> allowed.Addresses:
+    """A page's relative addresses. Raises ValueError when it would run something, or fetch anything but a picture."""
+    return allowed.addresses(text, _style())
 
-    Raises ValueError when it would run something, or fetch anything but such a picture.
-    """
-    parser = _Addresses(text)
-    return parser.links + parser.shown
+
+def _style() -> str:
+    """The content of a page's style element."""
+    return f"\n{STYLE.read_text(encoding='utf-8')}"
 
 
 class PageExporter(TemplateExporter):
@@ -169,8 +170,9 @@ class _Renderer(IPythonRenderer):
 
 
 def _frame(name: str, profile: str) -> dict[str, Any]:
-    style = Markup(STYLE.read_text(encoding="utf-8"))
-    return {"title": name, "style": style, "profile": profile, "short": profile in SHORT_RUNS}
+    style = _style()
+    about = {"title": name, "profile": profile, "short": profile in SHORT_RUNS}
+    return about | {"style": Markup(style), "policy": allowed.policy(style)}
 
 
 def _picture(output: NotebookNode, folder: Path | None) -> dict[str, Any]:
@@ -207,60 +209,7 @@ def _coloured(self: Any, lexer: Any, stream: Iterable[tuple[Any, str]], options:
 
 
 def _checked(text: str, folder: Path | None) -> str:
-    for address in _Addresses(text).shown:
+    for address in addresses(text).pictures:
         if folder is None or not (folder / unquote(address)).is_file():
             raise ValueError(f'<img src="{address}">: no such file beside the page')
     return text
-
-
-class _Addresses(HTMLParser):
-    """Collects relative addresses, and refuses what would run, or be fetched from anywhere else."""
-
-    LOADING = ("src", "srcset", "data", "poster", "background", "action", "formaction", "xlink:href")
-    FORBIDDEN = ("script", "link", "iframe", "object", "embed", "base", "form")
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.links: list[str] = []
-        self.shown: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in self.FORBIDDEN:
-            raise ValueError(f"<{tag}> in an output: a page must be complete in itself and run nothing")
-        for name, value in attrs:
-            shown = f'<{tag} {name}="{(value or "")[:80]}">'
-            if name.startswith("on") or (name == "style" and _loads(value or "")):
-                raise ValueError(f"{shown}: a page must load nothing")
-            if name in self.LOADING and not (value or "").startswith("data:"):
-                if (tag, name) != ("img", "src") or not _is_below(value or ""):
-                    raise ValueError(f"{shown}: a page must load nothing but pictures beside it")
-                self.shown.append(value or "")
-            if name == "href":
-                self._link(tag, value or "", shown)
-
-    def _link(self, tag: str, value: str, shown: str) -> None:
-        """Links are for a reader to follow; other tags fetch what they refer to."""
-        parts = urlsplit(value)
-        if tag != "a" and parts.scheme != "data" and not value.startswith("#"):
-            raise ValueError(f"{shown}: a page must load nothing")
-        if tag == "a" and (parts.scheme not in ("", "http", "https", "mailto") or value.startswith("/")):
-            raise ValueError(f"{shown}: a page must link to its site's files or to the web")
-        if tag == "a" and not parts.scheme and parts.path:
-            self.links.append(parts.path)
-
-    def handle_data(self, data: str) -> None:
-        if self.lasttag == "style" and _loads(data):
-            raise ValueError("@import or url() in a style: a page must load nothing")
-
-
-def _is_below(address: str) -> bool:
-    """Whether a relative address stays in its page's folder."""
-    parts = urlsplit(address)
-    path = unquote(parts.path)
-    return not (parts.scheme or parts.netloc or path.startswith("/") or "\\" in path or ".." in path.split("/"))
-
-
-def _loads(style: str) -> bool:
-    return re.search(r"@import|url\((?!\s*['\"]?data:)", style) is not None

@@ -38,7 +38,8 @@ def renew_index(site: Path, order: Sequence[str], profile: str) -> None:
 def _finish(site: Path, index: str) -> None:
     (site / "index.html").write_text(index, encoding="utf-8")
     for path in sorted(site.rglob("*.html")):
-        for address in page.addresses(path.read_text(encoding="utf-8")):
+        links, pictures = page.addresses(path.read_text(encoding="utf-8"))
+        for address in (*links, *pictures):
             target = (path.parent / unquote(address)).resolve()
             if not (target.is_file() and target.is_relative_to(site.resolve())):
                 raise ValueError(f"{path}: '{address}' leads to no file of the site")

@@ -1,5 +1,6 @@
 """What the notebooks draw: one style for the whole repository, colour-blind safe, legible when printed."""
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 
@@ -10,9 +11,10 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.text import Text
 from matplotlib.ticker import LogLocator
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from atelier.evaluation.intervals import t_interval
 from atelier.metrics import spectra
@@ -21,10 +23,12 @@ from atelier.metrics import spectra
 PALETTE = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#8C8C8C")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 WIDTH = 8.0  # inches; text of 9 pt stays legible at a page's width
+DPI = 110  # pixels per inch
+GAP = 3  # px between pictures of a contact sheet
 
 STYLE = {
-    "figure.dpi": 110,
-    "savefig.dpi": 110,
+    "figure.dpi": DPI,
+    "savefig.dpi": DPI,
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.grid": True,
@@ -45,24 +49,55 @@ def set_style() -> None:
 
 
 def contact_sheet(rows: Mapping[str, Tensor], columns: Sequence[str] = (), scale: float = 0.75) -> Figure:
-    """Pictures as they come: a label and (n, 3, h, w) uint8 a row; nearest-neighbour, so that pixels can be seen.
+    """Unchanged pictures in a grid: one row per label, (n, 3, h, w) uint8; ``columns`` are the titles above.
 
-    ``columns``: what stands above, in as many lines as a column's width makes of it.
+    Pixels are repeated or averaged by a whole number, so that a picture's side comes near ``scale`` inches, and each
+    pixel of the grid is one of the figure: no interpolation blurs what is compared.
     """
-    widest = max(len(pictures) for pictures in rows.values())
-    size = (scale * widest + 1.3, scale * len(rows) + 0.4)
-    layout = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0)
-    figure, axes = plt.subplots(len(rows), widest, figsize=size, squeeze=False, layout=layout)
-    for line, (label, pictures) in zip(axes, rows.items(), strict=True):
-        for place, axis in enumerate(line):
-            axis.set(xticks=[], yticks=[])
-            axis.grid(False)
-            axis.spines[:].set_visible(False)
-            if place < len(pictures):
-                axis.imshow(pictures[place].permute(1, 2, 0).numpy(), interpolation="nearest")
-        line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
-    for axis, name in zip(axes[0], columns, strict=False):
-        axis.set_title(textwrap.fill(name, round(16 * scale), break_long_words=False), fontsize=7)
+    tiles = {label: _sized(pictures, scale) for label, pictures in rows.items()}
+    height, width = (max(tile.shape[side] for tile in tiles.values()) + GAP for side in (1, 2))
+    widest = max(map(len, tiles.values()))
+    grid = np.full((len(tiles) * height, widest * width, 3), 255, dtype=np.uint8)
+    for line, tile in enumerate(tiles.values()):
+        for index, picture in enumerate(tile):
+            top, left = line * height, index * width
+            grid[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    titles = [textwrap.fill(name, round(16 * scale), break_long_words=False) for name in columns[:widest]]
+    return _labelled(grid, list(tiles), titles, height, width)
+
+
+def _sized(pictures: Tensor, scale: float) -> np.ndarray:
+    """Pictures (n, h, w, 3) uint8, enlarged by repeated pixels or reduced by averaged ones; RGB also where grey."""
+    x = pictures.expand(-1, 3, -1, -1)
+    side, target = x.shape[-1], scale * DPI
+    if (halvings := round(math.log2(side / target))) > 0:  # a power of two divides a side, a multiple of 8
+        x = avg_pool2d(x.float(), 2**halvings).round().to(x.dtype)
+    up = max(1, round(target / side))
+    return x.permute(0, 2, 3, 1).repeat_interleave(up, 1).repeat_interleave(up, 2).numpy()
+
+
+def _labelled(grid: np.ndarray, labels: Sequence[str], titles: Sequence[str], height: int, width: int) -> Figure:
+    """A figure of a grid's pixels with labels at the left of its rows and titles above its columns."""
+    figure = plt.figure(dpi=DPI, layout="none")
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+
+    def written(text: str, size: float, **aligned: str) -> Text:
+        return figure.text(0, 0, text, fontsize=size, **aligned)  # type: ignore[arg-type]
+
+    names = [written(label, 8, ha="right", va="center") for label in labels]
+    above = [written(title, 7, ha="center", va="bottom") for title in titles]
+    boxes = [[text.get_window_extent(renderer) for text in texts] for texts in (names, above)]
+    left = math.ceil(max(box.width for box in boxes[0])) + 2 * GAP
+    top = math.ceil(max((box.height for box in boxes[1]), default=0)) + 2 * GAP
+    full_width, full_height = left + grid.shape[1], top + grid.shape[0]
+    figure.set_size_inches(full_width / DPI, full_height / DPI)
+    axes = figure.add_axes((left / full_width, 0, grid.shape[1] / full_width, grid.shape[0] / full_height))
+    axes.imshow(grid, interpolation="none", aspect="auto")
+    axes.set_axis_off()
+    for line, name in enumerate(names):
+        name.set_position(((left - GAP) / full_width, 1 - (top + line * height + (height - GAP) / 2) / full_height))
+    for index, title in enumerate(above):
+        title.set_position(((left + index * width + (width - GAP) / 2) / full_width, 1 - (top - GAP) / full_height))
     return figure
 
 
@@ -91,7 +126,7 @@ def _against_frequency(axis: Axes, frequency: np.ndarray, ylabel: str) -> None:
 
 
 def training_panels(history: pd.DataFrame, terms: Mapping[str, str]) -> Figure:
-    """One panel a loss term, against step; ``terms`` maps a column of ``history`` to what stands above."""
+    """One panel per loss term, against step; ``terms`` maps a column of ``history`` to what stands above."""
     columns = min(2, len(terms))
     lines = -(-len(terms) // columns)
     figure, axes = plt.subplots(lines, columns, figsize=(WIDTH * 0.5 * columns, 2.3 * lines), squeeze=False)
@@ -109,7 +144,7 @@ def _smoothed(values: pd.Series) -> pd.Series:
 
 
 def training_curves(history: pd.DataFrame, value: str, group: str, label: str) -> Figure:
-    """Loss against step, one line a ``group``."""
+    """Loss against step, one line per ``group``."""
     figure, axis = plt.subplots(figsize=(WIDTH * 0.62, 2.8))
     for at, (name, rows) in enumerate(history.groupby(group, sort=False)):
         smooth = _smoothed(rows[value])
@@ -120,7 +155,7 @@ def training_curves(history: pd.DataFrame, value: str, group: str, label: str) -
 
 
 def curves(table: pd.DataFrame, measures: Mapping[str, str], x: str, group: str, xlabel: str) -> Figure:
-    """One panel a measure: mean against ``x``, one line a ``group``, bars for 95 % intervals over repeats.
+    """One panel per measure: mean against ``x``, one line per ``group``, bars for 95 % intervals over repeats.
 
     ``table`` has columns x, group and, for each measure, NAME, NAME_low, NAME_high; ``measures`` maps NAME to its axis.
     """
@@ -148,7 +183,7 @@ def curves(table: pd.DataFrame, measures: Mapping[str, str], x: str, group: str,
 
 
 def dots(table: pd.DataFrame, xlabel: str, reference: float | None = None) -> Figure:
-    """A row a label: value and 95 % interval (columns value, low, high), downwards; a line at a reference.
+    """One row per label: value and 95 % interval (columns value, low, high), downwards; a line at a reference.
 
     A column ``group``, where there is one, gives colours and markers.
     """
@@ -189,7 +224,7 @@ def densities(sets: Mapping[str, np.ndarray], xlabel: str) -> Figure:
 
 
 def snr_by_frequency(frequency: np.ndarray, sets: Mapping[str, np.ndarray]) -> Figure:
-    """Signal-to-noise ratio against frequency (DCT, half cycles a latent), log: label -> a value a frequency."""
+    """Signal-to-noise ratio against frequency (DCT, half cycles a latent), log: label -> one value per frequency."""
     figure, axis = plt.subplots(figsize=(WIDTH * 0.62, 3.0))
     for at, (label, values) in enumerate(sets.items()):
         axis.plot(frequency, values, linestyle="", marker=MARKERS[at % len(MARKERS)], markersize=4,

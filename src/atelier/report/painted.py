@@ -20,7 +20,7 @@ class Painted:
 
     params: Params
     workspace: Workspace  # whose pictures are read when a figure needs them
-    table: pd.DataFrame  # measures: a row a measure and cell, a pseudo-value a group of repeats
+    table: pd.DataFrame  # measures: one row per measure and cell, one pseudo-value per group of repeats
 
     @property
     def low(self) -> float:

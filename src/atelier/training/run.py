@@ -77,4 +77,4 @@ def check(params: Params, key: str, variant: str, known: Collection[str], traini
         raise ValueError(f"{key}: no variant '{variant}', there are {', '.join(known)}")
     seeds = params.protocol.training_seeds
     if training_seed not in seeds:
-        raise ValueError(f"protocol.training_seeds: {training_seed} is none of {seeds}")
+        raise ValueError(f"protocol.training_seeds: {training_seed} is not one of {seeds}")

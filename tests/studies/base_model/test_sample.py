@@ -7,7 +7,7 @@ from torch import Tensor
 
 from atelier import params
 from atelier.data import prepare
-from atelier.data.artemis import EMOTIONS
+from atelier.data.annotations import EMOTIONS
 from atelier.params import Params
 from atelier.sampling import store
 from atelier.sampling.sampler import Seed, first_latents

@@ -24,7 +24,7 @@ from atelier.methods.latent_perceptual import (
     stage_losses,
     standardised,
     threshold,
-    valid_places,
+    valid_positions,
 )
 from atelier.models import base
 from atelier.models.autoencoders import Window, decoder_stages
@@ -154,17 +154,17 @@ def test_a_mask_agrees_with_one_made_otherwise() -> None:
 
 def test_only_deep_stages_are_masked() -> None:
     features = with_block(1, 20, 30)
-    assert not valid_places(features, features, side=128).all()
-    assert valid_places(features, features, side=256).all()
-    assert valid_places(features, features, 128, "none").all()
+    assert not valid_positions(features, features, picture_side=128).all()
+    assert valid_positions(features, features, picture_side=256).all()
+    assert valid_positions(features, features, 128, "none").all()
 
 
 def test_a_mask_is_of_what_was_asked_for() -> None:
     target, predicted = with_block(1, 9, 9), with_block(1, 40, 40)
     one, other = outlier_mask(target, 2.0), outlier_mask(predicted, 2.0)
-    assert torch.equal(valid_places(target, predicted, 128), other)
-    assert torch.equal(valid_places(target, predicted, 128, "target"), one)
-    assert torch.equal(valid_places(target, predicted, 128, "both"), one & other)
+    assert torch.equal(valid_positions(target, predicted, 128), other)
+    assert torch.equal(valid_positions(target, predicted, 128, "target"), one)
+    assert torch.equal(valid_positions(target, predicted, 128, "both"), one & other)
     assert not torch.equal(one, other)
 
 
@@ -270,7 +270,7 @@ def test_a_sum_over_places_is_their_mean_times_their_number() -> None:
     torch.testing.assert_close(found, 42 * stage_distance(target, predicted, everywhere), rtol=1e-13, atol=0)
     options = Options(places="sum")
     expected = sum(
-        weight * stage_distance(one, other, valid_places(one, other, 16), places="sum")
+        weight * stage_distance(one, other, valid_positions(one, other, 16), places="sum")
         for weight, one, other in zip((1, 0.5, 0.25, 0.125, 0.125), stages_of(4), stages_of(40), strict=True)
     )
     torch.testing.assert_close(latent_perceptual_loss(stages_of(4), stages_of(40), 16, options), expected)
@@ -336,7 +336,7 @@ def test_the_gradient_is_that_of_finite_differences(norm: Norm) -> None:
     sides = (2, 4, 8)
     targets, predictions = stages_of(5, sides, n=1), stages_of(50, sides, n=1)
     predictions[1][0, 0, 3, 3] += 100
-    assert not valid_places(targets[1], predictions[1], 8).all()
+    assert not valid_positions(targets[1], predictions[1], 8).all()
     inputs = [stage.requires_grad_(True) for stage in predictions]
     assert torch.autograd.gradcheck(lambda *x: latent_perceptual_loss(targets, x, 8, Options(norm=norm)), inputs)
 
@@ -346,7 +346,7 @@ def test_the_gradient_is_that_of_finite_differences_of_frozen_statistics() -> No
     sides = (4, 8, 12)
     targets, predictions = stages_of(6, sides, n=2), stages_of(60, sides, n=2)
     predictions[1][0, 0, 3, 3] += 100
-    valid = [valid_places(one, other, 12) for one, other in zip(targets, predictions, strict=True)]
+    valid = [valid_positions(one, other, 12) for one, other in zip(targets, predictions, strict=True)]
     known = [method.statistics(x, kept) for x, kept in zip(predictions, valid, strict=True)]
     inputs = [stage.clone().requires_grad_(True) for stage in predictions]
     latent_perceptual_loss(targets, inputs, 12).sum().backward()

@@ -12,6 +12,7 @@ import torch
 from matplotlib import pyplot as plt
 from torch import Tensor
 
+import contact_sheets
 from atelier import claims, params
 from atelier.data.prompts import prompt
 from atelier.evaluation.intervals import Interval
@@ -201,7 +202,7 @@ def test_sheets_show_models_at_every_level(results: Results, monkeypatch: pytest
     monkeypatch.setattr(store, "read", cell)
     low, high = report.sheets(results)
     assert (low.name, high.name) == ("sheet_4", "sheet_16")
-    assert [axis.get_ylabel() for axis in low.figure.axes[::3]] == [
+    assert contact_sheets.labels(low.figure) == [
         f"{model}, level {level}" for model in (UNTUNED, TUNED) for level in (0, 1, 2)
     ]
     assert read[:3] == [

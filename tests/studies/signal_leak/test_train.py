@@ -60,7 +60,7 @@ def test_a_trained_model_comes_back_with_its_schedule(trained: Params, workspace
     assert pipeline.scheduler.config.beta_end == 0.012
     with pytest.raises(ValueError, match=r"signal_leak\.models: no variant 'rococo', there are mosaic, sd-betas"):
         train.main(trained, workspace, "rococo", "0")
-    with pytest.raises(ValueError, match=r"training_seeds: 7 is none of \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"training_seeds: 7 is not one of \[0, 1\]"):
         train.main(trained, workspace, "mosaic", "7")
 
 

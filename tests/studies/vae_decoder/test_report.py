@@ -10,6 +10,7 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 
+import contact_sheets
 from atelier import params
 from atelier.evaluation.tables import REAL, RECONSTRUCTED
 from atelier.report.items import Table, Text
@@ -115,9 +116,9 @@ def test_styles_are_in_per_cent_of_the_original_and_only_of_those_that_were_meas
 
 def test_a_work_of_each_style_is_shown_and_the_middle_enlarged(results: report.Results) -> None:
     for item in (report.works(results), report.zoomed(results)):
-        axes = item.figure.axes
-        side = axes[0].images[0].get_array().shape[0]
-        assert (item.name, len(axes), side) in [("works", 3 * 3, 16), ("zoomed", 3 * 3, 8)]
+        rows, columns, side, *_ = contact_sheets.tiles(item.figure).shape
+        # at 0.75 inches a side of 16 px is repeated five times, and half of it ten times
+        assert (item.name, rows, columns, side) in [("works", 3, 3, 5 * 16), ("zoomed", 3, 3, 10 * 8)]
         plt.close(item.figure)
 
 

@@ -272,7 +272,7 @@ def test_a_crop_of_no_whole_latent_elements_is_refused(params: Params) -> None:
 def test_unknown_variants_and_seeds_are_refused(params: Params, workspace: Workspace) -> None:
     with pytest.raises(ValueError, match="no variant 'best', there are mse, all"):
         retuning.train(params, workspace, "best", 0)
-    with pytest.raises(ValueError, match=r"protocol\.training_seeds: 7 is none of \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"protocol\.training_seeds: 7 is not one of \[0, 1\]"):
         retuning.train(params, workspace, "mse", 7)
 
 

@@ -5,7 +5,7 @@ style by an artist (``styles``) or photographed (``photographs``), graded by an 
 (``words``). ``works`` makes one picture, ``world`` many.
 """
 
-from atelier.data.artemis import EMOTIONS
+from atelier.data.annotations import EMOTIONS
 from atelier.data.painter.styles import STYLES
 from atelier.data.painter.subjects import SUBJECTS
 from atelier.data.painter.works import Photograph, Work, paint_photograph, paint_work

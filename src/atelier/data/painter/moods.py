@@ -1,4 +1,4 @@
-"""What a feeling does to palette and light: one row an emotion, applied to the finished picture."""
+"""What a feeling does to palette and light: one row per emotion, applied to the finished picture."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""How a scene is painted: one function a style, (canvas, habit, generator) -> picture in canvas pixels.
+"""How a scene is painted: one function per style, (canvas, habit, generator) -> picture in canvas pixels.
 
 Textures are between two and six 64ths of the picture wide: coarser than what a latent of one value an 8 x 8
 block blurs away at once, finer than what it keeps for nothing.
@@ -129,7 +129,7 @@ def pointillism(canvas: Canvas, habit: Habit, rng: np.random.Generator) -> Array
 
 
 def woodcut(canvas: Canvas, habit: Habit, rng: np.random.Generator) -> Array:
-    """Black lines cut along each shape, broader in the shade, over one tint a shape."""
+    """Black lines cut along each shape, broader in the shade, over one tint per shape."""
     x, y = grid(canvas.side)
     turn = canvas.grain + habit.slant
     bend = field(rng, canvas.side, ((3, 0.8),))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from ruamel.yaml import YAML, YAMLError
 
-from atelier.data.artemis import EMOTIONS
+from atelier.data.annotations import EMOTIONS
 from atelier.data.painter.lights import LIGHTS
 from atelier.data.painter.stage import Scene
 from atelier.data.painter.subjects import SUBJECTS

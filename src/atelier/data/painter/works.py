@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from atelier.data.artemis import EMOTIONS
+from atelier.data.annotations import EMOTIONS
 from atelier.data.painter.canvas import prepare, reduced
 from atelier.data.painter.lights import LIGHTS
 from atelier.data.painter.moods import MOODS, graded

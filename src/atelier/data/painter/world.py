@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from atelier.data.artemis import COLUMNS
+from atelier.data.annotations import COLUMNS
 from atelier.data.painter.canvas import grey
 from atelier.data.painter.works import Photograph, Pixels, Work, paint_photograph, paint_work
 from atelier.seeds import numpy_generator

@@ -44,7 +44,7 @@ def sheets(results: Results) -> list[Figure]:
 def _sheet(results: Results, guidance: float) -> Figure:
     columns = min(SHEET, results.params.protocol.pictures)
     rows = {name: results.generated(name, guidance)[:columns] for name in results.models}
-    caption = f"Unpicked pictures at guidance {guidance:g}: a row a model, a column a prompt and a first latent."
+    caption = f"Unpicked pictures at guidance {guidance:g}: one row per model; columns share prompt and first latent."
     return Figure(f"sheet_{guidance:g}", figures.contact_sheet(rows), caption)
 
 
@@ -104,7 +104,7 @@ def distances(results: Results) -> Table:
 def coverage(results: Results) -> Table:
     """Neighbourhood measures, and what the evaluator sees; without an evaluator, the former alone."""
     wholes = results.wholes
-    caption = f"Higher is better, but for density, which is 1 for equal laws. All repeats at once; {results.count}."
+    caption = f"Higher is better; density is 1 where distributions are equal. All repeats at once; {results.count}."
     return Table("others", wholes[[name for name in HIGHER_IS_BETTER if name in wholes]], caption)
 
 

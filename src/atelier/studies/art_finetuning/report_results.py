@@ -30,7 +30,7 @@ class Results(Painted):
     """Measures, training losses and held-out errors of one run. Pictures are read when a figure needs them."""
 
     styles: pd.DataFrame  # distances between halves of styles' works, with intervals; empty where styles are small
-    errors: pd.DataFrame  # held-out error by (model, timestep), a column a group of works
+    errors: pd.DataFrame  # held-out error by (model, timestep), one column per group of works
     history: pd.DataFrame  # training loss by variant, training seed and step
     works: pd.DataFrame  # the manifest of works, both splits
 
@@ -78,7 +78,7 @@ class Results(Painted):
 
     @property
     def cells(self) -> pd.DataFrame:
-        """Measures less their bias: a row a model and guidance scale, a column a measure."""
+        """Measures less their bias: one row per model and guidance scale, one column per measure."""
         return self._by_model("value")
 
     @property

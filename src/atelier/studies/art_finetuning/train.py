@@ -52,7 +52,7 @@ def train(params: Params, workspace: Workspace, variant: str, training_seed: int
         **works.key,
         adapter=adapter.model_dump(mode="json"),
         optimisation=optimisation.model_dump(mode="json"),
-        works=works.names,  # names seed the noise
+        works=works.names,  # the noise's seeds include the names
     )
     history = run.fit(task, optimisation, accelerate, seed)
     save = save_denoiser if adapter.rank is None else save_adapter

@@ -17,7 +17,7 @@ class Config(StudySection):
     @model_validator(mode="after")
     def _measured_at_a_scale(self) -> "Config":
         if len(set(self.guidance)) != len(self.guidance):
-            raise ValueError("guidance: a scale stands twice")
+            raise ValueError("guidance: a scale is listed twice")
         if self.measured_at not in self.guidance:
             raise ValueError(f"measured_at: expected one of guidance's scales, got {self.measured_at!r}")
         return self

@@ -178,7 +178,7 @@ def samples(results: Results) -> Iterator[Item]:
 
 
 def steering_sheets(results: Results) -> Iterator[Item]:
-    """Pictures that differ by one word, a row a guidance scale, and the first of their prompts."""
+    """Pictures that differ by one word, one row per guidance scale, and the first of their prompts."""
     for kind, sheet in results.sheets.items():
         if not len(sheet.table):
             yield Text(f"{kind}: there is no held-out title to paint from")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from atelier.data.artemis import EMOTIONS
+from atelier.data.annotations import EMOTIONS
 from atelier.data.prompts import prompt, style_name, templates
 
 COLUMNS = ["repeat", "place", "prompt", "file", "path", "wanted"]

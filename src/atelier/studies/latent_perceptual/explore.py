@@ -26,7 +26,7 @@ from atelier.methods.latent_perceptual import (
     stage_losses,
     standardised,
     threshold,
-    valid_places,
+    valid_positions,
 )
 from atelier.models import base
 from atelier.models.autoencoders import decoder_stages
@@ -130,7 +130,7 @@ class Explorer:
         predictions = list(predictions)
         predictions[stage] = with_outliers(predictions[stage], channel, choice.planted)
         target, predicted = targets[stage], predictions[stage]
-        valid = valid_places(target, predicted, size, choice.mask)
+        valid = valid_positions(target, predicted, size, choice.mask)
         one, two = standardised(target, predicted, valid, choice.norm)
         losses = stage_losses(targets, predictions, size, Options(norm=choice.norm, mask=choice.mask))
         sides = [features.shape[-1] for features in predictions]
@@ -192,7 +192,7 @@ def drawn(pictures: Tensor, comparison: Comparison, choice: Choice) -> Figure:
 
 
 def _draw_losses(axis: Axes, comparison: Comparison, stage: int) -> None:
-    """A bar a stage, the chosen one in a different colour."""
+    """One bar per stage, the chosen one in a different colour."""
     weighted, total = comparison.weighted, sum(comparison.weighted)
     numbers = range(1, len(weighted) + 1)
     colours = [figures.PALETTE[1 if number == stage + 1 else 2] for number in numbers]

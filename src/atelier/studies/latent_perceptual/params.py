@@ -59,9 +59,9 @@ class Config(StudySection):
             raise ValueError(f"trainings: '{sorted(taken)[0]}' names something else in this study")
         subset_once("followed", self.followed, self.variants)
         if len(set(self.averages)) != len(self.averages):
-            raise ValueError("averages: a half-life stands twice")
+            raise ValueError("averages: a half-life is listed twice")
         if len(set(self.steps)) != len(self.steps):
-            raise ValueError("steps: a number stands twice")
+            raise ValueError("steps: a number is listed twice")
         for name, training in self.trainings.items():
             if training.loss != "plain" and self.plain_of(name) is None:
                 raise ValueError(f"trainings.{name}: nothing to compare it with, no plain one of its kind and before")

@@ -68,7 +68,7 @@ def _ablation_curve(results: Results, setting: str, label: str, variants: Mappin
 
 
 def _against_log(values: Sequence[float], lines: Mapping[str, Sequence[Interval]], ylabel: str, xlabel: str) -> Any:
-    """Intervals of fd against a logarithmic axis, a line a name."""
+    """Intervals of fd against a logarithmic axis, one line per name."""
     rows = [
         {"position": float(np.log2(value)), "line": name, "fd": y.mean, "fd_low": y.low, "fd_high": y.high}
         for name, intervals in lines.items()

@@ -85,7 +85,7 @@ def _sides(results: Results) -> list[int]:
 
 
 def _stage_losses(results: Results) -> dict[str, FloatArray]:
-    """Mean losses by stage, a value a group of works."""
+    """Mean losses by stage, one value per group of works."""
     counted = _counted(results)
     return {name: counted.groupby("group")[name].mean().to_numpy() for name in stage_columns(counted)}
 

@@ -45,7 +45,7 @@ class Results:
     weights: Mapping[str, Sequence[float | None]]  # of the term beside the denoiser's, by variant, one a training seed
     history: pd.DataFrame  # losses of all variants, with columns ``variant`` and ``training_seed``
     rows: pd.DataFrame  # measures of all cells, and of decoder features
-    spectra: pd.DataFrame  # mean power by rings: a row a cell and group, the held-out works, and the rings' frequency
+    spectra: pd.DataFrame  # mean power by rings: one row per cell and group, held-out works, the rings' frequency
     losses: pd.DataFrame  # the base's estimates before training: by work and noise level, each stage's loss
     gradients: pd.DataFrame  # cosines between gradients before training: by batch and pair of losses
     outliers: pd.DataFrame  # of feature maps, by group of works and stage

@@ -42,7 +42,7 @@ def _settings(results: Results, variant: str) -> dict[str, str]:
 
 
 def history(results: Results) -> Data:
-    """Losses of the first training seed, a row a variant and step."""
+    """Losses of the first training seed, one row per variant and step."""
     table = _first_seed(results).drop(columns="training_seed")
     columns = ["variant", "step", *(name for name in table if name not in ("variant", "step"))]
     numbers = {str(name): _written(table[name]) for name in table.select_dtypes("float")}

@@ -47,7 +47,7 @@ def _sheet(results: Results, guidance: float) -> Figure:
         for model in results.models
         for level in results.levels
     }
-    caption = f"Unpicked pictures at guidance {guidance:g}: a row a model and level, a column a work and a latent."
+    caption = f"Unpicked, guidance {guidance:g}: one row per model and level; columns share work and first latent."
     return Figure(f"sheet_{guidance:g}", figures.contact_sheet(rows), caption)
 
 

@@ -56,7 +56,7 @@ class Results(Painted):
 
     @property
     def cells(self) -> pd.DataFrame:
-        """Measures less their bias: a row a model, level and guidance scale, a column a measure."""
+        """Measures less their bias: one row per model, level and guidance scale, one column per measure."""
         return self._by_model("value")
 
     @property

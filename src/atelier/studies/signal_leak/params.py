@@ -49,7 +49,7 @@ class Config(StudySection):
         names_once("trained", self.trained, self.models, "models")
         for name, model in self.models.items():
             if model.style is not None and self.styles.get(name) != model.style:
-                raise ValueError(f"models.{name}: the style '{model.style}' is none of styles under this name")
+                raise ValueError(f"models.{name}: the style '{model.style}' is not the one of that name in styles")
         if taken := RESERVED & {*self.models, *self.styles}:
             raise ValueError(f"models: '{sorted(taken)[0]}' names something else in this study")
         if not {1, 3} <= set(self.frequencies) or len(set(self.frequencies)) != len(self.frequencies):

@@ -22,7 +22,7 @@ def _interval(results: Results, rows: pd.DataFrame, column: str) -> Interval:
 
 
 def _responses(results: Results, columns: tuple[str, ...]) -> pd.DataFrame:
-    """Means of columns with their intervals, a row a channel and value set."""
+    """Means of columns with their intervals, one row per channel and value set."""
     rows = []
     for (channel, value), pictures in results.colours.groupby(["channel", "value"]):
         row: dict[str, object] = {"channel": f"channel {channel}", "value": value}
@@ -76,12 +76,12 @@ def mean_colour(results: Results) -> Table:
 
 
 def by_hand(results: Results) -> Figure:
-    """One prompt and noise, a row a channel, a column a value."""
+    """One prompt and noise, one row per channel, one column per value."""
     pictures, listed = store.read(results.workspace.samples, STUDY, COLOURS, results.config.guidance)
     first = listed[(listed["repeat"] == 0) & (listed["place"] == 0)].sort_values("value")
     rows = {
         f"channel {channel}": pictures[of_channel.index.to_list()] for channel, of_channel in first.groupby("channel")
     }
     columns = [f"{value:+g}" for value in results.config.values]
-    caption = "One prompt and noise; a row a channel, a column a value."
+    caption = "One prompt and noise; one row per channel, one column per value."
     return Figure("by_hand", figures.contact_sheet(rows, columns), caption)

@@ -157,7 +157,7 @@ def slopes(results: Results) -> Table:
 
 
 def _deficits(results: Results) -> pd.DataFrame:
-    """Predicted and measured spread of means from white noise without guidance, a row a schedule."""
+    """Predicted and measured spread of means from white noise without guidance, one row per schedule."""
     covariance, rows = results.mean_leak.low_covariance, {}
     for name in ["white", *of_natural(results.config)]:
         scheduler = results.scheduler
@@ -181,7 +181,7 @@ def _deficit_caption(results: Results) -> str:
 
 
 def deficit(results: Results) -> Figure:
-    """Measured against predicted spread of means, a point a schedule."""
+    """Measured against predicted spread of means, one point per schedule."""
     figure = figures.against_prediction(_deficits(results), "predicted from the covariance of means", "measured")
     metrics = {
         f"deficit/{name}": results.metric(results.interval("channel_ratio", f"{name}{UNGUIDED}"))

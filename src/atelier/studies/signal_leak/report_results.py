@@ -31,7 +31,7 @@ class Results:
 
     params: Params
     workspace: Workspace  # whose pictures are read when a figure needs them
-    table: pd.DataFrame  # measures: a row a measure and condition, a pseudo-value a group of repeats
+    table: pd.DataFrame  # measures: one row per measure and condition, one pseudo-value per group of repeats
     spectrum: pd.DataFrame  # mean squares of training latents by frequency and channel
     first_steps: pd.DataFrame  # means of first latents and of the denoiser's first estimates
     colours: pd.DataFrame  # pictures with a channel's mean set by hand: value set, mean made, mean colour

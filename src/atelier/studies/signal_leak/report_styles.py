@@ -37,7 +37,7 @@ def style_sheet(results: Results) -> Figure:
         cells = [f"plain-{name}+leak", f"words-{name}", f"words-{name}+leak"]
         cells += [f"tuned-{name}", f"tuned-{name}+leak"] if name in results.config.trained else []
         rows |= {cell: results.pictures(cell, COLUMNS) for cell in cells}
-    caption = f"Unselected; guidance {results.config.guidance:g}; a column a prompt within a style."
+    caption = f"Unselected; guidance {results.config.guidance:g}; one column per prompt within a style."
     return Figure("styles", figures.contact_sheet(rows, scale=0.62), caption)
 
 

@@ -88,7 +88,9 @@ def _training_length(results: Results) -> str:
 def works(results: Results) -> Figure:
     """Held-out works, one a style, and their reconstructions."""
     rows, styles = _one_a_style(results)
-    caption = "Held-out works, and what the original and the retuned decoder make of their latents; a column a style."
+    caption = (
+        "Held-out works above what the original and the retuned decoder make of their latents; one column per style."
+    )
     return Figure("works", figures.contact_sheet(rows, styles), caption)
 
 
@@ -164,7 +166,7 @@ def residuals(results: Results) -> Figure:
 
 
 def ratios(results: Results) -> Figure:
-    """Power of reconstructions over that of the works against frequency, a line a decoder."""
+    """Power of reconstructions over that of the works against frequency, one line per decoder."""
     curves = {}
     for name in results.decoders:
         spectra = [
@@ -200,7 +202,7 @@ def _works_counted(results: Results) -> str:
 def samples(results: Results) -> Figure:
     """Generated pictures of two models, each latent through the original and the main decoder."""
     caption = (
-        f"Unpicked pictures at guidance {min(results.config.guidance):g}: a column a prompt; each model's latents "
+        f"Unpicked pictures at guidance {min(results.config.guidance):g}: one column per prompt; each model's latents "
     )
     caption += "are decoded twice."
     return Figure("generated", figures.contact_sheet(results.first_pictures), caption)

@@ -1,0 +1,173 @@
+"""The ArtEmis release CSV: one row per annotation, checked; and one row per work.
+
+Errors of the file as a whole (columns, encoding, a truncated row, a name that leaves the folder) stop the run. A bad
+row is quarantined.
+"""
+
+import codecs
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+EMOTIONS = (  # in the order of class indices: four positive, four negative, other
+    "amusement",
+    "awe",
+    "contentment",
+    "excitement",
+    "anger",
+    "disgust",
+    "fear",
+    "sadness",
+    "something else",
+)
+COLUMNS = ("art_style", "painting", "emotion", "utterance", "repetition")
+WORK = ["art_style", "painting"]  # what identifies a work
+
+
+def read_annotations(path: Path | None, counts: Counter[str]) -> tuple[pd.DataFrame, list[str]]:
+    """Valid rows of the CSV, in order, with the ``line`` each starts on; and one line per quarantined row."""
+    if path is None:
+        return pd.DataFrame({name: [] for name in (*COLUMNS, "line")}, dtype=object), []
+    text = _csv_text(path, counts)
+    rows = _csv_rows(text, path.name)
+    counts["rows read"] = len(rows)
+    _refuse_escapes(rows, path.name)
+    numbers = pd.to_numeric(rows["repetition"].where(rows["repetition"].str.fullmatch("[0-9]{1,9}"))).fillna(0)
+    _refuse_cut_number(rows, numbers, text, path.name)
+
+    faults = np.select(
+        [~rows["emotion"].isin(EMOTIONS), rows["utterance"].str.strip() == "", numbers < 1],
+        [
+            "emotion {!r} is not one of the nine",
+            "utterance {!r} is empty",
+            "repetition {!r} is not a whole number above 0",
+        ],
+        "",
+    )
+    bad = [  # each fault begins with the name of its column
+        f"{path.name}: row at line {row.line}: " + fault.format(getattr(row, fault.split()[0]))
+        for row, fault in zip(rows[faults != ""].itertuples(), faults[faults != ""], strict=True)
+    ]
+    return rows.assign(repetition=numbers.astype(int))[faults == ""], bad
+
+
+def _csv_text(path: Path, counts: Counter[str]) -> str:
+    """Read the file as UTF-8, removing and counting a byte order mark; ValueError for other encodings and NUL."""
+    try:
+        data = path.read_bytes()
+    except OSError as fault:
+        raise ValueError(f"{path}: cannot be read ({fault.strerror}); expected the annotations CSV") from fault
+    counts["CSV with byte order mark"] = int(data.startswith(codecs.BOM_UTF8))
+    data = data.removeprefix(codecs.BOM_UTF8)
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as fault:
+        line = data.count(b"\n", 0, fault.start) + 1
+        raise ValueError(f"{path.name}: line {line}: byte 0x{data[fault.start]:02x} is not UTF-8") from fault
+    if "\0" in text:
+        raise ValueError(f"{path.name}: line {text.count(chr(10), 0, text.index(chr(0))) + 1}: a NUL character")
+    return text
+
+
+def _csv_rows(text: str, name: str) -> pd.DataFrame:
+    """The five columns as strings, and ``line``; ValueError for a wrong header or a truncated row."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows: list[tuple[str | int, ...]] = []
+    header: Sequence[str] | None = None
+    start = 1
+    try:
+        for fields in reader:
+            if header is None:
+                header = _checked_header(fields, name)
+            elif fields and len(fields) != len(header):
+                cut = "; the file is cut in mid-row" if reader.line_num >= text.count("\n") + 1 else ""
+                raise ValueError(f"{name}: row at line {start}: {len(fields)} of {len(header)} fields{cut}")
+            elif fields:
+                rows.append((*fields, start))
+            start = reader.line_num + 1
+    except csv.Error as fault:
+        raise ValueError(
+            f"{name}: row at line {start}: {fault}; the file is cut there or a quote is unbalanced"
+        ) from fault
+    return pd.DataFrame(rows, columns=[*(header or _checked_header([], name)), "line"])
+
+
+def _checked_header(fields: Sequence[str], name: str) -> Sequence[str]:
+    """Return the header; ValueError unless it has each of the five columns exactly once and no others."""
+    faults = {
+        "missing": [column for column in COLUMNS if column not in fields],
+        "doubled": [column for column, n in Counter(fields).items() if n > 1],
+        "unknown": [column for column in fields if column not in COLUMNS],
+    }
+    said = "; ".join(f"{what} {', '.join(map(repr, columns))}" for what, columns in faults.items() if columns)
+    if said:
+        raise ValueError(f"{name}: columns {said}; expected {','.join(COLUMNS)}")
+    return fields
+
+
+def _refuse_escapes(rows: pd.DataFrame, name: str) -> None:
+    """ValueError for an art_style or painting that is not a plain file name."""
+    for column in WORK:
+        values = rows[column]
+        bad = values.str.contains(r"[/\\\x00-\x1f\x7f]") | values.isin(["", ".", ".."])
+        if bad.any():
+            row = rows[bad].iloc[0]
+            raise ValueError(
+                f"{name}: row at line {row['line']}: {column} {row[column]!r} would leave the picture folder; "
+                "expected a plain name without '/', '\\' or control characters"
+            )
+
+
+def _refuse_cut_number(rows: pd.DataFrame, numbers: pd.Series, text: str, name: str) -> None:
+    """ValueError if the file may end within the last number: no newline, and other rows of the work differ."""
+    if rows.empty or text.endswith(("\n", "\r")):
+        return
+    last = rows.iloc[-1]
+    same_work = (rows["art_style"] == last["art_style"]) & (rows["painting"] == last["painting"])
+    others = numbers[same_work].iloc[:-1]
+    if numbers.iloc[-1] < 1 or (len(others) > 0 and numbers.iloc[-1] not in set(others)):
+        raise ValueError(f"{name}: row at line {last['line']}: repetition {last['repetition']!r}; cut in mid-row")
+
+
+def group_by_work(rows: pd.DataFrame, counts: Counter[str]) -> pd.DataFrame:
+    """One row per work: lists of emotions and utterances in the order of the CSV, repetition, first line."""
+    notes = rows.groupby(WORK, as_index=False).agg(
+        emotions=("emotion", list),
+        utterances=("utterance", list),
+        repetition=("repetition", "max"),
+        line=("line", "first"),
+    )
+    counts["works whose repetition is not their number of rows"] = int(
+        (notes["repetition"] != notes["emotions"].map(len)).sum()
+    )
+    return notes
+
+
+def matched_by_ascii(notes: pd.DataFrame, listed: pd.DataFrame, counts: Counter[str]) -> pd.DataFrame:
+    """Rename annotations to the file's spelling where the two agree in their ASCII characters only.
+
+    CSV and archive went through different wrong encodings (``joaquí...``), which leave ASCII letters intact.
+    """
+    files = set(listed[WORK].itertuples(index=False, name=None))
+    rows = {work: row for row, work in enumerate(notes[WORK].itertuples(index=False, name=None))}
+    free_files = _by_ascii(files - rows.keys())
+    for ascii_name, unmatched in _by_ascii(rows.keys() - files).items():
+        candidates = free_files.get(ascii_name, [])
+        if len(unmatched) == len(candidates) == 1 and ascii_name not in (unmatched[0], candidates[0]):
+            notes.loc[rows[unmatched[0]], WORK] = candidates[0]
+            counts["works matched by ASCII letters"] += 1
+    return notes
+
+
+def _by_ascii(works: Iterable[tuple[str, str]]) -> dict[tuple[str, str], list[tuple[str, str]]]:
+    """Works by their names without non-ASCII characters and escaped bytes."""
+    groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for style, painting in works:
+        groups.setdefault((style, re.sub(r"[^\x00-\x7f]|\\x[0-9a-f]{2}", "", painting)), []).append((style, painting))
+    return groups

@@ -1,0 +1,65 @@
+"""Keep a readable copy of DVC's locks, and put it back where a kill has destroyed one.
+
+DVC writes a lock in place, after each stage. Between stages every lock is whole, so that a copy is kept as a stage
+starts. A copy that is put back lacks at most the last stage, whose outputs come from DVC's run cache.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML, YAMLError
+
+from atelier.files import write_whole
+
+KEPT = Path(".scratch") / "locks"  # below the repository's folder
+
+
+def locks(root: Path = Path()) -> Iterator[Path]:
+    """All locks of the pipeline, relative to ``root``."""
+    for path in (root / "dvc.lock", *sorted(root.glob("pipelines/*/dvc.lock"))):
+        if path.is_file():
+            yield path.relative_to(root)
+
+
+def stages(data: bytes) -> Mapping[str, Any] | None:
+    """The stages of a lock's content; None where it is no lock."""
+    try:
+        content = YAML(typ="safe").load(data.decode())
+    except (YAMLError, UnicodeDecodeError, ValueError, RecursionError):
+        return None
+    known = content.get("stages") if isinstance(content, dict) else None
+    return known if isinstance(known, dict) and all(isinstance(stage, dict) for stage in known.values()) else None
+
+
+def keep(root: Path = Path()) -> None:
+    """Copy each lock that has changed and is whole. Called while DVC writes none: as a stage starts."""
+    for name in locks(root):
+        data, kept = (root / name).read_bytes(), root / KEPT / name
+        if (not kept.is_file() or kept.read_bytes() != data) and stages(data) is not None:
+            write_whole(kept, data)
+
+
+def put_back(root: Path = Path()) -> list[Path]:
+    """Replace each damaged lock by its kept copy; returns their names."""
+    mended = []
+    for name in locks(root):
+        kept = root / KEPT / name
+        if kept.is_file() and damaged((root / name).read_bytes(), kept.read_bytes()):
+            write_whole(root / name, kept.read_bytes())
+            mended.append(name)
+    return mended
+
+
+def damaged(data: bytes, kept: bytes) -> bool:
+    """Whether a lock was cut while it was written: unreadable, or its last stages are missing or incomplete.
+
+    Another revision's lock is not: it differs from the kept one in more than its end.
+    """
+    now, before = stages(data), stages(kept)
+    if now is None or before is None:
+        return before is not None
+    names, known = list(now), list(before)
+    if names != known[: len(names)]:
+        return False
+    return len(names) < len(known) or any(before[name].keys() - now[name].keys() for name in names[-1:])
