@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from atelier.sampling import cells
+from atelier.sampling import conditions as sampling
 
 
 def shade(text: str) -> int:
@@ -26,6 +26,6 @@ def paint_shades(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         shades = torch.tensor([shade(text) / 127.5 - 1 for text in prompts])
         yield from shades.view(-1, 1, 1, 1).expand(latents.shape).split(batch)
 
-    monkeypatch.setattr(cells, "last_latents", shaded)
-    monkeypatch.setattr(cells, "decoded", lambda vae, latents, batch: latents[:, :1].expand(-1, 3, -1, -1))
+    monkeypatch.setattr(sampling, "last_latents", shaded)
+    monkeypatch.setattr(sampling, "decoded", lambda vae, latents, batch: latents[:, :1].expand(-1, 3, -1, -1))
     return calls

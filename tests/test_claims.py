@@ -40,14 +40,16 @@ def study(rng: np.random.Generator, **truths: float) -> dict[tuple[str, str], Fl
     return {("fd", f"{name}@1/4"): truth + shared + rng.normal(size=GROUPS) for name, truth in truths.items()}
 
 
-def evidence(values: Values, resolutions: Resolutions | None = None, baselines: Sequence[Comparison] = ()) -> Evidence:
-    return Evidence(values, resolutions or {}, counts={}, over={}, baselines=baselines)
+def evidence(
+    values: Values, resolutions: Resolutions | None = None, null_comparisons: Sequence[Comparison] = ()
+) -> Evidence:
+    return Evidence(values, resolutions or {}, counts={}, over={}, null_comparisons=null_comparisons)
 
 
 def verdict_of(
     values: dict[tuple[str, str], FloatArray], *asked: Claim, itself: list[Comparison] | None = None
 ) -> list[Verdict]:
-    return claims.decide({f"A{at}": each for at, each in enumerate(asked)}, evidence(values, baselines=itself or []))
+    return claims.decide({f"A{at}": each for at, each in enumerate(asked)}, evidence(values, null=itself or []))
 
 
 def test_without_any_effect_few_studies_give_any_verdict() -> None:

@@ -201,7 +201,7 @@ def test_an_import_against_the_drawn_layers_is_found(
         (against_the_order, "atelier.methods.perceptual", "atelier.training.loop"),
         (against_the_order, "atelier.methods.signal_leak", "atelier.metrics.frechet"),
         (against_the_order, "atelier.methods.signal_leak", "atelier.pipeline.page"),
-        (against_the_order, "atelier.sampling.cells", "atelier.evaluation.cells"),
+        (against_the_order, "atelier.sampling.conditions", "atelier.evaluation.cells"),
         (against_the_order, "atelier.training.run", "atelier.sampling.sampler"),
         (against_the_order, "atelier.evaluation.cells", "atelier.claims"),
         (against_the_order, "atelier.report.study", "atelier.studies.vae_decoder.report"),

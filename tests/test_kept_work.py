@@ -19,7 +19,7 @@ from atelier import params as parameters
 from atelier.evaluation import cells as measured_cells
 from atelier.models import base
 from atelier.params import Params
-from atelier.sampling import cells
+from atelier.sampling import conditions as sampling
 from atelier.sampling.held_out import held_out_table
 from atelier.sampling.sampler import with_ddim
 from atelier.sampling.store import UNTUNED
@@ -116,7 +116,7 @@ def check(stage: Callable[[], None], outputs: Sequence[Path], scratch: Path, own
 PAINTING = (base.StableDiffusionPipeline, "__call__")  # one call per batch
 
 
-def batches(params: Params, condition: cells.Condition) -> int:
+def batches(params: Params, condition: sampling.Condition) -> int:
     """Calls of the untuned base's pipeline that a condition costs which shares its batches with no other."""
     return -(-len(condition.table) // params.sampling.batch)
 
@@ -137,7 +137,7 @@ def test_the_second_of_two_conditions_alone_is_painted_again(params: Params, wor
 
     def stage() -> None:
         entry = art_sample.__name__
-        cells.sample_model(params, workspace, entry, "art_finetuning", UNTUNED, conditions, samples, ["two"])
+        sampling.sample_model(params, workspace, entry, "art_finetuning", UNTUNED, conditions, samples, ["two"])
 
     again = check(stage, [samples / "two"], workspace.scratch, *PAINTING, deadly=each + 2)
     assert again == 1  # the batch that the second condition had
@@ -146,13 +146,13 @@ def test_the_second_of_two_conditions_alone_is_painted_again(params: Params, wor
 def test_conditions_that_are_kept_are_not_painted_with_others(params: Params, workspace: Workspace) -> None:
     table, run = held_out_table(params, workspace.manifests, 1, 2), workspace.scratch / "run"
     one, two = (
-        cells.Condition(name, table, cells.white_noise(params, name), 4.0, params.sampling.steps)
+        sampling.Condition(name, table, sampling.white_noise(params, name), 4.0, params.sampling.steps)
         for name in ("one", "two")
     )
 
-    def paint(*conditions: cells.Condition) -> int:
+    def paint(*conditions: sampling.Condition) -> int:
         with counted(*PAINTING) as calls:
-            cells.paint_conditions(params, conditions, lambda seed: with_ddim(base.load(workspace.base)), False, run)
+            sampling.paint_conditions(params, conditions, lambda seed: with_ddim(base.load(workspace.base)), False, run)
         return calls.count
 
     assert paint(one) == batches(params, one)

@@ -22,7 +22,8 @@ from atelier.data.images import to_pixels
 from atelier.data.prompts import prompt
 from atelier.models import adapters, base
 from atelier.params import Params
-from atelier.sampling import cells, held_out, store
+from atelier.sampling import conditions as sampling
+from atelier.sampling import held_out, store
 from atelier.sampling.sampler import Seed, first_latents, sample, with_ddim
 from atelier.studies.art_finetuning import sample as art_sampling
 from atelier.studies.art_finetuning import train as art_finetuning
@@ -264,7 +265,7 @@ def test_a_stage_that_died_keeps_what_it_painted_and_ends_with_the_same_bytes(
     art_sampling.main(config, workspace, "untuned")
     assert calls == [1.0, 4.0]  # both noises together
     expected = files_of(workspace.samples)
-    shaded = cells.last_latents
+    shaded = sampling.last_latents
 
     def dying(*arguments: Any, **settings: Any) -> Iterator[Tensor]:
         if settings["guidance"] == 4.0:
@@ -272,11 +273,11 @@ def test_a_stage_that_died_keeps_what_it_painted_and_ends_with_the_same_bytes(
         yield from shaded(*arguments, **settings)
 
     shutil.rmtree(workspace.samples)
-    monkeypatch.setattr(cells, "last_latents", dying)
+    monkeypatch.setattr(sampling, "last_latents", dying)
     with pytest.raises(KeyboardInterrupt):
         art_sampling.main(config, workspace, "untuned")
     assert not workspace.samples.exists()  # nothing is there before all is
-    monkeypatch.setattr(cells, "last_latents", shaded)
+    monkeypatch.setattr(sampling, "last_latents", shaded)
     calls.clear()
     art_sampling.main(config, workspace, "untuned")
     assert calls == [4.0]
@@ -288,8 +289,8 @@ def test_other_parameters_do_not_go_on_where_these_were(
     config: Params, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = paint_shades(monkeypatch)
-    monkeypatch.setattr(cells, "write_conditions", lambda *_: None)
-    monkeypatch.setattr(cells.scratch, "discard", lambda run: None)
+    monkeypatch.setattr(sampling, "write_conditions", lambda *_: None)
+    monkeypatch.setattr(sampling.scratch, "discard", lambda run: None)
     art_sampling.main(config, workspace, "untuned")
     calls.clear()
     art_sampling.main(config, workspace, "untuned")

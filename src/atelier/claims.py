@@ -102,7 +102,7 @@ class Evidence(NamedTuple):
     resolutions: Resolutions
     counts: Mapping[str, int | Sequence[int]]  # n by claim, one number or one per comparison; "": all other claims
     over: Mapping[str, str]  # what the intervals are taken over, by claim; "": all other claims
-    baselines: Sequence["Comparison"] = ()  # null comparisons, under other noise: if one differs, no claim is decided
+    null_comparisons: Sequence["Comparison"] = ()  # under other noise: if one differs, no claim is decided
 
     def counts_of(self, verdict: "Verdict") -> list[int]:
         """n of each of a verdict's comparisons."""
@@ -166,7 +166,7 @@ def decide(claims: Mapping[str, Claim], evidence: Evidence) -> list[Verdict]:
     p-values are adjusted within each claim, then over the study's claims (Holm, both).
     """
     values, resolutions = evidence.values, evidence.resolutions
-    null_results = {part.name: _compared(part, values, resolutions) for part in evidence.baselines}
+    null_results = {part.name: _compared(part, values, resolutions) for part in evidence.null_comparisons}
     differ = [
         name for name, result in null_results.items() if result and _either_way(result) <= LEVEL / len(null_results)
     ]

@@ -73,7 +73,7 @@ def real_rows(
     ]
 
 
-def by_acquaintance(params: Params, workspace: Workspace, cells: Mapping[str, Location]) -> pd.DataFrame:
+def by_known_artist(params: Params, workspace: Workspace, cells: Mapping[str, Location]) -> pd.DataFrame:
     """The untuned base's cells split into works by artists that it was trained on and works by other artists.
 
     Empty if the data does not name those artists; cells with fewer than two such pictures in a group are left out.

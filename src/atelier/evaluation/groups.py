@@ -1,6 +1,6 @@
 """Statistics of groups of pictures, the measures computed from them, and a pseudo-value per group."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -48,7 +48,16 @@ class Group(NamedTuple):
     small: FloatArray  # (n, 3 SMALL^2)
     spectrum: FloatArray  # mean, (h, w)
     residual: FloatArray  # mean, (h, w)
-    shares: dict[str, FloatArray]  # measure -> one number per picture, NaN where it does not apply
+    per_picture: dict[str, FloatArray]  # measure -> one number per picture, NaN where it does not apply
+
+
+ARRAYS = tuple(name for name in Group._fields if name not in ("n", "per_picture"))
+
+
+def restored(arrays: Mapping[str, FloatArray]) -> Group:
+    """A group of some of its statistics, by name; the others are empty. ``features`` must be among them."""
+    kept = {name: arrays.get(name, np.zeros((0, 0, 0))) for name in ARRAYS}
+    return Group(n=len(arrays["features"]), per_picture={}, **kept)
 
 
 class Reference(NamedTuple):
@@ -68,14 +77,14 @@ def group(
     """Reduce pictures (n, 3, h, w) uint8; ``prompts`` and ``wanted`` (subject, art_style, emotion): one row each."""
     x = pictures / 255
     batches = [] if model is None else alignment.look(model, x)
-    shares: dict[str, FloatArray] = {}
+    per_picture: dict[str, FloatArray] = {}  # filled where there are an evaluator and the works' truth
     if model is not None and wanted is not None:
         predicted = alignment.attributes_of(model, batches)
-        shares["clip"] = alignment.clip_scores_of(model, batches, prompts)
+        per_picture["clip"] = alignment.clip_scores_of(model, batches, prompts)
         for measure, attribute in ATTRIBUTES.items():
             names = wanted[attribute].to_numpy()
             known = np.isin(names, model.classes[attribute])
-            shares[measure] = np.where(known, predicted[attribute].idxmax(axis=1).to_numpy() == names, np.nan)
+            per_picture[measure] = np.where(known, predicted[attribute].idxmax(axis=1).to_numpy() == names, np.nan)
     haar = haar_statistics(x)
     return Group(
         n=len(x),
@@ -85,7 +94,7 @@ def group(
         small=avg_pool2d(x, x.shape[-1] // SMALL).flatten(1).double().numpy(),
         spectrum=mean_power_spectrum(x),
         residual=mean_residual_spectrum(x),
-        shares=shares,
+        per_picture=per_picture,
     )
 
 
@@ -116,7 +125,9 @@ def pooled(groups: Sequence[Group]) -> Group:
         small=np.concatenate([each.small for each in groups]),
         spectrum=np.average([each.spectrum for each in groups], axis=0, weights=n),
         residual=np.average([each.residual for each in groups], axis=0, weights=n),
-        shares={name: np.concatenate([each.shares[name] for each in groups]) for name in groups[0].shares},
+        per_picture={
+            name: np.concatenate([each.per_picture[name] for each in groups]) for name in groups[0].per_picture
+        },
     )
 
 
@@ -157,13 +168,13 @@ def all_measures(reference: Reference, made: Group) -> dict[str, float]:
     values = {name: measure(reference, made) for name, measure in MEASURES.items()}
     if min(made.n, reference.held_out.n) > NEIGHBOURS:
         values |= precision_recall_density_coverage(reference.held_out.features, made.features, NEIGHBOURS)
-    return values | {name: float(np.nanmean(x)) for name, x in made.shares.items() if not np.isnan(x).all()}
+    return values | {name: float(np.nanmean(x)) for name, x in made.per_picture.items() if not np.isnan(x).all()}
 
 
 def simple(reference: Reference, made: Group) -> dict[str, float]:
     """Compute the measures that suit small sets."""
     values = {name: MEASURES[name](reference, made) for name in SIMPLE}
-    return values | {name: float(np.nanmean(x)) for name, x in made.shares.items() if not np.isnan(x).all()}
+    return values | {name: float(np.nanmean(x)) for name, x in made.per_picture.items() if not np.isnan(x).all()}
 
 
 def measured(
@@ -229,9 +240,9 @@ def save_groups(groups: Sequence[Group], path: Path) -> None:
 
 def load_groups(path: Path) -> list[Group]:
     """Load what ``save_groups`` wrote; other statistics are empty."""
-    flat, nothing = load_file(path), np.zeros((0, 0, 0))
+    flat = load_file(path)
     groups = []
     for number in range(len(flat) // len(KEPT)):
         kept = {name: flat[f"{number}/{name}"] for name in KEPT}
-        groups.append(Group(len(kept["features"]), haar=nothing, packets=nothing, small=nothing, shares={}, **kept))
+        groups.append(restored(kept))
     return groups

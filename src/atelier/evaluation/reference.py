@@ -11,7 +11,7 @@ from atelier import machine
 from atelier.data import prepare
 from atelier.data.images import to_pixels
 from atelier.evaluation import judges
-from atelier.evaluation.groups import Group, Reference, reference_of
+from atelier.evaluation.groups import ARRAYS, Reference, reference_of, restored
 from atelier.evaluation.intervals import FloatArray
 from atelier.metrics import Moments
 from atelier.metrics.wavelets import Bands
@@ -22,7 +22,7 @@ from atelier.workspace import Workspace, replacing
 
 REDUCED, RETURNED = "reduced.safetensors", "returned.safetensors"
 GROUPS = ("held_out", "training")
-GROUP_ARRAYS = ("features", "haar", "small", "spectrum", "residual")  # packets are stored only as ``bands``
+STORED = tuple(name for name in ARRAYS if name != "packets")  # these only as ``bands``
 MOMENTS = ("features", "haar")
 
 
@@ -46,14 +46,14 @@ def load(folder: Path) -> Reference:
     return from_arrays(load_file(folder / REDUCED))
 
 
-def returned_works(folder: Path) -> Tensor:
+def reconstructed_works(folder: Path) -> Tensor:
     """Held-out works reconstructed by the base's autoencoder, uint8 (n, 3, h, w), in the order of the manifest."""
     return torch.from_numpy(load_file(folder / RETURNED)["pictures"])
 
 
 def arrays(reference: Reference) -> dict[str, FloatArray]:
     """Flatten a reference to named arrays."""
-    flat = {f"{name}/{key}": getattr(getattr(reference, name), key) for name in GROUPS for key in GROUP_ARRAYS}
+    flat = {f"{name}/{key}": getattr(getattr(reference, name), key) for name in GROUPS for key in STORED}
     for name in MOMENTS:
         moments: Moments = getattr(reference, name)
         flat |= {f"moments/{name}/mean": moments.mean, f"moments/{name}/factor": moments.factor}
@@ -64,11 +64,9 @@ def arrays(reference: Reference) -> dict[str, FloatArray]:
 
 def from_arrays(flat: dict[str, FloatArray]) -> Reference:
     """Rebuild a reference from ``arrays``' output."""
-    empty: FloatArray = np.zeros((0, 0, 0))
     groups = {}
     for name in GROUPS:
-        kept = {key: flat[f"{name}/{key}"] for key in GROUP_ARRAYS}
-        groups[name] = Group(n=len(kept["features"]), packets=empty, shares={}, **kept)
+        groups[name] = restored({key: flat[f"{name}/{key}"] for key in STORED})
     n = groups["held_out"].n
     moments = {name: Moments(n, flat[f"moments/{name}/mean"], flat[f"moments/{name}/factor"]) for name in MOMENTS}
     bands = Bands(flat["bands/mean"], flat["bands/root"])

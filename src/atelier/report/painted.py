@@ -55,7 +55,7 @@ class Painted:
             resolutions=tables.resolutions(self.table),
             counts={"": self.n},
             over={"": tables.described_groups(self.params)},
-            baselines=[
+            null_comparisons=[
                 claims.Comparison(measure=name, changed=[again], reference=[once], rule="below") for name in compared
             ],
         )

@@ -332,7 +332,7 @@ def test_power_lists_what_was_not_supported(results: Results) -> None:
 
 def test_evidence_compares_the_base_with_itself_under_two_noises(results: Results) -> None:
     evidence = report.evidence(results)
-    assert [(part.measure, part.changed, part.reference) for part in evidence.baselines] == [
+    assert [(part.measure, part.changed, part.reference) for part in evidence.null_comparisons] == [
         (measure, ["untuned-again@1/4"], ["untuned@1/4"]) for measure in ("fd", "pr", "psd")
     ]
     assert evidence.counts == {"": 6}

@@ -8,7 +8,7 @@ from atelier.models import base
 from atelier.models.adapters import tuned
 from atelier.params import Params
 from atelier.sampling import store
-from atelier.sampling.cells import by_training_seed
+from atelier.sampling.conditions import by_training_seed
 from atelier.sampling.held_out import held_out_table
 from atelier.studies.art_finetuning import sample, train
 from atelier.workspace import Workspace

@@ -207,7 +207,7 @@ def test_evidence_counts_pictures_works_and_feature_maps() -> None:
     assert len(known["C12"].every_part) == 2  # a count each
     assert evidence.over_of("C1") == "intervals over 5 groups of repeats, 5 training seeds"
     assert evidence.over_of("C11") == "intervals over 5 groups of held-out works"
-    assert evidence.baselines[0].changed == ["again"]
+    assert evidence.null_comparisons[0].changed == ["again"]
 
 
 def test_a_loss_that_helps_is_supported() -> None:

@@ -14,7 +14,7 @@ from atelier.evaluation import groups as sets
 from atelier.metrics import frechet_distance, log_power_error, log_power_ratios
 from atelier.models import base
 from atelier.sampling import store
-from atelier.sampling.cells import white_noise
+from atelier.sampling.conditions import white_noise
 from atelier.sampling.sampler import sample, settled
 from atelier.studies.latent_perceptual import features
 from atelier.studies.latent_perceptual import measure as measures

@@ -219,7 +219,7 @@ def test_evidence_holds_the_cells_of_three_studies(results: Results) -> None:
     evidence = report.evidence(results)
     assert {cell for _, cell in evidence.values} == {*VALUES, *DECODER, *CONTROL}
     assert evidence.counts == {"": 6}
-    assert [(part.measure, part.changed, part.reference) for part in evidence.baselines] == [
+    assert [(part.measure, part.changed, part.reference) for part in evidence.null_comparisons] == [
         (measure, ["untuned-again@1/4"], ["untuned@1/4"]) for measure in ("fd", "pr", "psd")
     ]
     assert evidence.resolutions["style", "untuned@0/4"] == pytest.approx(2 / 6)

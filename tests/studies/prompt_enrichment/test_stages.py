@@ -9,7 +9,7 @@ import torch
 from atelier import params
 from atelier.data import prepare
 from atelier.evaluation import judges
-from atelier.evaluation.cells import by_acquaintance
+from atelier.evaluation.cells import by_known_artist
 from atelier.params import Params
 from atelier.sampling import store
 from atelier.sampling.store import TABLE, guidance_folder
@@ -74,9 +74,9 @@ def test_known_and_unknown_artists_share_out_a_cells_pictures(
     _, listed = store.read(workspace.samples, "art_finetuning", "untuned", 4.0)
     artists = list(dict.fromkeys(artist_of.loc[listed["path"]]))
     monkeypatch.setattr(judges, "known_artists", lambda path: [])
-    assert by_acquaintance(config, workspace, cells).empty
+    assert by_known_artist(config, workspace, cells).empty
     monkeypatch.setattr(judges, "known_artists", lambda path: artists[: len(artists) // 2])
-    rows = by_acquaintance(config, workspace, cells)
+    rows = by_known_artist(config, workspace, cells)
     kid = rows[rows["measure"] == "kid"].set_index("cell")["n"]
     for level in (0, 1, 2):
         assert kid[f"untuned-known@{level}/4"] + kid[f"untuned-unknown@{level}/4"] == len(listed)

@@ -381,4 +381,4 @@ def test_evidence_decides_what_was_measured() -> None:
     assert verdicts["D4"].reason.startswith("not measured: ")
     assert evidence.counts_of(verdicts["D5"]) == [20, 20]
     assert evidence.over_of("D5") == "intervals over 4 groups of repeats, 1 training seed"
-    assert evidence.baselines == measure.null_comparisons()
+    assert evidence.null_comparisons == measure.null_comparisons()

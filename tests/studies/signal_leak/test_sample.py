@@ -13,8 +13,9 @@ from torch import Tensor
 from atelier.methods.signal_leak import FrequencyLeak, first_step, low_components
 from atelier.models import base
 from atelier.params import Params
-from atelier.sampling import cells, store
-from atelier.sampling.cells import seeds_of
+from atelier.sampling import conditions as sampling
+from atelier.sampling import store
+from atelier.sampling.conditions import seeds_of
 from atelier.sampling.sampler import Seed, first_latents, with_ddim
 from atelier.seeds import torch_generator
 from atelier.studies.signal_leak import fit, sample
@@ -72,13 +73,13 @@ def test_colours_set_by_hand_differ_in_that_channel_alone(
     def undisturbed(_: object, __: object, latents: Tensor, **how: object) -> Iterator[Tensor]:
         yield latents
 
-    monkeypatch.setattr(cells, "last_latents", undisturbed)
+    monkeypatch.setattr(sampling, "last_latents", undisturbed)
     leak = fit.load_all(workspace.leaks)["low-1"]
     assert isinstance(leak, FrequencyLeak)
     condition = sample.colours_condition(params, workspace.manifests, leak)
     run = workspace.scratch / "run"
-    cells.paint_conditions(params, [condition], sample.loader(params, workspace, None), False, run)
-    cells.write_conditions(params, [condition], False, run, workspace.samples / STUDY)
+    sampling.paint_conditions(params, [condition], sample.loader(params, workspace, None), False, run)
+    sampling.write_conditions(params, [condition], False, run, workspace.samples / STUDY)
     location = (workspace.samples, STUDY, sample.COLOURS, Config.of(params).guidance)
     listed, latents = store.listed(*location), store.read_latents(*location)
     means = low_components(latents.double().numpy(), [(0, 0)])[:, 0]

@@ -26,7 +26,7 @@ from atelier.models import base
 from atelier.models.adapters import tuned
 from atelier.models.latents import encode_pictures, encode_prompts
 from atelier.params import Params
-from atelier.sampling.cells import Condition, Start, sample_model, white_noise
+from atelier.sampling.conditions import Condition, Start, sample_model, white_noise
 from atelier.sampling.held_out import held_out_table
 from atelier.sampling.sampler import Seed, settled
 from atelier.sampling.store import UNTUNED, guidance_folder

@@ -10,7 +10,7 @@ import pandas as pd
 
 from atelier import scratch
 from atelier.evaluation import reference as references
-from atelier.evaluation.cells import Location, by_acquaintance, measure_cells, real_rows
+from atelier.evaluation.cells import Location, by_known_artist, measure_cells, real_rows
 from atelier.evaluation.tables import write_rows
 from atelier.params import Params
 from atelier.sampling.store import UNTUNED, UNTUNED_AGAIN
@@ -29,10 +29,10 @@ def main(params: Params, workspace: Workspace, model: str) -> None:
     if model == UNTUNED:
         protocol = params.protocol
         each = protocol.repeats * protocol.pictures // len(protocol.groups)
-        rows += real_rows(params, workspace, reference, each, references.returned_works(workspace.reference))
+        rows += real_rows(params, workspace, reference, each, references.reconstructed_works(workspace.reference))
     rows += measure_cells(params, workspace, reference, located, run)
     if model == UNTUNED:
-        rows.append(by_acquaintance(params, workspace, located))
+        rows.append(by_known_artist(params, workspace, located))
     write_rows(pd.concat(rows, ignore_index=True), out)
     scratch.discard(run)
 

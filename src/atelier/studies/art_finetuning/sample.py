@@ -7,7 +7,7 @@ chance.
 from pathlib import Path
 
 from atelier.params import Params
-from atelier.sampling.cells import Condition, sample_model, white_noise
+from atelier.sampling.conditions import Condition, sample_model, white_noise
 from atelier.sampling.held_out import held_out_table
 from atelier.sampling.store import UNTUNED, UNTUNED_AGAIN, guidance_folder
 from atelier.studies.art_finetuning.params import Config

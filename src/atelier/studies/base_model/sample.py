@@ -12,7 +12,7 @@ from atelier.data import prepare
 from atelier.data.prompts import prompt
 from atelier.models import base
 from atelier.params import Params
-from atelier.sampling.cells import Condition, Start, paint_conditions, write_conditions
+from atelier.sampling.conditions import Condition, Start, paint_conditions, write_conditions
 from atelier.sampling.sampler import Seed, first_latents, with_ddim
 from atelier.sampling.store import guidance_folder
 from atelier.seeds import torch_generator

@@ -217,7 +217,7 @@ def cell_groups(params: Params, workspace: Workspace, run: Path) -> Iterator[tup
     training = prepare.pictures(works[works["split"] == "train"], params.data, workspace)
     cells: dict[str, Callable[[], list[Group]]] = {
         REAL: partial(real, training),
-        RECONSTRUCTED: partial(real, references.returned_works(workspace.reference)),
+        RECONSTRUCTED: partial(real, references.reconstructed_works(workspace.reference)),
     }
     cells |= {condition.name: partial(painted, condition) for condition in all_conditions(params)}
     for name, groups in cells.items():

@@ -83,5 +83,5 @@ def evidence(results: Results) -> Evidence:
             "": f"intervals over {groups} groups of repeats, {seeds}",
             "C11": f"intervals over {groups} groups of held-out works",
         },
-        baselines=measure.null_comparisons(),
+        null_comparisons=measure.null_comparisons(),
     )

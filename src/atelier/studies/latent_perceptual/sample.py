@@ -11,8 +11,8 @@ from diffusers import StableDiffusionPipeline
 from atelier import scratch
 from atelier.evaluation.cells import Location
 from atelier.params import Params
-from atelier.sampling import cells
-from atelier.sampling.cells import paint_conditions, white_noise, write_conditions
+from atelier.sampling import conditions as sampling
+from atelier.sampling.conditions import paint_conditions, white_noise, write_conditions
 from atelier.sampling.held_out import held_out_table
 from atelier.sampling.sampler import with_ddim
 from atelier.sampling.store import UNTUNED, guidance_folder
@@ -78,7 +78,7 @@ def main(params: Params, workspace: Workspace, variant: str) -> None:
     run = scratch.of_stage(params, workspace, __name__, out, inputs, conditions=described, **key)
     painted = [
         (
-            cells.Condition(
+            sampling.Condition(
                 f"{condition.name}/{guidance_folder(config.guidance)}",
                 table,
                 white_noise(params, condition.noise),

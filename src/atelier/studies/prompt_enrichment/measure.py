@@ -6,7 +6,7 @@ import pandas as pd
 
 from atelier import scratch
 from atelier.evaluation import reference as references
-from atelier.evaluation.cells import Location, by_acquaintance, measure_cells
+from atelier.evaluation.cells import Location, by_known_artist, measure_cells
 from atelier.evaluation.tables import write_rows
 from atelier.params import Params
 from atelier.sampling.store import UNTUNED, at_level
@@ -22,7 +22,7 @@ def main(params: Params, workspace: Workspace, model: str) -> None:
     run = scratch.of_stage(params, workspace, __name__, out, inputs)
     rows = measure_cells(params, workspace, references.load(workspace.reference), located, run)
     if model == UNTUNED:
-        rows.append(by_acquaintance(params, workspace, located))
+        rows.append(by_known_artist(params, workspace, located))
     write_rows(pd.concat(rows, ignore_index=True), out)
     scratch.discard(run)
 

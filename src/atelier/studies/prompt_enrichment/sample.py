@@ -4,7 +4,7 @@ All levels use the same works and first latents as the protocol's level.
 """
 
 from atelier.params import Params
-from atelier.sampling.cells import Condition, sample_model, white_noise
+from atelier.sampling.conditions import Condition, sample_model, white_noise
 from atelier.sampling.held_out import held_out_table
 from atelier.sampling.store import UNTUNED, at_level, guidance_folder
 from atelier.studies.prompt_enrichment.params import TUNED_BY, Config

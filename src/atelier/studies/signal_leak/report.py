@@ -68,7 +68,7 @@ def evidence(results: Results) -> Evidence:
         resolutions=tables.resolutions(results.table),
         counts={"": results.n},
         over={"": f"intervals over {len(protocol.groups)} groups of repeats, {words.seeds(results.params)}"},
-        baselines=measure.null_comparisons(),
+        null_comparisons=measure.null_comparisons(),
     )
 
 

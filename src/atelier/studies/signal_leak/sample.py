@@ -22,8 +22,15 @@ from atelier.methods.signal_leak import FrequencyLeak, Leak, add_leak, first_ste
 from atelier.models import base
 from atelier.models.adapters import converted
 from atelier.params import Params
-from atelier.sampling import cells
-from atelier.sampling.cells import Start, by_training_seed, paint_conditions, seeds_of, white_noise, write_conditions
+from atelier.sampling import conditions as sampling
+from atelier.sampling.conditions import (
+    Start,
+    by_training_seed,
+    paint_conditions,
+    seeds_of,
+    white_noise,
+    write_conditions,
+)
 from atelier.sampling.held_out import with_files
 from atelier.sampling.sampler import Seed, first_latents, settled, with_ddim
 from atelier.sampling.store import guidance_folder
@@ -180,7 +187,7 @@ def main(params: Params, workspace: Workspace) -> None:
     # what a model that predicts v or a flow begins with
     inputs.append(workspace.named(params.data.folder) / "conversions")
     run = scratch.of_stage(params, workspace, __name__, out, inputs, config=config.model_dump(mode="json"))
-    painted: list[tuple[list[cells.Condition], bool]] = []
+    painted: list[tuple[list[sampling.Condition], bool]] = []
     firsts = []
     for model in [None, *config.models]:
         described = [condition for condition in all_conditions(params) if condition.model == model]
@@ -202,11 +209,11 @@ def main(params: Params, workspace: Workspace) -> None:
     scratch.discard(run)
 
 
-def cell_of(params: Params, manifests: Path, condition: Condition, leaks: dict[str, Leak]) -> cells.Condition:
-    """A condition in the form that ``sampling.cells`` paints."""
+def cell_of(params: Params, manifests: Path, condition: Condition, leaks: dict[str, Leak]) -> sampling.Condition:
+    """A condition in the form that ``sampling.conditions`` paints."""
     guidance, table = scale_of(params, condition), prompts_of(params, manifests, condition)
     folder = f"{condition.name}/{guidance_folder(guidance)}"
-    return cells.Condition(folder, table, start_of(params, condition, leaks), guidance, params.sampling.steps)
+    return sampling.Condition(folder, table, start_of(params, condition, leaks), guidance, params.sampling.steps)
 
 
 # ------------------------------------------------------------------------------------------------ the first step
@@ -281,7 +288,7 @@ def colours_of(params: Params, leak: FrequencyLeak) -> Iterator[tuple[int, float
             yield channel, value, low.view(1, 1, channels)
 
 
-def colours_condition(params: Params, manifests: Path, leak: Leak) -> cells.Condition:
+def colours_condition(params: Params, manifests: Path, leak: Leak) -> sampling.Condition:
     """Pictures of the base with one latent channel's mean set, all else equal, by channel and value."""
     assert isinstance(leak, FrequencyLeak)
     config = Config.of(params)
@@ -290,7 +297,9 @@ def colours_condition(params: Params, manifests: Path, leak: Leak) -> cells.Cond
     listed = pd.concat(values, ignore_index=True)
     listed["file"] = [f"{row.channel}{row.value:+g}-{row.file}" for row in listed.itertuples()]
     folder = f"{COLOURS}/{guidance_folder(config.guidance)}"
-    return cells.Condition(folder, listed, colours_start(params, leak, table), config.guidance, params.sampling.steps)
+    return sampling.Condition(
+        folder, listed, colours_start(params, leak, table), config.guidance, params.sampling.steps
+    )
 
 
 def colours_start(params: Params, leak: FrequencyLeak, table: pd.DataFrame) -> Start:
