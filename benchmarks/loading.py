@@ -6,10 +6,10 @@ import subprocess
 import sys
 import time
 
-from atelier.warm import ADDRESS
+from atelier.lifetime import ADDRESS
 
 REPEATS = 5
-REFUSED = [sys.executable, "-m", "atelier", "train", "nothing"]  # once everything is loaded
+REFUSED = [sys.executable, "-m", "atelier", "base", "surplus"]  # once everything is loaded
 WAYS = {
     "as python does": [sys.executable, "-c", "from atelier.models import base"],
     "garbage left alone": REFUSED,

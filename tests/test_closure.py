@@ -48,7 +48,7 @@ def entries(command: str) -> list[str]:
             return [SHARED[shared]]
         case ["python", "-m", "atelier", study, stage, *_] if study in STUDIES:
             return [f"atelier.studies.{study}.{stage}"]
-        case ["python", "-m", "atelier.pipeline.run", study]:
+        case ["python", "-m", "atelier", "page", study]:
             return ["atelier.pipeline.run", f"atelier.studies.{study}.report", *imports_of_notebook(study)]
         case ["python", "-m", module, *_] if closure.path_of(module):
             return [module]

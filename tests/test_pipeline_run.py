@@ -12,6 +12,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 import atelier
+from atelier.cli import main
 from atelier.params import load
 from atelier.pipeline import run, scrub
 from atelier.workspace import Workspace
@@ -73,7 +74,7 @@ def write(content: nbformat.NotebookNode) -> Path:
 
 def run_as_a_process() -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(Path(atelier.__file__).parent.parent)}
-    command = [sys.executable, "-m", "atelier.pipeline.run", "base_model"]
+    command = [sys.executable, "-m", "atelier", "page", "base_model"]
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
@@ -144,5 +145,5 @@ def test_what_cannot_run_is_refused_before_any_kernel(
 
 
 def test_an_unknown_study_is_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run.main(["no_such"]) == 1
+    assert main(["page", "no_such"]) == 1
     assert capsys.readouterr().err == "notebooks/no_such.ipynb: no such notebook\n"

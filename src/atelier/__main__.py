@@ -7,7 +7,7 @@ from atelier import cli, lifetime, warm
 
 if __name__ == "__main__":
     arguments = sys.argv[1:]
-    address = os.environ.get(warm.ADDRESS)
+    address = os.environ.get(lifetime.ADDRESS)
     if address:
         raise SystemExit(warm.ask(arguments, address))
     lifetime.end_with_stage()

@@ -28,7 +28,8 @@ INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 USAGE = f"""usage: python -m atelier
   STUDY STAGE ...          a stage of {" | ".join(STUDIES)}
   {" | ".join(SHARED)}
-  check [FILE]             validate params.yaml, and write so to FILE
+  page STUDY               execute a study's notebook and render it
+  check [FILE]             validate params.yaml, and record that in FILE
   kernel CONNECTION_FILE   a notebook's kernel, started as Jupyter does"""
 
 
@@ -45,6 +46,10 @@ def run(arguments: list[str]) -> None:
             from ipykernel import kernelapp
 
             kernelapp.launch_new_instance(["-f", connection, *settings])
+        case ["page", study]:
+            from atelier.pipeline import run as pages  # without torch: only the kernel computes
+
+            pages.main(params.load(workspace.params_file), workspace, study)
         case [stage, *rest] if stage in SHARED:
             start(workspace, SHARED[stage], f"python -m atelier {stage}", rest)
         case [study, stage, *rest] if study in STUDIES and has_stage(study, stage):

@@ -12,7 +12,8 @@ import threading
 import time
 from pathlib import Path
 
-STAGE = "DVC_STAGE"  # environment variable: set by DVC for every stage
+# environment variables: set by DVC for every stage; the socket of the server of ``atelier.warm``
+STAGE, ADDRESS = "DVC_STAGE", "ATELIER_WARM"
 SHELLS = ("sh", "bash", "dash", "zsh", "fish", "ksh")
 INTERVAL = 0.5  # seconds between checks
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h

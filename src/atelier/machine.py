@@ -2,7 +2,7 @@
 
 Bits depend on the processor, its instruction set, the number of threads and the libraries' versions: ``fingerprint``
 names them. ``settle`` fixes the threads; it must run before torch is imported for the first time. The widest
-instructions are used: AVX2 alone costs 20 to 46 % of the speed and did not make two makers' processors agree.
+instructions are used: AVX2 alone costs 9 to 46 % of the speed and did not make two makers' processors agree.
 Threads that wait spin for microseconds, then sleep: with OpenMP's default, longer spin a training step took up to
 twenty times as long beside another process on the same cores.
 """

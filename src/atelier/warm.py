@@ -24,7 +24,6 @@ from typing import NoReturn
 from atelier import cli, lifetime, machine, params
 from atelier.workspace import Workspace
 
-ADDRESS = "ATELIER_WARM"  # environment variable: the server's socket
 STREAMS = (0, 1, 2)
 END = b"\n"  # ends a message; JSON contains no newline
 HASHES = "PYTHONHASHSEED"  # fixes the order of sets of strings, which a notebook's kernel needs
@@ -57,14 +56,14 @@ def serve(command: Sequence[str]) -> int:
     workspace = Workspace()
     machine.settle(params.load(workspace.params_file).machine.threads)
     cli.check_locks(workspace)
-    for module in cli.SHARED.values():  # between them they import what most stages need
+    for module in (*cli.SHARED.values(), "atelier.pipeline.run"):  # between them they import what most stages need
         cli.load(module)
     import torch
 
     copies: set[int] = set()
     with contextlib.ExitStack() as stack:
         listening = None if torch.cuda.is_available() else stack.enter_context(_listening())
-        environment = os.environ | ({ADDRESS: listening.getsockname()} if listening else {})
+        environment = os.environ | ({lifetime.ADDRESS: listening.getsockname()} if listening else {})
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, _leave)
         running = subprocess.Popen(command, env=environment, preexec_fn=_bound)

@@ -1,9 +1,8 @@
-"""``python -m atelier.pipeline.run STUDY``: execute a study's notebook with its parameters, clean and render it.
+"""``python -m atelier page STUDY``: execute a study's notebook with its parameters, clean and render it.
 
 The only caller of papermill. Run it in the repository's root; results are in ``build/studies/STUDY``.
 """
 
-import argparse
 import json
 import logging
 import os
@@ -17,8 +16,8 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 
-from atelier import machine, warm
-from atelier.params import Params, load
+from atelier import lifetime, machine
+from atelier.params import Params
 from atelier.pipeline import page, scrub
 from atelier.workspace import MARK, Workspace
 
@@ -85,7 +84,7 @@ def _executed(source: Path, target: Path, values: dict[str, Any], threads: int) 
             "IPYTHONDIR": temporary,  # no user start-up files
             MARK: "1",
         }
-        if warm.ADDRESS in os.environ:  # start the kernel in the warm server, with libraries loaded
+        if lifetime.ADDRESS in os.environ:  # start the kernel in the warm server, with libraries loaded
             kernel = Path(temporary) / "kernels" / "python3" / "kernel.json"
             kernel.parent.mkdir(parents=True)
             argv = [sys.executable, "-m", "atelier", "kernel", "{connection_file}"]
@@ -114,19 +113,7 @@ def _reason(error: Exception) -> str:
     return str(error)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m atelier.pipeline.run", description=__doc__)
-    parser.add_argument("study", help="the name of a notebook in notebooks/, without .ipynb")
-    options = parser.parse_args(arguments)
+def main(params: Params, workspace: Workspace, study: str) -> None:
+    """``python -m atelier page STUDY``."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
-    try:
-        workspace = Workspace()
-        run(options.study, load(workspace.params_file), workspace)
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+    run(study, params, workspace)

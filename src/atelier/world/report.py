@@ -56,7 +56,10 @@ def measured(world: World, shipped: Path, checkpoints: Path) -> Iterator[Bar]:
     yield from _autoencoder(world, pipeline, real.pictures, returned, styles)
     yield from _evaluator(judge, real, real.pictures, "held-out", {"subject": 0.97, "art_style": 0.97, "emotion": 0.85})
     yield from _evaluator(judge, real, returned, "reconstructed", {"subject": 0.92, "art_style": 0.90})
-    yield from _base(world, shipped, checkpoints, pipeline, judge, real, styles)
+    yield from _photographs(world, shipped, pipeline, judge, real.pictures[styles == PHOTOGRAPH])
+    yield from _seen_artists(world, pipeline, judge)
+    others = real.pictures[styles != PHOTOGRAPH][: world.report.samples]
+    yield from _control(world, shipped, checkpoints, pipeline, judge, others)
 
 
 def _autoencoder(
@@ -98,77 +101,76 @@ def _share(judge: Evaluator, made: Tensor, truth: Painted, attribute: str) -> In
     return share
 
 
-def _base(
+def _sampled(
     world: World,
-    shipped: Path,
-    checkpoints: Path,
     pipeline: StableDiffusionPipeline,
-    judge: Evaluator,
-    real: Painted,
-    styles: np.ndarray,
+    prompts: Sequence[str],
+    purpose: str,
+    means: Tensor | None = None,
+) -> Tensor:
+    """Samples uint8 (n, 3, h, w); ``means`` (m, c, 1, 1) are added to first latents, which lack them (signal leak)."""
+    seeds: list[Seed] = [(world.seed, "report", purpose, index) for index in range(len(prompts))]
+    setting = world.report
+    latents = first_latents(pipeline, seeds, world.size)
+    if means is not None:
+        latents = add_leak(means, latents, pipeline.scheduler, setting.steps)
+    options = {"guidance": setting.guidance, "steps": setting.steps, "batch": setting.batch}
+    return to_pixels(sample(pipeline, prompts, latents, **options).pictures)
+
+
+def _share_bar(
+    name: str, judge: Evaluator, made: Tensor, truth: Painted, attribute: str, least: float | None = None
+) -> Bar:
+    share = _share(judge, made, truth, attribute)
+    return Bar(name=name, value=share.mean, n=len(made), least=least, low=share.low, high=share.high)
+
+
+def _photographs(
+    world: World, shipped: Path, pipeline: StableDiffusionPipeline, judge: Evaluator, real: Tensor
 ) -> Iterator[Bar]:
+    """Samples of photographs' prompts by the base and by its conversions; ``real`` photographs are the floor."""
     n = world.report.samples
-
-    def pictures_for(
-        prompts: Sequence[str],
-        purpose: str,
-        model: StableDiffusionPipeline = pipeline,
-        means: Tensor | None = None,
-    ) -> Tensor:
-        seeds: list[Seed] = [(world.seed, "report", purpose, index) for index in range(len(prompts))]
-        setting = world.report
-        latents = first_latents(model, seeds, world.size)
-        if means is not None:
-            # add works' means, which white noise lacks, to separate the control from the signal leak
-            latents = add_leak(means, latents, model.scheduler, setting.steps)
-        return to_pixels(
-            sample(
-                model, prompts, latents, guidance=setting.guidance, steps=setting.steps, batch=setting.batch
-            ).pictures
-        )
-
     truth, prompts = prompted(world, "photographs", Corpus(photographs=n, works=0), 0)
-    made = pictures_for(prompts, "photographs")
-    share = _share(judge, made, truth, "subject")
-    yield Bar(name="base, photographs, subject", value=share.mean, n=n, least=0.8, low=share.low, high=share.high)
+    made = _sampled(world, pipeline, prompts, "photographs")
+    yield _share_bar("base, photographs, subject", judge, made, truth, "subject", least=0.8)
     ours, reference = alignment.features(judge, made / 255), alignment.features(judge, truth.pictures / 255)
-    floor = frechet_distance(reference, alignment.features(judge, real.pictures[styles == PHOTOGRAPH] / 255))
+    floor = frechet_distance(reference, alignment.features(judge, real / 255))
     distance = frechet_distance(reference, ours)
     yield Bar(name="base, photographs, Frechet distance", value=distance, n=n)
     yield Bar(name="real against real over base, Frechet distance", value=floor / distance, n=n, most=0.1)
     spread = brightness_spread(made / 255) / brightness_spread(truth.pictures / 255)
     yield Bar(name="base, spread of luminance over the photographs'", value=spread, n=n)
-
     for kind in KINDS:
         model = with_ddim(converted(base.load(shipped / "base"), shipped / "conversions" / kind)).to(pipeline.device)
-        share = _share(judge, pictures_for(prompts, "photographs", model), truth, "subject")
         name = f"{kind.replace('_', ' ')}, photographs, subject"
-        yield Bar(name=name, value=share.mean, n=n, low=share.low, high=share.high)
+        yield _share_bar(name, judge, _sampled(world, model, prompts, "photographs"), truth, "subject")
 
-    truth, prompts = prompted(world, "seen", Corpus(photographs=0, works=n), 1, world.seen)
-    made = pictures_for(prompts, "seen")
-    share = _share(judge, made, truth, "art_style")
-    name = "base, works of seen artists, style"
-    yield Bar(name=name, value=share.mean, n=n, least=0.6, low=share.low, high=share.high)
-    share = _share(judge, made, truth, "subject")
-    yield Bar(name="base, works of seen artists, subject", value=share.mean, n=n, low=share.low, high=share.high)
-    truth, prompts = prompted(world, "seen", Corpus(photographs=0, works=n), 2, world.seen)
-    share = _share(judge, pictures_for(prompts, "seen"), truth, "emotion")
-    name = "base, works of seen artists, emotion where asked for"
-    yield Bar(name=name, value=share.mean, n=n, low=share.low, high=share.high)
 
+def _seen_artists(world: World, pipeline: StableDiffusionPipeline, judge: Evaluator) -> Iterator[Bar]:
+    corpus = Corpus(photographs=0, works=world.report.samples)
+    truth, prompts = prompted(world, "seen", corpus, 1, world.seen)
+    made = _sampled(world, pipeline, prompts, "seen")
+    yield _share_bar("base, works of seen artists, style", judge, made, truth, "art_style", least=0.6)
+    yield _share_bar("base, works of seen artists, subject", judge, made, truth, "subject")
+    truth, prompts = prompted(world, "seen", corpus, 2, world.seen)
+    made = _sampled(world, pipeline, prompts, "seen")
+    yield _share_bar("base, works of seen artists, emotion where asked for", judge, made, truth, "emotion")
+
+
+def _control(
+    world: World, shipped: Path, checkpoints: Path, pipeline: StableDiffusionPipeline, judge: Evaluator, real: Tensor
+) -> Iterator[Bar]:
+    """Distances to art before and after full fine-tuning, from white noise and with the means of ``real`` works."""
+    n = world.report.samples
     truth, prompts = prompted(world, "art", Corpus(photographs=0, works=n), 1)
-    others = real.pictures[styles != PHOTOGRAPH][:n]
-    means = encode_pictures(pipeline.vae, others).mean.mean((2, 3), keepdim=True)
+    means = encode_pictures(pipeline.vae, real).mean.mean((2, 3), keepdim=True)
     art = alignment.features(judge, truth.pictures / 255)
-    floor = frechet_distance(art, alignment.features(judge, others / 255))
+    floor = frechet_distance(art, alignment.features(judge, real / 255))
     yield Bar(name="real art against real art, Frechet distance", value=floor, n=n)
 
     def distances() -> list[float]:
-        return [
-            frechet_distance(art, alignment.features(judge, pictures_for(prompts, "art", means=leak) / 255))
-            for leak in (None, means)
-        ]
+        samples = (_sampled(world, pipeline, prompts, "art", leak) for leak in (None, means))
+        return [frechet_distance(art, alignment.features(judge, made / 255)) for made in samples]
 
     before = distances()
     _tune_fully(world, pipeline, base.fingerprint(shipped / "base"), checkpoints)
