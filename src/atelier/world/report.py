@@ -114,8 +114,8 @@ def _sampled(
     latents = first_latents(pipeline, seeds, world.size)
     if means is not None:
         latents = add_leak(means, latents, pipeline.scheduler, setting.steps)
-    options = {"guidance": setting.guidance, "steps": setting.steps, "batch": setting.batch}
-    return to_pixels(sample(pipeline, prompts, latents, **options).pictures)
+    guidance, steps, batch = setting.guidance, setting.steps, setting.batch
+    return to_pixels(sample(pipeline, prompts, latents, guidance=guidance, steps=steps, batch=batch).pictures)
 
 
 def _share_bar(
