@@ -285,7 +285,7 @@ def _right() -> dict[str, bytes]:
 
 
 def _with(**more: bytes) -> bytes:
-    return _zipped({**_right(), **{name: data for name, data in more.items()}})
+    return _zipped({**_right(), **more})
 
 
 def _special(mode: int, name: str = "wikiart/Cubism/odd.jpg", content: bytes = b"/etc/passwd") -> bytes:
