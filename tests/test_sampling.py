@@ -17,8 +17,8 @@ from torch import Tensor
 
 from atelier import params
 from atelier.data import prepare
-from atelier.data.manifest import write_manifest
 from atelier.data.images import to_pixels
+from atelier.data.manifest import write_manifest
 from atelier.data.prompts import prompt
 from atelier.models import adapters, base
 from atelier.params import Params

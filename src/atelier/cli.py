@@ -101,11 +101,18 @@ def check(workspace: Workspace, targets: list[str]) -> None:
     """Validate params.yaml and write a confirmation to each target, for stages to depend on."""
     check_locks(workspace)
     config = params.load(workspace.params_file)
+    from atelier import preflight
+
+    if faults := preflight.faults(config, workspace):
+        raise ValueError("\n".join(f"{workspace.params_file}: {fault}" for fault in faults))
     message = f"{workspace.params_file}: every parameter is known, typed and in range"
     for target in map(Path, targets):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(message + "\n")
     print(f"{message}; profile {config.profile}")
+    if lacking := preflight.undecided(config):
+        listed = ", ".join(f"{name} ({cells[0]}{', ...' if len(cells) > 1 else ''})" for name, cells in lacking.items())
+        print(f"claims without a verdict, because the profile does not measure their cells: {listed}")
 
 
 def exit_code(run: Callable[[list[str]], None], arguments: list[str]) -> int:

@@ -150,7 +150,7 @@ class Perceptual(Section):
 class Params(Section):
     """``params.yaml``: the shared sections. ``schema`` adds each study's section, ``StudySection.of`` returns it."""
 
-    profile: Literal["smoke", "embedded", "study", "paintings", "paper"]
+    profile: Literal["smoke", "embedded", "own", "study", "paintings", "paper"]
     seed: Annotated[int, Field(ge=0)]
     machine: Machine
     data: Data
@@ -189,6 +189,26 @@ class StudySection(Section):
 
     def check(self, params: Params) -> None:
         """Raise ValueError, ``STUDY.key: ...``, where the section conflicts with the rest of the parameters."""
+
+    def named_styles(self) -> dict[str, str]:
+        """Styles that the section names: key -> style. The data must have works of each in both splits."""
+        return {}
+
+    def samples(self, params: Params) -> int:
+        """About how many pictures the study samples, for an estimate of the disk that they take."""
+        return 0
+
+    def measures(self, params: Params, measure: str, cell: str) -> bool:
+        """Whether the study has a measure of a cell; of those that its claims compare."""
+        return True
+
+
+def parts_of(cell: str) -> tuple[str, str, int | None, str | None]:
+    """Model, decoder (""), level and guidance of ``MODEL[+DECODER][@LEVEL/GUIDANCE]``."""
+    name, _, protocol = cell.partition("@")
+    model, _, decoder = name.partition("+")
+    level, _, guidance = protocol.partition("/")
+    return model, decoder, int(level) if level else None, guidance or None
 
 
 def names_once(key: str, listed: list[str], known: dict[str, Any], of: str) -> None:

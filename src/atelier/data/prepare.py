@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from atelier.data import layout
 from atelier.data.archives import unpack
 from atelier.data.artemis import load_works, picture_files
 from atelier.data.images import load_pictures
@@ -18,8 +19,7 @@ from atelier.workspace import Workspace
 
 WORKS, PHOTOGRAPHS = "works", "photographs"  # names of the manifests, also in the report
 # inside the data folder, as a folder or as an archive (wikiart.zip); photographs may be absent
-FOLDERS = {WORKS: "wikiart", PHOTOGRAPHS: "photographs"}
-ANNOTATIONS = "artemis_dataset_release_v0.csv"
+FOLDERS = {WORKS: layout.WORKS, PHOTOGRAPHS: layout.PHOTOGRAPHS}
 TRUTH = "truth.csv"  # the painter's ground truth; may be absent
 TRUTH_KEY, TRUTHS = ["art_style", "painting"], ["subject", "emotion"]  # the columns that studies use
 
@@ -70,8 +70,11 @@ def with_truth(table: pd.DataFrame, manifests: Path) -> pd.DataFrame:
 
 def picture_folder(data: Data, workspace: Workspace, kind: str) -> Path:
     """The folder of one kind of pictures: in the data folder, or where the stage unpacks their archive."""
-    folder = workspace.named(data.folder) / FOLDERS[kind]
-    return folder if folder.is_dir() else workspace.pictures / FOLDERS[kind]
+    folder = workspace.named(data.folder)
+    if kind == WORKS:
+        source = layout.works(folder).source
+        return source if source.is_dir() else workspace.pictures / FOLDERS[kind]
+    return folder / FOLDERS[kind] if (folder / FOLDERS[kind]).is_dir() else workspace.pictures / FOLDERS[kind]
 
 
 def pictures(table: pd.DataFrame, data: Data, workspace: Workspace, kind: str = WORKS) -> torch.Tensor:
@@ -96,7 +99,7 @@ def unpack_archives(data: Data, workspace: Workspace) -> None:
 def prepare(data: Data, seed: int, workspace: Workspace) -> dict[str, dict[str, object]]:
     """Read both folders, write their manifests and return the report."""
     folder, out = workspace.named(data.folder), workspace.manifests
-    annotations = folder / ANNOTATIONS if data.annotations else None
+    annotations = folder / layout.ANNOTATIONS if data.annotations else None
     shared: dict[str, Any] = {"split": data.split, "seed": seed, "bad_share": data.bad_share}
     read = {WORKS: load_works(picture_folder(data, workspace, WORKS), annotations, **shared)}
     if (photographs := picture_folder(data, workspace, PHOTOGRAPHS)).is_dir():

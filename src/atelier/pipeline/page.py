@@ -31,7 +31,7 @@ from atelier.pipeline.scrub import INJECTED, tags
 
 STYLE = Path(__file__).with_name("page.css")
 TEMPLATES = Path(__file__).with_name("template")
-SHORT_RUNS = ("smoke", "embedded")
+SHORT_RUNS = ("smoke", "embedded", "own")
 PICTURES = ("image/svg+xml", "image/png", "image/jpeg", "image/webp")
 COLOURED = (Keyword, String, Comment, Number, Operator.Word, Name.Function, Name.Class, Name.Namespace)
 

@@ -21,6 +21,8 @@ from atelier.workspace import MARK, Workspace
 CAVEATS = {
     "smoke": "Smoke run: nothing on this page means anything.",
     "embedded": "Short run: few steps, one training seed, few repeats. Its verdicts are of this run alone.",
+    "own": "Your pictures and a small base that was trained on a painted world: the page shows what the methods do to "
+    "them in minutes, and decides no claim.",
     "paintings": "Real works, and a small base that learnt from them for an hour or two: see `base_model` for what it "
     "paints before you read what is measured on its pictures. Works and reconstructions do not depend on that.",
 }

@@ -4,7 +4,18 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
-from atelier.params import Name, Optimisation, Positive, Section, Share, StudySection, names_once, subset_once
+from atelier.params import (
+    Name,
+    Optimisation,
+    Params,
+    Positive,
+    Section,
+    Share,
+    StudySection,
+    names_once,
+    parts_of,
+    subset_once,
+)
 
 
 class Adapter(Section):
@@ -28,3 +39,13 @@ class Config(StudySection):
             raise ValueError(f"adapters: '{taken.pop()}' is what the model without an adapter is called")
         subset_once("diagnosed", self.diagnosed, self.variants)
         return self
+
+    def samples(self, params: Params) -> int:
+        protocol = params.protocol
+        each = protocol.repeats * protocol.pictures * len(protocol.guidance)
+        return each * (2 + len(self.variants) + len(self.diagnosed))
+
+    def measures(self, params: Params, measure: str, cell: str) -> bool:
+        model, _, level, guidance = parts_of(cell)
+        known = model in (*self.variants, "untuned", "untuned-again") and level == params.protocol.prompts.level
+        return known and guidance in (f"{scale:g}" for scale in params.protocol.guidance)

@@ -1,5 +1,6 @@
 """Parameters of the study of the latent perceptual loss (Berrada Ifriqi et al. 2024)."""
 
+import re
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -19,6 +20,9 @@ from atelier.params import (
     names_once,
     subset_once,
 )
+
+# cells that are measured of the base, its features and the data, whatever the variants
+DERIVED = {"again", "bicubic", "deep-maps", "fifth", "half", "nearest", "nothing", "one-percent", "pairs"}
 
 
 class PostTraining(Section):
@@ -70,6 +74,19 @@ class Config(StudySection):
     def check(self, params: Params) -> None:
         if self.crop * 8 > params.data.size:
             raise ValueError(f"latent_perceptual.crop: {self.crop} is more than a latent's side")
+
+    def samples(self, params: Params) -> int:
+        sampled = (2 + len(self.variants) + len(self.followed) * len(self.steps)) * params.protocol.repeats
+        return sampled * self.pictures
+
+    def measures(self, params: Params, measure: str, cell: str) -> bool:
+        if measure == "log_half_life":
+            return cell in self.followed
+        if match := re.fullmatch(r"(.+)-steps-(\d+)", cell):
+            return match[1] in self.followed and int(match[2]) in self.steps
+        if cell.startswith("gain-"):
+            return bool(self.followed)
+        return cell in self.variants or cell in DERIVED
 
     def plain_of(self, name: str) -> str | None:
         """The baseline of ``name``: the plain variant of the same kind with equally many steps before."""

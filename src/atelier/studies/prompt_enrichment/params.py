@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from atelier.params import Level, Name, Params, StudySection, subset_once
+from atelier.params import Level, Name, Params, StudySection, parts_of, subset_once
 
 TUNED_BY = "art_finetuning"  # the study whose models paint from these prompts
 
@@ -21,3 +21,15 @@ class Config(StudySection):
         subset_once("prompt_enrichment.models", self.models, list(params.section(TUNED_BY).adapters))
         if params.protocol.prompts.level in self.levels or len(set(self.levels)) != len(self.levels):
             raise ValueError("prompt_enrichment.levels: expected other levels than the protocol's, each once")
+
+    def samples(self, params: Params) -> int:
+        protocol = params.protocol
+        return protocol.repeats * protocol.pictures * len(protocol.guidance) * len(self.levels) * (1 + len(self.models))
+
+    def measures(self, params: Params, measure: str, cell: str) -> bool:
+        model, _, level, guidance = parts_of(cell)
+        if guidance not in (f"{scale:g}" for scale in params.protocol.guidance):
+            return False
+        if level == params.protocol.prompts.level:
+            return model in ("untuned", *params.section(TUNED_BY).variants)
+        return model in ("untuned", "untuned-decoder", *self.models) and level in self.levels

@@ -16,6 +16,7 @@ from atelier.models.latents import encode_pictures
 from atelier.params import Params
 from atelier.seeds import torch_generator
 from atelier.studies.signal_leak.params import Config
+from atelier.studies.signal_leak.styles import with_styles
 from atelier.workspace import Workspace, replacing
 
 STUDY = "signal_leak"
@@ -82,6 +83,9 @@ def of_style(style: str, works: int | None = None) -> str:
 
 def main(params: Params, workspace: Workspace) -> None:
     """Write all leaks to ``build/leaks``, each with the paths of its pictures."""
+    params = with_styles(params, workspace)
+    # a dependency of the stage that samples, also where ``trained`` is empty
+    (workspace.adapters / STUDY).mkdir(parents=True, exist_ok=True)
     made_from = base.fingerprint(workspace.base)
     with replacing(workspace.leaks) as part:
         for name, leak, table in fitted(params, workspace):

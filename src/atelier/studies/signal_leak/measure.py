@@ -56,6 +56,7 @@ from atelier.studies.signal_leak.sample import (
     all_conditions,
     scale_of,
 )
+from atelier.studies.signal_leak.styles import with_styles
 from atelier.workspace import Workspace
 
 OUT, SPECTRUM = "signal_leak.csv", "signal_leak_spectrum.csv"  # in the folder of measures
@@ -364,6 +365,7 @@ def null_comparisons() -> list[Comparison]:
 
 def main(params: Params, workspace: Workspace) -> None:
     """Write ``build/measures/signal_leak.csv`` and ``signal_leak_spectrum.csv``."""
+    params = with_styles(params, workspace)
     samples, out, config = workspace.samples, workspace.measures / OUT, Config.of(params)
     inputs = [samples / STUDY, workspace.base, workspace.leaks, workspace.evaluator, workspace.manifests]
     run = scratch.of_stage(params, workspace, __name__, out, inputs, config=config.model_dump(mode="json"))

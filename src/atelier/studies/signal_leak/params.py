@@ -1,10 +1,11 @@
 """Parameters of the study of the signal leak (Everaert et al. 2024)."""
 
+import re
 from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
-from atelier.params import Guidance, Name, Optimisation, Positive, Section, StudySection, names_once
+from atelier.params import Guidance, Name, Optimisation, Params, Positive, Section, StudySection, names_once
 
 # names of conditions and leaks, which models and styles must not use
 RESERVED = {"white", "again", "offset", "pixel", "dark", "bright", "real", "returned", "flow", "colours", "natural"}
@@ -33,7 +34,7 @@ class Config(StudySection):
     models: dict[Name, LeakModel]
     rank: Positive
     optimisation: Optimisation
-    styles: Annotated[dict[Name, Annotated[str, Field(min_length=1)]], Field(min_length=1)]  # named in prompts
+    styles: dict[Name, Annotated[str, Field(min_length=1)]]  # named in prompts; {}: the data's largest (styles.py)
     guidance: Guidance
     pictures: Annotated[int, Field(ge=2)]  # per repeat and condition
     frequencies: Annotated[list[Positive], Field(min_length=1)]
@@ -55,3 +56,18 @@ class Config(StudySection):
         if not {1, 3} <= set(self.frequencies) or len(set(self.frequencies)) != len(self.frequencies):
             raise ValueError("frequencies: 1 and the paper's 3 must be among them, each once")
         return self
+
+    def named_styles(self) -> dict[str, str]:
+        return {f"styles.{name}": style for name, style in self.styles.items()}
+
+    def samples(self, params: Params) -> int:
+        conditions = 10 + len(self.frequencies) + 3 * len(self.styles) + (2 + len(self.targets)) * len(self.models)
+        return conditions * params.protocol.repeats * self.pictures
+
+    def measures(self, params: Params, measure: str, cell: str) -> bool:
+        if match := re.fullmatch(r"low-(\d+)", cell):
+            return int(match[1]) in self.frequencies
+        if match := re.fullmatch(r"(words|plain|tuned)-(.+?)(\+leak(-(\d+))?)?", cell):
+            known = self.trained if match[1] == "tuned" else self.styles
+            return match[2] in known and (match[5] is None or int(match[5]) in self.targets)
+        return cell != "zero-snr" or cell in self.models

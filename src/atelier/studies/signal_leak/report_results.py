@@ -22,6 +22,7 @@ from atelier.sampling.sampler import with_ddim
 from atelier.studies.signal_leak import fit, measure, sample
 from atelier.studies.signal_leak.fit import STUDY
 from atelier.studies.signal_leak.params import Config
+from atelier.studies.signal_leak.styles import with_styles
 from atelier.workspace import Workspace
 
 
@@ -93,6 +94,7 @@ class Results:
 
 def load(params: Params, workspace: Workspace) -> Results:
     """Everything that the study's page shows, from its stages' outputs."""
+    params = with_styles(params, workspace)
     works = prepare.works(workspace.manifests).table
     natural, kind = fit.natural(prepare.photographs(workspace.manifests).table, works)
     pipeline = with_ddim(base.load(workspace.base))

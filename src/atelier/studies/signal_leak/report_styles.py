@@ -23,6 +23,7 @@ from atelier.studies.signal_leak.report_results import (
     of_styles,
     whole,
 )
+from atelier.studies.signal_leak.styles import HELD_OUT, TRAINING
 
 COLUMNS = 8  # pictures a row of the sheet
 CHANGE = "change of kid_haar"
@@ -30,8 +31,10 @@ STYLE = ["kid_haar", "kid", "fd_haar", "background", "style", "subject", "clip"]
 UNMEASURED = Text("no style has the held-out works that a distance needs: nothing is measured here")
 
 
-def style_sheet(results: Results) -> Figure:
+def style_sheet(results: Results) -> Figure | Text:
     """Pictures of every style: untuned with leak, words or both, and tuned without and with the leak."""
+    if not results.config.styles:
+        return Text(f"No style has {TRAINING} training and {HELD_OUT} held-out works: styles are left out.")
     rows: dict[str, Tensor] = {}
     for name in results.config.styles:
         cells = [f"plain-{name}+leak", f"words-{name}", f"words-{name}+leak"]
@@ -62,8 +65,7 @@ def _compared(results: Results, name: str) -> dict[str, tuple[str, str | None]]:
 
 def style_distances(results: Results) -> Table | Text:
     """Distances to held-out works of each style, with and without a leak; styles with too few works are left out."""
-    first = next(iter(results.config.styles))
-    measures = [*STYLE[:4], *measured_of(results, STYLE[4:], [f"words-{first}"])]
+    measures = [*STYLE[:4], *measured_of(results, STYLE[4:], [f"words-{name}" for name in results.config.styles])]
     rows, metrics = {}, {}
     for name, wanted in results.config.styles.items():
         for label, (cell, reference) in _compared(results, name).items():

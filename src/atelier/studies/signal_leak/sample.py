@@ -38,6 +38,7 @@ from atelier.seeds import torch_generator
 from atelier.studies.signal_leak import fit
 from atelier.studies.signal_leak.fit import STUDY, natural, of_style
 from atelier.studies.signal_leak.params import Config
+from atelier.studies.signal_leak.styles import with_styles
 from atelier.studies.signal_leak.train import tuned_pipeline
 from atelier.workspace import Workspace, replacing
 
@@ -180,6 +181,7 @@ def loader(params: Params, workspace: Workspace, model: str | None) -> Callable[
 
 def main(params: Params, workspace: Workspace) -> None:
     """Write all conditions, first-step estimates and pictures with set channel means to ``build/samples``."""
+    params = with_styles(params, workspace)
     config, out, leaks = Config.of(params), workspace.samples / STUDY, fit.load_all(workspace.leaks)
     manifests = workspace.manifests
     inputs = [workspace.base, workspace.leaks, manifests]

@@ -13,6 +13,7 @@ from atelier.params import (
     Section,
     StudySection,
     names_once,
+    parts_of,
     subset_once,
 )
 
@@ -57,3 +58,10 @@ class Config(StudySection):
         subset_once("vae_decoder.guidance", self.guidance, params.protocol.guidance)
         if self.crop > params.data.size:
             raise ValueError(f"vae_decoder.crop: {self.crop} px is more than the pictures' {params.data.size}")
+
+    def measures(self, params: Params, measure: str, cell: str) -> bool:
+        model, decoder, _, guidance = parts_of(cell)
+        if guidance is None:
+            return model in ("original", *self.variants)
+        scales = (f"{scale:g}" for scale in self.guidance)
+        return model in self.models and decoder in ("", *self.variants) and guidance in scales

@@ -1,0 +1,132 @@
+"""What a profile will need is checked before anything runs, all at once."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from PIL import Image
+
+from atelier import claims, params, preflight
+from atelier.data import layout
+from atelier.params import Params
+from atelier.workspace import Workspace
+
+ROOT = Path(__file__).parent.parent
+EMBEDDED = params.load(ROOT / "profiles/embedded.yaml")
+OWN = params.load(ROOT / "profiles/own.yaml")
+
+
+class Usage(NamedTuple):
+    total: int
+    used: int
+    free: int
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Workspace:
+    """A folder with a base, perceptual weights, and pictures of two styles in ``mine``."""
+    for name in ("data/base/model_index.json", "data/trunk/trunk.safetensors", "data/trunk/heads.safetensors"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    paint(tmp_path / "mine", Cubism=8, Baroque=12)
+    return Workspace(tmp_path)
+
+
+def paint(folder: Path, **styles: int) -> None:
+    for style, number in styles.items():
+        (folder / style).mkdir(parents=True, exist_ok=True)
+        for index in range(number):
+            Image.new("RGB", (8, 8), (index, 0, 0)).save(folder / style / f"a-painter_work-{index}.png")
+
+
+def lines(config: Params, home: Workspace) -> str:
+    return "\n".join(preflight.faults(config, home))
+
+
+def with_data(config: Params, **values: object) -> Params:
+    return config.model_copy(update={"data": config.data.model_copy(update=values)})
+
+
+def test_pictures_below_wikiart_directly_and_in_an_archive_are_all_right(home: Workspace) -> None:
+    assert preflight.faults(OWN, home) == []
+    (home.root / "mine").rename(home.root / "works")
+    (home.root / "mine").mkdir()
+    (home.root / "works").rename(home.root / "mine" / "wikiart")
+    assert preflight.faults(OWN, home) == []
+    shutil.make_archive(str(home.root / "mine" / "wikiart"), "zip", home.root / "mine" / "wikiart")
+    shutil.rmtree(home.root / "mine" / "wikiart")
+    assert preflight.faults(OWN, home) == []
+    assert layout.works(home.root / "mine").styles == {"Baroque": 12, "Cubism": 8}
+
+
+@pytest.mark.parametrize(
+    ("folder", "said"),
+    [
+        (".", "they are one level deeper: is data.folder '{root}/mine' meant?"),
+        ("mine/Cubism", "8 pictures lie in it directly: is '{root}/mine' meant"),
+        ("data", "it holds base, trunk"),
+        ("empty", "it is empty"),
+        ("absent", "no such folder"),
+    ],
+)
+def test_a_folder_at_another_level_is_named_with_what_is_meant(home: Workspace, folder: str, said: str) -> None:
+    (home.root / "empty").mkdir()
+    (fault,) = preflight.faults(with_data(OWN, folder=folder), home)
+    assert said.format(root=home.root) in fault
+    assert len(fault.splitlines()) == 1
+
+
+def test_everything_that_is_missing_is_listed_at_once(tmp_path: Path) -> None:
+    listed = lines(EMBEDDED, Workspace(tmp_path))
+    for key in ("data.annotations", "data.folder", "base.source", "perceptual.weights", "perceptual.heads"):
+        assert key in listed
+    assert len(listed.splitlines()) == 5
+
+
+def test_styles_that_parameters_name_must_have_works_in_both_splits(home: Workspace) -> None:
+    leak = OWN.section("signal_leak").model_copy(
+        update={"styles": {"one": "Cubism", "two": "Rococo", "few": "Fauvism"}}
+    )
+    paint(home.root / "mine", Fauvism=2)
+    listed = lines(OWN.model_copy(update={"signal_leak": leak}), home)
+    assert "signal_leak.styles.two" in listed
+    assert "has no style 'Rococo'; there are Baroque, Cubism, Fauvism" in listed
+    assert re.search(r"signal_leak\.styles\.few: .* has 2 works of 'Fauvism', too few for both splits", listed)
+    assert "styles.one" not in listed
+
+
+def test_too_few_pictures_and_too_little_disk(home: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(home.root / "mine")
+    paint(home.root / "mine", Cubism=7)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(1, 1, 1000))
+    few, disk = preflight.faults(OWN, home)
+    assert "7 pictures, at least 8 are needed" in few
+    assert "are free" in disk
+
+
+@pytest.mark.parametrize("profile", ["embedded"])
+def test_claims_without_cells_are_those_that_published_pages_did_not_measure(profile: str) -> None:
+    config = params.load(ROOT / "profiles" / f"{profile}.yaml")
+    lacking = preflight.undecided(config)
+    shown = 0
+    for section in config.sections():
+        path = ROOT / "results" / profile / section.STUDY / f"{section.STUDY}.ipynb"
+        if not path.is_file():
+            continue
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            if match := re.search(r'verdict\("(\w\d+)"\)', "".join(cell["source"])):
+                html = "".join("".join(output.get("data", {}).get("text/html", "")) for output in cell["outputs"])
+                assert ("not measured" in html) == (match[1] in lacking), match[1]
+                shown += 1
+    assert shown > 5
+
+
+def test_a_claim_whose_variant_is_gone_is_named() -> None:
+    art = EMBEDDED.section("art_finetuning")
+    less = art.model_copy(update={"variants": [name for name in art.variants if name != "rank8-mixed"]})
+    assert "rank8-mixed@1/16" in preflight.undecided(EMBEDDED.model_copy(update={"art_finetuning": less}))["A1"]
+    assert "A1" in claims.load("art_finetuning")
+    assert "A1" not in preflight.undecided(EMBEDDED)
