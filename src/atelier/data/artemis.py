@@ -10,17 +10,19 @@ or picture is quarantined, named and counted, and stops the run only if more tha
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from atelier.data.annotations import WORK, group_by_work, matched_by_ascii, read_annotations
+from atelier.data.annotations import group_by_work, read_annotations
 from atelier.data.images import BadPicture, Inspection, inspect_picture
 from atelier.data.manifest import Works, typed
+from atelier.data.mending import composed
 from atelier.data.names import artist_and_title, escaped, mended, unescaped
+from atelier.data.spellings import WORK, Name, spelt_as_files
 from atelier.seeds import seed_of
 
 SPLITS = {  # name -> cumulative shares; the poster's and the ArtEmis release's
@@ -53,10 +55,10 @@ def load_works(
     rows, bad_rows = read_annotations(annotations, counts)
     _stop_above(bad_share, "CSV rows", bad_rows, len(rows) + len(bad_rows))
 
+    rows, uncertain = spelt_as_files(rows, listed, counts)
     notes = group_by_work(rows, counts)
-    notes = matched_by_ascii(notes, listed, counts)
     works = listed.merge(notes, on=WORK, how="left")
-    missing = _missing_pictures(notes, listed, annotations)
+    missing = _missing_pictures(notes, listed, annotations, uncertain)
     works, bad_pictures = _inspected(works, pictures, decode, counts)
     bad_works = [*bad_names, *bad_pictures, *missing]
     _stop_above(bad_share, "works", bad_works, len(works) + len(bad_works))
@@ -138,14 +140,19 @@ def _inspected(
     return pd.concat([kept, sizes], axis=1), bad
 
 
-def _missing_pictures(notes: pd.DataFrame, listed: pd.DataFrame, annotations: Path | None) -> list[str]:
-    """One line per annotated work that has no picture."""
+def _missing_pictures(
+    notes: pd.DataFrame, listed: pd.DataFrame, annotations: Path | None, uncertain: Mapping[Name, str]
+) -> list[str]:
+    """One line per annotated work that has no picture, with the files that it could mean."""
     joined = notes.merge(listed, on=WORK, how="left")
-    return [
-        f"{annotations.name if annotations else ''}: row at line {row.line}: "
-        f"no picture {row.art_style}/{row.painting}.jpg or .png"
-        for row in joined[joined["path"].isna()].itertuples()
-    ]
+    lines = []
+    for row in joined[joined["path"].isna()].itertuples():
+        hint = uncertain.get((str(row.art_style), str(row.painting)))
+        lines.append(
+            f"{annotations.name if annotations else ''}: row at line {row.line}: "
+            f"no picture {row.art_style}/{row.painting}.jpg or .png{f' ({hint})' if hint else ''}"
+        )
+    return lines
 
 
 def _stop_above(bad_share: float, what: str, bad: list[str], total: int) -> None:
@@ -156,7 +163,9 @@ def _stop_above(bad_share: float, what: str, bad: list[str], total: int) -> None
 def _described(works: pd.DataFrame, counts: Counter[str]) -> pd.DataFrame:
     """Add artist, title and year from the slugs, and empty lists where there are no annotations."""
     words = [artist_and_title(painting) for painting in works["painting"]]
-    counts["names with a broken encoding"] = sum(mended(painting) != painting for painting in works["painting"])
+    counts["names with a broken encoding"] = sum(
+        mended(painting) != composed(painting) for painting in works["painting"]
+    )
     counts["titles lost"] = sum(title == "" for _, title, _ in words)
     artist, title, year = zip(*words, strict=True)
     repetition = works["repetition"].fillna(0).astype(int)

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from atelier.data.archives import unpack
 from atelier.data.artemis import load_works, picture_files
 from atelier.data.images import load_pictures
 from atelier.data.manifest import Works, read_manifest, write_manifest
+from atelier.data.mending import composed
+from atelier.data.spellings import WORK, spelt_as_files
 from atelier.params import Data, Params
 
 WORKS, PHOTOGRAPHS = "works", "photographs"  # names of the manifests, also in the report
@@ -21,7 +24,7 @@ WORKS, PHOTOGRAPHS = "works", "photographs"  # names of the manifests, also in t
 FOLDERS = {WORKS: "wikiart", PHOTOGRAPHS: "photographs"}
 ANNOTATIONS = "artemis_dataset_release_v0.csv"
 TRUTH = "truth.csv"  # the painter's ground truth; may be absent
-TRUTH_KEY, TRUTHS = ["art_style", "painting"], ["subject", "emotion"]  # the columns that studies use
+TRUTHS = ["subject", "emotion"]  # the columns that studies use
 
 
 def works() -> Works:
@@ -48,12 +51,12 @@ def read_truth(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError as error:  # includes pandas' parser errors
         raise ValueError(f"{path}: not a CSV: {' '.join(str(error).split())}") from None
-    wanted = [*TRUTH_KEY, *TRUTHS]
+    wanted = [*WORK, *TRUTHS]
     if missing := [name for name in wanted if name not in table]:
         raise ValueError(f"{path}: columns missing: {', '.join(missing)}")
     # a truncated row ends in missing values in spite of keep_default_na
-    torn = table[wanted].isna().any(axis=1) | (table[[*TRUTH_KEY, "subject"]] == "").any(axis=1)
-    twice = table.duplicated(TRUTH_KEY)
+    torn = table[wanted].isna().any(axis=1) | (table[[*WORK, "subject"]] == "").any(axis=1)
+    twice = table[WORK].map(composed, na_action="ignore").duplicated()
     for what, rows in {"art_style, painting or subject is empty": torn, "the picture is listed twice": twice}.items():
         if rows.any():
             raise ValueError(f"{path}: row {int(rows.to_numpy().argmax()) + 2}: {what}")
@@ -65,7 +68,7 @@ def with_truth(table: pd.DataFrame) -> pd.DataFrame:
     known = truth()
     if known is None:
         return table.assign(**dict.fromkeys(TRUTHS, ""))
-    return table.merge(known, on=TRUTH_KEY, how="left").fillna(dict.fromkeys(TRUTHS, ""))
+    return table.merge(known, on=WORK, how="left").fillna(dict.fromkeys(TRUTHS, ""))
 
 
 def picture_folder(data: Data, kind: str) -> Path:
@@ -104,7 +107,9 @@ def prepare(data: Data, seed: int, out: Path) -> dict[str, dict[str, object]]:
     out.mkdir(parents=True, exist_ok=True)
     (out / TRUTH).unlink(missing_ok=True)
     if (truth_file := Path(data.folder) / TRUTH).is_file():
-        read_truth(truth_file).to_csv(out / TRUTH, index=False)
+        # spelt as the manifest is, so that studies join the two by name
+        spelt, _ = spelt_as_files(read_truth(truth_file), read[WORKS].table, Counter())
+        spelt.to_csv(out / TRUTH, index=False)
     report: dict[str, dict[str, object]] = {}
     for kind, manifest in read.items():
         write_manifest(manifest, out / f"{kind}.parquet")
