@@ -10,7 +10,7 @@ or picture is quarantined, named and counted, and stops the run only if more tha
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -40,20 +40,21 @@ def load_works(
     seed: int,  # of the split
     bad_share: float = 0.01,  # of works, and of CSV rows, above which the run stops
     decode: bool = True,  # decode each picture fully, not only its header
+    not_unpacked: Sequence[tuple[str, str]] = (),  # path and reason of pictures that their archive did not give
 ) -> Works:
     """Load all works of a picture folder with their annotations from the CSV, if given.
 
     Every picture is read once, for its hash; with ``decode`` it is decoded too, so that a truncated file is found here
     and not hours later. Without ``decode`` only headers are checked. Works without annotations are kept, with empty
-    lists; annotated works without a picture are quarantined. Raises ValueError for a bad CSV, an empty folder, an
-    unknown split, or more than ``bad_share`` bad works or rows.
+    lists; annotated works without a picture are quarantined, as is what was not unpacked. Raises ValueError for a bad
+    CSV, an empty folder, an unknown split, or more than ``bad_share`` bad works or rows.
     """
     if split not in SPLITS:
         raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
     counts: Counter[str] = Counter()
-    listed, bad_names = _list_pictures(pictures, counts)
+    listed, bad_names = _list_pictures(pictures, not_unpacked, counts)
     rows, bad_rows = read_annotations(annotations, counts)
-    _stop_above(bad_share, "CSV rows", bad_rows, len(rows) + len(bad_rows))
+    stop_above(bad_share, "CSV rows", len(bad_rows), len(rows) + len(bad_rows), *bad_rows[:1])
 
     rows, uncertain = spelt_as_files(rows, listed, counts)
     notes = group_by_work(rows, counts)
@@ -61,7 +62,7 @@ def load_works(
     missing = _missing_pictures(notes, listed, annotations, uncertain)
     works, bad_pictures = _inspected(works, pictures, decode, counts)
     bad_works = [*bad_names, *bad_pictures, *missing]
-    _stop_above(bad_share, "works", bad_works, len(works) + len(bad_works))
+    stop_above(bad_share, "works", len(bad_works), len(works) + len(bad_works), *bad_works[:1])
 
     if works.empty:
         raise ValueError(f"{pictures}: no usable work; first: {bad_works[0]}")
@@ -85,11 +86,16 @@ def picture_files(table: pd.DataFrame, pictures: Path) -> list[Path]:
     return [pictures / unescaped(path) for path in table["path"]]
 
 
-def _list_pictures(pictures: Path, counts: Counter[str]) -> tuple[pd.DataFrame, list[str]]:
-    """art_style, painting and path of every picture, sorted; a line per unusable name. Counts other files."""
+def _list_pictures(
+    pictures: Path, not_unpacked: Sequence[tuple[str, str]], counts: Counter[str]
+) -> tuple[pd.DataFrame, list[str]]:
+    """art_style, painting and path of every picture, sorted; a line per unusable name. Counts other files.
+
+    Pictures that were not unpacked are listed too, so that annotations find them; column ``fault`` says why ("": none).
+    """
     if not pictures.is_dir():
         raise ValueError(f"{pictures}: expected a folder of <art_style>/<painting>.jpg or .png")
-    known: dict[tuple[str, str], str] = {}
+    known: dict[Name, tuple[str, str]] = {}
     bad: list[str] = []
     for style, name in sorted(_files_in_styles(pictures)):
         painting, suffix = os.path.splitext(name)
@@ -100,12 +106,19 @@ def _list_pictures(pictures: Path, counts: Counter[str]) -> tuple[pd.DataFrame, 
         elif re.search(r"[\x00-\x1f\x7f\\]", style + name):
             bad.append(f"{path!r}: a backslash or control character in its name")
         elif work in known:
-            bad.append(f"{path}: the same work is there as {known[work]}")
+            bad.append(f"{path}: the same work is there as {known[work][0]}")
         else:
-            known[work] = path
+            known[work] = (path, "")
+    for path, why in not_unpacked:
+        style, _, name = path.partition("/")
+        work = (style, os.path.splitext(name)[0])
+        if not name or "/" in name or work in known or re.search(r"[\x00-\x1f\x7f\\]", path):
+            bad.append(f"{path!r}: {why}")  # not <style>/<file>, or the name of another picture
+        else:
+            known[work] = (path, why)
     if not known:
         raise ValueError(f"{pictures}: no picture in it; expected <art_style>/<painting>.jpg or .png")
-    listed = pd.DataFrame([(*work, path) for work, path in known.items()], columns=[*WORK, "path"])
+    listed = pd.DataFrame([(*work, *file) for work, file in known.items()], columns=[*WORK, "path", "fault"])
     return listed.sort_values(WORK, ignore_index=True), bad
 
 
@@ -124,14 +137,14 @@ def _inspected(
     """Works with width, height and sha256, without those whose picture is bad; and one line per bad picture."""
     root = pictures.resolve()
 
-    def inspect(file: Path) -> Inspection | str:
+    def inspect(file: Path, fault: str) -> Inspection | str:
         try:
-            return inspect_picture(file, root, decode)
-        except BadPicture as fault:
-            return fault.why
+            return fault or inspect_picture(file, root, decode)
+        except BadPicture as error:
+            return error.why
 
     with ThreadPoolExecutor() as pool:  # hashing and decoding release the GIL
-        results = list(pool.map(inspect, picture_files(works, pictures)))
+        results = list(pool.map(inspect, picture_files(works, pictures), works["fault"]))
     bad = [f"{path}: {why}" for path, why in zip(works["path"], results, strict=True) if isinstance(why, str)]
     good = [result for result in results if not isinstance(result, str)]
     counts.update(f"pictures converted: {name}" for result in good for name in result.conversions)
@@ -155,9 +168,10 @@ def _missing_pictures(
     return lines
 
 
-def _stop_above(bad_share: float, what: str, bad: list[str], total: int) -> None:
-    if len(bad) > bad_share * total:
-        raise ValueError(f"{len(bad)} of {total} {what} are bad, more than bad_share {bad_share:g}; first: {bad[0]}")
+def stop_above(bad_share: float, what: str, bad: int, total: int, first: str = "") -> None:
+    """ValueError, with the first one's line, if more than ``bad_share`` of ``total`` is bad."""
+    if bad > bad_share * total:
+        raise ValueError(f"{bad} of {total} {what} are bad, more than bad_share {bad_share:g}; first: {first}")
 
 
 def _described(works: pd.DataFrame, counts: Counter[str]) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import torch
 from atelier import paths
 from atelier.data.archives import unpack
 from atelier.data.artemis import load_works, picture_files
-from atelier.data.images import load_pictures
+from atelier.data.images import load_pictures, write_whole
 from atelier.data.manifest import Works, read_manifest, write_manifest
 from atelier.data.mending import composed
 from atelier.data.spellings import WORK, spelt_as_files
@@ -25,6 +25,7 @@ FOLDERS = {WORKS: "wikiart", PHOTOGRAPHS: "photographs"}
 ANNOTATIONS = "artemis_dataset_release_v0.csv"
 TRUTH = "truth.csv"  # the painter's ground truth; may be absent
 TRUTHS = ["subject", "emotion"]  # the columns that studies use
+LEFT_OUT = "left_out.json"  # beside unpacked pictures: what their archives did not give
 
 
 def works() -> Works:
@@ -84,24 +85,53 @@ def pictures(table: pd.DataFrame, data: Data, kind: str = WORKS) -> torch.Tensor
 
 
 def unpack_archives(data: Data, out: Path) -> None:
-    """Unpack the data folder's archives into ``out``, and write the number of pictures of each there."""
+    """Unpack the data folder's archives into ``out``, and write the number of pictures of each there.
+
+    What an archive did not give is written to ``left_out.json``, for ``prepare`` to count with what it reads.
+    """
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    counts = {
-        f"{name}.zip": unpack(archive, out / name)
-        for name in FOLDERS.values()
-        if not (Path(data.folder) / name).is_dir() and (archive := Path(data.folder) / f"{name}.zip").is_file()
-    }
-    (out / "archives.json").write_text(json.dumps(counts, indent=2, sort_keys=True) + "\n")
+    pictures: dict[str, int] = {}
+    unusual: dict[str, dict[str, object]] = {}
+    for name in FOLDERS.values():
+        archive = Path(data.folder) / f"{name}.zip"
+        if (Path(data.folder) / name).is_dir() or not archive.is_file():
+            continue
+        left_out: list[tuple[str, str]] = []
+        counts: Counter[str] = Counter()
+        pictures[archive.name] = unpack(archive, out / name, bad_share=data.bad_share, left_out=left_out, counts=counts)
+        if left_out or counts:
+            unusual[name] = {
+                "pictures": [(path, f"{archive.name}: {why}") for path, why in left_out],
+                "counts": {f"{archive.name}: {what}": count for what, count in counts.items()},
+            }
+    if unusual:
+        write_whole(out / LEFT_OUT, (json.dumps(unusual, indent=2, sort_keys=True) + "\n").encode())
+    write_whole(out / "archives.json", (json.dumps(pictures, indent=2, sort_keys=True) + "\n").encode())
+
+
+def _read(data: Data, seed: int, kind: str, annotations: Path | None) -> Works:
+    """Read one kind of pictures, with what its archive did not give."""
+    folder = picture_folder(data, kind)
+    unusual: dict[str, Any] = {}
+    if folder.parent == paths.PICTURES and (paths.PICTURES / LEFT_OUT).is_file():
+        unusual = json.loads((paths.PICTURES / LEFT_OUT).read_text()).get(FOLDERS[kind], {})
+    read = load_works(
+        folder,
+        annotations,
+        split=data.split,
+        seed=seed,
+        bad_share=data.bad_share,
+        not_unpacked=unusual.get("pictures", ()),
+    )
+    return Works(read.table, read.quarantined, dict(sorted({**read.counts, **unusual.get("counts", {})}.items())))
 
 
 def prepare(data: Data, seed: int, out: Path) -> dict[str, dict[str, object]]:
     """Read both folders, write their manifests into ``out`` and return the report."""
-    annotations = Path(data.folder) / ANNOTATIONS if data.annotations else None
-    shared: dict[str, Any] = {"split": data.split, "seed": seed, "bad_share": data.bad_share}
-    read = {WORKS: load_works(picture_folder(data, WORKS), annotations, **shared)}
-    if (photographs := picture_folder(data, PHOTOGRAPHS)).is_dir():
-        read[PHOTOGRAPHS] = load_works(photographs, None, **shared)
+    read = {WORKS: _read(data, seed, WORKS, Path(data.folder) / ANNOTATIONS if data.annotations else None)}
+    if picture_folder(data, PHOTOGRAPHS).is_dir():
+        read[PHOTOGRAPHS] = _read(data, seed, PHOTOGRAPHS, None)
     else:
         read[PHOTOGRAPHS] = Works(read[WORKS].table.iloc[:0], (), {})
     out.mkdir(parents=True, exist_ok=True)
