@@ -13,10 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from atelier.data.annotations import COLUMNS, EMOTIONS
-from atelier.data.artemis import load_works, picture_files
+from atelier.data.artemis import SPLITS, load_works, picture_files
 from atelier.data.images import load_pictures, save_picture
 from atelier.data.manifest import Works, read_manifest, write_manifest
 from atelier.data.names import artist_and_title
+from atelier.seeds import seed_of
 
 HEADER = ",".join(COLUMNS) + "\n"
 QUOTED_HEADER = ",".join(f'"{column}"' for column in COLUMNS) + "\n"
@@ -129,6 +130,46 @@ def test_splits_are_exact_by_work_and_a_function_of_seed_and_work(
     assert bare.table["split"].value_counts().to_dict() == expected
     assert annotated.table["split"].tolist() == bare.table["split"].tolist()
     assert load_works(tmp_path / "a", None, split=split, seed=2).table["split"].tolist() != bare.table["split"].tolist()
+
+
+def halves(works: Works) -> dict[str, set[str]]:
+    """The splits that each picture is in, by its bytes."""
+    return works.table.groupby("sha256")["split"].agg(set).to_dict()
+
+
+@pytest.mark.parametrize("split", ["75/25", "85/5/10"])
+def test_equal_pictures_are_on_one_side_and_shares_miss_by_less_than_a_group(tmp_path: Path, split: str) -> None:
+    pictures = tmp_path / "wikiart"
+    copies = {at: 1 + at % 4 for at in range(120)}  # works of each picture
+    for at, count in copies.items():
+        for copy in range(count):
+            save_picture(np.full((4, 4, 3), at, np.uint8), pictures / f"Style_{copy}" / f"artist_work-{at}.png")
+    for seed in range(5):
+        works = load_works(pictures, None, split=split, seed=seed)
+        assert len(works.table) == 300
+        assert max(map(len, halves(works).values())) == 1
+        shares = works.table["split"].value_counts()[list(SPLITS[split])].cumsum()
+        assert all(abs(shares[name] - 300 * share) <= 2 for name, share in SPLITS[split].items())
+    assert works.counts["groups of works with equal bytes"] == 90
+    assert works.counts["works in such groups"] == 270
+    assert works.counts["works with the bytes of another"] == 180
+
+
+def test_one_copy_changes_the_split_of_works_around_it_alone(tmp_path: Path) -> None:
+    """The split of works without copies is the rank of a hash, as before there were groups."""
+    names = [f"Style/artist_work-{at}" for at in range(100)]
+    seeds = [seed_of(0, "split", *name.split("/")) for name in names]
+    by_rank = {names[at]: "train" if rank < 75 else "test" for rank, at in enumerate(np.argsort(seeds))}
+    pictures = paint(tmp_path / "wikiart", names)
+    table = load(pictures, None).table
+    assert dict(zip(table["art_style"] + "/" + table["painting"], table["split"], strict=True)) == by_rank
+    assert not any("groups" in name for name in load(pictures, None).counts)
+    first, last = names[np.argmin(seeds)], names[np.argmax(seeds)]
+    (pictures / f"{last}.png").write_bytes((pictures / f"{first}.png").read_bytes())
+    copied = load(pictures, None).table
+    changed = copied.loc[copied["split"] != table["split"], "painting"].tolist()
+    expected = [name.split("/")[1] for name in (last, names[np.argsort(seeds)[74]])]  # in by its copy, out by its rank
+    assert sorted(changed) == sorted(expected)
 
 
 def test_manifest_has_the_same_bytes_for_the_same_works(pictures: Path, tmp_path: Path) -> None:
@@ -299,7 +340,7 @@ def test_broken_names_are_read_as_they_stand_and_matched_by_their_ascii_letters(
     ]
     works = load(pictures, release(tmp_path, rows))
     assert works.table["painting"].tolist() == ["andr\\xe9_sea", mojibake]
-    assert works.table["artist"].tolist() == ["Andr", "Joaqun Sorolla"]
+    assert works.table["artist"].tolist() == ["André", "Joaquín Sorolla"]
     assert works.table["emotions"].tolist() == [["fear"], ["awe"]]
     assert works.counts["names with a broken encoding"] == works.counts["works matched by ASCII letters"] == 2
     write_manifest(works, tmp_path / "a.parquet")
@@ -320,6 +361,17 @@ def test_broken_names_are_read_as_they_stand_and_matched_by_their_ascii_letters(
         ("caravaggio_inspiration-of-saint-matthew-1602-1(1)", ("Caravaggio", "inspiration of saint matthew", 1602)),
         ("isaac-levitan_sunset-1", ("Isaac Levitan", "sunset 1", None)),
         ("utagawa-kunisada_not_detected_233136", ("Utagawa Kunisada", "", None)),
+        ("kitagawa-utamaro_not-detected-233122", ("Kitagawa Utamaro", "", None)),
+        ("keisai-eisen_not-detected_17-1842(2)", ("Keisai Eisen", "", 1842)),
+        ("utagawa-kunisada_not-detected", ("Utagawa Kunisada", "", None)),
+        ("not_detected_240316", ("", "", None)),
+        ("not-detected-240316-1855", ("", "", 1855)),
+        ("rene-magritte_not-detected-at-night", ("Rene Magritte", "not detected at night", None)),
+        ("rene-magritte_not_detected_by_anyone-1930", ("Rene Magritte", "not detected by anyone", 1930)),
+        ("auguste-rodin_untitled(5)", ("Auguste Rodin", "untitled", None)),
+        ("auguste-rodin_untitled-12", ("Auguste Rodin", "untitled", None)),
+        ("untitled_12", ("", "untitled", None)),
+        ("amadeo-de-souza-cardoso_untitled-boats-1913", ("Amadeo de Souza Cardoso", "untitled boats", 1913)),
         ("utagawa-kunisada_ohnomatsu_midorinosuke", ("Utagawa Kunisada", "ohnomatsu midorinosuke", None)),
         ("artist_1914", ("Artist", "1914", None)),
         ("untold", ("", "untold", None)),
@@ -347,7 +399,7 @@ def test_all_real_paintings_are_read() -> None:
     assert set(works.table["artist"]) >= {
         "Paul Cezanne",
         "Hiroshige",
-        "Joaqun Sorolla",
+        "Joaquín Sorolla",
         "Jacob Isaakszoon van Ruisdael",
     }
     sample = picture_files(works.table.iloc[::50], pictures)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-EXTRAS = ("dvc", "ipykernel", "jupyterlab", "matplotlib", "nbconvert", "papermill", "pyarrow", "seaborn")
+EXTRAS = ("dvc", "ftfy", "ipykernel", "jupyterlab", "matplotlib", "nbconvert", "papermill", "pyarrow", "seaborn")
 # what README's calls are given: a tiny pipeline, latents, an estimate
 GIVEN = """
 import torch

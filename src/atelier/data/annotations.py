@@ -7,13 +7,14 @@ row is quarantined.
 import codecs
 import csv
 import io
-import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from atelier.data.spellings import WORK
 
 EMOTIONS = (  # in the order of class indices: four positive, four negative, other
     "amusement",
@@ -27,7 +28,6 @@ EMOTIONS = (  # in the order of class indices: four positive, four negative, oth
     "something else",
 )
 COLUMNS = ("art_style", "painting", "emotion", "utterance", "repetition")
-WORK = ["art_style", "painting"]  # what identifies a work
 
 
 def read_annotations(path: Path | None, counts: Counter[str]) -> tuple[pd.DataFrame, list[str]]:
@@ -147,27 +147,3 @@ def group_by_work(rows: pd.DataFrame, counts: Counter[str]) -> pd.DataFrame:
         (notes["repetition"] != notes["emotions"].map(len)).sum()
     )
     return notes
-
-
-def matched_by_ascii(notes: pd.DataFrame, listed: pd.DataFrame, counts: Counter[str]) -> pd.DataFrame:
-    """Rename annotations to the file's spelling where the two agree in their ASCII characters only.
-
-    CSV and archive went through different wrong encodings (``joaquí...``), which leave ASCII letters intact.
-    """
-    files = set(listed[WORK].itertuples(index=False, name=None))
-    rows = {work: row for row, work in enumerate(notes[WORK].itertuples(index=False, name=None))}
-    free_files = _by_ascii(files - rows.keys())
-    for ascii_name, unmatched in _by_ascii(rows.keys() - files).items():
-        candidates = free_files.get(ascii_name, [])
-        if len(unmatched) == len(candidates) == 1 and ascii_name not in (unmatched[0], candidates[0]):
-            notes.loc[rows[unmatched[0]], WORK] = candidates[0]
-            counts["works matched by ASCII letters"] += 1
-    return notes
-
-
-def _by_ascii(works: Iterable[tuple[str, str]]) -> dict[tuple[str, str], list[tuple[str, str]]]:
-    """Works by their names without non-ASCII characters and escaped bytes."""
-    groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    for style, painting in works:
-        groups.setdefault((style, re.sub(r"[^\x00-\x7f]|\\x[0-9a-f]{2}", "", painting)), []).append((style, painting))
-    return groups

@@ -4,6 +4,8 @@ import os
 import re
 import unicodedata
 
+from atelier.data.mending import repaired
+
 _PARTICLES = (
     "da",
     "de",
@@ -25,19 +27,33 @@ _PARTICLES = (
 )
 
 
+# WikiArt's words for a title that it lost, and its serial numbers: not_detected_237588, not-detected-237588(1)
+_SERIAL = r"\d*(?:[-_\s]+\d+)*(?:[-_\s]*\(\d+\))?"
+_LOST = re.compile(rf"not[-_\s]+detected{_SERIAL}", re.IGNORECASE)
+_UNTITLED = re.compile(rf"untitled{_SERIAL}", re.IGNORECASE)
+
+
 def artist_and_title(painting: str) -> tuple[str, str, int | None]:
     """Parse a slug: ``paul-cezanne_still-life-with-apples-1890`` -> "Paul Cezanne", "still life with apples", 1890.
 
-    Without an underscore the artist is ""; where WikiArt lost the title (``not_detected_...``) it is "". A copy's
-    number ``(1)`` and a serial number after the year are dropped.
+    Without an underscore the artist is ""; where WikiArt lost the title (``not_detected_237588``) it is "". A copy's
+    number ``(1)``, a serial number after the year and one after "untitled" are dropped.
     """
+    painting = mended(painting)
     artist, underscore, title = painting.partition("_")
-    if not underscore:
+    if not underscore or _is_nameless(_year_off(painting)[0]):
         artist, title = "", painting
     title = re.sub(r"\(\d+\)$", "", title)
     title, year = _year_off(title)
-    title = "" if title.startswith("not_detected") else _words(title)
-    return _as_name(_words(artist)), title, year
+    if _LOST.fullmatch(title):
+        title = ""
+    elif _UNTITLED.fullmatch(title):
+        title = "untitled"
+    return _as_name(_words(artist)), _words(title), year
+
+
+def _is_nameless(title: str) -> bool:
+    return bool(_LOST.fullmatch(title) or _UNTITLED.fullmatch(title))
 
 
 def _year_off(title: str) -> tuple[str, int | None]:
@@ -47,18 +63,26 @@ def _year_off(title: str) -> tuple[str, int | None]:
 
 
 def _words(slug: str) -> str:
-    """A slug in words, without mis-encoded runs; ``kira-s-mansion`` becomes "kira's mansion"."""
-    words = " ".join(re.split(r"[-_\s]+", mended(slug))).strip()
+    """A slug in words; ``kira-s-mansion`` becomes "kira's mansion"."""
+    words = " ".join(re.split(r"[-_\s]+", slug)).strip()
     return re.sub(r"(?<=[a-z]) s\b", "'s", words)
 
 
 def mended(name: str) -> str:
-    """A name without escaped bytes and without non-ASCII runs that are not all letters (``Γö£╨│`` for an i)."""
+    """A name in composed form with its letters restored, and without quotes and what is no text: bytes, symbols."""
 
     def letters_or_nothing(run: re.Match[str]) -> str:
-        return run[0] if all(unicodedata.category(letter)[0] in "LM" for letter in run[0]) else ""
+        letters = re.sub("[‘’‚“”„«»‹›–—]", "", run[0])
+        return letters if all(unicodedata.category(letter)[0] in "LM" for letter in letters) else ""
 
-    return re.sub(r"[^\x00-\x7f]+", letters_or_nothing, re.sub(r"(\\x[0-9a-f]{2})+", "", name))
+    name = re.sub(r"(?:\\x[0-9a-f]{2})+", _letter_of_byte, name)
+    return re.sub(r"[^\x00-\x7f]+", letters_or_nothing, repaired(name))
+
+
+def _letter_of_byte(run: re.Match[str]) -> str:
+    """A single byte from 0xc0 on as a letter of Latin-1 (``andr\\xe9``); others may be anything and are dropped."""
+    byte = int(run[0][2:4], 16)
+    return chr(byte) if len(run[0]) == 4 and byte >= 0xC0 and chr(byte).isalpha() else ""
 
 
 def _as_name(words: str) -> str:

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from atelier.data.archives import unpack
 from atelier.data.artemis import load_works, picture_files
 from atelier.data.images import load_pictures
 from atelier.data.manifest import Works, read_manifest, write_manifest
+from atelier.data.mending import composed
+from atelier.data.spellings import WORK, spelt_as_files
+from atelier.files import write_whole
 from atelier.params import Data, Params
 from atelier.workspace import Workspace
 
@@ -21,7 +25,8 @@ WORKS, PHOTOGRAPHS = "works", "photographs"  # names of the manifests, also in t
 # inside the data folder, as a folder or as an archive (wikiart.zip); photographs may be absent
 FOLDERS = {WORKS: layout.WORKS, PHOTOGRAPHS: layout.PHOTOGRAPHS}
 TRUTH = "truth.csv"  # the painter's ground truth; may be absent
-TRUTH_KEY, TRUTHS = ["art_style", "painting"], ["subject", "emotion"]  # the columns that studies use
+TRUTHS = ["subject", "emotion"]  # the columns that studies use
+LEFT_OUT = "left_out.json"  # beside unpacked pictures: what their archives did not give
 
 
 def works(manifests: Path) -> Works:
@@ -48,12 +53,12 @@ def read_truth(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError as error:  # includes pandas' parser errors
         raise ValueError(f"{path}: not a CSV: {' '.join(str(error).split())}") from None
-    wanted = [*TRUTH_KEY, *TRUTHS]
+    wanted = [*WORK, *TRUTHS]
     if missing := [name for name in wanted if name not in table]:
         raise ValueError(f"{path}: columns missing: {', '.join(missing)}")
     # a truncated row ends in missing values in spite of keep_default_na
-    torn = table[wanted].isna().any(axis=1) | (table[[*TRUTH_KEY, "subject"]] == "").any(axis=1)
-    twice = table.duplicated(TRUTH_KEY)
+    torn = table[wanted].isna().any(axis=1) | (table[[*WORK, "subject"]] == "").any(axis=1)
+    twice = table[WORK].map(composed, na_action="ignore").duplicated()
     for what, rows in {"art_style, painting or subject is empty": torn, "the picture is listed twice": twice}.items():
         if rows.any():
             raise ValueError(f"{path}: row {int(rows.to_numpy().argmax()) + 2}: {what}")
@@ -65,7 +70,7 @@ def with_truth(table: pd.DataFrame, manifests: Path) -> pd.DataFrame:
     known = truth(manifests)
     if known is None:
         return table.assign(**dict.fromkeys(TRUTHS, ""))
-    return table.merge(known, on=TRUTH_KEY, how="left").fillna(dict.fromkeys(TRUTHS, ""))
+    return table.merge(known, on=WORK, how="left").fillna(dict.fromkeys(TRUTHS, ""))
 
 
 def picture_folder(data: Data, workspace: Workspace, kind: str) -> Path:
@@ -84,32 +89,64 @@ def pictures(table: pd.DataFrame, data: Data, workspace: Workspace, kind: str = 
 
 
 def unpack_archives(data: Data, workspace: Workspace) -> None:
-    """Unpack the data folder's archives, and write the number of pictures of each beside them."""
+    """Unpack the data folder's archives, and write the number of pictures of each beside them.
+
+    What an archive did not give is written to ``left_out.json``, for ``prepare`` to count with what it reads.
+    """
     folder, out = workspace.named(data.folder), workspace.pictures
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    counts = {
-        f"{name}.zip": unpack(archive, out / name)
-        for name in FOLDERS.values()
-        if not (folder / name).is_dir() and (archive := folder / f"{name}.zip").is_file()
-    }
-    (out / "archives.json").write_text(json.dumps(counts, indent=2, sort_keys=True) + "\n")
+    pictures: dict[str, int] = {}
+    unusual: dict[str, dict[str, object]] = {}
+    for name in FOLDERS.values():
+        archive = folder / f"{name}.zip"
+        if (folder / name).is_dir() or not archive.is_file():
+            continue
+        left_out: list[tuple[str, str]] = []
+        counts: Counter[str] = Counter()
+        pictures[archive.name] = unpack(archive, out / name, bad_share=data.bad_share, left_out=left_out, counts=counts)
+        if left_out or counts:
+            unusual[name] = {
+                "pictures": [(path, f"{archive.name}: {why}") for path, why in left_out],
+                "counts": {f"{archive.name}: {what}": count for what, count in counts.items()},
+            }
+    if unusual:
+        write_whole(out / LEFT_OUT, (json.dumps(unusual, indent=2, sort_keys=True) + "\n").encode())
+    write_whole(out / "archives.json", (json.dumps(pictures, indent=2, sort_keys=True) + "\n").encode())
+
+
+def _read(data: Data, seed: int, workspace: Workspace, kind: str, annotations: Path | None) -> Works:
+    """Read one kind of pictures, with what its archive did not give."""
+    folder, notes = picture_folder(data, workspace, kind), workspace.pictures / LEFT_OUT
+    unusual: dict[str, Any] = {}
+    if folder.parent == workspace.pictures and notes.is_file():
+        unusual = json.loads(notes.read_text()).get(FOLDERS[kind], {})
+    read = load_works(
+        folder,
+        annotations,
+        split=data.split,
+        seed=seed,
+        bad_share=data.bad_share,
+        not_unpacked=unusual.get("pictures", ()),
+    )
+    return Works(read.table, read.quarantined, dict(sorted({**read.counts, **unusual.get("counts", {})}.items())))
 
 
 def prepare(data: Data, seed: int, workspace: Workspace) -> dict[str, dict[str, object]]:
     """Read both folders, write their manifests and return the report."""
     folder, out = workspace.named(data.folder), workspace.manifests
     annotations = folder / layout.ANNOTATIONS if data.annotations else None
-    shared: dict[str, Any] = {"split": data.split, "seed": seed, "bad_share": data.bad_share}
-    read = {WORKS: load_works(picture_folder(data, workspace, WORKS), annotations, **shared)}
-    if (photographs := picture_folder(data, workspace, PHOTOGRAPHS)).is_dir():
-        read[PHOTOGRAPHS] = load_works(photographs, None, **shared)
+    read = {WORKS: _read(data, seed, workspace, WORKS, annotations)}
+    if picture_folder(data, workspace, PHOTOGRAPHS).is_dir():
+        read[PHOTOGRAPHS] = _read(data, seed, workspace, PHOTOGRAPHS, None)
     else:
         read[PHOTOGRAPHS] = Works(read[WORKS].table.iloc[:0], (), {})
     out.mkdir(parents=True, exist_ok=True)
     (out / TRUTH).unlink(missing_ok=True)
     if (truth_file := folder / TRUTH).is_file():
-        read_truth(truth_file).to_csv(out / TRUTH, index=False)
+        # spelt as the manifest is, so that studies join the two by name
+        spelt, _ = spelt_as_files(read_truth(truth_file), read[WORKS].table, Counter())
+        spelt.to_csv(out / TRUTH, index=False)
     report: dict[str, dict[str, object]] = {}
     for kind, manifest in read.items():
         write_manifest(manifest, out / f"{kind}.parquet")

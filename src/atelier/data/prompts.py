@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from ruamel.yaml import YAML, YAMLError
 
 from atelier.data.annotations import EMOTIONS
+from atelier.data.mending import decoded, repaired
 from atelier.data.names import artist_and_title
 from atelier.seeds import seed_of
 
@@ -48,7 +49,7 @@ def prompt(work: Row, level: int, draw: int) -> str:
         text += _picked(section, work, draw).format(style=style_name(work["art_style"]), artist=work["artist"])
     if level >= 2 and len(work["emotions"]) > 0:
         index = _seed("annotation", work, draw) % len(work["emotions"])
-        emotion, utterance = work["emotions"][index], " ".join(work["utterances"][index].split())
+        emotion, utterance = work["emotions"][index], " ".join(decoded(work["utterances"][index]).split())
         text += _picked("feeling", work, draw).format(emotion=templates()["emotions"][emotion], utterance=utterance)
     return text
 
@@ -61,6 +62,7 @@ def painted_row(record: Mapping[str, Any], caption: Mapping[str, Any]) -> dict[s
 
 def style_name(art_style: str) -> str:
     """A style's folder name in words: ``Ukiyo_e`` -> "Ukiyo-e", ``Northern_Renaissance`` -> "Northern Renaissance"."""
+    art_style = repaired(art_style)
     return templates()["styles"].get(art_style, art_style.replace("_", " "))
 
 
