@@ -223,7 +223,7 @@ def image_batches(images: Any, name: str = "pictures") -> Iterator[FloatArray]:
 # ------------------------------------------------------------------------------------------------ numbers, names
 
 
-def check_whole(value: Any, name: str, least: int = 1, most: int | None = None) -> int:
+def check_whole(value: Any, name: str, least: int | None = 1, most: int | None = None) -> int:
     """A whole number from ``least`` to ``most`` as an int: TypeError for anything that is none, as 2.0 and True are."""
     try:
         if isinstance(value, bool | np.bool_):
@@ -231,7 +231,7 @@ def check_whole(value: Any, name: str, least: int = 1, most: int | None = None) 
         number = index(value)
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"{name} must be a whole number, got {came(value)}") from None
-    if number < least or (most is not None and number > most):
+    if (least is not None and number < least) or (most is not None and number > most):
         limit = f"at least {least}" if most is None else f"from {least} to {most}"
         raise ValueError(f"{name} must be {limit}, got {number}")
     return number

@@ -306,9 +306,8 @@ def residual_spectrum_distance(
 
 def spectrum_distance(spectrum1: FloatArray, spectrum2: FloatArray) -> float:
     """Frobenius norm of the difference of two (h, w) spectra, of finite floats; ValueError for different sizes."""
-    names = ("spectrum1", "spectrum2")
-    arrays = (real_array(x, name, "(h, w)") for x, name in zip((spectrum1, spectrum2), names, strict=True))
-    first, second = _same_size(*arrays, names)
+    one, other = real_array(spectrum1, "spectrum1", "(h, w)"), real_array(spectrum2, "spectrum2", "(h, w)")
+    first, second = _same_size(one, other, ("spectrum1", "spectrum2"))
     return float(np.linalg.norm(first - second))
 
 
