@@ -27,6 +27,7 @@ HALVES = ("float16", "bfloat16")
 BATCH = 32  # pictures in float64 at a time
 RANGE_SLACK = 1e-6  # allows only for the float32 rounding of a clamp
 PICTURE_CHANNELS = (1, 3)  # grey or RGB; alpha would count as a colour
+NOT_FINITE = "not all finite, got NaN or infinity"
 DIVIDED = "are divided by 255 first"
 SHOWN = 60  # characters of a value that a refusal repeats
 
@@ -71,7 +72,13 @@ def check_picture_tensor(
 ) -> None:
     """Refuse anything but pictures (n, c, h, w) with one of these numbers of channels: RGBA, or channels last."""
     check_tensor(x, name, "(n, c, h, w)", dtypes)
-    _check_channels(x, name, channels)
+    check_channels(x, name, channels)
+
+
+def check_finite_tensor(x: torch.Tensor, name: str) -> None:
+    """Refuse a tensor that holds NaN or an infinity. Waits for the device: not for a training step."""
+    if not bool(x.isfinite().all()):
+        raise ValueError(f"{name}: {NOT_FINITE}")
 
 
 def square_side(x: Any, name: str) -> int:
@@ -95,7 +102,8 @@ def _check_axes(x: Any, name: str, axes: str) -> None:
         raise ValueError(f"{name}: expected a non-empty {axes}, got shape {shape_of(x)}")
 
 
-def _check_channels(x: Any, name: str, channels: Collection[int]) -> None:
+def check_channels(x: Any, name: str, channels: Collection[int] = PICTURE_CHANNELS) -> None:
+    """Refuse pictures (n, c, h, w) with other numbers of channels: RGBA, or channels last."""
     count = shape_of(x)[1]
     if count not in channels:
         wanted = " or ".join(str(each) for each in channels)
@@ -120,13 +128,16 @@ def array_of(samples: Any, name: str) -> npt.NDArray[Any]:
 
 
 def real_array(samples: Any, name: str, axes: str) -> npt.NDArray[Any]:
-    """Finite floats with these axes, none of them empty, in the type in which they came; ValueError otherwise."""
+    """Finite floats with these axes, none of them empty, as they came, but half precision as float32.
+
+    Raises ValueError otherwise.
+    """
     array = array_of(samples, name)
     if array.dtype.kind != "f":
         raise ValueError(f"{name}: expected floats {axes}, got {array.dtype}")
     _check_axes(array, name, axes)
     check_finite(array, name)
-    return array
+    return _without_halves(array)
 
 
 def number_row(values: Any, name: str) -> FloatArray:
@@ -164,10 +175,15 @@ def feature_pair(
     return pair
 
 
+def _without_halves(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Sums of half precision would lose digits, and scipy's filters and transforms do not take it."""
+    return array.astype(np.float32) if array.dtype == np.float16 else array
+
+
 def check_finite(array: npt.NDArray[Any], name: str) -> None:
-    """Refuse an array, not empty, with NaN or an infinity; the extremes are enough to know, as NaN is either."""
+    """Refuse an array, not empty, that holds NaN or an infinity: either would be among its extremes."""
     if array.dtype.kind == "f" and not (np.isfinite(array.min()) and np.isfinite(array.max())):
-        raise ValueError(f"{name}: not all finite, got NaN or infinity")
+        raise ValueError(f"{name}: {NOT_FINITE}")
 
 
 # ------------------------------------------------------------------------------------------------ pictures
@@ -176,7 +192,7 @@ def check_finite(array: npt.NDArray[Any], name: str) -> None:
 def picture_array(
     images: Any, name: str = "pictures", channels: Collection[int] = PICTURE_CHANNELS, overshoot: float = 0.0
 ) -> npt.NDArray[Any]:
-    """Pictures (n, c, h, w) in [0, 1] as an array of floats in the type in which they came.
+    """Pictures (n, c, h, w) in [0, 1] as an array of floats as they came, but half precision as float32.
 
     Raises ValueError for integers (8-bit pictures divide by 255 first), another number of axes or of channels (RGBA,
     channels last), an empty batch, values that are not finite, and values further than ``overshoot`` outside [0, 1].
@@ -187,12 +203,12 @@ def picture_array(
             f"{name}: expected floats in [0, 1], got {array.dtype}; 8-bit pictures are divided by 255 first"
         )
     _check_axes(array, name, "(n, c, h, w)")
-    _check_channels(array, name, channels)
+    check_channels(array, name, channels)
     check_finite(array, name)
     low, high, slack = array.min(), array.max(), overshoot + RANGE_SLACK
     if low < -slack or high > 1 + slack:
         raise ValueError(f"{name}: expected floats in [0, 1], got values from {low:.4g} to {high:.4g}")
-    return array
+    return _without_halves(array)
 
 
 def picture_tensor(images: Any, name: str, overshoot: float = 0.0) -> torch.Tensor:
@@ -242,6 +258,8 @@ def check_number(
 ) -> float:
     """A finite number from ``least`` to ``most`` (between them: ``open_ends``); TypeError for what is no number."""
     try:
+        if isinstance(value, str | bytes | bool | np.bool_):
+            raise TypeError
         number = float(value)
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"{name} must be a number, got {came(value)}") from None

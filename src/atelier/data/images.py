@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from atelier.data.checks import came, check_picture_tensor, check_whole
+from atelier.data.checks import came, check_finite_tensor, check_picture_tensor, check_whole
 from atelier.files import write_whole
 
 PIXEL_LIMIT = 178_956_970  # Pillow's own limit; the largest WikiArt scans have about 10^8 pixels
@@ -144,8 +144,7 @@ def to_pixels(output: torch.Tensor) -> torch.Tensor:
     Raises ValueError for integers, NaN or infinity, RGBA, grey and channels last.
     """
     check_picture_tensor(output, "output")
-    if not bool(output.isfinite().all()):  # NaN would become black
-        raise ValueError("output: not all finite, got NaN or infinity")
+    check_finite_tensor(output, "output")  # NaN would become black
     return ((output.float().clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8)
 
 
@@ -156,9 +155,9 @@ def save_picture(picture: torch.Tensor | np.ndarray, path: Path) -> None:
     """
     if not isinstance(picture, torch.Tensor | np.ndarray):
         raise TypeError(f"picture: expected a tensor (3, h, w) or an array (h, w, 3), got {came(picture)}")
-    pixels = picture.numpy(force=True) if isinstance(picture, torch.Tensor) else picture
-    if isinstance(picture, torch.Tensor) and picture.ndim == 3:
-        pixels = pixels.transpose(1, 2, 0)
+    pixels = picture
+    if isinstance(picture, torch.Tensor) and picture.ndim == 3 and picture.dtype == torch.uint8:
+        pixels = picture.numpy(force=True).transpose(1, 2, 0)
     if (
         pixels.ndim != 3
         or pixels.shape[2] != 3

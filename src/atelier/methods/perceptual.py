@@ -108,4 +108,5 @@ class LPIPS(nn.Module):
         if pictures.shape != others.shape:
             shapes = f"{tuple(pictures.shape)} and {tuple(others.shape)}"
             raise ValueError(f"pictures, others: expected two batches of one shape, got {shapes}")
-        return perceptual_distance(self.trunk(pictures), self.trunk(others), list(self.weights))
+        kind = self.weights[0].dtype  # half precision outside autocast as well
+        return perceptual_distance(self.trunk(pictures.to(kind)), self.trunk(others.to(kind)), list(self.weights))

@@ -26,6 +26,7 @@ from atelier.data.checks import (
     array_of,
     came,
     check_finite,
+    check_finite_tensor,
     check_number,
     check_tensor,
     check_whole,
@@ -78,9 +79,11 @@ class Moments(NamedTuple):
 
     def updated(self, x: FloatArray) -> Self:
         """Add a batch (n, d) by Chan, Golub and LeVeque 1983, eq. 2.1, which is accurate for large means."""
-        x = array_of(x, "x")
-        if x.ndim != 2 or x.shape[1] != len(self.mean) or not len(x):
-            raise ValueError(f"x: expected a batch (n, {len(self.mean)}), got shape {x.shape}")
+        width = len(self.mean)
+        if width:
+            x = feature_matrix(x, "x")
+        if x.ndim != 2 or x.shape[1] != width or not len(x):
+            raise ValueError(f"x: expected a batch (n, {width}), got shape {x.shape}")
         n, shift = self.n + len(x), x.mean(axis=0) - self.mean
         centred = x - x.mean(axis=0)
         joint = self.products.ndim == 2
@@ -385,8 +388,9 @@ def add_leak(leak: Tensor, noise: Tensor, scheduler: SchedulerMixin, steps: int)
     this returns the noise and warns. Raises ValueError for steps below 1, and for a scheduler whose first step cannot
     be read (`atelier.models.schedulers`).
     """
-    check_tensor(noise, "noise", "(n, c, h, w)")
-    check_tensor(leak, "leak", "(...)")
+    for name, x, axes in (("noise", noise, "(n, c, h, w)"), ("leak", leak, "(...)")):
+        check_tensor(x, name, axes)
+        check_finite_tensor(x, name)
     sides = zip(reversed(leak.shape), reversed(noise.shape), strict=False)
     if leak.ndim > 4 or any(side not in (1, whole) for side, whole in sides):
         raise ValueError(f"leak: expected {shape_of(noise)} as noise, or what broadcasts to it, got {shape_of(leak)}")

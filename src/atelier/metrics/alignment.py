@@ -53,15 +53,13 @@ def look(model: Evaluator, pictures: Samples) -> list[Tensor]:
 
 def features_of(batches: Sequence[Tensor]) -> FloatArray:
     """``features`` from the batches that ``look`` returned."""
-    _check_batches(batches)
-    return _float64(batches)
+    return _float64(_checked(batches))
 
 
 @torch.no_grad()
 def attributes_of(model: Evaluator, batches: Sequence[Tensor]) -> dict[str, pd.DataFrame]:
     """``attributes`` from the batches that ``look`` returned."""
-    _check_batches(batches, model)
-    logits = [model.logits(batch) for batch in batches]
+    logits = [model.logits(batch) for batch in _checked(batches, model)]
     return {
         name: pd.DataFrame(_float64([part[name].log_softmax(1) for part in logits]), columns=list(classes))
         for name, classes in model.classes.items()
@@ -72,7 +70,7 @@ def attributes_of(model: Evaluator, batches: Sequence[Tensor]) -> dict[str, pd.D
 def clip_scores_of(model: Evaluator, batches: Sequence[Tensor], prompts: Sequence[str]) -> FloatArray:
     """``clip_scores`` from the batches that ``look`` returned, one prompt per picture."""
     check_texts(prompts, "prompts")
-    _check_batches(batches, model)
+    batches = _checked(batches, model)
     if sum(len(batch) for batch in batches) != len(prompts):
         raise ValueError(f"prompts: expected one for each of {sum(map(len, batches))} pictures, got {len(prompts)}")
     cosines = []
@@ -94,14 +92,15 @@ def _batches(model: Evaluator, pictures: Samples) -> Iterator[Tensor]:
         yield x if x.shape[-2:] == (SIZE, SIZE) else interpolate(x, (SIZE, SIZE), mode="bilinear", antialias=True)
 
 
-def _check_batches(batches: Sequence[Tensor], model: Evaluator | None = None) -> None:
-    """Refuse anything but feature batches (b, d), of the model's d where that is known."""
+def _checked(batches: Sequence[Tensor], model: Evaluator | None = None) -> list[Tensor]:
+    """Feature batches (b, d), of the model's d and in its type where there is one."""
     if not isinstance(batches, Sequence) or not batches:
         raise ValueError(f"batches: expected at least one batch of features (b, d), got {came(batches)}")
     for batch in batches:
         check_tensor(batch, "batches", "(b, d)")
         if model is not None and batch.shape[1] != model.config["features"]:
             raise ValueError(f"batches: expected d={model.config['features']}, got shape {tuple(batch.shape)}")
+    return [batch if model is None else batch.to(model.log_scale.dtype) for batch in batches]
 
 
 def _float64(parts: Sequence[Tensor]) -> FloatArray:

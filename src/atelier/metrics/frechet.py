@@ -146,8 +146,11 @@ def frechet_distance(real: Samples, generated: Samples) -> float:
 
     Raises ValueError for different d, a single sample, an empty matrix or values that are not finite.
     """
-    sets = feature_matrix(real, "real"), feature_matrix(generated, "generated")
-    return frechet_distance_from_moments(*(Moments().update(features) for features in sets))
+    sets = {"real": feature_matrix(real, "real"), "generated": feature_matrix(generated, "generated")}
+    for name, features in sets.items():
+        if len(features) < 2:
+            raise ValueError(f"{name}: a covariance needs at least 2 samples, got {len(features)}")
+    return frechet_distance_from_moments(*(Moments().update(features) for features in sets.values()))
 
 
 def _matrix(x: Samples, name: str) -> FloatArray:

@@ -60,7 +60,7 @@ def precision_recall_density_coverage(real: Samples, generated: Samples, k: int 
       density:   real balls around a generated sample, mean, divided by k (may exceed 1)
       coverage:  share of real balls that hold a generated sample
     A set against itself scores 1 in all four (without duplicates among its k nearest). For equal laws expect coverage
-    ``1 - prod_{i<k} (n-1-i)/(n+m-1-i)``. Float64. Memory beyond that of the features: 1024 x max(n, m) distances, and
+    ``1 - prod_{i<k} (n-1-i)/(n+m-1-i)``. Memory beyond that of the features in float64: 1024 x max(n, m) distances, and
     an eighth of that to compare them (`benchmarks/neighbours.py`).
     Raises ValueError for different d, k < 1, k >= n or k >= m, values that are not finite.
     """

@@ -17,6 +17,7 @@ from scipy.ndimage import median_filter
 from atelier.data.checks import (
     FloatArray,
     Samples,
+    check_channels,
     check_choice,
     check_number,
     check_whole,
@@ -35,9 +36,11 @@ ZERO_POWER = 1e-24  # of the strongest bin's power: far above FFT rounding (1e-3
 
 
 def grey(images: FloatArray) -> FloatArray:
-    """Finite floats (n, c, h, w) -> (n, h, w), the mean over channels."""
-    array: FloatArray = real_array(images, "images", "(n, c, h, w)").mean(axis=1)
-    return array
+    """Finite floats (n, 1 or 3, h, w) -> (n, h, w), the mean over channels; ValueError for RGBA and channels last."""
+    array = real_array(images, "images", "(n, c, h, w)")
+    check_channels(array, "images")
+    mean: FloatArray = array.mean(axis=1)
+    return mean
 
 
 def hann_window(height: int, width: int) -> FloatArray:

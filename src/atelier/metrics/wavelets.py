@@ -75,5 +75,8 @@ def frechet_wavelet_distance(real: Samples, generated: Samples, level: int = LEV
     Pictures (n, c, h, w) and (m, c, h, w) in [0, 1] of one size. Biased upward for small n, as every Frechet
     distance. Raises ValueError as ``haar_packets`` does, for a single picture, and for sets of different sizes.
     """
-    sets = picture_array(real, "real"), picture_array(generated, "generated")
-    return distance_from_bands(*(bands(haar_packets(images, level)) for images in sets))
+    sets = {"real": picture_array(real, "real"), "generated": picture_array(generated, "generated")}
+    for name, images in sets.items():
+        if len(images) < 2:
+            raise ValueError(f"{name}: a covariance needs at least 2 pictures, got {len(images)}")
+    return distance_from_bands(*(bands(haar_packets(images, level)) for images in sets.values()))

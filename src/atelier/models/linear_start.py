@@ -54,6 +54,7 @@ def start_at_linear_code(vae: AutoencoderKL, pictures: Tensor) -> None:
     divide, before a weight is changed.
     """
     _check_pictures(vae, pictures)
+    pictures = pictures.float()
     with torch.no_grad():
         for name, module in vae.named_modules():
             if name.endswith("conv2"):

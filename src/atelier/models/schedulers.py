@@ -13,7 +13,7 @@ from torch import Tensor
 from atelier.data.checks import check_whole
 
 TOLERANCE = 1e-4  # of a mixture that is to be linear: schedulers compute in float32
-PROBE = (2, 3, 4, 5)  # latents of different sides, so that one that mixes something else than (n, c, h, w) is seen
+PROBE = (2, 3, 4, 5)  # latents of different sides, so that a mixture of anything else than (n, c, h, w) shows
 SHOWN = 120  # characters of a scheduler's message that a refusal repeats
 
 
@@ -42,7 +42,7 @@ def started(scheduler: SchedulerMixin, steps: int) -> SchedulerMixin:
         lacks = "it lacks add_noise and scale_noise"
         raise ValueError(f"{name}: a scheduler that cannot add noise says nothing of its first step: {lacks}")
     copy = _with_timesteps(scheduler, steps)
-    # of a single step the direction cannot be seen
+    # a single step has no direction
     probe = copy if len(copy.timesteps) > 1 else _with_timesteps(scheduler, 2)
     (first_alpha, first_s), (last_alpha, last_s) = (
         [float(part) for part in _mixed_ones(probe, at)] for at in (probe.timesteps[:1], probe.timesteps[-1:])
@@ -92,7 +92,7 @@ def _mixed_ones(scheduler: SchedulerMixin, time: Tensor) -> tuple[Tensor, Tensor
         gap, scale = (both - (2 * alpha + 3 * s)).abs().max(), alpha.abs().max() + s.abs().max()
         mixes = alpha.shape == s.shape == PROBE and bool(gap <= TOLERANCE * scale)
     except Exception as error:  # as above
-        raise _refused(scheduler, "an add_noise that takes signal, noise and its own timesteps", error) from None
+        raise _refused(scheduler, "an add_noise that takes a signal, noise and a timestep", error) from None
     if not mixes:  # of tokens; or NaN
         raise _refused(scheduler, "an add_noise that returns alpha signal + s noise", None)
     return alpha[:1, :1, :1, :1], s[:1, :1, :1, :1]

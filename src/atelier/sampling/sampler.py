@@ -12,7 +12,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
 from torch import Tensor
 
-from atelier.data.checks import check_number, check_tensor, check_texts, check_whole, shape_of
+from atelier.data.checks import check_finite_tensor, check_number, check_tensor, check_texts, check_whole, shape_of
 from atelier.models.latents import decode
 from atelier.seeds import torch_generator
 
@@ -71,6 +71,7 @@ def last_latents(
     """
     check_texts(prompts, "prompts")
     check_tensor(latents, "latents", "(n, c, h, w)")
+    check_finite_tensor(latents, "latents")
     guidance, steps = check_number(guidance, "guidance", least=0), check_whole(steps, "steps")
     batch, channels = check_whole(batch, "batch"), pipeline.unet.config.in_channels
     if latents.shape[1] != channels:
@@ -89,7 +90,7 @@ def _batches(
         indices = _full_batch(first, len(prompts), batch)
         painted = pipeline(
             [prompts[index] for index in indices],
-            latents=latents[indices].to(pipeline.device),
+            latents=latents[indices].to(pipeline.device, pipeline.unet.dtype),
             guidance_scale=guidance,
             num_inference_steps=steps,
             height=height,
