@@ -115,3 +115,12 @@ def test_matched_schedule_keeps_the_dc_terms_noise(side: int) -> None:
 
 def test_matched_schedule_of_the_original_side_is_the_original() -> None:
     assert diffusion.resolution_matched_betas(64) == SD
+
+
+def test_levels_of_latents_do_not_broadcast_along_their_width() -> None:
+    z = torch.ones(3, 4, 3, 3)
+    for level in (torch.full((3,), 0.5), torch.full((3, 1, 1), 0.5), torch.full((2, 1, 1, 1), 0.5)):
+        with pytest.raises(ValueError, match=r"alpha: expected floats \(3, 1, 1, 1\) or \(\)"):
+            diffusion.noised(z, z, level, 0.5)
+    with pytest.raises(ValueError, match=r"eps: expected the shape of z0, \(3, 4, 3, 3\), got \(1, 4, 3, 3\)"):
+        diffusion.flow_target(z, z[:1])

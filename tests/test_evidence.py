@@ -256,3 +256,10 @@ def test_holm_agrees_with_a_worked_example() -> None:
 def test_of_many_true_nulls_holm_calls_any_in_no_more_than_five_percent() -> None:
     p = np.random.default_rng(8).uniform(size=(STUDIES, 6))
     assert np.mean([min(holm(list(row))) <= LEVEL for row in p]) <= 0.05 + 0.02
+
+
+def test_an_unknown_rule_and_margins_of_other_groups_are_refused() -> None:
+    with pytest.raises(ValueError, match="unknown rule 'bellow', nearest is 'below'"):
+        compare([0.0, 1.0], "bellow")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="margin: expected one, or one for each of 3 groups, got 2"):
+        compare([0.0, 1.0, 2.0], "same", [1.0, 2.0])

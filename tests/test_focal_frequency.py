@@ -139,3 +139,17 @@ def test_what_does_not_fit_is_refused() -> None:
     for alpha in (-1.0, float("nan")):
         with pytest.raises(ValueError, match="alpha: expected at least 0"):
             focal_frequency_loss(one, one, alpha)
+
+
+def test_integers_rgba_and_channels_last_are_refused() -> None:
+    """A difference of 8-bit pictures wraps around: without a word it made the loss three times too large."""
+    one, other = ((255 * pictures(seed)).to(torch.uint8) for seed in (12, 13))
+    for dtype in (torch.uint8, torch.int64, torch.bool, torch.complex64):
+        with pytest.raises(ValueError, match=r"pred: expected floats \(n, c, h, w\), got"):
+            focal_frequency_loss(one.to(dtype), other.to(dtype))
+    with pytest.raises(ValueError, match="divided by 255 first"):
+        focal_frequency_loss(one, other)
+    rgba = torch.cat([pictures(12), torch.ones_like(pictures(12)[:, :1])], 1)
+    for x in (rgba, pictures(12).movedim(1, -1)):
+        with pytest.raises(ValueError, match=r"pred: .* channels"):
+            focal_frequency_loss(x, x)

@@ -142,3 +142,15 @@ def test_intervals_name_model_level_and_guidance() -> None:
 
 def test_rank_correlation_is_of_the_whole_with_guidance() -> None:
     assert tables.rank_correlations(TABLE, "fd").loc[("untuned", 1.0)] == pytest.approx(1.0)
+
+
+def test_pictures_that_are_no_square_rgb_bytes_are_refused() -> None:
+    bytes_of = pictures(4, 1)
+    for wrong, said in (
+        (bytes_of / 255, "expected uint8"),
+        (bytes_of[..., :32], "expected square ones, h = w, got 64x32"),
+        (bytes_of.movedim(1, -1), "3 channels, got 64"),
+        (bytes_of[..., :8, :8], "sides of at least 16 px, got 8x8"),
+    ):
+        with pytest.raises(ValueError, match=f"pictures: .*{said}"):
+            sets.group(wrong, None)

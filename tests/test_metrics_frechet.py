@@ -143,3 +143,10 @@ def test_moments_refuse():
         Moments.from_covariance(10, np.zeros(2), np.tri(2))
     with pytest.raises(ValueError, match="the mean has d=3"):
         Moments.from_covariance(10, np.zeros(3), np.eye(2))
+
+
+def test_a_mean_of_several_rows_and_a_single_sample_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"mean: expected numbers \(n,\)"):
+        Moments.from_covariance(10, np.zeros((3, 2)), np.eye(2))
+    with pytest.raises(ValueError, match="count must be at least 2, got 1"):
+        Moments.from_covariance(1, np.zeros(2), np.eye(2))

@@ -1,5 +1,8 @@
 """Precision, recall, density, coverage: the published package's integers, closed forms, borders, blocks."""
 
+import tracemalloc
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from prdc import compute_prdc
@@ -82,3 +85,40 @@ def test_the_nearest_is_found_in_blocks_too(monkeypatch: pytest.MonkeyPatch) -> 
     np.testing.assert_array_equal(places, gaps.argmin(1))
     np.testing.assert_allclose(distances, gaps.min(1), rtol=1e-12)
     assert neighbours.nearest(known[[3]], known)[1][0] == 0.0
+
+
+def most_memory(call: Callable[[], object]) -> int:
+    """Bytes that Python and numpy hold at most while a call runs, beyond what they held before."""
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+USES: dict[str, Callable[[np.ndarray], object]] = {
+    "radius": lambda x: neighbours.neighbour_radius(x, 5),
+    "nearest": lambda x: neighbours.nearest(x, x + 0.1),
+    "all four": lambda x: precision_recall_density_coverage(x, x + 0.1),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_memory_is_one_block_of_distances_and_grows_with_n_and_not_with_pairs(
+    use: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(neighbours, "BLOCK", 64)
+    peaks = {}
+    for n in (1000, 2000, 4000):
+        features = np.random.default_rng(0).normal(size=(n, 4))
+        peaks[n] = most_memory(lambda x=features: USES[use](x))
+        held = 2 * features.nbytes + 200 * n  # features that are made, radii, counts
+        assert peaks[n] < 64 * n * 8 * (1 + 1 / 8) + held, f"n = {n}: more than a block and its comparison"
+    assert peaks[4000] < 2.2 * peaks[2000] < 2.2**2 * peaks[1000]
+
+
+@pytest.mark.parametrize("k", [0, 50, -1, 2.0])
+def test_a_neighbour_that_there_is_not_is_refused(k: int) -> None:
+    with pytest.raises((ValueError, TypeError), match="k must be"):
+        neighbours.neighbour_radius(np.random.default_rng(0).normal(size=(50, 3)), k)

@@ -38,3 +38,15 @@ def test_all_coefficients_lose_nothing() -> None:
 def test_sides_that_patches_do_not_fill_are_refused() -> None:
     with pytest.raises(ValueError, match="do not fill"):
         linear_patch_code(torch.rand(2, 3, 12, 16), torch.rand(2, 3, 12, 16), 4)
+
+
+def test_a_reconstruction_may_leave_the_range_a_little_and_the_pictures_may_not() -> None:
+    """A linear code overshoots; pictures in [-1, 1] or 0..255 are another range."""
+    pictures = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(2))
+    coded = linear_patch_code(pictures, pictures, 4)
+    assert math.isfinite(psnr(pictures, 1.3 * coded - 0.15))
+    for other in (2 * pictures - 1, 255 * pictures):
+        with pytest.raises(ValueError, match="reconstructed: expected floats in"):
+            psnr(pictures, other)
+        with pytest.raises(ValueError, match="real: expected floats in"):
+            psnr(other, pictures)

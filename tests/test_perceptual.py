@@ -304,3 +304,26 @@ def test_it_agrees_with_the_package_where_that_can_be_installed() -> None:
     for name in ("p0", "p1"):
         found, expected = (float(f(pictures["ref"], pictures[name])) for f in (ours, theirs))
         assert found == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32_and_a_dead_position_is_no_nan(dtype: torch.dtype) -> None:
+    one, other, weighed = ([x.to(dtype) for x in row] for row in (stages(0), stages(1), weights()))
+    one[0][:, :, 0, 0] = other[0][:, :, 0, 0] = 0
+    for enabled in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            distance = perceptual_distance(one, other, weighed)
+        assert distance.dtype == torch.float32
+        expected = perceptual_distance(*([x.float() for x in row] for row in (one, other, weighed)))
+        assert torch.equal(distance, expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pictures_too_small_for_a_network_are_refused(name: imagenet.Name) -> None:
+    side = imagenet.SMALLEST[name]
+    network = imagenet.Trunk(name)
+    assert min(network(torch.zeros(1, 3, side, side + 9))[-1].shape) > 0
+    with pytest.raises(ValueError, match=f"pictures: expected sides of at least {side} px"):
+        network(torch.zeros(1, 3, side + 9, side - 1))
+    with pytest.raises(ValueError, match="pictures: expected sides of at least 8 px"):
+        trunks.build(1)(torch.zeros(1, 3, 7, 16))

@@ -230,3 +230,15 @@ def test_the_linear_code_keeps_low_cosines() -> None:
     means = torch.nn.functional.avg_pool2d(x[1:2], 8).repeat_interleave(8, 2).repeat_interleave(8, 3)
     torch.testing.assert_close(coded[1:2], means, rtol=0, atol=1e-5)
     torch.testing.assert_close(distortions.coded(coded[2:], torch.tensor([3.0])), coded[2:], rtol=0, atol=1e-5)
+
+
+def test_oblong_pictures_are_refused_where_one_side_is_read() -> None:
+    oblong = torch.rand(2, 3, 16, 32)
+    for distort in (lambda x: distortions.blurred(x, torch.ones(2)), lambda x: distortions.coded(x, torch.ones(2)),
+                    lambda x: distortions.warp(x, torch.ones(2), torch.randn(2, 3, 16, 32))):  # fmt: skip
+        with pytest.raises(ValueError, match="pictures: expected square ones, h = w, got 16x32"):
+            distort(oblong)
+    with pytest.raises(ValueError, match="patches of 8 pixels do not fill 12x12"):
+        distortions.coded(torch.rand(2, 3, 12, 12), torch.ones(2))
+    with pytest.raises(ValueError, match="pictures: expected square ones"):
+        training.two_afc(lambda x, y: x.mean((1, 2, 3)), (255 * oblong).to(torch.uint8), ["a", "b"], 1)

@@ -1,82 +1,142 @@
 """Noise schedules and the eps / v / flow parameterisations, in float64, each with its equation.
 
 Variance preserving: ``z_t = alpha_t z_0 + s_t eps`` with ``alpha_t^2 + s_t^2 = 1``; rectified flow:
-``z_t = (1 - t) z_0 + t eps``. Functions broadcast; ``alpha``, ``s`` and ``t`` are shaped (n, 1, 1, 1) beside latents
-(n, c, h, w).
+``z_t = (1 - t) z_0 + t eps``. Latents are floats (n, c, h, w) of one shape; ``alpha``, ``s`` and ``t`` are floats
+shaped (n, 1, 1, 1), or one for all, a number or (). Shapes and types are checked, values are not, so that nothing waits
+for a device. Every function raises ValueError for integers and other shapes, TypeError for what is no tensor.
 """
 
 import torch
 from torch import Tensor
 
+from atelier.data.checks import FLOATS, came, check_choice, check_number, check_tensor, check_whole, dtype_of, shape_of
+
+KINDS = ("epsilon", "v_prediction", "flow_prediction")  # what a denoiser may predict
+LATENTS = "(n, c, h, w)"
+
+
+def _check_latents(**named: Tensor) -> None:
+    """Refuse latents that are no floats (n, c, h, w) of one shape."""
+    first, *others = named
+    for name, latents in named.items():
+        check_tensor(latents, name, LATENTS)
+    for name in others:
+        if named[name].shape != named[first].shape:
+            shapes = f"{shape_of(named[first])}, got {shape_of(named[name])}"
+            raise ValueError(f"{name}: expected the shape of {first}, {shapes}")
+
+
+def _check_levels(latents: Tensor, **named: Tensor | float) -> None:
+    """Refuse levels that are neither one number nor one for each of these latents, (n, 1, 1, 1).
+
+    Of shape (n,) they would broadcast along the latents' width.
+    """
+    for name, level in named.items():
+        if not isinstance(level, Tensor):
+            check_number(level, name)
+            continue
+        shape = shape_of(level)
+        if dtype_of(level) not in FLOATS or (shape != (len(latents), 1, 1, 1) and any(side != 1 for side in shape)):
+            raise ValueError(f"{name}: expected floats ({len(latents)}, 1, 1, 1) or (), got {came(level)}")
+
 
 def scaled_linear_betas(start: float, end: float, steps: int = 1000) -> Tensor:
-    """``beta_i = linspace(sqrt(start), sqrt(end), steps)_i^2`` (Rombach et al. 2022), (steps,) float64."""
+    """``beta_i = linspace(sqrt(start), sqrt(end), steps)_i^2`` (Rombach et al. 2022), (steps,) float64.
+
+    Raises ValueError unless 0 < start <= end < 1 and steps >= 1.
+    """
+    start, end = check_number(start, "start"), check_number(end, "end")
+    steps = check_whole(steps, "steps")
     if not 0.0 < start <= end < 1.0:
-        raise ValueError(f"betas must satisfy 0 < start <= end < 1, got start={start}, end={end}")
+        raise ValueError(f"start, end: betas must satisfy 0 < start <= end < 1, got start={start}, end={end}")
     return torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64) ** 2
 
 
 def signal_and_noise(betas: Tensor) -> tuple[Tensor, Tensor]:
     """``alpha_t = sqrt(prod_{i<=t} (1 - beta_i))`` and ``s_t = sqrt(1 - alpha_t^2)`` (Ho et al. 2020, eq. 4).
 
-    (steps,) each, float64.
+    ``betas``: floats (steps,) in [0, 1]; the result (steps,) each, float64. Raises ValueError for others.
     """
+    check_tensor(betas, "betas", "(steps,)")
+    if not bool(((betas >= 0) & (betas <= 1)).all()):  # a schedule is made once, not in a step
+        raise ValueError("betas: expected values in [0, 1], got others")
     abar = torch.cumprod(1.0 - betas.double(), dim=0)
     return abar.sqrt(), (1.0 - abar).sqrt()
 
 
 def flow_path(steps: int = 1000) -> tuple[Tensor, Tensor]:
-    """``1 - t`` and ``t`` at ``t = 1/steps ... 1``, the straight path's signal and noise (Liu et al. 2023), float64."""
+    """``1 - t`` and ``t`` at ``t = 1/steps ... 1``, the straight path's signal and noise (Liu et al. 2023), float64.
+
+    (steps,) each; ValueError for fewer than one step.
+    """
+    steps = check_whole(steps, "steps")
     t = torch.arange(1, steps + 1, dtype=torch.float64) / steps
     return 1.0 - t, t
 
 
 def noised(z0: Tensor, eps: Tensor, alpha: Tensor, s: Tensor) -> Tensor:
     """``z_t = alpha_t z_0 + s_t eps`` (Ho et al. 2020, eq. 4); also a flow's, with 1 - t and t."""
+    _check_latents(z0=z0, eps=eps)
+    _check_levels(z0, alpha=alpha, s=s)
     return alpha * z0 + s * eps
 
 
 def v_target(z0: Tensor, eps: Tensor, alpha: Tensor, s: Tensor) -> Tensor:
     """``v = alpha_t eps - s_t z_0`` (Salimans and Ho 2022, appendix D)."""
+    _check_latents(z0=z0, eps=eps)
+    _check_levels(z0, alpha=alpha, s=s)
     return alpha * eps - s * z0
 
 
 def z0_from_eps(zt: Tensor, eps: Tensor, alpha: Tensor, s: Tensor) -> Tensor:
     """``z0_hat = (z_t - s_t eps_hat) / alpha_t`` (Ho et al. 2020, eq. 15)."""
+    _check_latents(zt=zt, eps=eps)
+    _check_levels(zt, alpha=alpha, s=s)
     return (zt - s * eps) / alpha
 
 
 def z0_from_v(zt: Tensor, v: Tensor, alpha: Tensor, s: Tensor) -> Tensor:
     """``z0_hat = alpha_t z_t - s_t v_hat`` (Salimans and Ho 2022, appendix D)."""
+    _check_latents(zt=zt, v=v)
+    _check_levels(zt, alpha=alpha, s=s)
     return alpha * zt - s * v
 
 
 def eps_from_v(zt: Tensor, v: Tensor, alpha: Tensor, s: Tensor) -> Tensor:
     """``eps_hat = s_t z_t + alpha_t v_hat`` (Salimans and Ho 2022, appendix D)."""
+    _check_latents(zt=zt, v=v)
+    _check_levels(zt, alpha=alpha, s=s)
     return s * zt + alpha * v
 
 
 def flow_target(z0: Tensor, eps: Tensor) -> Tensor:
     """``u = eps - z_0``, the velocity of ``z_t = (1 - t) z_0 + t eps`` (Liu et al. 2023, eq. 1)."""
+    _check_latents(z0=z0, eps=eps)
     return eps - z0
 
 
 def z0_from_flow(zt: Tensor, u: Tensor, t: Tensor) -> Tensor:
     """``z0_hat = z_t - t u_hat`` (Liu et al. 2023)."""
+    _check_latents(zt=zt, u=u)
+    _check_levels(zt, t=t)
     return zt - t * u
 
 
 def eps_from_flow(zt: Tensor, u: Tensor, t: Tensor) -> Tensor:
     """``eps_hat = z_t + (1 - t) u_hat`` (Liu et al. 2023)."""
+    _check_latents(zt=zt, u=u)
+    _check_levels(zt, t=t)
     return zt + (1.0 - t) * u
 
 
 def clean_estimate(kind: str, zt: Tensor, output: Tensor, alpha: Tensor, s: Tensor) -> Tensor:
-    """``z0_hat`` from a denoiser's output for ``z_t``; ``kind``: epsilon, v_prediction or flow_prediction.
+    """``z0_hat`` from a denoiser's output for ``z_t``; ``kind``: epsilon, v_prediction or flow_prediction, no other.
 
     Berrada Ifriqi et al. 2024, table 1, except for the flow: it divides by 1 - t, which is correct for a denoiser that
     predicts noise, not for one that predicts a velocity (``tests/test_diffusion.py``).
     """
+    check_choice(kind, "kind", KINDS)
+    _check_latents(zt=zt, output=output)
     if kind == "v_prediction":
         return z0_from_v(zt, output, alpha, s)
     return z0_from_flow(zt, output, s) if kind == "flow_prediction" else z0_from_eps(zt, output, alpha, s)
@@ -92,10 +152,9 @@ def resolution_matched_betas(side: int) -> tuple[float, float]:
 
     Each absolute spatial frequency is then noised as in a latent of 64. The DC term's signal-to-noise ratio at the last
     step is ``SNR_T * side^2`` times the latent's variance; the factor makes it equal to Stable Diffusion's. Rounded to
-    three significant digits, to be written in a configuration.
+    three significant digits, to be written in a configuration. ValueError for a side below 1.
     """
-    if side < 1:
-        raise ValueError(f"the latent's side must be positive, got {side}")
+    side = check_whole(side, "side")
 
     def last_snr(factor: float) -> float:
         start, end = (beta * factor for beta in STABLE_DIFFUSION_BETAS)

@@ -1,17 +1,19 @@
 """Tests of paired differences, and the smallest difference that a study can detect.
 
 Two conditions with the same groups are compared by the differences of their pseudo-values
-(``atelier.evaluation.intervals``); every function below takes such differences, one per group.
+(``atelier.evaluation.intervals``); every function below takes such differences, one per group. Functions raise
+ValueError for values that are not finite and numbers out of range, TypeError for what is no number.
 """
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from scipy import optimize, stats
 
-from atelier.evaluation.intervals import FloatArray, Interval, t_interval
+from atelier.data.checks import FloatArray, check_choice, check_finite, check_number, check_whole, number_row
+from atelier.evaluation.intervals import Interval, t_interval
 
 Rule = Literal["below", "above", "same", "at least", "at most"]
 
@@ -44,13 +46,19 @@ def compare(
     at least: supported above -margin by one of the two, contradicted under it; at most: its mirror image.
     A margin that was itself measured has one value per group. ``resolution``: the smallest possible change of a group's
     value, used as the scatter when all groups are equal. Raises ValueError for fewer than two groups, values that are
-    not finite, a margin below 0 on average, or no margin for same, at least and at most.
+    not finite, a margin below 0 on average, no margin for same, at least and at most, another number of margins than of
+    groups, and an unknown rule.
     """
-    diffs = np.asarray(differences, dtype=np.float64)
+    check_choice(rule, "rule", get_args(Rule))
+    diffs, resolution = _groups(differences, "differences"), check_number(resolution, "resolution", least=0)
     interval = t_interval(diffs.tolist())
-    margins = np.broadcast_to(np.asarray(margin, dtype=np.float64), diffs.shape)
+    margins = number_row([margin] * len(diffs) if np.ndim(margin) == 0 else margin, "margin")
+    if margins.shape != diffs.shape:
+        raise ValueError(f"margin: expected one, or one for each of {len(diffs)} groups, got {len(margins)}")
     if not np.isfinite(margins).all() or margins.mean() < 0 or (rule not in ("below", "above") and margins.mean() == 0):
-        raise ValueError(f"a margin must be finite and at least 0, above 0 for '{rule}'; got {margins.mean():g}")
+        raise ValueError(
+            f"margin: a margin must be finite and at least 0, above 0 for '{rule}'; got {margins.mean():g}"
+        )
     if rule == "same":
         supported = max(p_below(diffs - margins, resolution), p_below(-diffs - margins, resolution))
         contradicted = min(1.0, 2 * min(p_below(margins - diffs, resolution), p_below(margins + diffs, resolution)))
@@ -71,12 +79,14 @@ def scatter(values: FloatArray, resolution: float) -> float:
 
     Shares of few pictures can be equal in every group by chance, which does not mean that they have no scatter.
     """
+    values, resolution = _groups(values, "values"), check_number(resolution, "resolution", least=0)
     equal = np.ptp(values) <= SAME * max(np.abs(values).max(), resolution)
     return resolution if equal else float(values.std(ddof=1))
 
 
 def p_below(values: FloatArray, resolution: float) -> float:
     """One-sided p-value of a t test for a mean below 0; without any scatter it is 0 or 1."""
+    values = _groups(values, "values")
     error = scatter(values, resolution) / len(values) ** 0.5
     if error == 0.0:
         return float(values.mean() >= 0)
@@ -88,8 +98,10 @@ def detectable_difference(
 ) -> float:
     """The true mean that a one-sided t test at ``level`` detects with ``power``, given these differences' scatter.
 
-    From the noncentral t distribution (Cohen 1988, ch. 2); 0 without scatter.
+    From the noncentral t distribution (Cohen 1988, ch. 2); 0 without scatter. Raises ValueError for a level outside
+    (0, 0.5) and a power outside (0, 1).
     """
+    differences, level, power = _design(differences, level, power)
     n = len(differences)
     critical = stats.t.ppf(1 - level, n - 1)
 
@@ -102,8 +114,11 @@ def detectable_difference(
 def groups_needed(differences: FloatArray, level: float, power: float = POWER, most: int = 10_000) -> int | None:
     """The smallest number of groups with which a one-sided t test detects this mean at this scatter with ``power``.
 
-    Cohen 1988, ch. 2. None if it exceeds ``most``, and for a mean of 0.
+    Cohen 1988, ch. 2. None if it exceeds ``most``, and for a mean of 0. ValueError as
+    ``detectable_difference``, and for ``most`` below 2.
     """
+    differences, level, power = _design(differences, level, power)
+    most = check_whole(most, "most", least=2)
     deviation = scatter(differences, 0.0)
     effect = abs(float(differences.mean())) / deviation if deviation else 0.0
 
@@ -116,19 +131,46 @@ def groups_needed(differences: FloatArray, level: float, power: float = POWER, m
 def some_hold(p_values: Sequence[float], enough: int) -> float:
     """p-value of at least ``enough`` hypotheses holding: ``(n - u + 1) p_(u)`` (Benjamini and Heller 2008, eq. 4).
 
-    Bonferroni on the n - u + 1 largest, valid under any dependence. ValueError unless 1 <= u <= n.
+    Bonferroni on the n - u + 1 largest, valid under any dependence. ValueError unless 1 <= u <= n, and for p-values
+    outside [0, 1].
     """
-    n = len(p_values)
-    if not 1 <= enough <= n:
-        raise ValueError(f"expected some of {n} hypotheses, got {enough}")
-    return min(1.0, (n - enough + 1) * sorted(p_values)[enough - 1])
+    p, n = _p_values(p_values), len(p_values)
+    if not 1 <= check_whole(enough, "enough", least=None) <= n:
+        raise ValueError(f"enough: expected some of {n} hypotheses, got {enough}")
+    return min(1.0, (n - enough + 1) * sorted(p.tolist())[enough - 1])
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values (Holm 1979): rejecting all below a level keeps the family-wise error at that level."""
-    p = np.asarray(p_values, dtype=np.float64)
+    """Adjusted p-values (Holm 1979): rejecting all below a level keeps the family-wise error at that level.
+
+    ValueError for p-values outside [0, 1].
+    """
+    p = _p_values(p_values)
     order = np.argsort(p, kind="stable")
     stepped = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(stepped, 1.0)
     return adjusted.tolist()
+
+
+def _groups(values: Any, name: str) -> FloatArray:
+    """One finite value per group, of at least two groups."""
+    x = number_row(values, name)
+    if len(x) < 2:
+        raise ValueError(f"{name}: a test needs at least two groups, got {len(x)}")
+    check_finite(x, name)
+    return x
+
+
+def _design(differences: Any, level: float, power: float) -> tuple[FloatArray, float, float]:
+    """Differences, and the level and power of a one-sided test of their mean."""
+    level = check_number(level, "level", least=0, most=0.5, open_ends=True)
+    power = check_number(power, "power", least=0, most=1, open_ends=True)
+    return _groups(differences, "differences"), level, power
+
+
+def _p_values(p_values: Any) -> FloatArray:
+    p = number_row(p_values, "p_values")
+    if not ((p >= 0) & (p <= 1)).all():
+        raise ValueError(f"p_values: expected values in [0, 1], got {', '.join(f'{value:.4g}' for value in p[:8])}")
+    return p

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from atelier.data.checks import came, check_finite_tensor, check_picture_tensor, check_whole
 from atelier.files import write_whole
 
 PIXEL_LIMIT = 178_956_970  # Pillow's own limit; the largest WikiArt scans have about 10^8 pixels
@@ -99,8 +100,9 @@ def square(image: Image.Image, size: int) -> Image.Image:
 
     LANCZOS with antialias (Pillow widens the kernel when shrinking). Only the square is resampled, so that a 1 x 10^8
     strip stays small. An image whose short side is ``size`` is cropped without resampling, so that one of exactly that
-    size is returned unchanged. Smaller ones are enlarged.
+    size is returned unchanged. Smaller ones are enlarged. Raises ValueError for a size below 1.
     """
+    size = check_whole(size, "size")
     width, height = image.size
     side = min(width, height)
     if side == size:
@@ -113,11 +115,13 @@ def square(image: Image.Image, size: int) -> Image.Image:
 
 def read_picture(path: Path, size: int, root: Path | None = None) -> np.ndarray:
     """Read one picture as a square: uint8 (size, size, 3). Raises BadPicture as ``read_rgb`` does."""
+    size = check_whole(size, "size")  # before the file is decoded
     return np.array(square(read_rgb(path, root)[0], size))
 
 
 def load_pictures(paths: Sequence[Path], size: int, root: Path | None = None) -> torch.Tensor:
     """Read pictures in the order of ``paths``: torch uint8 (n, 3, size, size). The first bad one raises BadPicture."""
+    size = check_whole(size, "size")
     pictures = torch.empty((len(paths), 3, size, size), dtype=torch.uint8)
     with ThreadPoolExecutor() as pool:  # Pillow releases the GIL
         for index, picture in enumerate(pool.map(lambda path: read_picture(path, size, root), paths)):
@@ -126,12 +130,21 @@ def load_pictures(paths: Sequence[Path], size: int, root: Path | None = None) ->
 
 
 def to_model_range(pictures: torch.Tensor) -> torch.Tensor:
-    """uint8 (n, 3, h, w) -> float32 in [-1, 1], the range of diffusers' autoencoders."""
+    """uint8 (n, 3, h, w) -> float32 in [-1, 1], the range of diffusers' autoencoders.
+
+    Raises ValueError for floats, whose range is not known, RGBA, grey and channels last.
+    """
+    check_picture_tensor(pictures, "pictures", ("uint8",))
     return pictures.float() / 127.5 - 1.0
 
 
 def to_pixels(output: torch.Tensor) -> torch.Tensor:
-    """An autoencoder's output (n, 3, h, w) in [-1, 1] -> uint8, clipped and rounded to nearest."""
+    """An autoencoder's output (n, 3, h, w) in [-1, 1] -> uint8, clipped and rounded to nearest.
+
+    Raises ValueError for integers, NaN or infinity, RGBA, grey and channels last.
+    """
+    check_picture_tensor(output, "output")
+    check_finite_tensor(output, "output")  # NaN would become black
     return ((output.float().clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8)
 
 
@@ -140,9 +153,19 @@ def save_picture(picture: torch.Tensor | np.ndarray, path: Path) -> None:
 
     Raises ValueError for another shape, type or suffix; pixels are never rounded or rescaled.
     """
-    pixels = picture.permute(1, 2, 0).cpu().numpy() if isinstance(picture, torch.Tensor) else picture
-    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or path.suffix != ".png":
-        raise ValueError(f"{path}: expected a .png and uint8 RGB pixels, got {pixels.dtype} {pixels.shape}")
+    if not isinstance(picture, torch.Tensor | np.ndarray):
+        raise TypeError(f"picture: expected a tensor (3, h, w) or an array (h, w, 3), got {came(picture)}")
+    pixels = picture
+    if isinstance(picture, torch.Tensor) and picture.ndim == 3 and picture.dtype == torch.uint8:
+        pixels = picture.numpy(force=True).transpose(1, 2, 0)
+    if (
+        pixels.ndim != 3
+        or pixels.shape[2] != 3
+        or 0 in pixels.shape
+        or pixels.dtype != np.uint8
+        or path.suffix != ".png"
+    ):
+        raise ValueError(f"{path}: picture: expected a .png and uint8 RGB pixels, got {came(picture)}")
     encoded = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(encoded, format="PNG", compress_level=6)
     write_whole(path, encoded.getvalue())

@@ -11,7 +11,8 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from atelier.evaluation.intervals import FloatArray, pseudo_values
+from atelier.data.checks import FloatArray, check_picture_tensor, square_side
+from atelier.evaluation.intervals import pseudo_values
 from atelier.metrics import (
     Moments,
     alignment,
@@ -74,7 +75,14 @@ class Reference(NamedTuple):
 def group(
     pictures: Tensor, model: Evaluator | None, prompts: Sequence[str] = (), wanted: pd.DataFrame | None = None
 ) -> Group:
-    """Reduce pictures (n, 3, h, w) uint8; ``prompts`` and ``wanted`` (subject, art_style, emotion): one row each."""
+    """Reduce pictures (n, 3, s, s) uint8; ``prompts`` and ``wanted`` (subject, art_style, emotion): one row each.
+
+    Raises ValueError for floats, other shapes, oblong pictures, and a side below ``SMALL``.
+    """
+    check_picture_tensor(pictures, "pictures", ("uint8",))
+    side = square_side(pictures, "pictures")
+    if side < SMALL:
+        raise ValueError(f"pictures: expected sides of at least {SMALL} px, got {side}x{side}")
     x = pictures / 255
     batches = [] if model is None else alignment.look(model, x)
     per_picture: dict[str, FloatArray] = {}  # filled where there are an evaluator and the works' truth
@@ -91,7 +99,7 @@ def group(
         features=haar if model is None else alignment.features_of(batches),
         haar=haar,
         packets=haar_packets(x),
-        small=avg_pool2d(x, x.shape[-1] // SMALL).flatten(1).double().numpy(),
+        small=avg_pool2d(x, side // SMALL).flatten(1).double().numpy(),
         spectrum=mean_power_spectrum(x),
         residual=mean_residual_spectrum(x),
         per_picture=per_picture,

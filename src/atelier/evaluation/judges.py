@@ -10,6 +10,7 @@ import pandas as pd
 from pydantic import Field
 from torch import Tensor
 
+from atelier.data.checks import check_picture_tensor
 from atelier.data.names import artist_and_title
 from atelier.evaluation.intervals import Interval, wilson_interval
 from atelier.metrics import alignment
@@ -133,8 +134,9 @@ def share_seen(model: Evaluator, pictures: Tensor, attribute: str, wanted: Seque
     """Share of pictures (n, 3, h, w) uint8 that the evaluator classifies as wanted, with its score interval.
 
     ``wanted``: one class name per picture; names that the evaluator does not know (such as "") are left out. None if no
-    picture is left.
+    picture is left. Raises ValueError for floats and other shapes.
     """
+    check_picture_tensor(pictures, "pictures", ("uint8",))
     if len(pictures) != len(wanted):
         raise ValueError(f"each picture needs what was wanted: {len(pictures)} pictures, {len(wanted)} names")
     rows = [row for row, name in enumerate(wanted) if name in model.classes[attribute]]

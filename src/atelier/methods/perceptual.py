@@ -9,6 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from atelier.data.checks import came, check_picture_tensor, check_tensor, in_full_precision, is_tensor
 from atelier.models import imagenet
 from atelier.models import trunk as trunks
 from atelier.params import Perceptual
@@ -17,10 +18,13 @@ EPS = 1e-10  # added to a norm, as in LPIPS, so that a zero vector has direction
 
 
 def directions(features: Tensor) -> Tensor:
-    """Feature vectors at unit length over channels, (n, c, h, w) -> the same shape.
+    """Feature vectors at unit length over channels, (n, c, h, w) -> the same shape; half precision in float32.
 
     A zero vector stays zero and has a zero gradient; a plain root of the sum of squares would have gradient NaN.
+    Raises ValueError for integers and other shapes.
     """
+    check_tensor(features, "features", "(n, c, h, w)")
+    features = in_full_precision(features)  # EPS is 0 in float16, in which a zero vector's direction would be NaN
     return features / (torch.linalg.vector_norm(features, dim=1, keepdim=True) + EPS)
 
 
@@ -28,24 +32,38 @@ def perceptual_distance(features: Sequence[Tensor], others: Sequence[Tensor], we
     """Eq. 1: weighted squared distance of unit feature vectors, mean over positions, summed over stages; -> (n,).
 
     ``features``, ``others``: activations (n, c_l, h_l, w_l) per stage; ``weights``: (c_l,) per stage, non-negative for
-    a distance. One float dtype throughout. Raises ValueError for stages that do not match.
+    a distance. Computed in the features' float type, half precision in float32, also under autocast. Values are not
+    checked: NaN gives NaN. Raises ValueError for stages that do not match, and for integers.
     """
     if not len(features) == len(others) == len(weights) > 0:
         raise ValueError(f"stages do not match: {len(features)}, {len(others)}, and {len(weights)} of weights")
     stages = []
     for stage, (first, second, weight) in enumerate(zip(features, others, weights, strict=True)):
+        for name, part, axes in _named(stage, first, second, weight):
+            if not is_tensor(part):
+                raise TypeError(f"{name}: expected a tensor {axes}, got {came(part)}")
         if first.shape != second.shape or first.ndim != 4 or weight.shape != first.shape[1:2]:
             shapes = ", ".join(str(tuple(part.shape)) for part in (first, second, weight))
             raise ValueError(f"stage {stage}: expected (n, c, h, w) twice and weights (c,), got {shapes}")
-        squared = (directions(first) - directions(second)).square()
-        stages.append(squared.mean((2, 3)) @ weight)
+        for name, part, axes in _named(stage, first, second, weight):
+            check_tensor(part, name, axes)
+        with torch.autocast(first.device.type, enabled=False):
+            squared = (directions(first) - directions(second)).square()
+            stages.append(squared.mean((2, 3)) @ in_full_precision(weight).to(squared.dtype))
     return torch.stack(stages).sum(0)
+
+
+def _named(stage: int, first: Tensor, second: Tensor, weight: Tensor) -> list[tuple[str, Tensor, str]]:
+    """A stage's tensors with the names and axes that a refusal gives them."""
+    maps = [(f"{name}[{stage}]", part, "(n, c, h, w)") for name, part in (("features", first), ("others", second))]
+    return [*maps, (f"weights[{stage}]", weight, "(c,)")]
 
 
 class LPIPS(nn.Module):
     """The distance with one frozen trunk: two batches (n, 3, h, w) in [-1, 1] to (n,).
 
-    ``trunk`` returns one feature map per stage; ``weights`` are (c_l,) per stage.
+    Floats of one shape; that they are in [-1, 1] is not checked, so that nothing waits for a device. ``trunk`` returns
+    one feature map per stage; ``weights`` are (c_l,) per stage.
     """
 
     def __init__(self, trunk: nn.Module, weights: Sequence[Tensor]) -> None:
@@ -84,4 +102,11 @@ class LPIPS(nn.Module):
         return cls.from_files(config.network, weights, heads)
 
     def forward(self, pictures: Tensor, others: Tensor) -> Tensor:
-        return perceptual_distance(self.trunk(pictures), self.trunk(others), list(self.weights))
+        """Distances (n,). Raises ValueError for integers, RGBA, grey, channels last, and shapes that differ."""
+        check_picture_tensor(pictures, "pictures")
+        check_picture_tensor(others, "others")
+        if pictures.shape != others.shape:
+            shapes = f"{tuple(pictures.shape)} and {tuple(others.shape)}"
+            raise ValueError(f"pictures, others: expected two batches of one shape, got {shapes}")
+        kind = self.weights[0].dtype  # half precision outside autocast as well
+        return perceptual_distance(self.trunk(pictures.to(kind)), self.trunk(others.to(kind)), list(self.weights))

@@ -1,7 +1,9 @@
 """Exploiting the signal leak (Everaert et al. 2024): sampling starts from white noise, which training never reaches.
 
 The signal that is left at the last training step is modelled from a few pictures and added to the first latent. Nothing
-is trained and the sampler is unchanged: it works with any diffusers pipeline that takes ``latents``.
+is trained and the sampler is unchanged: it works with any diffusers pipeline that takes ``latents`` and whose scheduler
+says what its first step is (``first_step``). Every function raises ValueError for integers, for other shapes and for
+values that are not finite, TypeError for what is no number and no array.
 """
 
 import json
@@ -19,6 +21,39 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from scipy.fft import dctn, idctn
 from torch import Generator, Tensor
+
+from atelier.data.checks import (
+    array_of,
+    came,
+    check_finite,
+    check_finite_tensor,
+    check_number,
+    check_tensor,
+    check_whole,
+    feature_matrix,
+    real_array,
+    shape_of,
+)
+from atelier.models.schedulers import FirstStep, first_step, first_step_of, mixed, started
+
+__all__ = [
+    "FirstStep",
+    "FrequencyLeak",
+    "Leak",
+    "Moments",
+    "PixelLeak",
+    "add_leak",
+    "covariance_from_white_noise",
+    "first_step",
+    "frequency_snr",
+    "from_low_components",
+    "initial_latents",
+    "load",
+    "low_components",
+    "lowest_frequencies",
+    "mean_of_posterior",
+    "save",
+]
 
 FloatArray = npt.NDArray[np.float64]
 METADATA = "signal_leak"
@@ -39,10 +74,16 @@ class Moments(NamedTuple):
 
     @classmethod
     def empty(cls, width: int, joint: bool) -> Self:
+        width = check_whole(width, "width", least=0)
         return cls(0, np.zeros(width), np.zeros((width, width) if joint else width))
 
     def updated(self, x: FloatArray) -> Self:
         """Add a batch (n, d) by Chan, Golub and LeVeque 1983, eq. 2.1, which is accurate for large means."""
+        width = len(self.mean)
+        if width:
+            x = feature_matrix(x, "x")
+        if x.ndim != 2 or x.shape[1] != width or not len(x):
+            raise ValueError(f"x: expected a batch (n, {width}), got shape {x.shape}")
         n, shift = self.n + len(x), x.mean(axis=0) - self.mean
         centred = x - x.mean(axis=0)
         joint = self.products.ndim == 2
@@ -53,7 +94,9 @@ class Moments(NamedTuple):
 
     @property
     def covariance(self) -> FloatArray:
-        """Unbiased, (d,) or (d, d)."""
+        """Unbiased, (d,) or (d, d); ValueError below two samples."""
+        if self.n < 2:
+            raise ValueError(f"a covariance needs at least 2 samples, got {self.n}")
         return self.products / (self.n - 1)
 
 
@@ -63,8 +106,10 @@ def lowest_frequencies(height: int, width: int, count: int) -> list[tuple[int, i
     Equal frequencies are taken together, so that no direction is favoured: if ``count`` ends among equal ones, all of
     them are included, giving more than ``count``. On a square 2 becomes 3, and 10 becomes 11.
     """
+    height, width = check_whole(height, "height"), check_whole(width, "width")
+    count = check_whole(count, "count", least=-1)
     if not 0 <= count <= height * width:
-        raise ValueError(f"frequencies must be from 0 to {height * width}, got {count}")
+        raise ValueError(f"count: frequencies must be from 0 to {height * width}, got {count}")
     radius = {(u, v): (u * width) ** 2 + (v * height) ** 2 for u in range(height) for v in range(width)}
     ordered = sorted(radius, key=lambda pair: (radius[pair], pair))
     return [pair for pair in ordered if count and radius[pair] <= radius[ordered[count - 1]]]
@@ -72,6 +117,8 @@ def lowest_frequencies(height: int, width: int, count: int) -> list[tuple[int, i
 
 def low_components(z: FloatArray, frequencies: Sequence[tuple[int, int]]) -> FloatArray:
     """DCT coefficients (n, N, c) of latents (n, c, h, w) at ``frequencies``; orthonormal DCT-II of each channel."""
+    z = real_array(z, "z", "(n, c, h, w)")
+    _check_frequencies(frequencies, z.shape[2:])
     coefficients = dctn(z, axes=(-2, -1), norm="ortho")
     return (
         np.stack([coefficients[:, :, u, v] for u, v in frequencies], axis=1)
@@ -82,10 +129,25 @@ def low_components(z: FloatArray, frequencies: Sequence[tuple[int, int]]) -> Flo
 
 def from_low_components(low: FloatArray, frequencies: Sequence[tuple[int, int]], shape: tuple[int, int]) -> FloatArray:
     """Latents (n, c, h, w) float64 with coefficients ``low`` (n, N, c) at ``frequencies`` and 0 at all others."""
+    low = array_of(low, "low")
+    if low.ndim != 3 or low.dtype.kind != "f" or low.shape[1] != len(frequencies):
+        raise ValueError(f"low: expected floats (n, {len(frequencies)}, c), got {came(low)}")
+    if low.size:
+        check_finite(low, "low")
+    shape = check_whole(shape[0], "shape[0]"), check_whole(shape[1], "shape[1]")
+    _check_frequencies(frequencies, shape)
     spectrum = np.zeros((len(low), low.shape[2], *shape))
     for index, (u, v) in enumerate(frequencies):
         spectrum[:, :, u, v] = low[:, index]
     return idctn(spectrum, axes=(-2, -1), norm="ortho")
+
+
+def _check_frequencies(frequencies: Sequence[tuple[int, int]], shape: Sequence[int]) -> None:
+    """Refuse pairs (u, v) that are no frequencies of latents (..., h, w) of this shape; -1 would be the highest."""
+    for pair in frequencies:
+        u, v = (check_whole(number, "frequencies", least=0) for number in pair)
+        if u >= shape[0] or v >= shape[1]:
+            raise ValueError(f"frequencies: {shape[0]}x{shape[1]} latents have no frequency ({u}, {v})")
 
 
 class PixelLeak(NamedTuple):
@@ -97,11 +159,12 @@ class PixelLeak(NamedTuple):
 
     @classmethod
     def fit(cls, batches: Iterable[Tensor]) -> Self:
-        """Fit to batches of latents (b, c, h, w), read once. Raises ValueError for fewer than two pictures."""
+        """Fit to batches of latents (b, c, h, w), read once. Raises ValueError as ``FrequencyLeak.fit``."""
         return cls(*FrequencyLeak.fit(batches, frequencies=0).rest)
 
     def sample(self, n: int, generator: Generator) -> Tensor:
-        """Draw latents (n, c, h, w) float32."""
+        """Draw latents (n, c, h, w) float32, n >= 1."""
+        n, generator = check_whole(n, "n"), _checked_generator(generator)
         return torch.from_numpy(self.mean + self.std * _normal((n, *self.mean.shape), generator)).float()
 
 
@@ -135,17 +198,18 @@ class FrequencyLeak(NamedTuple):
     def fit_several(cls, batches: Iterable[Tensor], frequencies: Sequence[int]) -> list[Self]:
         """As ``fit``, one leak per number of frequencies; the batches, which are costly to encode, are read once."""
         fits: list[_Fit] = []
+        frequencies = [check_whole(number, "frequencies", least=0) for number in frequencies]
+        if not frequencies:
+            raise ValueError("frequencies: expected at least one number of frequencies, got none")
         for batch in batches:
-            z = batch.detach().cpu().double().numpy()
-            if z.ndim != 4 or not np.isfinite(z).all():
-                raise ValueError(f"latents must be finite and shaped (n, c, h, w), got {tuple(z.shape)}")
+            z = _checked_latents(batch, "batches")
             fits = fits or [_Fit.empty(z.shape[1:], number) for number in frequencies]
             if z.shape[1:] != fits[0].shape:
-                raise ValueError(f"latents of several shapes: {fits[0].shape} and {z.shape[1:]}")
+                raise ValueError(f"batches: latents of several shapes: {fits[0].shape} and {z.shape[1:]}")
             if len(z):
                 fits = [fit.updated(z) for fit in fits]
         if not fits or fits[0].rest.n < 2:
-            raise ValueError(f"a leak is fitted to at least two pictures, got {fits[0].rest.n if fits else 0}")
+            raise ValueError(f"batches: a leak is fitted to at least two pictures, got {fits[0].rest.n if fits else 0}")
         return [cls(fit.frequencies, fit.low.mean, fit.low.covariance, fit.pixels) for fit in fits]
 
     def sample(self, n: int, generator: Generator, low: Tensor | None = None) -> Tensor:
@@ -154,6 +218,7 @@ class FrequencyLeak(NamedTuple):
         The rest is drawn first, so that it does not depend on ``low``. Being independent per element (as in the paper),
         it contains low frequencies too, so a coefficient varies more than ``low_covariance``.
         """
+        n, generator = check_whole(n, "n"), _checked_generator(generator)
         made = self.rest.sample(n, generator).double().numpy()
         if not self.frequencies:
             return torch.from_numpy(made).float()
@@ -161,10 +226,11 @@ class FrequencyLeak(NamedTuple):
         if low is None:
             noise = _normal((n, len(self.low_mean)), generator)
             components = (self.low_mean + noise @ _square_root(self.low_covariance)).reshape(shape)
-        elif tuple(low.shape) != shape:
-            raise ValueError(f"low: expected shape {shape}, got {tuple(low.shape)}")
         else:
-            components = low.double().numpy()
+            components = array_of(low, "low")
+            if components.shape != shape or components.dtype.kind != "f":
+                raise ValueError(f"low: expected shape {shape} of floats, got {came(components)}")
+            components = components.astype(np.float64)
         return torch.from_numpy(made + from_low_components(components, self.frequencies, made.shape[2:])).float()
 
 
@@ -198,6 +264,36 @@ class _Fit(NamedTuple):
 Leak = PixelLeak | FrequencyLeak
 
 
+def _checked_latents(batch: Tensor, name: str) -> FloatArray:
+    """A batch of latents (n, c, h, w) as finite float64; it may be empty, as the rest of a split may."""
+    z = array_of(batch, name)
+    if z.ndim != 4 or z.dtype.kind != "f" or 0 in z.shape[1:]:
+        raise ValueError(f"{name}: latents must be finite floats and shaped (n, c, h, w), got {came(z)}")
+    if z.size:
+        check_finite(z, name)
+    return z.astype(np.float64)
+
+
+def _checked_generator(generator: object) -> Generator:
+    if not isinstance(generator, Generator):
+        raise TypeError(f"generator: expected a torch.Generator, got {came(generator)}")
+    return generator
+
+
+def _check_leak(leak: object) -> None:
+    if not isinstance(leak, PixelLeak | FrequencyLeak):
+        raise TypeError(f"leak: expected a PixelLeak or a FrequencyLeak, got {came(leak)}")
+
+
+def _checked_generators(generator: Generator | Iterable[Generator], n: int) -> list[Generator]:
+    """One generator for all of n pictures, or one for each."""
+    listed = generator if isinstance(generator, Iterable) else [generator]
+    generators = [_checked_generator(each) for each in listed]
+    if len(generators) not in {1, n}:
+        raise ValueError(f"generator: expected one generator or {n}, got {len(generators)}")
+    return generators
+
+
 def _normal(shape: Sequence[int], generator: Generator) -> FloatArray:
     drawn = torch.randn(tuple(shape), generator=generator, device=generator.device, dtype=torch.float64)
     array: FloatArray = drawn.cpu().numpy()
@@ -211,19 +307,28 @@ def _square_root(covariance: FloatArray) -> FloatArray:
 
 
 def frequency_snr(mean_square: FloatArray, alpha: float, s: float) -> FloatArray:
-    """``alpha^2 / s^2 E[X^2]`` (section 3.1), from the mean squares of DCT coefficients; white noise has E = 1."""
+    """``alpha^2 / s^2 E[X^2]`` (section 3.1), from the mean squares of DCT coefficients; white noise has E = 1.
+
+    ``mean_square``: floats of any shape, at least 0; ``alpha`` at least 0, ``s`` above 0.
+    """
+    alpha, s = check_number(alpha, "alpha", least=0), check_number(s, "s")
     if s <= 0:
-        raise ValueError(f"the noise of a step must be positive, got {s}")
-    return (alpha / s) ** 2 * mean_square
+        raise ValueError(f"s: the noise of a step must be positive, got {s}")
+    squares = real_array(mean_square, "mean_square", "(...)")
+    if squares.min() < 0:
+        raise ValueError(f"mean_square: expected squares, at least 0, got {squares.min():.3g}")
+    return (alpha / s) ** 2 * squares
 
 
 def mean_of_posterior(covariance: FloatArray, alpha: float, s: float) -> FloatArray:
     """``alpha S (alpha^2 S + s^2 I)^-1``, (d, d): maps ``x_T = alpha x_0 + s eps`` to the posterior mean of x_0.
 
     For Gaussian coefficients with covariance S (d, d) and mean 0: linear least squares (Wiener), the prediction of a
-    perfect denoiser without further information at the first step.
+    perfect denoiser without further information at the first step. Raises ValueError for a covariance that is not
+    symmetric, alpha or s below 0, and where x_T does not vary in every direction.
     """
-    return alpha * covariance @ np.linalg.inv(_noised(covariance, alpha, s))
+    covariance, of_noised = _with_noised(covariance, alpha, s)
+    return alpha * covariance @ of_noised
 
 
 def covariance_from_white_noise(covariance: FloatArray, alpha: float, s: float) -> FloatArray:
@@ -231,13 +336,24 @@ def covariance_from_white_noise(covariance: FloatArray, alpha: float, s: float) 
 
     The probability-flow ODE (Song et al. 2021, eq. 13) of Gaussian coefficients maps x_T of covariance
     ``alpha^2 S + s^2 I`` to x_0 of covariance S, along their common eigenvectors.
+    Raises ValueError as ``mean_of_posterior``.
     """
-    result: FloatArray = covariance @ np.linalg.inv(_noised(covariance, alpha, s))
+    covariance, of_noised = _with_noised(covariance, alpha, s)
+    result: FloatArray = covariance @ of_noised
     return result
 
 
-def _noised(covariance: FloatArray, alpha: float, s: float) -> FloatArray:
-    return alpha**2 * covariance + s**2 * np.eye(len(covariance))
+def _with_noised(covariance: FloatArray, alpha: float, s: float) -> tuple[FloatArray, FloatArray]:
+    """S as checked, and the inverse of ``alpha^2 S + s^2 I``."""
+    covariance = feature_matrix(covariance, "covariance")
+    alpha, s = check_number(alpha, "alpha", least=0), check_number(s, "s", least=0)
+    if covariance.shape[0] != covariance.shape[1] or not np.allclose(covariance, covariance.T):
+        raise ValueError(f"covariance: expected a symmetric matrix (d, d), got shape {covariance.shape}")
+    try:
+        inverse: FloatArray = np.linalg.inv(alpha**2 * covariance + s**2 * np.eye(len(covariance)))
+        return covariance, inverse
+    except np.linalg.LinAlgError:
+        raise ValueError(f"covariance: alpha^2 S + s^2 I has no inverse for alpha = {alpha:g}, s = {s:g}") from None
 
 
 # ------------------------------------------------------------------------------------------------ first latents
@@ -250,10 +366,12 @@ def initial_latents(
 
     ``generator``: one, or one per picture. The noise is drawn first, so that it is the same as without a leak.
     On the CPU; the pipeline moves them to its device, but in half precision they need ``.to(pipeline.dtype)``.
+    Raises ValueError for n or steps below 1, another number of generators, and a scheduler as ``add_leak``.
     """
-    generators = [generator] if isinstance(generator, Generator) else list(generator)
-    if len(generators) not in {1, n}:
-        raise ValueError(f"expected one generator or {n}, got {len(generators)}")
+    n = check_whole(n, "n")
+    generators = _checked_generators(generator, n)
+    _check_leak(leak)
+    started(scheduler, steps)  # before anything is drawn: a generator of a refused call is as it was
     each = n // len(generators)
     shape = (each, *(leak.mean if isinstance(leak, PixelLeak) else leak.rest.mean).shape)
     drawn = [(torch.randn(shape, generator=one, device=one.device).cpu(), leak.sample(each, one)) for one in generators]
@@ -264,57 +382,24 @@ def initial_latents(
 def add_leak(leak: Tensor, noise: Tensor, scheduler: SchedulerMixin, steps: int) -> Tensor:
     """``alpha leak + s noise`` (eq. 3), alpha and s of the scheduler's first step, in the scheduler's units.
 
-    Shapes (n, c, h, w) that broadcast; ``noise`` is white. A pipeline multiplies its ``latents`` by the scheduler's
-    ``init_noise_sigma``; schedulers in units of noise over signal (Euler, LMS, Heun) add noise in those units too, so
-    the same division works for all. If the first step has no signal, as for flows and zero terminal SNR, this returns
-    the noise and warns. Raises ValueError for a scheduler that cannot add noise.
+    Floats (n, c, h, w); ``leak`` may broadcast to ``noise``, which is white. A pipeline multiplies its ``latents`` by
+    the scheduler's ``init_noise_sigma``; schedulers in units of noise over signal (Euler, LMS, Heun) add noise in those
+    units too, so the same division works for all. If the first step has no signal, as for flows and zero terminal SNR,
+    this returns the noise and warns. Raises ValueError for steps below 1, and for a scheduler whose first step cannot
+    be read (`atelier.models.schedulers`).
     """
-    started = _with_timesteps(scheduler, steps)
-    if _first_step(started).alpha <= NOTHING:
-        said = f"{type(started).__name__}: the first of {steps} steps holds no signal, so that a leak changes nothing"
+    for name, x, axes in (("noise", noise, "(n, c, h, w)"), ("leak", leak, "(...)")):
+        check_tensor(x, name, axes)
+        check_finite_tensor(x, name)
+    sides = zip(reversed(leak.shape), reversed(noise.shape), strict=False)
+    if leak.ndim > 4 or any(side not in (1, whole) for side, whole in sides):
+        raise ValueError(f"leak: expected {shape_of(noise)} as noise, or what broadcasts to it, got {shape_of(leak)}")
+    copy = started(scheduler, steps)
+    if first_step_of(copy).alpha <= NOTHING:
+        said = f"{type(copy).__name__}: the first of {steps} steps holds no signal, so that a leak changes nothing"
         warnings.warn(said, stacklevel=2)
-    made = _mixed(started, leak.expand_as(noise).to(noise.dtype), noise)
-    return made / getattr(started, "init_noise_sigma", 1.0)  # a flow's pipeline does not multiply
-
-
-class FirstStep(NamedTuple):
-    """A sampler's first step: the denoiser's time, and alpha and s of its input alpha z0 + s noise."""
-
-    time: Tensor  # ()
-    alpha: float
-    s: float
-
-
-def first_step(scheduler: SchedulerMixin, steps: int) -> FirstStep:
-    """The scheduler's first step when sampling with ``steps`` steps."""
-    return _first_step(_with_timesteps(scheduler, steps))
-
-
-def _with_timesteps(scheduler: SchedulerMixin, steps: int) -> SchedulerMixin:
-    """A copy with its timesteps set, because ``set_timesteps`` changes a scheduler."""
-    copy = type(scheduler).from_config(scheduler.config)
-    if not (hasattr(copy, "scale_noise") or hasattr(copy, "add_noise")):
-        raise ValueError(f"{type(copy).__name__}: a scheduler that cannot add noise says nothing of its first step")
-    # a flow's resolution-dependent shift does not change its first step
-    shift = {"mu": 1.0} if copy.config.get("use_dynamic_shifting") else {}
-    copy.set_timesteps(steps, **shift)
-    return copy
-
-
-def _first_step(scheduler: SchedulerMixin) -> FirstStep:
-    one, none = torch.ones(1, 1, 1, 1, dtype=torch.float64), torch.zeros(1, 1, 1, 1, dtype=torch.float64)
-    time, parts = scheduler.timesteps[0], (_mixed(scheduler, one, none), _mixed(scheduler, none, one))
-    alpha, s = (
-        float(scheduler.scale_model_input(x, time) if hasattr(scheduler, "scale_model_input") else x) for x in parts
-    )
-    return FirstStep(time, alpha, s)
-
-
-def _mixed(scheduler: SchedulerMixin, signal: Tensor, noise: Tensor) -> Tensor:
-    """Signal and noise at the first step, in the scheduler's units."""
-    if hasattr(scheduler, "scale_noise"):  # a flow's
-        return scheduler.scale_noise(signal, scheduler.timesteps[:1], noise)
-    return scheduler.add_noise(signal, noise, scheduler.timesteps[:1].repeat(len(noise)))
+    made = mixed(copy, leak.expand_as(noise).to(noise.dtype), noise, copy.timesteps[:1])
+    return made / getattr(copy, "init_noise_sigma", 1.0)  # a flow's pipeline does not multiply
 
 
 # ------------------------------------------------------------------------------------------------ files
@@ -322,6 +407,7 @@ def _mixed(scheduler: SchedulerMixin, signal: Tensor, noise: Tensor) -> Tensor:
 
 def save(leak: Leak, path: Path, provenance: Mapping[str, str]) -> None:
     """Write one safetensors file, with the pictures' provenance in its header."""
+    _check_leak(leak)
     rest = leak if isinstance(leak, PixelLeak) else leak.rest
     tensors = {"mean": rest.mean, "std": rest.std}
     if isinstance(leak, FrequencyLeak):

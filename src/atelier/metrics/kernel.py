@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 
-from .features import FloatArray, Samples, feature_pair
+from atelier.data.checks import FloatArray, Samples, feature_pair
 
-BLOCK = 1024  # rows of the kernel matrix at a time: 1024 x n x 8 bytes
+BLOCK = 1024  # rows of the kernel matrix at a time: twice 1024 x n x 8 bytes
 
 
 def polynomial_kernel(x: FloatArray, y: FloatArray) -> FloatArray:
-    """(x.y / d + 1)^3, the kernel of KID (Binkowski et al. 2018): (n, d), (m, d) -> (n, m)."""
-    base = x @ y.T / x.shape[1] + 1
-    return base * base * base  # numpy's ** 3 takes several times as long
+    """(x.y / d + 1)^3, the kernel of KID (Binkowski et al. 2018): (n, d), (m, d) -> (n, m).
+
+    Raises ValueError for different d, an empty matrix or values that are not finite.
+    """
+    return _kernel(*feature_pair(x, y, at_least=1, names=("x", "y")))
+
+
+def _kernel(x: FloatArray, y: FloatArray) -> FloatArray:
+    base = x @ y.T
+    base /= x.shape[1]
+    base += 1
+    cube = base * base  # numpy's ** 3 takes several times as long
+    cube *= base
+    return cube
 
 
 def kernel_distance(real: Samples, generated: Samples) -> float:
@@ -30,12 +41,16 @@ def _mean_within(x: FloatArray) -> float:
     """Mean kernel over ordered pairs of different samples, n (n - 1) of them."""
     total = 0.0
     for start in range(0, len(x), BLOCK):
-        block = polynomial_kernel(x[start : start + BLOCK], x)
-        np.fill_diagonal(block[:, start:], 0)
-        total += float(block.sum())
+        total += _sum_without_diagonal(_kernel(x[start : start + BLOCK], x), start)
     return total / (len(x) * (len(x) - 1))
+
+
+def _sum_without_diagonal(block: FloatArray, start: int) -> float:
+    """The sum of rows of the kernel matrix from ``start`` on, but for each sample's kernel with itself."""
+    np.fill_diagonal(block[:, start:], 0)
+    return float(block.sum())
 
 
 def _mean_between(x: FloatArray, y: FloatArray) -> float:
     """Mean kernel over all n m pairs."""
-    return sum(float(polynomial_kernel(x[i : i + BLOCK], y).sum()) for i in range(0, len(x), BLOCK)) / (len(x) * len(y))
+    return sum(float(_kernel(x[i : i + BLOCK], y).sum()) for i in range(0, len(x), BLOCK)) / (len(x) * len(y))

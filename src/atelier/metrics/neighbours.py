@@ -2,33 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from .features import FloatArray, Samples, feature_pair
+from atelier.data.checks import FloatArray, Samples, check_whole, feature_matrix, feature_pair
 
 BLOCK = 1024  # rows of distances at a time: 1024 x n x 8 bytes
 
 
-def neighbour_radius(features: FloatArray, k: int) -> FloatArray:
-    """(n, d) -> (n,): distance to the k-th nearest other sample, 1 <= k < n."""
+def _blocks(samples: FloatArray, known: FloatArray) -> Iterator[tuple[slice, FloatArray]]:
+    """Rows of ``samples`` (n, d), and their distances (b, m) to ``known`` (m, d), b <= BLOCK.
+
+    All blocks are written to the same memory: a block is to be reduced, not kept, before the next is taken.
+    """
     # cdist sums (x - y)^2, so d(x, x) is 0 and d(x, y) = d(y, x) to the last bit; by x.y products neither would hold.
-    blocks = (cdist(features[i : i + BLOCK], features) for i in range(0, len(features), BLOCK))
-    return np.concatenate([np.partition(block, k, axis=1)[:, k] for block in blocks])  # index 0 is the sample itself
+    memory = np.empty((min(BLOCK, len(samples)), len(known)))
+    for start in range(0, len(samples), BLOCK):
+        rows = slice(start, min(start + BLOCK, len(samples)))
+        yield rows, cdist(samples[rows], known, out=memory[: rows.stop - rows.start])
+
+
+def neighbour_radius(features: Samples, k: int) -> FloatArray:
+    """(n, d) -> (n,): distance to the k-th nearest other sample, 1 <= k < n, float64.
+
+    Memory: 1024 x n distances. Raises ValueError for another k, an empty matrix or values that are not finite.
+    """
+    x = feature_matrix(features)
+    k = check_whole(k, "k", least=1, most=len(x) - 1)
+    radius = np.empty(len(x))
+    for rows, distance in _blocks(x, x):
+        distance.partition(k, axis=1)  # in place; index 0 is the sample itself
+        radius[rows] = distance[:, k]
+    return radius
 
 
 def nearest(samples: Samples, known: Samples) -> tuple[np.ndarray, FloatArray]:
     """The nearest of ``known`` (m, d) to each sample (n, d): index (n,) and Euclidean distance (n,), float64.
 
-    Ties give the first. Raises ValueError for different d, an empty matrix or values that are not finite.
+    Ties give the first. Memory: 1024 x m distances. Raises ValueError for different d, an empty matrix or values that
+    are not finite.
     """
-    x, y = feature_pair(known, samples, at_least=1)
-    indices, distances = [], []
-    for start in range(0, len(y), BLOCK):
-        block = cdist(y[start : start + BLOCK], x)
-        indices.append(block.argmin(axis=1))
-        distances.append(block.min(axis=1))
-    return np.concatenate(indices), np.concatenate(distances)
+    y, x = feature_pair(samples, known, at_least=1, names=("samples", "known"))
+    indices, distances = np.empty(len(y), dtype=np.intp), np.empty(len(y))
+    for rows, distance in _blocks(y, x):
+        indices[rows], distances[rows] = distance.argmin(axis=1), distance.min(axis=1)
+    return indices, distances
 
 
 def precision_recall_density_coverage(real: Samples, generated: Samples, k: int = 5) -> dict[str, float]:
@@ -40,19 +60,17 @@ def precision_recall_density_coverage(real: Samples, generated: Samples, k: int 
       density:   real balls around a generated sample, mean, divided by k (may exceed 1)
       coverage:  share of real balls that hold a generated sample
     A set against itself scores 1 in all four (without duplicates among its k nearest). For equal laws expect coverage
-    ``1 - prod_{i<k} (n-1-i)/(n+m-1-i)``. Float64, memory 1024 x max(n, m) distances.
+    ``1 - prod_{i<k} (n-1-i)/(n+m-1-i)``. Memory beyond that of the features in float64: 1024 x max(n, m) distances, and
+    an eighth of that to compare them (`benchmarks/neighbours.py`).
     Raises ValueError for different d, k < 1, k >= n or k >= m, values that are not finite.
     """
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
+    k = check_whole(k, "k")
     x, y = feature_pair(real, generated, at_least=k + 1)
     real_radius, generated_radius = neighbour_radius(x, k), neighbour_radius(y, k)
     balls = np.zeros(len(y), dtype=np.int64)  # real balls around each generated sample
     recalled = np.zeros(len(x), dtype=bool)
     nearest = np.full(len(x), np.inf)
-    for start in range(0, len(y), BLOCK):
-        rows = slice(start, start + BLOCK)
-        distance = cdist(y[rows], x)  # (block, n)
+    for rows, distance in _blocks(y, x):  # (block, n)
         balls[rows] = (distance < real_radius).sum(axis=1)
         recalled |= (distance < generated_radius[rows, None]).any(axis=0)
         nearest = np.minimum(nearest, distance.min(axis=0))

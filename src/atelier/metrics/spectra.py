@@ -8,16 +8,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from difflib import get_close_matches
 from functools import partial
-from typing import Self, TypeVar
+from typing import Self
 
 import numpy as np
 from scipy.ndimage import median_filter
 
-from .features import FloatArray, Samples, haar_inverse, haar_step, image_batches
+from atelier.data.checks import (
+    FloatArray,
+    Samples,
+    check_channels,
+    check_choice,
+    check_number,
+    check_whole,
+    image_batches,
+    picture_array,
+    real_array,
+)
 
-T = TypeVar("T")
+from .features import haar_inverse, haar_step
 
 LEVELS = 255  # residuals are in 8-bit levels, as those of Corvi et al.: pixels / 256, in units of sigma = 1 / 256
 ZERO_POWER = 1e-24  # of the strongest bin's power: far above FFT rounding (1e-31), far below 8-bit rounding (1e-10)
@@ -27,12 +36,19 @@ ZERO_POWER = 1e-24  # of the strongest bin's power: far above FFT rounding (1e-3
 
 
 def grey(images: FloatArray) -> FloatArray:
-    """(n, c, h, w) -> (n, h, w), the mean over channels."""
-    return images.mean(axis=1)
+    """Finite floats (n, 1 or 3, h, w) -> (n, h, w), the mean over channels; ValueError for RGBA and channels last."""
+    array = real_array(images, "images", "(n, c, h, w)")
+    check_channels(array, "images")
+    mean: FloatArray = array.mean(axis=1)
+    return mean
 
 
 def hann_window(height: int, width: int) -> FloatArray:
-    """Periodic 2-D Hann window (h, w) of unit mean square: keeps white noise's power; a mean leaks by one bin only."""
+    """Periodic 2-D Hann window (h, w) of unit mean square: keeps white noise's power; a mean leaks by one bin only.
+
+    Raises ValueError for a side below 2, on which it is 0 everywhere.
+    """
+    height, width = check_whole(height, "height", least=2), check_whole(width, "width", least=2)
     rows, columns = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(side) / side) for side in (height, width))
     window = np.outer(rows, columns)
     return window / np.sqrt((window**2).mean())
@@ -42,7 +58,11 @@ WINDOWS: dict[str, Callable[[int, int], FloatArray]] = {"none": lambda h, w: np.
 
 
 def power_spectra(fields: FloatArray) -> FloatArray:
-    """(n, h, w) -> (n, h, w): |FFT2|^2, orthonormal (the sum is the fields' energy), fftshift'ed."""
+    """(n, h, w) -> (n, h, w): |FFT2|^2, orthonormal (the sum is the fields' energy), fftshift'ed.
+
+    Raises ValueError for other shapes and values that are not finite.
+    """
+    fields = real_array(fields, "fields", "(n, h, w)")
     return np.fft.fftshift(np.abs(np.fft.fft2(fields, norm="ortho")) ** 2, axes=(-2, -1))
 
 
@@ -60,11 +80,11 @@ class SpectrumMean:
     def update(self, images: Samples) -> Self:
         """Add pictures (n, c, h, w) in [0, 1]; returns self.
 
-        Raises ValueError as ``image_batch`` does, or for another size than before.
+        Raises ValueError as ``picture_array`` does, or for another size than before.
         """
-        for batch in image_batches(images):
+        for batch in image_batches(images, "images"):
             if self.count and batch.shape[-2:] != self.total.shape:
-                raise ValueError(f"pictures differ in size: {_size(self.total)} and {_size(batch)}")
+                raise ValueError(f"images: pictures differ in size: {_size(self.total)} and {_size(batch)}")
             spectrum = self.transform(batch).sum(axis=0)
             self.total = self.total + spectrum if self.count else spectrum
             self.count += len(batch)
@@ -80,7 +100,8 @@ class SpectrumMean:
 
 def power_spectrum_mean(window: str = "none") -> SpectrumMean:
     """An empty running mean of grey power spectra; ``window``: none (default, as in the reference) or hann."""
-    shape = _choice("window", window, WINDOWS)
+    check_choice(window, "window", WINDOWS)
+    shape = WINDOWS[window]
     return SpectrumMean(lambda images: power_spectra(grey(images) * shape(*images.shape[-2:])))
 
 
@@ -94,7 +115,9 @@ def radial_power(spectrum: FloatArray) -> tuple[FloatArray, FloatArray]:
 
     A bin's ring is its radius in cycles per picture (cycles per pixel times N), rounded. ``frequency`` is the geometric
     mean radius of a ring's bins, not the ring's number, which keeps a power law's slope unbiased at low rings.
+    Raises ValueError for another number of axes, and values below 0 or not finite.
     """
+    spectrum = _spectrum(spectrum, "spectrum")
     height, width = spectrum.shape
     side = min(height, width)
     rows, columns = (np.fft.fftshift(np.fft.fftfreq(length)) for length in (height, width))
@@ -115,16 +138,20 @@ def spectrum_slope(spectrum: FloatArray, low: int = 10, high: int | None = None)
     -2 for paintings. As Redies et al. 2007, without their 1024 px resize, padding and log bins, which cost accuracy.
     Raises ValueError for fewer than 3 rings, rings outside 1..N/2, and rings without power (constant pictures).
     """
+    spectrum = _spectrum(spectrum, "spectrum")
     frequency, power = radial_power(spectrum)
     last = len(power) - 1
-    top = min(256, last) if high is None else high
+    low = check_whole(low, "low", least=0)
+    top = min(256, last) if high is None else check_whole(high, "high", least=0)
     if low < 1 or top > last:
-        raise ValueError(f"rings {low}..{top} are not within 1..{last} of {_size(spectrum)} pictures")
+        raise ValueError(f"low, high: rings {low}..{top} are not within 1..{last} of {_size(spectrum)} pictures")
     if top - low < 2:
-        raise ValueError(f"a slope needs at least 3 rings, low={low}..high={top} has {max(top - low + 1, 0)}")
+        raise ValueError(
+            f"low, high: a slope needs at least 3 rings, low={low}..high={top} has {max(top - low + 1, 0)}"
+        )
     rings = slice(low, top + 1)
     if power[rings].min() <= ZERO_POWER * spectrum.max():
-        raise ValueError(f"no power in rings {low}..{top} (constant pictures?), no slope")
+        raise ValueError(f"spectrum: no power in rings {low}..{top} (constant pictures?), no slope")
     return log_log_slope(frequency[rings], power[rings])
 
 
@@ -138,19 +165,26 @@ def log_power_error(real: FloatArray, made: FloatArray, above: float, up_to: flo
 
 def log_power_ratios(real: FloatArray, made: FloatArray, above: float, up_to: float = math.inf) -> FloatArray:
     """log10 P(made) - log10 P(real) of the rings of a band, above < f <= up_to. ValueError as ``log_power_error``."""
-    real_power, made_power = (radial_power(spectrum)[1] for spectrum in _same_size(real, made))
+    real, made = _same_size(_spectrum(real, "real"), _spectrum(made, "made"))
+    above = check_number(above, "above")
+    real_power, made_power = (radial_power(spectrum)[1] for spectrum in (real, made))
     rings = np.arange(len(real_power))  # rings are indexed by their rounded radius
     chosen = (rings > above) & (rings <= up_to)
     if not chosen.any() or min(real_power[chosen].min(), made_power[chosen].min()) <= ZERO_POWER * max(
         real.max(), made.max()
     ):
-        raise ValueError(f"no power above {above:g} cycles a picture, or no such frequency")
+        raise ValueError(f"real, made: no power above {above:g} cycles a picture, or no such frequency")
     ratios: FloatArray = np.log10(made_power[chosen]) - np.log10(real_power[chosen])
     return ratios
 
 
 def log_log_slope(x: FloatArray, y: FloatArray) -> float:
-    """Least-squares slope of log10 y against log10 x, both (r,) and positive."""
+    """Least-squares slope of log10 y against log10 x, both (r,) and positive, r >= 2; ValueError otherwise."""
+    x, y = real_array(x, "x", "(r,)"), real_array(y, "y", "(r,)")
+    if x.shape != y.shape or len(x) < 2 or min(x.min(), y.min()) <= 0 or x.min() == x.max():
+        raise ValueError(
+            f"x, y: expected as many positive numbers, two different x at least, got {len(x)} and {len(y)}"
+        )
     u = np.log10(x) - np.log10(x).mean()
     return float(u @ np.log10(y) / (u @ u))
 
@@ -165,7 +199,7 @@ def power_spectrum_slope(images: Samples, low: int = 10, high: int | None = None
 
 def power_spectrum_slopes(images: Samples, low: int = 10, high: int | None = None) -> FloatArray:
     """Each picture's slope, (n,). ValueError as ``spectrum_slope``, also for a single constant picture."""
-    spectra = (spectrum for batch in image_batches(images) for spectrum in power_spectra(grey(batch)))
+    spectra = (spectrum for batch in image_batches(images, "images") for spectrum in power_spectra(grey(batch)))
     return np.array([spectrum_slope(spectrum, low, high) for spectrum in spectra])
 
 
@@ -174,7 +208,7 @@ def power_spectrum_slope_distance(real: Samples, generated: Samples, low: int = 
 
     Raises ValueError as ``spectrum_slope``, and for sets of different picture sizes, since resizing changes the slope.
     """
-    spectra = _same_size(mean_power_spectrum(real), mean_power_spectrum(generated))
+    spectra = [mean_power_spectrum(images) for images in _sets_of_one_size(real, generated)]
     return abs(spectrum_slope(spectra[0], low, high) - spectrum_slope(spectra[1], low, high))
 
 
@@ -182,16 +216,17 @@ def power_spectrum_slope_distance(real: Samples, generated: Samples, low: int = 
 
 
 def median_denoise(fields: FloatArray) -> FloatArray:
-    """3x3 median of (n, h, w); borders reflect about the outermost pixels' edge."""
-    return median_filter(fields, size=(1, 3, 3), mode="reflect")
+    """3x3 median of finite floats (n, h, w); borders reflect about the outermost pixels' edge."""
+    return median_filter(real_array(fields, "fields", "(n, h, w)"), size=(1, 3, 3), mode="reflect")
 
 
 def wavelet_denoise(fields: FloatArray) -> FloatArray:
     """One Haar level, soft BayesShrink thresholds per picture and band (Chang, Yu, Vetterli 2000); (n, h, w).
 
     Noise sd = median |diagonal band| / 0.6745; threshold = variance / signal sd, a band without signal goes to 0.
-    Odd sides are extended by one repeated line for the transform.
+    Odd sides are extended by one repeated line for the transform. Raises ValueError for other shapes.
     """
+    fields = real_array(fields, "fields", "(n, h, w)")
     height, width = fields.shape[-2:]
     even = np.pad(fields, ((0, 0), (0, height % 2), (0, width % 2)), mode="edge")
     approximation, details = haar_step(even)  # details (n, 3, h/2, w/2), the diagonal band last
@@ -209,22 +244,26 @@ def residuals(images: FloatArray, denoise: Callable[[FloatArray], FloatArray]) -
     """(n, c, h, w) in [0, 1] -> (n, h, w): grey minus denoised grey, in 8-bit levels.
 
     Denoised after conversion to grey, so there is one residual per picture, from the same grey as the slope.
+    Raises ValueError as ``picture_array`` does.
     """
+    images = picture_array(images, "images")
     fields = grey(images) * LEVELS
     return fields - denoise(fields)
 
 
 def residual_spectrum_mean(denoiser: str = "median") -> SpectrumMean:
     """An empty running mean of residual power spectra; ``denoiser``: median or wavelet."""
-    denoise = _choice("denoiser", denoiser, DENOISERS)
+    check_choice(denoiser, "denoiser", DENOISERS)
+    denoise = DENOISERS[denoiser]
     return SpectrumMean(lambda images: power_spectra(residuals(images, denoise)))
 
 
 def energy_normalised(spectrum: FloatArray) -> FloatArray:
-    """A spectrum divided by its mean over bins."""
+    """A spectrum (h, w) divided by its mean over bins; ValueError for one of no energy."""
+    spectrum = _spectrum(spectrum, "spectrum")
     energy = spectrum.mean()
     if energy <= 0:
-        raise ValueError("residuals are all zero, no spectrum to divide by its energy")
+        raise ValueError("spectrum: residuals are all zero, no spectrum to divide by its energy")
     return spectrum / energy
 
 
@@ -233,8 +272,9 @@ def log_normalised(spectrum: FloatArray) -> FloatArray:
 
     1/12 is the power of 8-bit rounding in squared levels; changes below it mean nothing, and the wavelet residual's
     zero frequency, which is 0 by construction, would be the logarithm of rounding errors.
+    Raises ValueError for values below 0.
     """
-    return np.log(spectrum + 1 / 12)
+    return np.log(_spectrum(spectrum, "spectrum") + 1 / 12)
 
 
 NORMALISATIONS: dict[str, Callable[[FloatArray], FloatArray]] = {
@@ -251,8 +291,8 @@ def mean_residual_spectrum(images: Samples, denoiser: str = "median", normalisat
     ``normalisation`` of the mean: raw (squared 8-bit levels), energy (over its mean), log (``log_normalised``).
     Raises ValueError for unknown names, as ``SpectrumMean.update``, and for zero energy to divide by.
     """
-    normalise = _choice("normalisation", normalisation, NORMALISATIONS)
-    return normalise(residual_spectrum_mean(denoiser).update(images).mean)
+    check_choice(normalisation, "normalisation", NORMALISATIONS)
+    return NORMALISATIONS[normalisation](residual_spectrum_mean(denoiser).update(images).mean)
 
 
 def residual_spectrum_distance(
@@ -264,35 +304,45 @@ def residual_spectrum_distance(
     Raises ValueError as ``mean_residual_spectrum``, and for sets of different sizes.
     """
     spectrum = partial(mean_residual_spectrum, denoiser=denoiser, normalisation=normalisation)
-    return spectrum_distance(spectrum(real), spectrum(generated))
+    return spectrum_distance(*(spectrum(images) for images in _sets_of_one_size(real, generated)))
 
 
 def spectrum_distance(spectrum1: FloatArray, spectrum2: FloatArray) -> float:
-    """Frobenius norm of the difference of two (h, w) spectra; ValueError for different sizes."""
-    first, second = _same_size(spectrum1, spectrum2)
+    """Frobenius norm of the difference of two (h, w) spectra, of finite floats; ValueError for different sizes."""
+    one, other = real_array(spectrum1, "spectrum1", "(h, w)"), real_array(spectrum2, "spectrum2", "(h, w)")
+    first, second = _same_size(one, other, ("spectrum1", "spectrum2"))
     return float(np.linalg.norm(first - second))
 
 
 def residual_spectrum_label(height: int, width: int, denoiser: str = "median", normalisation: str = "raw") -> str:
     """Label of a PR column: denoiser, normalisation and size; ValueError for unknown names."""
-    _choice("denoiser", denoiser, DENOISERS)
-    _choice("normalisation", normalisation, NORMALISATIONS)
+    height, width = check_whole(height, "height"), check_whole(width, "width")
+    check_choice(denoiser, "denoiser", DENOISERS)
+    check_choice(normalisation, "normalisation", NORMALISATIONS)
     return f"{denoiser} residual of grey in 8-bit levels, {normalisation} spectrum, {height}x{width} px"
 
 
 # ------------------------------------------------------------------------------------------------------ refusals
 
 
-def _choice(kind: str, name: str, table: dict[str, T]) -> T:
-    if name in table:
-        return table[name]
-    nearest = get_close_matches(name, table, n=1, cutoff=0)[0]
-    raise ValueError(f"unknown {kind} {name!r}, nearest is {nearest!r} of {', '.join(table)}")
+def _spectrum(values: Samples, name: str) -> FloatArray:
+    """A power spectrum: finite floats (h, w), none below 0."""
+    spectrum = real_array(values, name, "(h, w)")
+    if spectrum.min() < 0:
+        raise ValueError(f"{name}: expected power, at least 0, got {spectrum.min():.3g}")
+    return spectrum
 
 
-def _same_size(first: FloatArray, second: FloatArray) -> tuple[FloatArray, FloatArray]:
-    if first.shape != second.shape:
-        raise ValueError(f"the sets' pictures differ in size: {_size(first)} and {_size(second)}")
+def _sets_of_one_size(real: Samples, generated: Samples) -> tuple[FloatArray, FloatArray]:
+    """Two sets of pictures (n, c, h, w) in [0, 1], checked under their names before either is transformed."""
+    return _same_size(picture_array(real, "real"), picture_array(generated, "generated"), ("real", "generated"))
+
+
+def _same_size(
+    first: FloatArray, second: FloatArray, names: tuple[str, str] = ("real", "made")
+) -> tuple[FloatArray, FloatArray]:
+    if first.shape[-2:] != second.shape[-2:]:
+        raise ValueError(f"{', '.join(names)}: the sets' pictures differ in size: {_size(first)} and {_size(second)}")
     return first, second
 
 

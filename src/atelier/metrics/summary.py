@@ -2,9 +2,8 @@
 
 from typing import NamedTuple
 
-from torch import Tensor
-
-from atelier.metrics.features import FloatArray, haar_statistics
+from atelier.data.checks import FloatArray, Samples, came, picture_tensor
+from atelier.metrics.features import haar_statistics
 from atelier.metrics.frechet import frechet_distance
 from atelier.metrics.kernel import kernel_distance
 from atelier.metrics.spectra import mean_power_spectrum, mean_residual_spectrum, spectrum_distance, spectrum_slope
@@ -33,13 +32,19 @@ class Measured(NamedTuple):
     residual: FloatArray
 
 
-def measure(pictures: Tensor) -> Measured:
-    """The statistics that the distances compare, from pictures (n, 3, h, w) in [0, 1]."""
+def measure(pictures: Samples) -> Measured:
+    """The statistics that the distances compare, from pictures (n, 1 or 3, h, w) in [0, 1].
+
+    Raises ValueError as ``picture_array`` does, and for sides that no Haar level fits.
+    """
     return Measured(haar_statistics(pictures), mean_power_spectrum(pictures), mean_residual_spectrum(pictures))
 
 
 def distances(real: Measured, generated: Measured) -> Distances:
-    """All distances between two measured sets."""
+    """All distances between two measured sets of pictures of one size; TypeError for anything but ``Measured``."""
+    for name, value in (("real", real), ("generated", generated)):
+        if not isinstance(value, Measured):
+            raise TypeError(f"{name}: expected Measured, got {came(value)}")
     slopes = [
         abs(spectrum_slope(real.spectrum, low) - spectrum_slope(generated.spectrum, low)) for low in (SLOPE_LOW, 10)
     ]
@@ -52,11 +57,13 @@ def distances(real: Measured, generated: Measured) -> Distances:
     )
 
 
-def brightness_spread(pictures: Tensor) -> float:
-    """Standard deviation of the pictures' mean levels; (n, c, h, w) in [0, 1], n >= 2.
+def brightness_spread(pictures: Samples) -> float:
+    """Standard deviation of the pictures' mean levels; (n, 1 or 3, h, w) in [0, 1], n >= 2.
 
     Too small where sampling starts from noise that training never reaches (Everaert et al. 2024).
+    Raises ValueError as ``picture_array`` does (8-bit pictures divide by 255 first), and for a single picture.
     """
-    if len(pictures) < 2:
-        raise ValueError(f"a spread needs at least two pictures, got {len(pictures)}")
-    return float(pictures.double().mean((1, 2, 3)).std())
+    x = picture_tensor(pictures, "pictures")
+    if len(x) < 2:
+        raise ValueError(f"pictures: a spread needs at least two pictures, got {len(x)}")
+    return float(x.mean((1, 2, 3)).std())

@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .features import FloatArray, Samples, haar_step, image_batches
+from atelier.data.checks import FloatArray, Samples, came, check_whole, image_batches, picture_array, real_array
+
+from .features import haar_step
 
 LEVEL = 4  # the paper's; at 64 px a packet is 4x4 in each channel
 
@@ -14,12 +16,11 @@ LEVEL = 4  # the paper's; at 64 px a packet is 4x4 in each channel
 def haar_packets(images: Samples, level: int = LEVEL) -> FloatArray:
     """Full Haar wavelet packet transform of (n, c, h, w) in [0, 1]: (4^level, n, c h w / 4^level), orthonormal.
 
-    Every band is split again, unlike in the wavelet transform. Raises ValueError as ``image_batch`` does, for a level
+    Every band is split again, unlike in the wavelet transform. Raises ValueError as ``picture_array`` does, for a level
     below 1, and for sides that 2^level does not divide.
     """
-    if level < 1:
-        raise ValueError(f"level must be at least 1, got {level}")
-    return np.concatenate([_packets(batch, level) for batch in image_batches(images)], axis=1)
+    level = check_whole(level, "level")
+    return np.concatenate([_packets(batch, level) for batch in image_batches(images, "images")], axis=1)
 
 
 def _packets(batch: FloatArray, level: int) -> FloatArray:
@@ -42,19 +43,26 @@ class Bands(NamedTuple):
 
 
 def bands(packets: FloatArray) -> Bands:
-    """Fit ``haar_packets``' output (packets, n, d), n >= 2; ValueError otherwise."""
+    """Fit ``haar_packets``' output, finite floats (packets, n, d), n >= 2; ValueError otherwise."""
+    packets = real_array(packets, "packets", "(packets, n, d)")
     n, d = packets.shape[1:]
     if n < 2:
-        raise ValueError(f"a covariance needs at least 2 pictures, got {n}")
+        raise ValueError(f"packets: a covariance needs at least 2 pictures, got {n}")
     mean = packets.mean(axis=1)
     factor = (packets - mean[:, None]) / np.sqrt(n - 1)
     return Bands(mean, np.asarray(np.linalg.qr(factor, mode="r")) if n > d else factor)
 
 
 def distance_from_bands(real: Bands, generated: Bands) -> float:
-    """Mean Frechet distance over packets, computed in one batch because there are hundreds of small ones."""
+    """Mean Frechet distance over packets, computed in one batch because there are hundreds of small ones.
+
+    Raises ValueError for packets of different shapes, TypeError for anything but ``Bands``.
+    """
+    for name, value in (("real", real), ("generated", generated)):
+        if not isinstance(value, Bands):
+            raise TypeError(f"{name}: expected Bands, got {came(value)}")
     if real.mean.shape != generated.mean.shape:
-        raise ValueError(f"packets of {real.mean.shape} and of {generated.mean.shape} are not one space")
+        raise ValueError(f"real, generated: packets of {real.mean.shape} and {generated.mean.shape}: not one space")
     means = ((real.mean - generated.mean) ** 2).sum()
     traces = (real.root**2).sum() + (generated.root**2).sum()
     shared = np.linalg.svd(real.root @ generated.root.swapaxes(1, 2), compute_uv=False).sum()  # as in frechet.py
@@ -67,4 +75,8 @@ def frechet_wavelet_distance(real: Samples, generated: Samples, level: int = LEV
     Pictures (n, c, h, w) and (m, c, h, w) in [0, 1] of one size. Biased upward for small n, as every Frechet
     distance. Raises ValueError as ``haar_packets`` does, for a single picture, and for sets of different sizes.
     """
-    return distance_from_bands(bands(haar_packets(real, level)), bands(haar_packets(generated, level)))
+    sets = {"real": picture_array(real, "real"), "generated": picture_array(generated, "generated")}
+    for name, images in sets.items():
+        if len(images) < 2:
+            raise ValueError(f"{name}: a covariance needs at least 2 pictures, got {len(images)}")
+    return distance_from_bands(*(bands(haar_packets(images, level)) for images in sets.values()))

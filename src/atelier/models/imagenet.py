@@ -29,6 +29,8 @@ CHANNELS: dict[str, tuple[int, ...]] = {
     "alex": (64, 192, 384, 256, 256),
     "vgg": (64, 128, 256, 512, 512),
 }
+# sides below which a pooling layer would leave nothing, px
+SMALLEST: dict[str, int] = {"squeeze": 17, "alex": 31, "vgg": 16}
 # exceptions that torch raises for damaged or malicious pickles, found by experiment
 _TORCH_FAULTS = (
     RuntimeError,
@@ -69,11 +71,14 @@ class Trunk(nn.Module):
         if name not in get_args(Name):
             raise ValueError(f"trunk: expected one of {', '.join(get_args(Name))}, got {name!r}")
         self.features = {"squeeze": _squeeze, "alex": _alex, "vgg": _vgg}[name]()
-        self.taps = TAPS[name]
+        self.taps, self.smallest = TAPS[name], SMALLEST[name]
         for key, values in {"shift": SHIFT, "scale": SCALE}.items():
             self.register_buffer(key, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        """ValueError for sides that the poolings leave nothing of."""
+        if min(x.shape[-2:]) < self.smallest:
+            raise ValueError(f"pictures: expected sides of at least {self.smallest} px, got shape {tuple(x.shape)}")
         x, features = (x - self.shift) / self.scale, []
         for index, layer in enumerate(self.features):
             x = layer(x)

@@ -1,4 +1,7 @@
-"""Encode pictures and prompts, and decode latents, in the denoiser's units."""
+"""Encode pictures and prompts, and decode latents, in the denoiser's units.
+
+Every function raises ValueError for tensors of another type or shape, TypeError for what is no tensor and no text.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,6 +10,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from torch import Tensor
 
+from atelier.data.checks import check_picture_tensor, check_tensor, check_texts, check_whole, shape_of
 from atelier.data.images import to_model_range
 
 BATCH = 32
@@ -21,11 +25,12 @@ class Moments(NamedTuple):
 
 def encode_pictures(vae: AutoencoderKL, pictures: Tensor) -> Moments:
     """Posterior moments of ``pictures`` (n, 3, h, w) uint8, scaled and shifted to the denoiser's units."""
+    check_picture_tensor(pictures, "pictures", ("uint8",))
     factor, shift = vae.config.scaling_factor, vae.config.shift_factor or 0.0
     means, stds = [], []
     with torch.no_grad():
         for part in pictures.split(BATCH):
-            encoded = vae.encode(to_model_range(part).to(vae.device))
+            encoded = vae.encode(to_model_range(part).to(vae.device, vae.dtype))
             # an autoencoder without a posterior (AutoencoderTiny) gives a deterministic latent
             certain = getattr(encoded, "latents", None)
             mean = encoded.latent_dist.mean if certain is None else certain
@@ -36,22 +41,39 @@ def encode_pictures(vae: AutoencoderKL, pictures: Tensor) -> Moments:
 
 
 def decode(vae: AutoencoderKL, latents: Tensor, batch: int = BATCH) -> Tensor:
-    """Pictures (n, 3, h, w) float32, about [-1, 1], decoded from latents in the denoiser's units."""
+    """Pictures (n, 3, h, w) float32, about [-1, 1], decoded from latents (n, c, h, w) in the denoiser's units."""
+    _check_latents(vae, latents)
+    batch = check_whole(batch, "batch")
     with torch.no_grad():
-        parts = [vae.decode(unscaled(vae, part.to(vae.device))).sample.float().cpu() for part in latents.split(batch)]
+        parts = [
+            vae.decode(unscaled(vae, part.to(vae.device)).to(vae.dtype)).sample.float().cpu()
+            for part in latents.split(batch)
+        ]
     return torch.cat(parts)
 
 
 def unscaled(vae: AutoencoderKL, latents: Tensor) -> Tensor:
-    """Convert latents from the denoiser's units to the autoencoder's."""
+    """Convert latents (n, c, h, w) from the denoiser's units to the autoencoder's."""
+    check_tensor(latents, "latents", "(n, c, h, w)")
     return latents / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
 
 
 def encode_prompts(pipeline: StableDiffusionPipeline, prompts: Sequence[str]) -> Tensor:
     """Embeddings (n, tokens, width) float32, as the pipeline computes them in sampling."""
+    check_texts(prompts, "prompts")
     parts = []
     with torch.no_grad():
         for start in range(0, len(prompts), BATCH):
             part = list(prompts[start : start + BATCH])
             parts.append(pipeline.encode_prompt(part, pipeline.device, 1, False)[0].float().cpu())
     return torch.cat(parts)
+
+
+def _check_latents(vae: AutoencoderKL, latents: Tensor) -> None:
+    """Refuse anything but floats (n, c, h, w) with the autoencoder's number of channels."""
+    check_tensor(latents, "latents", "(n, c, h, w)")
+    channels = vae.config.latent_channels
+    if latents.shape[1] != channels:
+        raise ValueError(
+            f"latents: expected {channels} channels, as the autoencoder has, got shape {shape_of(latents)}"
+        )

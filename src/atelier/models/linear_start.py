@@ -12,19 +12,33 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, interpolate, pad
 
+from atelier.data.checks import array_of, check_finite, check_picture_tensor, check_tensor, check_whole
+
 # Signals have unit scale: two constants of +-20 make a group's deviation nearly independent of them, and an offset of 8
 # puts SiLU where it is nearly the identity (silu(8 + x) - 8 - x is under 0.08 for |x| < 4).
 CONSTANT, OFFSET = 20.0, 8.0
 
 
 def blocks(x: Tensor) -> Tensor:
-    """2x2 neighbours side by side in the channel axis: (n, c, h, w) -> (n, 4 c, h/2, w/2), order (c, row, column)."""
+    """2x2 neighbours side by side in the channel axis: (n, c, h, w) -> (n, 4 c, h/2, w/2), order (c, row, column).
+
+    Raises ValueError for integers, other shapes and odd sides.
+    """
+    check_tensor(x, "x", "(n, c, h, w)")
     n, c, h, w = x.shape
-    return x.view(n, c, h // 2, 2, w // 2, 2).permute(0, 1, 3, 5, 2, 4).reshape(n, 4 * c, h // 2, w // 2)
+    if h % 2 or w % 2:
+        raise ValueError(f"x: 2x2 blocks do not fill {h}x{w}")
+    return x.reshape(n, c, h // 2, 2, w // 2, 2).permute(0, 1, 3, 5, 2, 4).reshape(n, 4 * c, h // 2, w // 2)
 
 
 def principal_components(x: Tensor, keep: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean (c,), leading eigenvectors (keep, c) with a fixed sign, and deviations (keep,) of (n, c, h, w)'s pixels."""
+    """Mean (c,), leading eigenvectors (keep, c) with a fixed sign, and deviations (keep,) of (n, c, h, w)'s pixels.
+
+    Float64. Raises ValueError for integers, other shapes, values that are not finite, and unless 1 <= keep <= c.
+    """
+    check_tensor(x, "x", "(n, c, h, w)")
+    check_finite(array_of(x, "x"), "x")
+    keep = check_whole(keep, "keep", least=1, most=x.shape[1])
     rows = x.permute(1, 0, 2, 3).flatten(1).double()
     mean = rows.mean(1)
     values, vectors = torch.linalg.eigh((rows - mean[:, None]) @ (rows - mean[:, None]).T / rows.shape[1])
@@ -34,7 +48,13 @@ def principal_components(x: Tensor, keep: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def start_at_linear_code(vae: AutoencoderKL, pictures: Tensor) -> None:
-    """Set ``vae``'s weights to the linear code of ``pictures`` (n, 3, h, w) in [-1, 1]; a few hundred are enough."""
+    """Set ``vae``'s weights to the linear code of ``pictures`` (n, 3, h, w) in [-1, 1]; a few hundred are enough.
+
+    Raises ValueError for pictures of another type, shape or range, and for sides that the encoder's halvings do not
+    divide, before a weight is changed.
+    """
+    _check_pictures(vae, pictures)
+    pictures = pictures.float()
     with torch.no_grad():
         for name, module in vae.named_modules():
             if name.endswith("conv2"):
@@ -44,6 +64,16 @@ def start_at_linear_code(vae: AutoencoderKL, pictures: Tensor) -> None:
                 _identity(module)
         levels = _set_encoder(vae, pictures)
         _set_decoder(vae, levels)
+
+
+def _check_pictures(vae: AutoencoderKL, pictures: Tensor) -> None:
+    check_picture_tensor(pictures, "pictures")
+    values, factor = array_of(pictures, "pictures"), 2 ** (len(vae.config.block_out_channels) - 1)
+    check_finite(values, "pictures")
+    if values.min() < -1 or values.max() > 1:
+        raise ValueError(f"pictures: expected values in [-1, 1], got {values.min():.4g} to {values.max():.4g}")
+    if values.shape[2] % factor or values.shape[3] % factor:
+        raise ValueError(f"pictures: expected sides that {factor} divides, got shape {values.shape}")
 
 
 def _identity(conv: nn.Conv2d) -> None:

@@ -28,6 +28,10 @@ class Trunk(nn.Module):
         )
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        """ValueError for sides that the poolings leave nothing of."""
+        smallest = 2 ** (len(self.stages) - 1)
+        if min(x.shape[-2:]) < smallest:
+            raise ValueError(f"pictures: expected sides of at least {smallest} px, got shape {tuple(x.shape)}")
         features = []
         for stage in self.stages:
             x = stage(x)

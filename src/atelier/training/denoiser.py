@@ -8,13 +8,12 @@ from diffusers import UNet2DConditionModel
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor, nn
 
-from atelier.diffusion import flow_path, flow_target, noised, signal_and_noise, v_target
+from atelier.diffusion import KINDS, flow_path, flow_target, noised, signal_and_noise, v_target
 from atelier.models.latents import Moments
 from atelier.seeds import torch_generator
 from atelier.training.loop import Task
 from atelier.training.order import Turn
 
-KINDS = ("epsilon", "v_prediction", "flow_prediction")
 # (samples, number of each sample's prompt, whether to use the empty prompt) -> embeddings (b, tokens, width)
 Embed = Callable[[Sequence[int], Sequence[int], Sequence[bool]], Tensor]
 

@@ -1,6 +1,7 @@
 """Distortions of pictures by a given strength, in batches: each picture has its own strength and random numbers.
 
 Pictures are (n, 3, s, s) float, s a multiple of 8, in [0, 1]; results may leave that range.
+Oblong ones are refused by a ValueError.
 """
 
 import math
@@ -8,6 +9,8 @@ import math
 import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, grid_sample, interpolate
+
+from atelier.data.checks import square_side
 
 BLOCK = 8  # px, of the linear code
 SHARP = 0.05  # px: a Gaussian this narrow selects a single pixel
@@ -35,21 +38,24 @@ def _both_ways(vertical: Tensor, horizontal: Tensor, pictures: Tensor) -> Tensor
 
 def blurred(pictures: Tensor, blur: Tensor) -> Tensor:
     """A Gaussian blur of ``blur`` (n,) px."""
-    positions = torch.arange(pictures.shape[-1]).expand(len(pictures), -1)
+    positions = torch.arange(square_side(pictures, "pictures")).expand(len(pictures), -1)
     return sampled(pictures, positions, positions, blur)
 
 
 def coded(pictures: Tensor, kept: Tensor) -> Tensor:
     """Keep the lowest ``kept`` (n,) of eight cosines per axis of each 8x8 patch, as a linear code does.
 
-    With a fractional number the next cosine is attenuated.
+    With a fractional number the next cosine is attenuated. Raises ValueError for a side that 8 does not divide.
     """
+    side = square_side(pictures, "pictures")
+    if side % BLOCK:
+        raise ValueError(f"pictures: patches of {BLOCK} pixels do not fill {side}x{side}")
     frequency, pixel = torch.arange(BLOCK)[:, None], torch.arange(BLOCK)
     basis = (math.pi / BLOCK * frequency * (pixel + 0.5)).cos()
     basis = basis / basis.norm(dim=1, keepdim=True)
     gain = (kept[:, None] - torch.arange(BLOCK)).clamp(0, 1)
     patch = basis.T @ (gain[:, :, None] * basis)  # (n, 8, 8)
-    blocks = pictures.shape[-1] // BLOCK
+    blocks = side // BLOCK
     operator = torch.einsum("pq,nij->npiqj", torch.eye(blocks), patch).reshape(len(pictures), *pictures.shape[-2:])
     return _both_ways(operator, operator, pictures)
 
@@ -89,12 +95,12 @@ def posterise(pictures: Tensor, strength: Tensor, chance: Tensor) -> Tensor:
 
 def warp(pictures: Tensor, strength: Tensor, chance: Tensor) -> Tensor:
     """Displace by a smooth field of up to about four px."""
-    n, _, height, width = pictures.shape
-    drawn = adaptive_avg_pool2d(chance[:, :2], FIELD) * (height / FIELD)  # standard normal again
-    field = interpolate(drawn, (height, width), mode="bicubic").permute(0, 2, 3, 1)
+    n, side = len(pictures), square_side(pictures, "pictures")
+    drawn = adaptive_avg_pool2d(chance[:, :2], FIELD) * (side / FIELD)  # standard normal again
+    field = interpolate(drawn, (side, side), mode="bicubic").permute(0, 2, 3, 1)
     still = torch.eye(2, 3).expand(n, 2, 3)
-    grid = torch.nn.functional.affine_grid(still, [n, 3, height, width], align_corners=False)
-    warped = grid + field * (4 * strength * 2 / width)[:, None, None, None]
+    grid = torch.nn.functional.affine_grid(still, [n, 3, side, side], align_corners=False)
+    warped = grid + field * (4 * strength * 2 / side)[:, None, None, None]
     return grid_sample(pictures, warped, padding_mode="border", align_corners=False)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from atelier.data.checks import square_side
 from atelier.models.base import prompt_ids
 from atelier.models.evaluator import Evaluator, applies
 from atelier.seeds import torch_generator
@@ -55,7 +56,7 @@ def view(seed: int, name: str, epoch: int, size: int, prompts: int) -> View:
 
 def apply_views(pictures: Tensor, views: Sequence[View]) -> Tensor:
     """Apply views to pictures (n, 3, s, s) in [0, 1]."""
-    size = pictures.shape[-1]
+    size = square_side(pictures, "pictures")
     shift = torch.stack([v.shift for v in views])[:, :, None] + torch.arange(size)  # (n, 2, s)
     flip = torch.tensor([v.flip for v in views])[:, None]
     columns = torch.where(flip, size - 1 - shift[:, 1], shift[:, 1])
@@ -105,6 +106,7 @@ def task(
     """
     if not len(pictures) == len(records) == len(prompts):
         raise ValueError(f"{len(pictures)} pictures, {len(records)} records and {len(prompts)} rows of prompts")
+    size = square_side(pictures, "pictures")
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # unknown to torch's stubs
     model.requires_grad_(True).train()
     names = [str(record["painting"]) for record in records]
@@ -113,7 +115,7 @@ def task(
 
     def losses(batch: Sequence[Turn]) -> dict[str, Tensor]:
         chosen = [turn.sample for turn in batch]
-        views = [view(seed, names[turn.sample], turn.epoch, pictures.shape[-1], ids.shape[1]) for turn in batch]
+        views = [view(seed, names[turn.sample], turn.epoch, size, ids.shape[1]) for turn in batch]
         spoilt = apply_views(pictures[chosen].float() / 255, views).to(device, memory_format=torch.channels_last)
         words = ids[chosen, [v.prompt for v in views]].to(device)
         features = model.features(spoilt)
@@ -131,12 +133,13 @@ def calibrate(model: Evaluator, pictures: Tensor, names: Sequence[str], seed: in
 
     The loop averages parameters but not buffers, so the buffers after training do not fit the averaged weights.
     """
+    size = square_side(pictures, "pictures")
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.reset_running_stats()
     model.train()
     for start in range(0, len(pictures) - len(pictures) % CALIBRATION or len(pictures), CALIBRATION):
         chosen = slice(start, start + CALIBRATION)
-        views = [view(seed, name, 0, pictures.shape[-1], 1) for name in names[chosen]]
+        views = [view(seed, name, 0, size, 1) for name in names[chosen]]
         model.features(apply_views(pictures[chosen].float() / 255, views).to(model.log_scale.device))
     model.requires_grad_(False).eval()

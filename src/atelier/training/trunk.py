@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, cross_entropy
 
+from atelier.data.checks import square_side
 from atelier.data.images import to_model_range
 from atelier.methods.perceptual import perceptual_distance
 from atelier.models.trunk import Trunk
@@ -115,7 +116,7 @@ def fold(trunk: Trunk, learnt: Task, pictures: Tensor) -> None:
 
 def _moved(pictures: Tensor, seed: int, names: Sequence[str], epochs: Sequence[int]) -> Tensor:
     """Augment: uint8 (n, 3, s, s) to [-1, 1], randomly flipped and shifted, with a little noise."""
-    size = pictures.shape[-1]
+    size = square_side(pictures, "pictures")
     generators = [torch_generator(seed, "trunk", name, epoch) for name, epoch in zip(names, epochs, strict=True)]
     shift = torch.stack([torch.randint(-SHIFT, SHIFT + 1, (2,), generator=g) for g in generators])
     flip = torch.stack([torch.rand(1, generator=g) for g in generators]) < 0.5
@@ -158,12 +159,13 @@ def heads_task(trunk: Trunk, pictures: Tensor, names: Sequence[str], seed: int, 
     The modelled probability that the stronger is judged farther is d_s / (d_s + d_w) (Luce 1959), which is invariant to
     scale, so that weights do not diverge.
     """
+    size = square_side(pictures, "pictures")
     trunk.to(device).requires_grad_(False).eval()
     roots = {f"root{stage}": nn.Parameter(torch.ones(c, device=device)) for stage, c in enumerate(trunk.channels)}
 
     def losses(batch: Sequence[Turn]) -> dict[str, Tensor]:
         chosen = [turn.sample for turn in batch]
-        comparisons = [comparison(seed, names[turn.sample], turn.epoch, pictures.shape[-1]) for turn in batch]
+        comparisons = [comparison(seed, names[turn.sample], turn.epoch, size) for turn in batch]
         features = [trunk(shown.to(device)) for shown in triplets(pictures[chosen], comparisons)]
         weights = [root.square() for root in roots.values()]
         weaker, stronger = (perceptual_distance(features[0], maps, weights) + 1e-6 for maps in features[1:])
@@ -195,9 +197,9 @@ def two_afc(judged: Distance, pictures: Tensor, names: Sequence[str], seed: int)
     One comparison per picture, uint8 (n, 3, s, s), and family; a tie counts half. Two-alternative forced choice, as in
     Zhang et al.
     """
-    right = {}
+    right, size = {}, square_side(pictures, "pictures")
     for family in FAMILIES:
-        comparisons = [comparison(seed, name, 0, pictures.shape[-1], family) for name in names]
+        comparisons = [comparison(seed, name, 0, size, family) for name in names]
         references, weaker, stronger = triplets(pictures, comparisons)
         difference = judged(references, stronger) - judged(references, weaker)
         right[family] = float((0.5 + 0.5 * difference.sign()).mean())

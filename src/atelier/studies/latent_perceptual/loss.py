@@ -6,6 +6,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from atelier.data.checks import square_side
 from atelier.diffusion import clean_estimate
 from atelier.methods.latent_perceptual import Options, latent_perceptual_loss, threshold
 from atelier.models.autoencoders import Window, decoder_stages
@@ -44,7 +45,8 @@ def perceptual(vae: AutoencoderKL, training: PostTraining, crop: int, names: Seq
         with torch.no_grad():
             wanted_stages = decoder_stages(vae, unscaled(vae, targets), training.depth, window)
         stages = decoder_stages(vae, unscaled(vae, estimates), training.depth, window)
-        return latent_perceptual_loss(wanted_stages, stages, (crop or estimates.shape[-1]) * pixels, options)
+        side = crop or square_side(estimates, "estimates")
+        return latent_perceptual_loss(wanted_stages, stages, side * pixels, options)
 
     return compare
 
@@ -69,7 +71,7 @@ def gated(compare: Compare, kind: str, tau: float, slices: int, weight: float = 
     """
 
     def term(step: Denoised) -> dict[str, Tensor]:
-        n, most = len(step.batch), threshold(tau, step.zt.shape[-1])
+        n, most = len(step.batch), threshold(tau, square_side(step.zt, "zt"))
         under = [index for index, sigma in enumerate(step.sigma.tolist()) if sigma <= most]
         if not under:
             return {TERM: torch.zeros((), device=step.output.device)}

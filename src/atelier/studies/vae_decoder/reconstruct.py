@@ -103,7 +103,9 @@ def measures_of(parts: Sequence[Returned]) -> dict[str, float]:
     if parts[0].judged is not None:
         real, ours = (np.concatenate(of) for of in zip(*(part.judged for part in parts if part.judged), strict=True))
         values["kid_judge"] = kernel_distance(real, ours)
-    high = log_power_error(works.spectrum, made.spectrum, above=works.spectrum.shape[0] / 4)  # above half of Nyquist's
+    high = log_power_error(
+        works.spectrum, made.spectrum, above=min(works.spectrum.shape) / 4
+    )  # above half of Nyquist's
     return values | errors | {"psnr": float(-10 * np.log10(errors["mse"])), "high": high}
 
 

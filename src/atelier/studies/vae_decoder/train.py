@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from atelier.data import prepare
+from atelier.data.checks import square_side
 from atelier.data.images import to_model_range
 from atelier.machine import accelerator
 from atelier.methods.focal_frequency import focal_frequency_loss
@@ -94,7 +95,7 @@ def task(
     for parameter in trainable.values():
         parameter.requires_grad_(True)
     latents, pictures, names = pairs
-    pixels = pictures.shape[-1] // latents.mean.shape[-1]
+    pixels = square_side(pictures, "pictures") // square_side(latents.mean, "latents")
     if crop % pixels:
         raise ValueError(f"vae_decoder.crop: {crop} px are no whole number of latent elements of {pixels} px")
     margins = [length - crop // pixels for length in latents.mean.shape[2:]]
