@@ -12,8 +12,8 @@ import torch
 from atelier import params
 from atelier.cli import main
 from atelier.data import prepare
-from atelier.data.artemis import write_manifest
 from atelier.data.images import to_model_range
+from atelier.data.manifest import write_manifest
 from atelier.models import base
 from atelier.models.latents import Moments
 from atelier.params import Params

@@ -2,11 +2,11 @@
 
 import stat
 import zipfile
-import zlib
 from pathlib import Path, PurePosixPath
 
 from atelier.data.artemis import SUFFIXES
 from atelier.data.images import BYTE_LIMIT
+from atelier.files import filling, read_bytes, reading, writing
 
 DATE = (1980, 1, 1, 0, 0, 0)  # the ZIP format's earliest date, so that bytes do not depend on the time
 SWELLING = 200  # ratio of unpacked to packed size above which a member is refused as a bomb
@@ -15,12 +15,11 @@ SWELLING = 200  # ratio of unpacked to packed size above which a member is refus
 def pack(folder: Path, archive: Path) -> None:
     """Store all pictures below ``folder`` under their relative names, uncompressed: pictures are compressed already."""
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    archive.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:
+    with writing(archive) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as packed:
         for path in files:
             info = zipfile.ZipInfo(path.relative_to(folder).as_posix(), DATE)
             info.create_system, info.external_attr = 3, (stat.S_IFREG | 0o644) << 16
-            packed.writestr(info, path.read_bytes())
+            packed.writestr(info, read_bytes(path))
 
 
 def unpack(archive: Path, folder: Path) -> int:
@@ -29,21 +28,18 @@ def unpack(archive: Path, folder: Path) -> int:
     Raises ValueError for a file that is damaged or not a ZIP, and for a member that would leave the folder, is a link,
     occurs twice, is encrypted, or is too large. Files without a picture suffix are skipped.
     """
-    try:
-        with zipfile.ZipFile(archive) as packed:
-            members = [info for info in packed.infolist() if not info.is_dir() and _is_picture(info)]
-            names = [_relative_path(archive, info) for info in members]
-            if all(len(name.parts) > 1 and name.parts[0] == archive.stem for name in names):
-                names = [name.relative_to(archive.stem) for name in names]  # the archive contains the folder itself
-            if len(set(names)) != len(names):
-                raise ValueError(f"{archive}: a name is listed twice")
-            for info, name in zip(members, names, strict=True):
-                data = _read(archive, packed, info)
-                target = folder / name
-                target.parent.mkdir(parents=True, exist_ok=True)
+    with reading(archive, "not a readable ZIP archive"), zipfile.ZipFile(archive) as packed:
+        members = [info for info in packed.infolist() if not info.is_dir() and _is_picture(info)]
+        names = [_relative_path(archive, info) for info in members]
+        if all(len(name.parts) > 1 and name.parts[0] == archive.stem for name in names):
+            names = [name.relative_to(archive.stem) for name in names]  # the archive contains the folder itself
+        if len(set(names)) != len(names):
+            raise ValueError(f"{archive}: a name is listed twice")
+        for info, name in zip(members, names, strict=True):
+            data = _read(archive, packed, info)
+            target = folder / name
+            with filling(target.parent):
                 target.write_bytes(data)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as fault:
-        raise ValueError(f"{archive}: not a readable ZIP archive ({' '.join(str(fault).split())})") from None
     return len(members)
 
 

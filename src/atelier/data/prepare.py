@@ -1,7 +1,5 @@
 """Stage ``prepare``: write manifests of the data folder's pictures and annotations, and report what was left out."""
 
-import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,9 @@ from atelier.data.archives import unpack
 from atelier.data.artemis import load_works, picture_files
 from atelier.data.images import load_pictures
 from atelier.data.manifest import Works, read_manifest, write_manifest
+from atelier.files import read_table, remove, write_json, write_table
 from atelier.params import Data, Params
-from atelier.workspace import Workspace
+from atelier.workspace import Workspace, replacing
 
 WORKS, PHOTOGRAPHS = "works", "photographs"  # names of the manifests, also in the report
 # inside the data folder, as a folder or as an archive (wikiart.zip); photographs may be absent
@@ -42,15 +41,8 @@ def truth(manifests: Path) -> pd.DataFrame | None:
 
 def read_truth(path: Path) -> pd.DataFrame:
     """Read a truth table's art_style, painting, subject and emotion ("": none); ValueError for an invalid table."""
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:  # includes pandas' parser errors
-        raise ValueError(f"{path}: not a CSV: {' '.join(str(error).split())}") from None
     wanted = [*TRUTH_KEY, *TRUTHS]
-    if missing := [name for name in wanted if name not in table]:
-        raise ValueError(f"{path}: columns missing: {', '.join(missing)}")
+    table = read_table(path, wanted, whole=False, dtype=str, keep_default_na=False, index_col=False)
     # a truncated row ends in missing values in spite of keep_default_na
     torn = table[wanted].isna().any(axis=1) | (table[[*TRUTH_KEY, "subject"]] == "").any(axis=1)
     twice = table.duplicated(TRUTH_KEY)
@@ -82,20 +74,30 @@ def pictures(table: pd.DataFrame, data: Data, workspace: Workspace, kind: str = 
 
 def unpack_archives(data: Data, workspace: Workspace) -> None:
     """Unpack the data folder's archives, and write the number of pictures of each beside them."""
-    folder, out = workspace.named(data.folder), workspace.pictures
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-    counts = {
-        f"{name}.zip": unpack(archive, out / name)
-        for name in FOLDERS.values()
-        if not (folder / name).is_dir() and (archive := folder / f"{name}.zip").is_file()
-    }
-    (out / "archives.json").write_text(json.dumps(counts, indent=2, sort_keys=True) + "\n")
+    folder = workspace.named(data.folder)
+    _refuse_without_works(folder)
+    with replacing(workspace.pictures) as part:
+        counts = {
+            f"{name}.zip": unpack(archive, part / name)
+            for name in FOLDERS.values()
+            if not (folder / name).is_dir() and (archive := folder / f"{name}.zip").is_file()
+        }
+        write_json(part / "archives.json", counts)
+
+
+def _refuse_without_works(folder: Path) -> None:
+    """ValueError, in the user's terms, for a data folder that has no works."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder; data.folder names the one that holds {FOLDERS[WORKS]}")
+    works = folder / FOLDERS[WORKS]
+    if not works.is_dir() and not works.with_name(f"{works.name}.zip").is_file():
+        raise ValueError(f"{folder}: holds neither the folder {works.name} nor {works.name}.zip, expected {works}")
 
 
 def prepare(data: Data, seed: int, workspace: Workspace) -> dict[str, dict[str, object]]:
     """Read both folders, write their manifests and return the report."""
     folder, out = workspace.named(data.folder), workspace.manifests
+    _refuse_without_works(folder)
     annotations = folder / ANNOTATIONS if data.annotations else None
     shared: dict[str, Any] = {"split": data.split, "seed": seed, "bad_share": data.bad_share}
     read = {WORKS: load_works(picture_folder(data, workspace, WORKS), annotations, **shared)}
@@ -103,10 +105,9 @@ def prepare(data: Data, seed: int, workspace: Workspace) -> dict[str, dict[str, 
         read[PHOTOGRAPHS] = load_works(photographs, None, **shared)
     else:
         read[PHOTOGRAPHS] = Works(read[WORKS].table.iloc[:0], (), {})
-    out.mkdir(parents=True, exist_ok=True)
-    (out / TRUTH).unlink(missing_ok=True)
+    remove(out / TRUTH)
     if (truth_file := folder / TRUTH).is_file():
-        read_truth(truth_file).to_csv(out / TRUTH, index=False)
+        write_table(out / TRUTH, read_truth(truth_file))
     report: dict[str, dict[str, object]] = {}
     for kind, manifest in read.items():
         write_manifest(manifest, out / f"{kind}.parquet")
@@ -116,7 +117,7 @@ def prepare(data: Data, seed: int, workspace: Workspace) -> dict[str, dict[str, 
             "counts": manifest.counts,
             "quarantined": list(manifest.quarantined),
         }
-    (out / "report.json").write_text(json.dumps(report, indent=2, sort_keys=True) + "\n")
+    write_json(out / "report.json", report)
     return report
 
 
