@@ -4,11 +4,13 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
-from atelier.params import Name, Optimisation, Positive, Section, Share, StudySection, names_once, subset_once
+from atelier.params import Name, Optimisation, Rank, Section, Share, StudySection, names_once, subset_once
+
+DERIVED = "-carried"  # what cells of the stage ``diagnose`` end in
 
 
 class Adapter(Section):
-    rank: Positive | None  # None: the whole denoiser, not an adapter
+    rank: Rank | None  # None: the whole denoiser, not an adapter
     empty_prompts: Share
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] | None = None  # instead of the optimisation's
 
@@ -24,7 +26,9 @@ class Config(StudySection):
     @model_validator(mode="after")
     def _variants_are_adapters(self) -> "Config":
         names_once("variants", self.variants, self.adapters, "adapters")
-        if taken := {"untuned", "untuned-again"} & set(self.adapters):
-            raise ValueError(f"adapters: '{taken.pop()}' is what the model without an adapter is called")
+        if taken := [name for name in self.adapters if name == "untuned" or name.startswith("untuned-")]:
+            raise ValueError(f"adapters: '{taken[0]}' is what the model without an adapter is called")
+        if taken := [name for name in self.adapters if name.endswith(DERIVED)]:
+            raise ValueError(f"adapters: '{taken[0]}' ends as what is made of a model does")
         subset_once("diagnosed", self.diagnosed, self.variants)
         return self
