@@ -4,6 +4,7 @@ A study's stage is the function ``main(params, workspace, ...)`` of ``atelier.st
 the stages that belong to no single study. The workspace is the folder that the command runs in.
 """
 
+import contextlib
 import gc
 import inspect
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 from atelier import lifetime, locks, machine, params
+from atelier.files import FileFault, printable, told, write_text
 from atelier.studies import STUDIES
 from atelier.workspace import Workspace
 
@@ -24,7 +26,7 @@ SHARED = {
     "cache": "atelier.training.caches",
     "reference": "atelier.evaluation.reference",
 }
-INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
+INTERRUPTED, BROKEN_PIPE = 130, 141  # exit codes after Ctrl-C and after a closed pipe, as shells have them
 USAGE = f"""usage: python -m atelier
   STUDY STAGE ...          a stage of {" | ".join(STUDIES)}
   {" | ".join(SHARED)}
@@ -107,27 +109,83 @@ def check(workspace: Workspace, targets: list[str]) -> None:
         raise ValueError("\n".join(f"{workspace.params_file}: {fault}" for fault in faults))
     message = f"{workspace.params_file}: every parameter is known, typed and in range"
     for target in map(Path, targets):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(message + "\n")
+        write_text(target, message + "\n")
     print(f"{message}; profile {config.profile}")
     if lacking := preflight.undecided(config):
         listed = ", ".join(f"{name} ({cells[0]}{', ...' if len(cells) > 1 else ''})" for name, cells in lacking.items())
         print(f"claims without a verdict, because the profile does not measure their cells: {listed}")
 
 
-def exit_code(run: Callable[[list[str]], None], arguments: list[str]) -> int:
-    """Run an entry point: expected errors print one line on stderr and return 1, others raise."""
+def exit_code(run: Callable[[list[str]], int | None], arguments: list[str]) -> int:
+    """Run an entry point, and return its exit code: 0 where it returns None.
+
+    What a user can mend is one line on stderr, and 1; so is a lack of memory. Whatever else is raised is a bug, and is
+    raised. A reader of the output that has gone (``| head``) ends the run silently.
+    """
+    try:
+        code = run(arguments) or 0
+        sys.stdout.flush()  # here: as Python exits, a full disk would be a warning only
+        return code
+    except KeyboardInterrupt:
+        say("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        _drop_output()
+        return BROKEN_PIPE
+    except Exception as error:
+        line = explained(error, arguments)
+        if line is None:
+            raise
+        _drop_output(only_full=True)
+        say(line)
+        return 1
+
+
+def explained(error: Exception, arguments: list[str]) -> str | None:
+    """The line for an error that a user can mend; None for a bug."""
     from safetensors import SafetensorError
 
-    try:
-        run(arguments)
-    except (ValueError, OSError, FloatingPointError, SafetensorError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+    command = " ".join(["python -m atelier", *arguments[:2]])
+    if out_of_memory(error):
+        names = ["sampling.batch", "data.size"]
+        if arguments[:1] and arguments[0] in STUDIES:
+            names = [f"{arguments[0]}.optimisation.batch" if "train" in arguments[1:2] else "protocol.pictures", *names]
+        elif arguments[:1] == ["base"]:
+            names = ["base.train.denoiser.batch", "base.train.autoencoder.batch", *names]
+        return f"{command}: out of memory; lower {', '.join(names)} in params.yaml, or take another machine.device"
+    if isinstance(error, RecursionError):
+        return f"{command}: something that it reads is nested too deeply"
+    if isinstance(error, OSError) and not isinstance(error, FileFault) and error.errno is not None:
+        return f"{os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else command}: {told(error)}"
+    if isinstance(error, ValueError | OSError | FloatingPointError | SafetensorError):
+        return str(error) or f"{command}: {type(error).__name__}"
+    return None
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether this machine or its accelerator has too little memory; torch says so in words only."""
+    words = ("out of memory", "can't allocate memory", "not enough memory", "Storage size calculation overflowed")
+    said = isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or said
+
+
+def say(text: str) -> None:
+    """Print on stderr, line by line, without control characters; nothing where nobody reads it."""
+    with contextlib.suppress(OSError, ValueError):
+        print("\n".join(map(printable, text.split("\n"))), file=sys.stderr, flush=True)
+
+
+def _drop_output(only_full: bool = False) -> None:
+    """Send what is still to be printed nowhere, so that Python does not complain as it exits.
+
+    ``only_full``: only where it cannot be printed.
+    """
+    if only_full:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            return
+    with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def main(arguments: list[str]) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ruamel.yaml import YAML, YAMLError
 
-from atelier.files import write_whole
+from atelier.files import read_bytes, write_whole
 
 KEPT = Path(".scratch") / "locks"  # below the repository's folder
 
@@ -35,8 +35,8 @@ def stages(data: bytes) -> Mapping[str, Any] | None:
 def keep(root: Path = Path()) -> None:
     """Copy each lock that has changed and is whole. Called while DVC writes none: as a stage starts."""
     for name in locks(root):
-        data, kept = (root / name).read_bytes(), root / KEPT / name
-        if (not kept.is_file() or kept.read_bytes() != data) and stages(data) is not None:
+        data, kept = read_bytes(root / name), root / KEPT / name
+        if (not kept.is_file() or read_bytes(kept) != data) and stages(data) is not None:
             write_whole(kept, data)
 
 
@@ -45,8 +45,8 @@ def put_back(root: Path = Path()) -> list[Path]:
     mended = []
     for name in locks(root):
         kept = root / KEPT / name
-        if kept.is_file() and damaged((root / name).read_bytes(), kept.read_bytes()):
-            write_whole(root / name, kept.read_bytes())
+        if kept.is_file() and damaged(read_bytes(root / name), read_bytes(kept)):
+            write_whole(root / name, read_bytes(kept))
             mended.append(name)
     return mended
 

@@ -5,23 +5,65 @@ so that a mistyped parameter is refused at once.
 """
 
 import difflib
+import re
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
-from ruamel.yaml import YAML, YAMLError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.nodes import CollectionNode, Node
 
+from atelier.files import ECHO, printable, reading, shown
 from atelier.studies import STUDIES
 
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
+BYTES = 2**16  # of a parameter file; the largest profile has a seventh of it
+VALUES, DEPTH = 10_000, 20  # in a file, aliases written out
+LINES = 20  # of faults that are listed
+PIXELS = 2**31  # in a batch: 26 GB of float32
+SITUATED = ("build", "results", ".scratch", ".git", ".dvc")  # folders of the pipeline's own
+
+
+def _plain(text: str) -> str:
+    """ValueError for a text with control characters, which no path, prompt or message should hold."""
+    if not text.isprintable():
+        raise ValueError("control characters are not allowed")
+    return text
+
+
+def _file_name(text: str) -> str:
+    """ValueError for a name that would leave its folder, or that reads as a part of a cell's name."""
+    if text in (".", "..") or set(text) & set("/\\@+"):
+        raise ValueError("expected a plain name without '/', '\\', '@' or '+'")
+    return text
+
+
+def _as_named(value: float) -> float:
+    """ValueError for a number that folders and cells, named after six digits of it, would take for another."""
+    if float(f"{value:g}") != value:
+        raise ValueError(f"more digits than a folder's name keeps, {value:g}")
+    return value
+
+
+# The upper bounds are far above any use; they stop a slip of the keyboard before it fills the memory or the disk.
+Count = Annotated[int, Field(ge=0, le=10_000_000)]
+Positive = Annotated[int, Field(ge=1, le=10_000_000)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+BatchSize = Annotated[int, Field(ge=1, le=65_536)]
+Rank = Annotated[int, Field(ge=1, le=4096)]  # of an adapter
+Pictures = Annotated[int, Field(ge=2, le=100_000)]  # of one repeat and condition
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Guidance = Annotated[float, Field(ge=1.0)]
+Weight = Annotated[float, Field(ge=0.0, le=1e6)]  # of a term of a loss
+Named = AfterValidator(_as_named)
+Guidance = Annotated[float, Field(ge=1.0, le=1000.0), Named]
 Level = Annotated[int, Field(ge=0, le=2)]  # of a prompt: 0 description | 1 + style, artist | 2 + emotion and why
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64)]
+Text = Annotated[str, Field(max_length=1000), AfterValidator(_plain)]
+Words = Annotated[Text, Field(min_length=1)]
+FilePath = Words  # relative to the folder of params.yaml, or absolute
+StyleName = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_plain), AfterValidator(_file_name)]
 Scope = Literal["upsamplers", "up_blocks", "decoder"]
 Norm = Literal["predicted", "target", "separate", "unit", "lpips"]
 DepthWeights = Literal["inverse", "printed", "equal"]
@@ -37,29 +79,36 @@ class Section(BaseModel):
 
 
 class Machine(Section):
-    threads: Positive
+    threads: Annotated[int, Field(ge=1, le=1024)]
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["fp32", "bf16"]
 
 
 class Data(Section):
-    folder: Annotated[str, Field(min_length=1)]
+    folder: FilePath
     annotations: bool
     size: Annotated[int, Field(ge=32, le=1024, multiple_of=8)]
     split: Literal["75/25", "85/5/10"]
     bad_share: Share
 
+    @model_validator(mode="after")
+    def _folder_apart(self) -> "Data":
+        parts = Path(self.folder).parts
+        if not parts or parts[0] in SITUATED:
+            raise ValueError(f"folder: expected one apart from the pipeline's, got {shown(self.folder)}")
+        return self
+
 
 class Optimisation(Section):
     steps: Positive
-    batch: Positive
+    batch: BatchSize
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)]
     decay: Literal["cosine", "constant"]
     warmup: Count
     beta2: Annotated[float, Field(gt=0.0, lt=1.0)]
-    weight_decay: Annotated[float, Field(ge=0.0)]
-    clip: Annotated[float, Field(gt=0.0)]
-    ema: Annotated[float, Field(ge=0.0)]
+    weight_decay: Annotated[float, Field(ge=0.0, le=1000.0)]
+    clip: Annotated[float, Field(gt=0.0, le=1e9)]
+    ema: Annotated[float, Field(ge=0.0, le=1e9)]
     checkpoint_every: Positive
 
 
@@ -67,8 +116,9 @@ class BaseTraining(Section):
     preset: Literal["tiny", "embedded", "paintings"]
     photographs: Count
     works: Count
-    unseen_styles: list[str]  # the autoencoder is trained on works of these styles, the denoiser is not
-    prompts_per_picture: Positive
+    # of works that the denoiser is not trained on, while the autoencoder is
+    unseen_styles: Annotated[list[StyleName], Field(max_length=1000)]
+    prompts_per_picture: Annotated[int, Field(ge=1, le=1000)]
     empty_prompts: Share
     shift: Annotated[int, Field(ge=0, le=7)]  # pixels by which the autoencoder's pictures are shifted; its grid has 8
     autoencoder: Optimisation
@@ -77,8 +127,8 @@ class BaseTraining(Section):
 
 class Base(Section):
     source: Literal["shipped", "hub", "folder", "train"]
-    location: str | None
-    revision: str | None
+    location: Text | None
+    revision: Text | None
     train: BaseTraining
 
     @model_validator(mode="after")
@@ -87,26 +137,28 @@ class Base(Section):
             raise ValueError(f"location: source '{self.source}' needs one")
         if self.source == "hub" and not self.revision:
             raise ValueError("revision: source 'hub' needs one, so that the same weights are fetched next year")
+        if self.source == "hub" and not re.fullmatch(r"[\w.-]{1,96}(/[\w.-]{1,96})?", self.location or "", re.ASCII):
+            raise ValueError(f"location: source 'hub' needs an id, OWNER/NAME, got {shown(self.location)}")
         return self
 
 
 class Sampling(Section):
     steps: Annotated[int, Field(ge=1, le=1000)]
-    batch: Positive
+    batch: BatchSize
 
 
 class Prompts(Section):
     level: Level
-    per_work: Positive  # prompts per work that trainings draw from
+    per_work: Annotated[int, Field(ge=1, le=1000)]  # prompts per work that trainings draw from
 
 
 class Protocol(Section):
     """Settings that all studies share so that their numbers are comparable."""
 
-    training_seeds: Annotated[list[Count], Field(min_length=1)]
-    repeats: Annotated[int, Field(ge=2)]
-    pictures: Annotated[int, Field(ge=2)]  # per repeat, model and guidance scale
-    guidance: Annotated[list[Guidance], Field(min_length=1)]
+    training_seeds: Annotated[list[Seed], Field(min_length=1, max_length=1000)]
+    repeats: Annotated[int, Field(ge=2, le=1000)]
+    pictures: Pictures  # per repeat, model and guidance scale
+    guidance: Annotated[list[Guidance], Field(min_length=1, max_length=100)]
     prompts: Prompts
 
     @model_validator(mode="after")
@@ -136,8 +188,8 @@ class Perceptual(Section):
     """A perceptual network (the embedded world's ``trunk`` or an ImageNet network) and its two weight files."""
 
     network: Literal["trunk", "squeeze", "alex", "vgg"]
-    weights: Annotated[str, Field(min_length=1)]
-    heads: Annotated[str, Field(min_length=1)]
+    weights: FilePath
+    heads: FilePath
 
     @model_validator(mode="after")
     def _trunk_as_it_is_shipped(self) -> "Perceptual":
@@ -151,7 +203,7 @@ class Params(Section):
     """``params.yaml``: the shared sections. ``schema`` adds each study's section, ``StudySection.of`` returns it."""
 
     profile: Literal["smoke", "embedded", "own", "study", "paintings", "paper"]
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed
     machine: Machine
     data: Data
     base: Base
@@ -161,8 +213,14 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _sections_fit_together(self) -> "Params":
+        faults = list(oversized(self.model_dump(), self.data.size))
         for section in self.sections():
-            section.check(self)
+            try:
+                section.check(self)
+            except ValueError as fault:
+                faults.append(str(fault))
+        if faults:
+            raise ValueError("\n".join(faults))
         return self
 
     def section(self, study: str) -> Any:
@@ -215,13 +273,23 @@ def names_once(key: str, listed: list[str], known: dict[str, Any], of: str) -> N
     """Raise ValueError unless ``listed`` names each of ``known`` exactly once."""
     if sorted(listed) != sorted(known):
         odd = sorted(set(listed) ^ set(known)) or "one named twice"
-        raise ValueError(f"{key}: must name each of the {of} once, differs in {odd}")
+        said = odd if isinstance(odd, str) else f"{odd[:5]}{' and others' if len(odd) > 5 else ''}"
+        raise ValueError(f"{key}: must name each of the {of} once, differs in {said}")
 
 
 def subset_once(key: str, listed: list[Any], known: list[Any]) -> None:
     """Raise ValueError unless ``listed`` is a subset of ``known``, each once."""
     if not set(listed) <= set(known) or len(set(listed)) != len(listed):
-        raise ValueError(f"{key}: expected a subset of {', '.join(map(str, known))}, each once")
+        raise ValueError(f"{key}: expected a subset of {', '.join(map(str, known[:LINES]))}, each once")
+
+
+def oversized(content: Any, size: int, where: str = "") -> Iterator[str]:
+    """A line for each ``batch`` in a tree of parameters whose pictures of ``size`` px do not fit into a memory."""
+    for key, value in content.items() if isinstance(content, dict) else ():
+        name = f"{where}.{key}" if where else str(key)
+        if key == "batch" and value * size**2 > PIXELS:
+            yield f"{name}: {value} pictures of {size} px are more than a machine's memory holds"
+        yield from oversized(value, size, name)
 
 
 @cache
@@ -244,17 +312,39 @@ def with_sections(sections: dict[str, Any], path: str | Path) -> Params:
 
 def read(path: str | Path) -> dict[str, Any]:
     """Read a parameter file without validating it. Raises ValueError if it is not a YAML mapping."""
-    try:
-        content = YAML(typ="safe", pure=True).load(Path(path))
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; copy one of profiles/") from None
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f"{path}: no such file; copy one of profiles/")
+    with reading(path):
+        if path.stat().st_size > BYTES:
+            raise ValueError(f"more than {BYTES} bytes")
+        data = path.read_bytes()
+    with reading(path, "not YAML"):
+        text = data.decode("utf-8-sig")
+        _refuse_bomb(_yaml().compose(text))
+        content = _yaml().load(text)
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a mapping of parameters")
+    if odd := [key for key in content if not isinstance(key, str)]:
+        raise ValueError(f"{path}: {shown(odd[0])}: a section's name is a text")
     return content
+
+
+def _yaml() -> YAML:
+    yaml = YAML(typ="safe", pure=True)
+    yaml.max_depth = DEPTH
+    return yaml
+
+
+def _refuse_bomb(root: Node | None) -> None:
+    """ValueError where aliases, written out, make a small file large; or where one names itself."""
+    waiting, count = [root], 0
+    while waiting:
+        node, count = waiting.pop(), count + 1
+        if count > VALUES:
+            raise ValueError(f"more than {VALUES} values, each alias written out")
+        if isinstance(node, CollectionNode):
+            waiting += [part for pair in node.value for part in (pair if isinstance(pair, tuple) else (pair,))]
 
 
 def check(content: dict[str, Any], name: str) -> Params:
@@ -267,20 +357,32 @@ def validated(model: type[Schema], content: dict[str, Any], name: str) -> Schema
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise ValueError("\n".join(_line(model, name, fault) for fault in error.errors())) from None
+        lines = [line for fault in error.errors() for line in _lines(model, name, fault)]
+    if len(lines) > LINES:
+        lines[LINES - 1 :] = [f"{name}: and {len(lines) - LINES + 1} other faults"]
+    raise ValueError("\n".join(lines))
 
 
-def _line(model: type[BaseModel], name: str, fault: Any) -> str:
-    where = ".".join(str(part) for part in fault["loc"] if part != "[key]")
+def _lines(model: type[BaseModel], name: str, fault: Any) -> list[str]:
+    """A fault in words; several where a validator has found several."""
+    where = ".".join(shown(part).strip("'") for part in fault["loc"] if part != "[key]")
     if fault["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(fault["loc"][-1]), _siblings(model, fault["loc"][:-1]), n=1)
+        last = str(fault["loc"][-1])[:ECHO]
+        near = difflib.get_close_matches(last, _siblings(model, fault["loc"][:-1]), n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
-        return f"{name}: {where}: unknown parameter{hint}"
+        return [f"{name}: {where}: unknown parameter{hint}"]
     if fault["type"] == "missing":
-        return f"{name}: {where}: missing"
-    if fault["type"] == "value_error":
-        return f"{name}: {'.'.join(filter(None, [where, str(fault['ctx']['error'])]))}"
-    return f"{name}: {where}: {fault['msg'][0].lower()}{fault['msg'][1:]}, got {fault['input']!r}"
+        return [f"{name}: {where}: missing"]
+    if fault["type"] == "value_error" and not isinstance(fault["input"], BaseModel | dict):  # of one value
+        return [f"{name}: {where}: {fault['ctx']['error']}, got {shown(fault['input'])}"]
+    if fault["type"] == "value_error":  # of a section, which names the key
+        said = printable_lines(str(fault["ctx"]["error"]))
+        return [f"{name}: {'.'.join(filter(None, [where, line]))}" for line in said]
+    return [f"{name}: {where}: {fault['msg'][0].lower()}{fault['msg'][1:]}, got {shown(fault['input'])}"]
+
+
+def printable_lines(text: str) -> list[str]:
+    return [printable(line) for line in text.split("\n")]
 
 
 def _siblings(section: type[BaseModel], location: tuple[Any, ...]) -> list[str]:

@@ -14,6 +14,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from atelier.closure import code_hash
+from atelier.files import reading, writing
 from atelier.machine import fingerprint
 from atelier.params import Params
 from atelier.workspace import Workspace
@@ -45,7 +46,7 @@ def digest(root: Path, *paths: Path) -> str:
     total = hashlib.sha256()
     for path in paths:
         for file in [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file()):
-            with file.open("rb") as handle:
+            with reading(file), file.open("rb") as handle:
                 content = hashlib.file_digest(handle, "sha256").hexdigest()
             name = file.relative_to(root) if file.is_relative_to(root) else file
             total.update(f"{name.as_posix()}\0{content}\0".encode())
@@ -61,13 +62,17 @@ def part(run: Path, name: str, suffix: str, write: Callable[[Path], None]) -> Pa
     """A file of a run; calls ``write`` unless an earlier process has finished it."""
     target = path(run, name, suffix)
     if not target.is_file():
-        run.mkdir(parents=True, exist_ok=True)
-        unfinished = target.with_name(f".{target.name}")
-        write(unfinished)
-        unfinished.replace(target)
+        with writing(target) as unfinished:
+            write(unfinished)
     return target
 
 
 def table(run: Path, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
     """A table of a run; calls ``make`` unless an earlier process has finished it. Values are stored exactly."""
-    return pd.read_parquet(part(run, name, ".parquet", lambda path: make().to_parquet(path)))
+    return read(part(run, name, ".parquet", lambda path: make().to_parquet(path)))
+
+
+def read(path: Path) -> pd.DataFrame:
+    """Read a table of a run."""
+    with reading(path):
+        return pd.read_parquet(path)

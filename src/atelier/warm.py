@@ -213,9 +213,4 @@ if __name__ == "__main__":
         raise SystemExit("usage: python -m atelier.warm COMMAND ...")
     if os.environ.get(HASHES) != "0":  # read once, as Python starts
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {HASHES: "0"})
-    try:
-        raise SystemExit(serve(sys.argv[1:]))
-    except (ValueError, OSError) as error:
-        raise SystemExit(str(error)) from None
-    except KeyboardInterrupt:
-        raise SystemExit(cli.INTERRUPTED) from None
+    raise SystemExit(cli.exit_code(serve, sys.argv[1:]))

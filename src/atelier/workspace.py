@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from atelier.files import ENDING, FileFault, fault_of, filling
+
 MARK = "ATELIER_PIPELINE"  # environment variable: set while the pipeline executes a notebook
 
 
@@ -147,10 +149,23 @@ class Workspace:
 
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
-    """Yield a new folder to fill; it replaces ``folder`` when the block ends, and an error leaves the old one."""
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    yield part
-    shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)
+    """Yield a new folder to fill; it replaces ``folder`` when the block ends, and a fault leaves the old one."""
+    part, old = (folder.with_name(f".{folder.name}.{word}") for word in ("part", "old"))
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        with filling(part):
+            yield part
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            folder.rename(old)
+        part.rename(folder)
+    except ENDING as fault:
+        shutil.rmtree(part, ignore_errors=True)
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        if type(fault) in (FileFault, ValueError):  # the user knows the folder by its own name
+            fault.args = (str(fault).replace(str(part), str(folder)),)
+        elif isinstance(fault, OSError) and fault.errno is not None:
+            raise fault_of(folder, fault) from fault
+        raise
+    shutil.rmtree(old, ignore_errors=True)

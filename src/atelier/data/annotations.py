@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from atelier.data.spellings import WORK
+from atelier.files import read_bytes
 
 EMOTIONS = (  # in the order of class indices: four positive, four negative, other
     "amusement",
@@ -59,10 +60,7 @@ def read_annotations(path: Path | None, counts: Counter[str]) -> tuple[pd.DataFr
 
 def _csv_text(path: Path, counts: Counter[str]) -> str:
     """Read the file as UTF-8, removing and counting a byte order mark; ValueError for other encodings and NUL."""
-    try:
-        data = path.read_bytes()
-    except OSError as fault:
-        raise ValueError(f"{path}: cannot be read ({fault.strerror}); expected the annotations CSV") from fault
+    data = read_bytes(path)
     counts["CSV with byte order mark"] = int(data.startswith(codecs.BOM_UTF8))
     data = data.removeprefix(codecs.BOM_UTF8)
     try:

@@ -16,6 +16,7 @@ from atelier.data.artemis import stop_above
 from atelier.data.extraction import DAMAGE, DamagedMember, extract, one_line
 from atelier.data.layout import SUFFIXES
 from atelier.data.members import Member, picture_members, shown
+from atelier.files import read_bytes, writing
 from atelier.workspace import replacing
 
 DATE = (1980, 1, 1, 0, 0, 0)  # the ZIP format's earliest date, so that bytes do not depend on the time
@@ -38,12 +39,11 @@ class ArchiveFile(io.BufferedReader):
 def pack(folder: Path, archive: Path) -> None:
     """Store all pictures below ``folder`` under their relative names, uncompressed: pictures are compressed already."""
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    archive.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:
+    with writing(archive) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as packed:
         for path in files:
             info = zipfile.ZipInfo(path.relative_to(folder).as_posix(), DATE)
             info.create_system, info.external_attr = 3, (stat.S_IFREG | 0o644) << 16
-            packed.writestr(info, path.read_bytes())
+            packed.writestr(info, read_bytes(path))
 
 
 def unpack(

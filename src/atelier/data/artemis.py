@@ -24,6 +24,7 @@ from atelier.data.manifest import Works, typed
 from atelier.data.mending import composed
 from atelier.data.names import artist_and_title, escaped, mended, unescaped
 from atelier.data.spellings import WORK, Name, spelt_as_files
+from atelier.files import reading
 from atelier.seeds import seed_of
 
 SPLITS = {  # name -> cumulative shares; the poster's and the ArtEmis release's
@@ -124,11 +125,12 @@ def _list_pictures(
 
 def _files_in_styles(pictures: Path) -> Iterator[tuple[str, str]]:
     """(folder, file name) of all files in subfolders; undecodable bytes become surrogates."""
-    for style in os.scandir(pictures):
-        if os.path.isdir(style):  # unlike entry.is_dir, does not fail on circular links
-            for entry in os.scandir(style):
-                if not os.path.isdir(entry):
-                    yield style.name, entry.name
+    with reading(pictures):
+        for style in os.scandir(pictures):
+            if os.path.isdir(style):  # unlike entry.is_dir, does not fail on circular links
+                for entry in os.scandir(style):
+                    if not os.path.isdir(entry):
+                        yield style.name, entry.name
 
 
 def _inspected(

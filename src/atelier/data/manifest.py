@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from atelier.files import write_whole
+from atelier.files import reading, write_whole
 
 SCHEMA = pa.schema(
     [
@@ -57,15 +57,14 @@ def write_manifest(works: Works, path: Path) -> None:
 
 def read_manifest(path: Path) -> Works:
     """Read what ``write_manifest`` wrote. Raises ValueError for a damaged file or another schema."""
-    try:
+    with reading(path, "no readable manifest"):
         table = pq.read_table(io.BytesIO(path.read_bytes()))
         report: dict[str, Any] = json.loads((table.schema.metadata or {}).get(b"atelier", b""))
-    except (OSError, ValueError) as fault:
-        raise ValueError(f"{path}: no readable manifest ({' '.join(str(fault).split())})") from fault
+        quarantined, counts = tuple(report["quarantined"]), dict(report["counts"])
     if not table.schema.remove_metadata().equals(SCHEMA):
         raise ValueError(f"{path}: columns {table.schema.names}; expected {SCHEMA.names}, each of its type")
     frame = pd.DataFrame({name: pd.Series(table[name].to_pylist(), dtype=object) for name in SCHEMA.names})
-    return Works(typed(frame), tuple(report["quarantined"]), report["counts"])
+    return Works(typed(frame), quarantined, counts)
 
 
 def _arrow(column: pd.Series, name: str) -> pa.Array:

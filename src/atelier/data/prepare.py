@@ -1,7 +1,5 @@
 """Stage ``prepare``: write manifests of the data folder's pictures and annotations, and report what was left out."""
 
-import json
-import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -17,9 +15,9 @@ from atelier.data.images import load_pictures
 from atelier.data.manifest import Works, read_manifest, write_manifest
 from atelier.data.mending import composed
 from atelier.data.spellings import WORK, spelt_as_files
-from atelier.files import write_whole
+from atelier.files import read_json, read_table, remove, write_json, write_table
 from atelier.params import Data, Params
-from atelier.workspace import Workspace
+from atelier.workspace import Workspace, replacing
 
 WORKS, PHOTOGRAPHS = "works", "photographs"  # names of the manifests, also in the report
 # inside the data folder, as a folder or as an archive (wikiart.zip); photographs may be absent
@@ -47,15 +45,8 @@ def truth(manifests: Path) -> pd.DataFrame | None:
 
 def read_truth(path: Path) -> pd.DataFrame:
     """Read a truth table's art_style, painting, subject and emotion ("": none); ValueError for an invalid table."""
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:  # includes pandas' parser errors
-        raise ValueError(f"{path}: not a CSV: {' '.join(str(error).split())}") from None
     wanted = [*WORK, *TRUTHS]
-    if missing := [name for name in wanted if name not in table]:
-        raise ValueError(f"{path}: columns missing: {', '.join(missing)}")
+    table = read_table(path, wanted, whole=False, dtype=str, keep_default_na=False, index_col=False)
     # a truncated row ends in missing values in spite of keep_default_na
     torn = table[wanted].isna().any(axis=1) | (table[[*WORK, "subject"]] == "").any(axis=1)
     twice = table[WORK].map(composed, na_action="ignore").duplicated()
@@ -93,26 +84,26 @@ def unpack_archives(data: Data, workspace: Workspace) -> None:
 
     What an archive did not give is written to ``left_out.json``, for ``prepare`` to count with what it reads.
     """
-    folder, out = workspace.named(data.folder), workspace.pictures
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
+    folder = workspace.named(data.folder)
     pictures: dict[str, int] = {}
     unusual: dict[str, dict[str, object]] = {}
-    for name in FOLDERS.values():
-        archive = folder / f"{name}.zip"
-        if (folder / name).is_dir() or not archive.is_file():
-            continue
-        left_out: list[tuple[str, str]] = []
-        counts: Counter[str] = Counter()
-        pictures[archive.name] = unpack(archive, out / name, bad_share=data.bad_share, left_out=left_out, counts=counts)
-        if left_out or counts:
-            unusual[name] = {
-                "pictures": [(path, f"{archive.name}: {why}") for path, why in left_out],
-                "counts": {f"{archive.name}: {what}": count for what, count in counts.items()},
-            }
-    if unusual:
-        write_whole(out / LEFT_OUT, (json.dumps(unusual, indent=2, sort_keys=True) + "\n").encode())
-    write_whole(out / "archives.json", (json.dumps(pictures, indent=2, sort_keys=True) + "\n").encode())
+    with replacing(workspace.pictures) as part:
+        for name in FOLDERS.values():
+            archive = folder / f"{name}.zip"
+            if (folder / name).is_dir() or not archive.is_file():
+                continue
+            left_out: list[tuple[str, str]] = []
+            counts: Counter[str] = Counter()
+            number = unpack(archive, part / name, bad_share=data.bad_share, left_out=left_out, counts=counts)
+            pictures[archive.name] = number
+            if left_out or counts:
+                unusual[name] = {
+                    "pictures": [(path, f"{archive.name}: {why}") for path, why in left_out],
+                    "counts": {f"{archive.name}: {what}": count for what, count in counts.items()},
+                }
+        if unusual:
+            write_json(part / LEFT_OUT, unusual)
+        write_json(part / "archives.json", pictures)
 
 
 def _read(data: Data, seed: int, workspace: Workspace, kind: str, annotations: Path | None) -> Works:
@@ -120,7 +111,7 @@ def _read(data: Data, seed: int, workspace: Workspace, kind: str, annotations: P
     folder, notes = picture_folder(data, workspace, kind), workspace.pictures / LEFT_OUT
     unusual: dict[str, Any] = {}
     if folder.parent == workspace.pictures and notes.is_file():
-        unusual = json.loads(notes.read_text()).get(FOLDERS[kind], {})
+        unusual = read_json(notes).get(FOLDERS[kind], {})
     read = load_works(
         folder,
         annotations,
@@ -141,12 +132,11 @@ def prepare(data: Data, seed: int, workspace: Workspace) -> dict[str, dict[str, 
         read[PHOTOGRAPHS] = _read(data, seed, workspace, PHOTOGRAPHS, None)
     else:
         read[PHOTOGRAPHS] = Works(read[WORKS].table.iloc[:0], (), {})
-    out.mkdir(parents=True, exist_ok=True)
-    (out / TRUTH).unlink(missing_ok=True)
+    remove(out / TRUTH)
     if (truth_file := folder / TRUTH).is_file():
         # spelt as the manifest is, so that studies join the two by name
         spelt, _ = spelt_as_files(read_truth(truth_file), read[WORKS].table, Counter())
-        spelt.to_csv(out / TRUTH, index=False)
+        write_table(out / TRUTH, spelt)
     report: dict[str, dict[str, object]] = {}
     for kind, manifest in read.items():
         write_manifest(manifest, out / f"{kind}.parquet")
@@ -156,7 +146,7 @@ def prepare(data: Data, seed: int, workspace: Workspace) -> dict[str, dict[str, 
             "counts": manifest.counts,
             "quarantined": list(manifest.quarantined),
         }
-    (out / "report.json").write_text(json.dumps(report, indent=2, sort_keys=True) + "\n")
+    write_json(out / "report.json", report)
     return report
 
 

@@ -76,7 +76,7 @@ def checked_templates(text: str) -> Mapping[str, Any]:
     """Parse the table from YAML; ValueError for a missing section or wrong placeholders."""
     try:
         table = YAML(typ="safe", pure=True).load(text)
-    except YAMLError as fault:
+    except (YAMLError, RecursionError) as fault:
         raise ValueError(f"prompts.yaml: not YAML ({' '.join(str(fault).split())})") from fault
     if not isinstance(table, dict) or set(table) != {*_PLACEHOLDERS, "emotions", "styles"}:
         raise ValueError(f"prompts.yaml: expected the sections {', '.join((*_PLACEHOLDERS, 'emotions', 'styles'))}")

@@ -13,6 +13,7 @@ from torch.nn.functional import avg_pool2d
 
 from atelier.data.checks import FloatArray, check_picture_tensor, square_side
 from atelier.evaluation.intervals import pseudo_values
+from atelier.files import reading, writing
 from atelier.metrics import (
     Moments,
     alignment,
@@ -243,14 +244,13 @@ KEPT = ("features", "spectrum", "residual")  # the statistics kept for compariso
 def save_groups(groups: Sequence[Group], path: Path) -> None:
     """Write ``KEPT`` of several groups; the wavelet packets of sixty conditions do not fit into memory."""
     flat = {f"{number}/{name}": getattr(group, name) for number, group in enumerate(groups) for name in KEPT}
-    save_file({name: np.ascontiguousarray(array, dtype=np.float64) for name, array in flat.items()}, path)
+    with writing(path) as part:
+        save_file({name: np.ascontiguousarray(array, dtype=np.float64) for name, array in flat.items()}, part)
 
 
 def load_groups(path: Path) -> list[Group]:
     """Load what ``save_groups`` wrote; other statistics are empty."""
-    flat = load_file(path)
-    groups = []
-    for number in range(len(flat) // len(KEPT)):
-        kept = {name: flat[f"{number}/{name}"] for name in KEPT}
-        groups.append(restored(kept))
-    return groups
+    with reading(path):
+        flat = load_file(path)
+        kept = [{name: flat[f"{number}/{name}"] for name in KEPT} for number in range(len(flat) // len(KEPT))]
+        return [restored(arrays) for arrays in kept]

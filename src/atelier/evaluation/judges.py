@@ -13,6 +13,7 @@ from torch import Tensor
 from atelier.data.checks import check_picture_tensor
 from atelier.data.names import artist_and_title
 from atelier.evaluation.intervals import Interval, wilson_interval
+from atelier.files import reading, write_text
 from atelier.metrics import alignment
 from atelier.models import evaluator as evaluators
 from atelier.models import stored
@@ -85,7 +86,7 @@ def main(params: Params, workspace: Workspace) -> None:
             )
             print(f"{evaluator_folder}: kept")
         else:
-            (part / ABSENT).write_text("the data folder has no evaluator\n")
+            write_text(part / ABSENT, "the data folder has no evaluator\n")
             print(f"{folder}: no evaluator")
     shipped = read_bars(bars_file) if bars_file.is_file() else []
     stored.save_json({"bars": [bar.model_dump() for bar in shipped]}, workspace.bars)
@@ -105,7 +106,8 @@ def evaluator(folder: Path) -> Evaluator | None:
 
 def known_artists(path: Path) -> list[str]:
     """Artists that the base was trained on, as named in the works table; empty if the data does not say."""
-    return list(stored.load_json(path)["artists"])
+    with reading(path):
+        return list(stored.load_json(path)["artists"])
 
 
 def read_bars(path: Path) -> list[Bar]:

@@ -13,6 +13,7 @@ from atelier.data.images import to_pixels
 from atelier.evaluation import judges
 from atelier.evaluation.groups import ARRAYS, Reference, reference_of, restored
 from atelier.evaluation.intervals import FloatArray
+from atelier.files import reading, writing
 from atelier.metrics import Moments
 from atelier.metrics.wavelets import Bands
 from atelier.models import base
@@ -36,19 +37,23 @@ def main(params: Params, workspace: Workspace) -> None:
     returned = to_pixels(decode(vae, encode_pictures(vae, held_out).mean))
     evaluator = judges.evaluator(workspace.evaluator)
     with replacing(workspace.reference) as part:
-        save_file(arrays(reference_of(held_out, training, evaluator)), part / REDUCED)
-        save_file({"pictures": returned.numpy()}, part / RETURNED)
+        with writing(part / REDUCED) as file:
+            save_file(arrays(reference_of(held_out, training, evaluator)), file)
+        with writing(part / RETURNED) as file:
+            save_file({"pictures": returned.numpy()}, file)
     print(f"{len(held_out)} held-out works, {len(training)} training works reduced")
 
 
 def load(folder: Path) -> Reference:
     """Load the stage's reference."""
-    return from_arrays(load_file(folder / REDUCED))
+    with reading(folder / REDUCED):
+        return from_arrays(load_file(folder / REDUCED))
 
 
 def reconstructed_works(folder: Path) -> Tensor:
     """Held-out works reconstructed by the base's autoencoder, uint8 (n, 3, h, w), in the order of the manifest."""
-    return torch.from_numpy(load_file(folder / RETURNED)["pictures"])
+    with reading(folder / RETURNED):
+        return torch.from_numpy(load_file(folder / RETURNED)["pictures"])
 
 
 def arrays(reference: Reference) -> dict[str, FloatArray]:

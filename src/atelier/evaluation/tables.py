@@ -2,10 +2,12 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from atelier.evaluation.intervals import FloatArray, t_interval
+from atelier.files import read_table, write_table
 from atelier.params import Params
 
 Values = Mapping[tuple[str, str], FloatArray]  # (measure, cell) -> pseudo-values, one per group
@@ -22,8 +24,12 @@ NUMBERS = "%.12g"  # float format of tables of measures
 
 def write_rows(rows: pd.DataFrame, path: Path) -> None:
     """Write a table of measures."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows.to_csv(path, index=False, float_format=NUMBERS)
+    write_table(path, rows, float_format=NUMBERS)
+
+
+def read_rows(path: Path, **options: Any) -> pd.DataFrame:
+    """Read a table of measures; FileFault for a file that is none. ``options`` are those of pandas' ``read_csv``."""
+    return read_table(path, ("measure", "cell"), **options)
 
 
 def values(table: pd.DataFrame) -> Values:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from scipy.fft import dctn, idctn
 from torch import Generator, Tensor
@@ -34,6 +34,7 @@ from atelier.data.checks import (
     real_array,
     shape_of,
 )
+from atelier.files import reading, writing
 from atelier.models.schedulers import FirstStep, first_step, first_step_of, mixed, started
 
 __all__ = [
@@ -350,7 +351,7 @@ def _with_noised(covariance: FloatArray, alpha: float, s: float) -> tuple[FloatA
     if covariance.shape[0] != covariance.shape[1] or not np.allclose(covariance, covariance.T):
         raise ValueError(f"covariance: expected a symmetric matrix (d, d), got shape {covariance.shape}")
     try:
-        inverse: FloatArray = np.linalg.inv(alpha**2 * covariance + s**2 * np.eye(len(covariance)))
+        inverse = np.asarray(np.linalg.inv(alpha**2 * covariance + s**2 * np.eye(len(covariance))), dtype=np.float64)
         return covariance, inverse
     except np.linalg.LinAlgError:
         raise ValueError(f"covariance: alpha^2 S + s^2 I has no inverse for alpha = {alpha:g}, s = {s:g}") from None
@@ -414,13 +415,14 @@ def save(leak: Leak, path: Path, provenance: Mapping[str, str]) -> None:
         frequencies = np.array(leak.frequencies, dtype=np.float64).reshape(-1, 2)
         tensors |= {"frequencies": frequencies, "low_mean": leak.low_mean, "low_covariance": leak.low_covariance}
     note = json.dumps({"n": rest.n, "provenance": dict(provenance)}, sort_keys=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: torch.from_numpy(np.ascontiguousarray(x)) for name, x in tensors.items()}, path, {METADATA: note})
+    arrays = {name: torch.from_numpy(np.ascontiguousarray(x)) for name, x in tensors.items()}
+    with writing(path) as part:
+        save_file(arrays, part, {METADATA: note})
 
 
 def load(path: Path) -> tuple[Leak, dict[str, str]]:
     """Read a leak and its provenance. Raises ValueError for a file that holds none."""
-    try:
+    with reading(path, "not a readable signal leak"):
         with safe_open(path, framework="pt") as file:
             note = json.loads((file.metadata() or {}).get(METADATA, "null"))
             arrays = {name: file.get_tensor(name).double().numpy() for name in file.keys()}  # noqa: SIM118
@@ -440,5 +442,3 @@ def load(path: Path) -> tuple[Leak, dict[str, str]]:
         if not all(0 <= u < shape[0] and 0 <= v < shape[1] for u, v in frequencies):
             raise ValueError("a frequency that the latents do not have")
         return FrequencyLeak(frequencies, arrays["low_mean"], arrays["low_covariance"], rest), provenance
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not a readable signal leak: {' '.join(str(error).split())}") from None

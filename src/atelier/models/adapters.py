@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
-from safetensors import SafetensorError
 
+from atelier.files import reading
 from atelier.models.base import scheduler_of
 
 WEIGHTS = "pytorch_lora_weights.safetensors"  # diffusers' default file name
@@ -14,21 +14,17 @@ def load_adapter(pipeline: StableDiffusionPipeline, folder: Path) -> None:
     """Load an adapter; without the two flags diffusers would also accept a pickle, or look on the hub."""
     if not (folder / WEIGHTS).is_file():
         raise ValueError(f"{folder}: holds no {WEIGHTS}")
-    try:
+    with reading(folder / WEIGHTS, "not a readable adapter"):
         pipeline.load_lora_weights(folder, weight_name=WEIGHTS, use_safetensors=True, local_files_only=True)
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{folder / WEIGHTS}: not a readable adapter: {' '.join(str(error).split())}") from None
 
 
 def tuned(pipeline: StableDiffusionPipeline, folder: Path) -> StableDiffusionPipeline:
     """``pipeline`` with the trained denoiser in ``folder``, or with the adapter there merged into its denoiser."""
     if (folder / "unet").is_dir():
-        try:
+        with reading(folder / "unet", "not a readable denoiser"):
             pipeline.unet = UNet2DConditionModel.from_pretrained(
                 folder / "unet", use_safetensors=True, local_files_only=True
             )
-        except (OSError, SafetensorError) as error:
-            raise ValueError(f"{folder / 'unet'}: not a readable denoiser: {' '.join(str(error).split())}") from None
         return pipeline
     load_adapter(pipeline, folder)
     pipeline.fuse_lora()

@@ -13,12 +13,12 @@ import diffusers
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
-from safetensors import SafetensorError
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from atelier.diffusion import resolution_matched_betas
+from atelier.files import filling, read_json, reading, write_json
 from atelier.seeds import seed_of
 
 DOWNSAMPLING = 8  # pixels per latent element; four autoencoder blocks
@@ -182,7 +182,7 @@ def load(folder: Path) -> StableDiffusionPipeline:
     """Load a pipeline from a folder in the diffusers format, in float32; pickled weights are never read."""
     if not (folder / "model_index.json").is_file():
         raise ValueError(f"{folder}: not a diffusers pipeline, model_index.json is missing")
-    try:
+    with reading(folder, "not a readable pipeline"):  # a damaged index may raise anything
         pipeline = StableDiffusionPipeline.from_pretrained(
             folder,
             dtype=torch.float32,
@@ -191,32 +191,31 @@ def load(folder: Path) -> StableDiffusionPipeline:
             safety_checker=None,
             requires_safety_checker=False,
         )
-    # a damaged index may raise any of these
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        raise ValueError(f"{folder}: not a readable pipeline: {' '.join(str(error).split())}") from None
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
 def scheduler_of(folder: Path) -> SchedulerMixin:
     """Load the scheduler of a pipeline's folder, of the class that its configuration names."""
-    name = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())["_class_name"]
-    return getattr(diffusers, name).from_pretrained(folder / "scheduler")
+    path = folder / "scheduler" / "scheduler_config.json"
+    with reading(path, "not a scheduler's configuration"):
+        return getattr(diffusers, read_json(path)["_class_name"]).from_pretrained(path.parent)
 
 
 def save(pipeline: StableDiffusionPipeline, folder: Path, card: dict[str, Any]) -> None:
     """Write a pipeline in the diffusers format and a card of its provenance; equal weights give equal bytes."""
-    pipeline.save_pretrained(folder, safe_serialization=True)
+    with filling(folder):
+        pipeline.save_pretrained(folder, safe_serialization=True)
     for path in (folder / "model_index.json", *folder.glob("*/*config.json")):
         forget_whereabouts(path)
-    (folder / "card.json").write_text(json.dumps(card, indent=2, sort_keys=True) + "\n")
+    write_json(folder / "card.json", card)
 
 
 def forget_whereabouts(path: Path) -> None:
     """Remove the keys ``WHEREABOUTS`` from a configuration file, so that equal models have equal files."""
-    content = json.loads(path.read_text())
+    content = read_json(path)
     if kept := {key: value for key, value in content.items() if key not in WHEREABOUTS}:
-        path.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")
+        write_json(path, kept)
 
 
 def fingerprint(folder: Path) -> str:
@@ -231,7 +230,7 @@ def fingerprint(folder: Path) -> str:
         raise ValueError(f"{folder}: holds no safetensors")
     for path in sorted(files):
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-        with path.open("rb") as file:
+        with reading(path), path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 

@@ -4,7 +4,6 @@ An image and a text tower with a common embedding space, as in CLIP (Radford et 
 classify a picture's attributes.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize, relu
 from transformers import CLIPTokenizer
 
+from atelier.files import filling, reading
 from atelier.models import base, stored
 from atelier.seeds import seed_of
 
@@ -160,9 +160,10 @@ def save(model: Evaluator, folder: Path, card: Mapping[str, Any]) -> None:
     stored.save_json(
         {**model.config, "classes": {name: list(names) for name, names in model.classes.items()}}, folder / CONFIG
     )
-    model.tokenizer.save_pretrained(folder / TOKENIZER)
+    with filling(folder / TOKENIZER):
+        model.tokenizer.save_pretrained(folder / TOKENIZER)
     for path in (folder / TOKENIZER).glob("*config.json"):
-        content = json.loads(path.read_text())
+        content = stored.load_json(path)
         stored.save_json({key: value for key, value in content.items() if key not in base.WHEREABOUTS}, path)
     stored.save_json(card, folder / CARD)
 
@@ -188,7 +189,5 @@ def load(folder: Path) -> Evaluator:
 def _tokenizer(folder: Path) -> CLIPTokenizer:
     if not folder.is_dir():  # or transformers would look for it on the hub
         raise ValueError(f"{folder}: no such folder, expected a tokenizer's files")
-    try:
+    with reading(folder, "not a readable tokenizer"):
         return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # the tokenizers package, in Rust, raises bare Exception
-        raise ValueError(f"{folder}: not a readable tokenizer: {' '.join(str(error).split())}") from None

@@ -3,17 +3,16 @@
 Each consists of ``features`` and the layers after which LPIPS reads them (Zhang et al. 2018, v0.1).
 """
 
-import pickle
 import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from atelier.files import reading
 from atelier.models.stored import checked_tensors
 
 Name = Literal["squeeze", "alex", "vgg"]
@@ -161,12 +160,10 @@ def fill(trunk: Trunk, state: Mapping[str, Tensor], source: object) -> Trunk:
 
 def read_state(path: Path) -> dict[str, Tensor]:
     """Tensors of a safetensors file, or of a ``.pth`` loaded with ``weights_only``; else ValueError."""
-    try:
+    with reading(path, "not readable as weights"):
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, pickle.UnpicklingError, *_TORCH_FAULTS) as error:
-        raise ValueError(f"{path}: not readable as weights: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
         raise ValueError(f"{path}: not readable as weights: expected tensors by name")
     if not all(isinstance(value, Tensor) and value.is_floating_point() for value in state.values()):

@@ -1,15 +1,15 @@
 """Store small models as safetensors and JSON, with reproducible bytes and one-line errors."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from atelier.files import read_json, reading, write_json, writing
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> None:
@@ -17,16 +17,14 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype) 
     floating = {name: tensors[name].detach() for name in sorted(tensors) if tensors[name].is_floating_point()}
     stored = {name: tensor.to("cpu", dtype).contiguous() for name, tensor in floating.items()}
     _refuse_infinite(stored, path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(stored, path)
+    with writing(path) as part:
+        save_file(stored, part)
 
 
 def load_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """Load tensors of exactly these names and shapes, in float32; ValueError otherwise."""
-    try:
+    with reading(path, "not readable as safetensors"):
         tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path}: not readable as safetensors: {' '.join(str(error).split())}") from None
     return checked_tensors(tensors, shapes, path)
 
 
@@ -52,21 +50,12 @@ def restore(module: nn.Module, path: Path) -> None:
 
 def save_json(content: Mapping[str, Any], path: Path) -> None:
     """Write JSON with sorted keys."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    write_json(path, content)
 
 
 def load_json(path: Path) -> dict[str, Any]:
     """Read a JSON object; ValueError otherwise."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object")
-    return content
+    return read_json(path)
 
 
 def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
@@ -81,7 +70,7 @@ def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
+    with reading(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -5,7 +5,6 @@ On the same kind of machine bytes must be equal. On others every value must lie 
 """
 
 import argparse
-import json
 import math
 import os
 import subprocess
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from atelier import params
+from atelier.cli import exit_code
+from atelier.files import copy, read_bytes, read_json, read_text
 from atelier.machine import fingerprint
 from atelier.workspace import Workspace
 
@@ -70,7 +71,7 @@ class Comparison(NamedTuple):
 def files(folder: Path) -> dict[str, bytes]:
     """The contents of all compared files by relative name."""
     return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
+        path.relative_to(folder).as_posix(): read_bytes(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not path.name.endswith(NOT_COMPARED)
     }
@@ -95,7 +96,7 @@ def compare(published: Path, made: Path) -> Comparison:
 
 
 def _content(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"metrics": {}}
+    return read_json(path) if path.is_file() else {"metrics": {}}
 
 
 def _differences(study: str, old: dict[str, Any], new: dict[str, Any]) -> Iterator[Difference]:
@@ -127,7 +128,7 @@ def _other_verdicts(study: str, old: dict[str, Any], new: dict[str, Any]) -> Ite
 
 def same_machine(published: Path) -> bool:
     """Whether pages were published from a machine like this one."""
-    return (published / MACHINE).read_text(encoding="utf-8").strip() == fingerprint()
+    return read_text(published / MACHINE).strip() == fingerprint()
 
 
 def in_a_clone(published: Path) -> Comparison:
@@ -135,15 +136,17 @@ def in_a_clone(published: Path) -> Comparison:
     with tempfile.TemporaryDirectory() as folder:
         clone = Workspace(Path(folder) / "atelier")
         subprocess.run(["git", "clone", "--quiet", "--local", ".", str(clone.root)], check=True)
-        clone.params_file.write_bytes((published / "params.yaml").read_bytes())
+        copy(published / "params.yaml", clone.params_file)
         # the clone's library, not the installed one of the checkout
         environment = {**os.environ, "PYTHONPATH": str(clone.root / "src")}
         for command in (["dvc", "pull", "--quiet", "data"], ["dvc", "repro", "--quiet"]):
-            subprocess.run(command, cwd=clone.root, env=environment, check=True)
+            if code := subprocess.run(command, cwd=clone.root, env=environment).returncode:
+                raise ValueError(f"{clone.root}: '{' '.join(command)}' failed with exit code {code}")
         return compare(published, clone.site)
 
 
-def main(arguments: list[str] | None = None) -> int:
+def run(arguments: list[str]) -> int:
+    """Parse the command line and compare; 1 where a clone differs."""
     parser = argparse.ArgumentParser(prog="python -m atelier.pipeline.compare", description=__doc__)
     parser.add_argument("--clone", action="store_true", help="run the pipeline in a fresh clone first")
     options, workspace = parser.parse_args(arguments), Workspace()
@@ -157,6 +160,10 @@ def main(arguments: list[str] | None = None) -> int:
     for fault in faults:
         print(f"differs: {fault}", file=sys.stderr)
     return 1 if options.clone and faults else 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    return exit_code(run, sys.argv[1:] if arguments is None else arguments)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ look needs no run.
 """
 
 import argparse
-import shutil
 import sys
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
@@ -16,6 +15,8 @@ from typing import Any
 from nbformat import NotebookNode
 from PIL import Image
 
+from atelier.cli import exit_code
+from atelier.files import copy, copy_folder, read_bytes, remove, write_text
 from atelier.machine import fingerprint
 from atelier.params import load, read
 from atelier.pipeline import page, scrub, site
@@ -31,7 +32,7 @@ def studies(notebooks: Path) -> list[str]:
 
 def clean(path: Path) -> None:
     """Rewrite a notebook without outputs. Raises ValueError when it is none."""
-    path.write_text(scrub.text(scrub.clean(scrub.read(path))), encoding="utf-8")
+    write_text(path, scrub.text(scrub.clean(scrub.read(path))))
 
 
 def publish(workspace: Workspace) -> Path:
@@ -45,11 +46,10 @@ def publish(workspace: Workspace) -> Path:
         raise ValueError(f"{built}: made with profile '{made_with}', {said}; run make repro")
     target = workspace.results / profile
     with replacing(target) as part:
-        shutil.copytree(built, part, dirs_exist_ok=True)
-        (part / "locks").mkdir()
+        copy_folder(built, part)
         for name, lock in locks(workspace).items():
-            shutil.copyfile(lock, part / "locks" / name)
-        (part / "machine.txt").write_text(fingerprint() + "\n", encoding="utf-8")
+            copy(lock, part / "locks" / name)
+        write_text(part / "machine.txt", fingerprint() + "\n")
     return target
 
 
@@ -74,14 +74,14 @@ def again(folder: Path) -> None:
         path = folder / name / f"{name}.ipynb"
         notebook = scrub.read(path)
         _store_figures(notebook, path.parent)
-        path.write_text(scrub.text(notebook), encoding="utf-8")
-        path.with_suffix(".html").write_text(page.page(notebook, profile, path.parent), encoding="utf-8")
+        write_text(path, scrub.text(notebook))
+        write_text(path.with_suffix(".html"), page.page(notebook, profile, path.parent))
     site.renew_index(folder, order, profile)
 
 
 def _store_figures(notebook: NotebookNode, folder: Path) -> None:
     """Every picture of the notebook in a file of its own; those that were PNG files keep their names."""
-    known = {path.read_bytes(): path for path in sorted((folder / "figures").glob("*.png"))}
+    known = {read_bytes(path): path for path in sorted((folder / "figures").glob("*.png"))}
     for number, (output, kind) in enumerate(_pictures(notebook), start=1):
         data = b64decode(output.data[kind])
         stem = known[data].stem if data in known else f"figure_{number:02d}"
@@ -93,7 +93,7 @@ def _store_figures(notebook: NotebookNode, folder: Path) -> None:
         del output.data[kind]
         output.data[pictures.mime(shown)] = b64encode(shown).decode()
     for path in known.values():
-        path.unlink()
+        remove(path)
 
 
 def _pictures(notebook: NotebookNode) -> Iterator[tuple[Any, str]]:
@@ -105,7 +105,8 @@ def _pictures(notebook: NotebookNode) -> Iterator[tuple[Any, str]]:
                 yield output, kinds[0]
 
 
-def main(arguments: list[str] | None = None) -> int:
+def run(arguments: list[str]) -> None:
+    """Parse the command line and do what it says."""
     workspace = Workspace()
     parser = argparse.ArgumentParser(prog="python -m atelier.pipeline.render", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -116,22 +117,21 @@ def main(arguments: list[str] | None = None) -> int:
     cleaning = commands.add_parser("clean", help="strip outputs, ids and metadata of notebooks")
     cleaning.add_argument("notebooks", nargs="+", type=Path)
     options = parser.parse_args(arguments)
-    try:
-        if options.command == "site":
-            order, profile = studies(workspace.notebooks), load(workspace.params_file).profile
-            site.build(workspace.studies, workspace.site, order, profile, workspace.params_file)
-        elif options.command == "results":
-            print(f"published: {publish(workspace)}/index.html")
-        elif options.command == "again":
-            for folder in options.folders:
-                again(folder)
-        else:
-            for path in options.notebooks:
-                clean(path)
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    if options.command == "site":
+        order, profile = studies(workspace.notebooks), load(workspace.params_file).profile
+        site.build(workspace.studies, workspace.site, order, profile, workspace.params_file)
+    elif options.command == "results":
+        print(f"published: {publish(workspace)}/index.html")
+    elif options.command == "again":
+        for folder in options.folders:
+            again(folder)
+    else:
+        for path in options.notebooks:
+            clean(path)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    return exit_code(run, sys.argv[1:] if arguments is None else arguments)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,8 @@
 The only caller of papermill. Run it in the repository's root; results are in ``build/studies/STUDY``.
 """
 
-import json
 import logging
 import os
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -17,6 +15,7 @@ from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 
 from atelier import lifetime, machine
+from atelier.files import filling, remove, write_json, write_text
 from atelier.params import Params
 from atelier.pipeline import page, scrub
 from atelier.workspace import MARK, Workspace
@@ -36,20 +35,19 @@ def run(study: str, params: Params, workspace: Workspace) -> None:
         raise ValueError(f"{source}: {error}") from None
 
     results, unfinished = workspace.studies / study, workspace.studies / f".{study}.ipynb"
-    shutil.rmtree(results, ignore_errors=True)
-    results.mkdir(parents=True)
+    remove(results)
     failed = workspace.failed / source.name
-    failed.unlink(missing_ok=True)
+    remove(failed)
     try:
         notebook = scrub.scrub(_executed(source, unfinished, values, params.machine.threads))
         html = page.page(notebook, params.profile, results)
     except (ValueError, papermill.PapermillExecutionError, RuntimeError) as error:  # RuntimeError: a dead kernel
-        failed.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.replace(failed)
+        with filling(failed.parent):
+            unfinished.replace(failed)
         raise ValueError(f"{source}: {_reason(error)}; see {failed}") from None
-    (results / source.name).write_text(scrub.text(notebook), encoding="utf-8")
-    (results / f"{study}.html").write_text(html, encoding="utf-8")
-    unfinished.unlink()
+    write_text(results / source.name, scrub.text(notebook))
+    write_text(results / f"{study}.html", html)
+    remove(unfinished)
 
 
 def parameters(source: Path, params: Params) -> dict[str, Any]:
@@ -86,10 +84,9 @@ def _executed(source: Path, target: Path, values: dict[str, Any], threads: int) 
         }
         if lifetime.ADDRESS in os.environ:  # start the kernel in the warm server, with libraries loaded
             kernel = Path(temporary) / "kernels" / "python3" / "kernel.json"
-            kernel.parent.mkdir(parents=True)
             argv = [sys.executable, "-m", "atelier", "kernel", "{connection_file}"]
             about = {"display_name": "Python 3", "language": "python", "interrupt_mode": "message"}  # no signals
-            kernel.write_text(json.dumps({"argv": argv, **about}))
+            write_json(kernel, {"argv": argv, **about})
             os.environ["JUPYTER_PATH"] = temporary
         return papermill.execute_notebook(
             str(source),

@@ -14,6 +14,8 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
+from atelier.files import reading
+
 INJECTED = "injected-parameters"  # papermill's tag
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
@@ -28,12 +30,8 @@ STYLER = re.compile(r"\bT_[0-9a-f]{5}(?![0-9a-f])")  # pandas draws a random nam
 
 def read(path: Path) -> NotebookNode:
     """The notebook in a file. Raises ValueError, naming the file, when it is absent or no notebook of version 4."""
-    try:
+    with reading(path, "not a notebook"):
         notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such notebook") from None
-    except (nbformat.reader.NotJSONError, nbformat.ValidationError, AttributeError, KeyError, UnicodeDecodeError):
-        raise ValueError(f"{path}: not a notebook") from None
     if notebook.get("nbformat") != 4:
         raise ValueError(f"{path}: notebook format {notebook.get('nbformat')}, expected 4")
     return notebook

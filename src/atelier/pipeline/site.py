@@ -1,8 +1,6 @@
 """The folder that a reader opens: an index, and each study's page, notebook, figures, tables and metrics."""
 
-import json
 import math
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,9 @@ from urllib.parse import unquote
 
 from nbformat import NotebookNode
 
+from atelier.files import copy, copy_folder, read_json, read_text, write_text
 from atelier.pipeline import page, scrub
+from atelier.workspace import replacing
 
 
 def build(studies: Path, site: Path, order: Sequence[str], profile: str, params: Path) -> None:
@@ -23,11 +23,11 @@ def build(studies: Path, site: Path, order: Sequence[str], profile: str, params:
     if odd := sorted(set(order) ^ set(present)):
         raise ValueError(f"{studies}: expected the studies {', '.join(order)}; missing or too many: {', '.join(odd)}")
     index = _index(studies, order, profile, params)
-    shutil.rmtree(site, ignore_errors=True)
-    for name in order:
-        shutil.copytree(studies / name, site / name)
-    shutil.copyfile(params, site / "params.yaml")
-    _finish(site, index)
+    with replacing(site) as part:
+        for name in order:
+            copy_folder(studies / name, part / name)
+        copy(params, part / "params.yaml")
+        _finish(part, index)
 
 
 def renew_index(site: Path, order: Sequence[str], profile: str) -> None:
@@ -36,9 +36,9 @@ def renew_index(site: Path, order: Sequence[str], profile: str) -> None:
 
 
 def _finish(site: Path, index: str) -> None:
-    (site / "index.html").write_text(index, encoding="utf-8")
+    write_text(site / "index.html", index)
     for path in sorted(site.rglob("*.html")):
-        links, pictures = page.addresses(path.read_text(encoding="utf-8"))
+        links, pictures = page.addresses(read_text(path))
         for address in (*links, *pictures):
             target = (path.parent / unquote(address)).resolve()
             if not (target.is_file() and target.is_relative_to(site.resolve())):
@@ -47,7 +47,7 @@ def _finish(site: Path, index: str) -> None:
 
 def _index(folder: Path, order: Sequence[str], profile: str, params: Path) -> str:
     entries = [_entry(folder / name, profile) for name in order]
-    return page.index(entries, profile, params.read_text(encoding="utf-8"), folder)
+    return page.index(entries, profile, read_text(params), folder)
 
 
 def _entry(folder: Path, profile: str) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def _headline(path: Path, profile: str) -> Iterator[tuple[str, str, str, str]]:
     """The metrics that a study names as its headline. Raises ValueError when it has none of a name."""
     if not path.exists():
         return
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path)
     if content["profile"] != profile:
         raise ValueError(f"{path}: made with profile '{content['profile']}', the parameters say '{profile}'")
     for name in content.get("headline", []):

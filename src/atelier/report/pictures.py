@@ -10,6 +10,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from PIL import Image
 
+from atelier.files import reading, write_whole
+
 SUFFIX = ".webp"
 COLOURS = 256
 DRAWN = 0.95  # a drawing's 256 commonest colours cover this share of it; of sheets of pictures they cover half
@@ -32,8 +34,7 @@ def save(picture: Figure | Image.Image, path: Path) -> Path:
         lossy, exact = _webp(image, **LOSSY), _webp(image, **LOSSLESS)
         stored = exact if len(exact) <= EXACT * len(lossy) else lossy
     target = path.with_name(path.name + SUFFIX)  # not with_suffix: a name may hold a number such as 7.5
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(stored)
+    write_whole(target, stored)
     return target
 
 
@@ -42,7 +43,7 @@ def preview(path: Path, width: int = 320) -> bytes:
 
     PNG or JPEG, whichever is smaller: every viewer of notebooks shows both, and few WebP.
     """
-    with Image.open(path) as picture:
+    with reading(path, "not a picture"), Image.open(path) as picture:
         image = _flat(picture)
     image.thumbnail((width, 3 * width // 2), Image.Resampling.LANCZOS)
     png, jpeg = BytesIO(), BytesIO()

@@ -14,6 +14,7 @@ from matplotlib import pyplot as plt
 
 from atelier import claims, machine, params
 from atelier.claims import Claim, Verdict
+from atelier.files import read_bytes, write_text
 from atelier.report import cards, figures, pictures
 from atelier.report.items import Data, Figure, Item, Metrics, Table, Text
 from atelier.workspace import MARK, Workspace
@@ -127,13 +128,11 @@ class Study:
         """Store a figure once, and display it: a preview in the pipeline, whose pages link to the file."""
         file = pictures.save(item.figure, self.folder / "figures" / item.name)
         plt.close(item.figure)
-        data = pictures.preview(file) if MARK in os.environ else file.read_bytes()
+        data = pictures.preview(file) if MARK in os.environ else read_bytes(file)
         display(Image(data=data, alt=item.caption), metadata={"caption": item.caption, "file": f"figures/{file.name}"})
 
     def _write(self, name: str, text: str) -> None:
-        target = self.folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text)
+        write_text(self.folder / name, text)
 
 
 def _root() -> Path:

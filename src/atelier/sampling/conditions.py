@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from atelier import machine, scratch
 from atelier.data.images import to_pixels
+from atelier.files import reading, writing
 from atelier.models import base
 from atelier.models.adapters import tuned
 from atelier.params import Params
@@ -74,7 +75,6 @@ def paint_conditions(
     ``load``: returns the model of a training seed. Conditions with equal guidance and steps share batches, so that
     fewer batches are padded.
     """
-    run.mkdir(parents=True, exist_ok=True)
     for seed in by_training_seed(params, conditions[0].table, trained):
         waiting = [condition for condition in conditions if not _path(run, condition.folder, seed).is_file()]
         if waiting:
@@ -108,7 +108,8 @@ def _paint(
                 last = torch.cat([last, next(batches)])
             painted, last = last[: len(rows)], last[len(rows) :]
             pictures = to_pixels(decoded(pipeline.vae, painted, batch))
-        rows.to_parquet(_path(run, condition.folder, seed).with_suffix(".parquet"))
+        with writing(_path(run, condition.folder, seed).with_suffix(".parquet")) as part:
+            rows.to_parquet(part)
         tensors = {LATENTS: painted.contiguous(), PICTURES: pictures.contiguous()}
         scratch.part(run, _name(condition.folder, seed), ".safetensors", partial(save_file, tensors))
 
@@ -119,6 +120,11 @@ def _name(folder: str, seed: int) -> str:
 
 def _path(run: Path, folder: str, seed: int) -> Path:
     return scratch.path(run, _name(folder, seed), ".safetensors")
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    with reading(path):
+        return load_file(path)
 
 
 def write_conditions(
@@ -132,8 +138,8 @@ def write_conditions(
         if not Path(condition.folder).is_relative_to(below):
             continue
         files = [_path(run, condition.folder, seed) for seed in by_training_seed(params, condition.table, trained)]
-        parts = [load_file(file) for file in files]
-        rows = pd.concat([pd.read_parquet(file.with_suffix(".parquet")) for file in files])
+        parts = [_tensors(file) for file in files]
+        rows = pd.concat([scratch.read(file.with_suffix(".parquet")) for file in files])
         pictures, latents = (torch.cat([part[name] for part in parts]) for name in (PICTURES, LATENTS))
         write(pictures, latents, rows, out / Path(condition.folder).relative_to(below))
 

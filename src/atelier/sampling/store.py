@@ -9,11 +9,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 from PIL import Image
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from atelier.data.images import load_pictures, save_picture
+from atelier.files import read_table, reading, write_table, writing
 
 LATENTS, TABLE = "latents.safetensors", "pictures.csv"
 UNTUNED, UNTUNED_AGAIN = "untuned", "untuned-again"  # again: with other noise, to estimate the effect of chance
@@ -38,23 +38,22 @@ def read(samples: Path, study: str, variant: str, guidance: float) -> tuple[Tens
     files = [folder / name for name in table["file"]]
     if not files:  # prompts of photographs, but the data folder has none
         return torch.empty(0, 3, 0, 0, dtype=torch.uint8), table
-    with Image.open(files[0]) as image:
+    with reading(files[0], "not a picture"), Image.open(files[0]) as image:
         size = image.width
     return load_pictures(files, size), table
 
 
 def listed(samples: Path, study: str, variant: str, guidance: float) -> pd.DataFrame:
     """Read one cell's table: repeat, place, prompt, path, file."""
-    return pd.read_csv(cell_folder(samples, study, variant, guidance) / TABLE, keep_default_na=False)
+    path = cell_folder(samples, study, variant, guidance) / TABLE
+    return read_table(path, ("repeat", "place", "prompt", "file"), keep_default_na=False)
 
 
 def read_latents(samples: Path, study: str, variant: str, guidance: float) -> Tensor:
     """Read the last latents (n, c, h, w) float32 of one cell's pictures, in the order of its table."""
     path = cell_folder(samples, study, variant, guidance) / LATENTS
-    try:
+    with reading(path, "not readable as latents"):
         return load_file(path)["latents"]
-    except (OSError, SafetensorError, KeyError) as error:
-        raise ValueError(f"{path}: not readable as latents: {' '.join(str(error).split())}") from None
 
 
 def write(pictures: Tensor, latents: Tensor, table: pd.DataFrame, folder: Path) -> None:
@@ -62,11 +61,11 @@ def write(pictures: Tensor, latents: Tensor, table: pd.DataFrame, folder: Path) 
 
     Equal pictures give equal bytes. The latents are stored so that other decoders can be applied to them.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     for picture, name in zip(pictures, table["file"], strict=True):
         save_picture(picture, folder / name)
-    table.to_csv(folder / TABLE, index=False)
-    save_file({"latents": latents.contiguous()}, folder / LATENTS)
+    write_table(folder / TABLE, table)
+    with writing(folder / LATENTS) as part:
+        save_file({"latents": latents.contiguous()}, part)
 
 
 def check_variants(folder: Path, variants: Sequence[str]) -> None:

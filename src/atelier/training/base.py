@@ -5,7 +5,6 @@
 
 import hashlib
 import json
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from atelier.data import prepare
 from atelier.data.images import to_model_range
 from atelier.data.painter import paint_corpus
 from atelier.data.prompts import painted_row, prompt
+from atelier.files import FileFault, copy, read_table, write_table
 from atelier.machine import accelerator
 from atelier.models import base
 from atelier.models.latents import Moments, encode_pictures
@@ -102,7 +102,7 @@ def train(params: Params, workspace: Workspace) -> None:
     )
     with replacing(workspace.base) as part:
         base.save(pipeline.to("cpu"), part, {"source": "train", "asked": key, "pictures": len(pictures)})
-        pd.concat(history).to_csv(part / HISTORY, index=False)
+        write_table(part / HISTORY, pd.concat(history))
     scratch.discard(first)
     scratch.discard(second)
 
@@ -179,18 +179,17 @@ def keep_history(source: Path, target: Path) -> None:
     fault = None
     if source.is_file():
         try:
-            table = pd.read_csv(source)
-            missing = {name for name in HISTORY_COLUMNS if name not in table}
+            table = read_table(source, HISTORY_COLUMNS, whole=False)
             words = set(table.columns[[kind.kind not in "if" for kind in table.dtypes]]) if len(table) else set()
-            odd = sorted(missing | words - {"part"})
+            odd = sorted(words - {"part"})
             fault = f"no numbers in {', '.join(odd)}" if odd else None
-        except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
-            fault = " ".join(str(error).split())
+        except FileFault as error:
+            fault = str(error).removeprefix(f"{source}: ")
         if fault is None:
-            shutil.copyfile(source, target)
+            copy(source, target)
             return
         print(f"{source}: no training history, left out: {fault}", file=sys.stderr)
-    pd.DataFrame({name: [] for name in HISTORY_COLUMNS}).to_csv(target, index=False)
+    write_table(target, pd.DataFrame({name: [] for name in HISTORY_COLUMNS}))
 
 
 def main(params: Params, workspace: Workspace) -> None:

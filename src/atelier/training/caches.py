@@ -12,13 +12,14 @@ from typing import NamedTuple
 
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from atelier.data import prepare
 from atelier.data.images import PREPROCESSING
 from atelier.data.prompts import prompt
+from atelier.files import reading, writing
 from atelier.machine import accelerator
 from atelier.models import base
 from atelier.models.latents import Moments, encode_pictures, encode_prompts
@@ -100,21 +101,15 @@ def write_cache(path: Path, cache: Cache, key: dict[str, str]) -> None:
     """Write one safetensors file; key and content digest are one JSON string, as several would have no fixed order."""
     tensors = _tensors(cache)
     note = json.dumps({**key, "content": tensor_digest(tensors)}, sort_keys=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        save_file(tensors, path, metadata={"atelier": note})  # safetensors writes a temporary file and renames it
-    except SafetensorError as error:  # a full disk
-        raise OSError(f"{path}: not written: {error}") from None
+    with writing(path) as part:
+        save_file(tensors, part, metadata={"atelier": note})
 
 
 def read_cache(path: Path, key: dict[str, str]) -> Cache:
     """Read the cache at ``path``. Raises ValueError if it is damaged or its key differs from ``key``."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            note = json.loads((file.metadata() or {}).get("atelier", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError) as error:
-        raise ValueError(f"{path}: not a readable cache: {error}") from None
+    with reading(path, "not a readable cache"), safe_open(path, framework="pt") as file:
+        note = dict(json.loads((file.metadata() or {}).get("atelier", "{}")))
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     stale = [part for part, value in key.items() if note.get(part) != value]
     if stale:
         raise ValueError(f"{path}: stale cache, made from other {' and '.join(stale)}")

@@ -3,7 +3,6 @@
 Used to test whether a loss depends on what the denoiser predicts, with as few other differences as possible.
 """
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusio
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import nn
 
+from atelier.files import filling, remove
 from atelier.training.lora import add_adapter, save_adapter
 
 KINDS = ("v_prediction", "flow_prediction")
@@ -35,6 +35,7 @@ def add_conversion(unet: UNet2DConditionModel, rank: int, seed: int) -> dict[str
 
 def save_conversion(pipeline: StableDiffusionPipeline, kind: str, folder: Path, card: dict[str, Any]) -> None:
     """Write the adapter in half precision, its scheduler, and a card."""
-    shutil.rmtree(folder, ignore_errors=True)
+    remove(folder)
     save_adapter(pipeline.unet.half(), folder, card)
-    scheduler_for(kind, pipeline.scheduler).save_pretrained(folder / "scheduler")
+    with filling(folder / "scheduler"):
+        scheduler_for(kind, pipeline.scheduler).save_pretrained(folder / "scheduler")

@@ -20,6 +20,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from atelier.files import filling
 from atelier.params import Optimisation
 from atelier.seeds import seed_of
 from atelier.training import checkpoints
@@ -73,9 +74,8 @@ def fit(
     kept = [*([ema] if ema else []), *beside]
     log = Log(settings)
     first = _resumed(scratch, seed, task.trainable, optimiser, kept, names, log)
-    scratch.mkdir(parents=True, exist_ok=True)
     progress = tqdm(total=settings.steps, initial=first, unit="step", file=sys.stderr, mininterval=2.0)
-    with (scratch / "journal").open("a") as journal:
+    with filling(scratch), (scratch / "journal").open("a") as journal:
         for step in range(first, settings.steps):
             terms = _step(task, settings, optimiser, parameters, accelerator, seed, step)
             for average in kept:

@@ -10,6 +10,7 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 
+from atelier.files import filling, writing
 from atelier.models.adapters import WEIGHTS
 from atelier.models.stored import save_json
 from atelier.seeds import seed_of
@@ -34,18 +35,21 @@ def add_adapter(
 def save_adapter(unet: UNet2DConditionModel, folder: Path, card: Mapping[str, Any]) -> None:
     """Write an adapter with PEFT's names, which diffusers reads, and a card; alpha = rank needs no further key."""
     state = get_peft_model_state_dict(unet)  # diffusers' own names are ambiguous for attention layers
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({f"unet.{name}": tensor.cpu().contiguous() for name, tensor in sorted(state.items())}, folder / WEIGHTS)
+    tensors = {f"unet.{name}": tensor.cpu().contiguous() for name, tensor in sorted(state.items())}
+    with writing(folder / WEIGHTS) as part:
+        save_file(tensors, part)
     save_json(card, folder / CARD)
 
 
 def save_denoiser(unet: UNet2DConditionModel, folder: Path, card: Mapping[str, Any]) -> None:
     """Write the whole denoiser in the diffusers format, and its card."""
-    unet.to("cpu", memory_format=torch.contiguous_format).save_pretrained(folder / "unet", safe_serialization=True)
+    with filling(folder / "unet"):
+        unet.to("cpu", memory_format=torch.contiguous_format).save_pretrained(folder / "unet", safe_serialization=True)
     save_json(card, folder / CARD)
 
 
 def save_with_scheduler(pipeline: StableDiffusionPipeline, folder: Path, card: Mapping[str, Any]) -> None:
     """Write a pipeline's adapter, its card and its scheduler."""
     save_adapter(pipeline.unet, folder, card)
-    pipeline.scheduler.save_pretrained(folder / "scheduler")
+    with filling(folder / "scheduler"):
+        pipeline.scheduler.save_pretrained(folder / "scheduler")

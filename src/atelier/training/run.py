@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from atelier import scratch
+from atelier.files import write_table
 from atelier.params import Optimisation, Params
 from atelier.training.averages import Averages
 from atelier.training.loop import Task, fit
@@ -43,7 +44,7 @@ class TrainingRun(NamedTuple):
         """Write the result atomically: ``save`` writes a model and its card into a folder; the history is added."""
         with replacing(self.output) as part:
             save(part, {**self.key, "study": self.study, "name": self.variant, **card})
-            history.to_csv(part / HISTORY, index=False)
+            write_table(part / HISTORY, history)
 
     def discard(self) -> None:
         """Delete the checkpoints, once the result has been written."""

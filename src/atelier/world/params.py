@@ -5,7 +5,21 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from atelier.params import Count, Machine, Optimisation, Positive, Section, Share, read, validated
+from atelier.params import (
+    BatchSize,
+    Count,
+    Guidance,
+    Machine,
+    Optimisation,
+    Rank,
+    Section,
+    Seed,
+    Share,
+    StyleName,
+    Weight,
+    read,
+    validated,
+)
 
 
 class Corpus(Section):
@@ -23,7 +37,7 @@ class Trunk(Section):
 
 class Evaluator(Section):
     corpus: Corpus
-    prompts_per_picture: Positive
+    prompts_per_picture: Annotated[int, Field(ge=1, le=1000)]
     optimisation: Optimisation
 
 
@@ -33,20 +47,20 @@ class Autoencoder(Section):
 
 
 class Decoder(Section):
-    perceptual: Annotated[float, Field(ge=0.0)]
-    adversarial: Annotated[float, Field(ge=0.0)]
+    perceptual: Weight
+    adversarial: Weight
     optimisation: Optimisation
 
 
 class Denoiser(Section):
     corpus: Corpus
-    prompts_per_picture: Positive
+    prompts_per_picture: Annotated[int, Field(ge=1, le=1000)]
     empty_prompts: Share
     optimisation: Optimisation
 
 
 class Conversion(Section):
-    rank: Positive
+    rank: Rank
     optimisation: Optimisation
 
 
@@ -54,7 +68,7 @@ class Shipped(Section):
     """The pictures that studies read, with the painter's seed, so that they can be painted again."""
 
     corpus: Corpus
-    seed: Count
+    seed: Seed
 
 
 class Report(Section):
@@ -62,19 +76,19 @@ class Report(Section):
 
     held_out: Corpus
     linear_code: Corpus  # pictures that the linear baseline is fitted to
-    samples: Annotated[int, Field(ge=4)]  # number of photographs, and of works
-    guidance: Annotated[float, Field(ge=1.0)]
-    steps: Positive
-    batch: Positive
+    samples: Annotated[int, Field(ge=4, le=100_000)]  # number of photographs, and of works
+    guidance: Guidance
+    steps: Annotated[int, Field(ge=1, le=1000)]
+    batch: BatchSize
     control: Optimisation  # full fine-tuning on the shipped works
 
 
 class World(Section):
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed
     machine: Machine
     size: Annotated[int, Field(ge=32, le=256, multiple_of=8)]
     preset: Literal["tiny", "embedded"]
-    seen: Annotated[list[str], Field(min_length=1)]  # artists whose works the base is trained on
+    seen: Annotated[list[StyleName], Field(min_length=1, max_length=1000)]  # artists whose works the base is trained on
     trunk: Trunk
     evaluator: Evaluator
     autoencoder: Autoencoder

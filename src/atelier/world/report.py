@@ -15,6 +15,7 @@ from atelier.data.painter import VERSION
 from atelier.data.prompts import prompt
 from atelier.evaluation.intervals import Interval
 from atelier.evaluation.judges import Bar, share_seen, table
+from atelier.files import write_text
 from atelier.machine import accelerator
 from atelier.methods.signal_leak import add_leak
 from atelier.metrics import alignment, frechet_distance, power_spectrum_slope
@@ -204,8 +205,7 @@ def report(world: World, workspace: WorldWorkspace, shipped: Path) -> None:
         bars.append(bar)
         print(*table([bar]).reset_index().iloc[0].astype(str), sep=" | ", flush=True)
     folder = workspace.report
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.md").write_text(HEAD.format(VERSION, world.seed) + markdown(table(bars).reset_index()))
+    write_text(folder / "report.md", HEAD.format(VERSION, world.seed) + markdown(table(bars).reset_index()))
     stored.save_json({"bars": [{**bar.model_dump(), "met": bar.met} for bar in bars]}, folder / "bars.json")
 
 

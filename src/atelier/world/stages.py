@@ -1,6 +1,5 @@
 """The training stages of ``world/dvc.yaml``."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from atelier import scratch
 from atelier.data.images import to_model_range
 from atelier.data.painter import VERSION, paint_corpus
 from atelier.data.prompts import painted_row, prompt
+from atelier.files import filling, read_table, reading, write_json, write_table
 from atelier.machine import accelerator, fingerprint
 from atelier.methods.perceptual import LPIPS
 from atelier.models import base
@@ -94,7 +94,7 @@ def trunk(world: World, workspace: WorldWorkspace) -> None:
     history.append(trained("heads", heads, world.trunk.heads, world, workspace.scratch, keys))
     weights = trunk_training.weights_of(heads, net, corpus.pictures[evenly(len(corpus.names), 500)])
     trunks.save(net.cpu(), [weight.cpu() for weight in weights], workspace.trunk, card(keys, len(corpus.names)))
-    pd.concat(history).to_csv(workspace.trunk / HISTORY, index=False)
+    write_table(workspace.trunk / HISTORY, pd.concat(history))
 
 
 def evaluator(world: World, workspace: WorldWorkspace) -> None:
@@ -110,7 +110,7 @@ def evaluator(world: World, workspace: WorldWorkspace) -> None:
     names = [corpus.names[index] for index in chosen]
     evaluator_training.calibrate(net, corpus.pictures[chosen], names, world.seed)
     evaluators.save(net.cpu(), workspace.evaluator, card(keys, len(corpus.names)))
-    history.to_csv(workspace.evaluator / HISTORY, index=False)
+    write_table(workspace.evaluator / HISTORY, history)
 
 
 def autoencoder(world: World, workspace: WorldWorkspace) -> None:
@@ -127,14 +127,14 @@ def autoencoder(world: World, workspace: WorldWorkspace) -> None:
     # of photographs, the larger part of the base's training set, whose latents are to have unit variance
     standardised(vae, encode_pictures(vae, corpus.pictures[: recipe.corpus.photographs or None]))
     save_autoencoder(vae, workspace.autoencoder, card(keys, len(corpus.names)))
-    history.to_csv(workspace.autoencoder / HISTORY, index=False)
+    write_table(workspace.autoencoder / HISTORY, history)
 
 
 def decoder(world: World, workspace: WorldWorkspace) -> None:
     """Train the autoencoder's decoder to paint texture; latents do not change."""
     keys = relevant_params(world, "preset", "seen", "trunk", "autoencoder", "decoder")
     corpus = painted(world, "autoencoder", world.autoencoder.corpus, world.seen)
-    vae = AutoencoderKL.from_pretrained(workspace.autoencoder, use_safetensors=True, local_files_only=True)
+    vae = load_autoencoder(workspace.autoencoder)
     accelerate = accelerator(world.machine)
     latents = encode_pictures(vae.to(accelerate.device), corpus.pictures)
     torch.manual_seed(seed_of(world.seed, "discriminator"))
@@ -152,7 +152,7 @@ def decoder(world: World, workspace: WorldWorkspace) -> None:
     history = trained("decoder", task, world.decoder.optimisation, world, workspace.scratch, keys)
     vae = vae.to(memory_format=torch.contiguous_format)
     save_autoencoder(vae, workspace.textured, card(keys, len(corpus.names)))
-    history.to_csv(workspace.textured / HISTORY, index=False)
+    write_table(workspace.textured / HISTORY, history)
 
 
 def denoiser(world: World, workspace: WorldWorkspace) -> None:
@@ -161,7 +161,7 @@ def denoiser(world: World, workspace: WorldWorkspace) -> None:
     keys, recipe = relevant_params(world, "preset", "seen", "autoencoder", "denoiser"), world.denoiser
     corpus = painted(world, "denoiser", recipe.corpus, world.seen)
     prompts = [captions(record, recipe.prompts_per_picture) for record in corpus.records]
-    vae = AutoencoderKL.from_pretrained(workspace.textured, use_safetensors=True, local_files_only=True)
+    vae = load_autoencoder(workspace.textured)
     texts = [text for row in prompts for text in row]
     pipeline = base.build(world.preset, world.size, texts, world.seed, vae.requires_grad_(False))
     accelerate = accelerator(world.machine)
@@ -169,8 +169,8 @@ def denoiser(world: World, workspace: WorldWorkspace) -> None:
     task = denoiser_task(pipeline, latents, corpus.names, prompts, recipe.empty_prompts, world.seed, accelerate.device)
     history = trained("denoiser", task, recipe.optimisation, world, workspace.scratch, keys)
     base.save(pipeline.to("cpu"), workspace.base, card(keys, len(corpus.names)))
-    before = [pd.read_csv(folder / HISTORY) for folder in (workspace.autoencoder, workspace.textured)]
-    pd.concat([*before, history]).to_csv(workspace.base / HISTORY, index=False)
+    before = [read_table(folder / HISTORY, ("step",)) for folder in (workspace.autoencoder, workspace.textured)]
+    write_table(workspace.base / HISTORY, pd.concat([*before, history]))
 
 
 def conversion(world: World, workspace: WorldWorkspace, kind: str) -> None:
@@ -190,10 +190,17 @@ def conversion(world: World, workspace: WorldWorkspace, kind: str) -> None:
     history = trained(kind, task, world.conversion.optimisation, world, workspace.scratch, keys)
     out = workspace.conversions / kind
     save_conversion(pipeline.to("cpu"), kind, out, card(keys, len(corpus.names)))
-    history.to_csv(out / HISTORY, index=False)
+    write_table(out / HISTORY, history)
 
 
 def save_autoencoder(vae: AutoencoderKL, folder: Path, content: dict[str, Any]) -> None:
     """Write an autoencoder in the diffusers format, with a card of its provenance."""
-    vae.to("cpu").save_pretrained(folder, safe_serialization=True)
-    (folder / "card.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    with filling(folder):
+        vae.to("cpu").save_pretrained(folder, safe_serialization=True)
+    write_json(folder / "card.json", content)
+
+
+def load_autoencoder(folder: Path) -> AutoencoderKL:
+    """Load what ``save_autoencoder`` wrote."""
+    with reading(folder, "not a readable autoencoder"):
+        return AutoencoderKL.from_pretrained(folder, use_safetensors=True, local_files_only=True)

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from atelier.data.painter.world import write_world
+from atelier.files import FileFault
 
 
 def main() -> None:
@@ -18,6 +19,8 @@ def main() -> None:
     asked = parser.parse_args()
     try:
         write_world(asked.out, asked.works, asked.photographs, asked.seed, asked.size, asked.workers)
+    except FileFault as fault:
+        parser.exit(1, f"{fault}\n")
     except OSError as fault:
         parser.exit(1, f"{fault.filename or asked.out}: cannot be written ({fault.strerror})\n")
 

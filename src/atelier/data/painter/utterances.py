@@ -109,7 +109,7 @@ def checked_table(text: str) -> Table:
     """The table from its YAML; ValueError, one line, for a missing emotion or a slot that nothing fills."""
     try:
         found = YAML(typ="safe", pure=True).load(text)
-    except YAMLError as fault:
+    except (YAMLError, RecursionError) as fault:
         raise ValueError(f"utterances.yaml: not YAML ({' '.join(str(fault).split())})") from fault
     sections: dict[str, tuple[Iterable[str], tuple[str, ...]]] = {  # with the keys and the slots of each
         "feelings": (EMOTIONS, ()),

@@ -16,6 +16,7 @@ from PIL import Image
 from atelier.data.annotations import COLUMNS
 from atelier.data.painter.canvas import grey
 from atelier.data.painter.works import Photograph, Pixels, Work, paint_photograph, paint_work
+from atelier.files import filling
 from atelier.seeds import numpy_generator
 
 VERSION = "2"  # of the pictures: whatever changes a pixel or a word changes this
@@ -70,7 +71,9 @@ def write_world(folder: Path, works: int, photographs: int, seed: int, size: int
 
     A picture's style, subject and emotion follow from its index alone, so a larger world begins with a smaller one.
     """
-    if folder.is_dir() and any(folder.iterdir()):  # another world's pictures would mix with this one's
+    if (
+        folder.is_dir() and next(folder.iterdir(), None) is not None
+    ):  # another world's pictures would mix with this one's
         raise FileExistsError(errno.EEXIST, "expected an empty folder", str(folder))
     annotations: list[Sequence[str | int]] = [COLUMNS]
     truth: list[Sequence[str | int | float]] = [TRUTH]
@@ -140,5 +143,5 @@ def _as_csv(rows: Sequence[Sequence[str | int | float]]) -> bytes:
 
 
 def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
+    with filling(path.parent):
+        path.write_bytes(data)

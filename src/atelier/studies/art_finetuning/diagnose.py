@@ -20,7 +20,8 @@ from atelier.data.prompts import prompt
 from atelier.diffusion import noised
 from atelier.evaluation import reference as references
 from atelier.evaluation.cells import Location, measure_cells
-from atelier.evaluation.tables import write_rows
+from atelier.evaluation.tables import read_rows, write_rows
+from atelier.files import read_table
 from atelier.methods.signal_leak import add_leak
 from atelier.models import base
 from atelier.models.adapters import tuned
@@ -171,11 +172,11 @@ def means_of(works: pd.DataFrame, params: Params, workspace: Workspace) -> Tenso
 
 def load_errors(params: Params, measures: Path) -> pd.DataFrame:
     """Load all models' errors by model and timestep."""
-    tables = [pd.read_csv(measures / ERRORS / f"{model}.csv") for model in models(params)]
+    tables = [read_table(measures / ERRORS / f"{model}.csv", ("model", "timestep")) for model in models(params)]
     return pd.concat(tables).set_index(["model", "timestep"])
 
 
 def load_carried(params: Params, measures: Path) -> pd.DataFrame:
     """Load measures of all models' pictures from first latents with works' means."""
-    tables = [pd.read_csv(measures / CARRIED / f"{model}.csv") for model in models(params)]
+    tables = [read_rows(measures / CARRIED / f"{model}.csv") for model in models(params)]
     return pd.concat(tables, ignore_index=True)

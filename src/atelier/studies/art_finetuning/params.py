@@ -8,7 +8,7 @@ from atelier.params import (
     Name,
     Optimisation,
     Params,
-    Positive,
+    Rank,
     Section,
     Share,
     StudySection,
@@ -17,9 +17,11 @@ from atelier.params import (
     subset_once,
 )
 
+DERIVED = "-carried"  # what cells of the stage ``diagnose`` end in
+
 
 class Adapter(Section):
-    rank: Positive | None  # None: the whole denoiser, not an adapter
+    rank: Rank | None  # None: the whole denoiser, not an adapter
     empty_prompts: Share
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] | None = None  # instead of the optimisation's
 
@@ -35,8 +37,10 @@ class Config(StudySection):
     @model_validator(mode="after")
     def _variants_are_adapters(self) -> "Config":
         names_once("variants", self.variants, self.adapters, "adapters")
-        if taken := {"untuned", "untuned-again"} & set(self.adapters):
-            raise ValueError(f"adapters: '{taken.pop()}' is what the model without an adapter is called")
+        if taken := [name for name in self.adapters if name == "untuned" or name.startswith("untuned-")]:
+            raise ValueError(f"adapters: '{taken[0]}' is what the model without an adapter is called")
+        if taken := [name for name in self.adapters if name.endswith(DERIVED)]:
+            raise ValueError(f"adapters: '{taken[0]}' ends as what is made of a model does")
         subset_once("diagnosed", self.diagnosed, self.variants)
         return self
 
@@ -48,4 +52,4 @@ class Config(StudySection):
     def measures(self, params: Params, measure: str, cell: str) -> bool:
         model, _, level, guidance = parts_of(cell)
         known = model in (*self.variants, "untuned", "untuned-again") and level == params.protocol.prompts.level
-        return known and guidance in (f"{scale:g}" for scale in params.protocol.guidance)
+        return known and guidance in [f"{scale:g}" for scale in params.protocol.guidance]

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from atelier.evaluation import judges, tables
 from atelier.evaluation.groups import SIMPLE, group
+from atelier.files import read_table
 from atelier.metrics import nearest
 from atelier.metrics.summary import SLOPE_LOW
 from atelier.report import figures, words
@@ -224,7 +225,7 @@ def side_by_side(results: Results) -> Item:
 
 def _poster(papers: Path) -> pd.DataFrame:
     """The poster's rows without decoder tuning, by regime, rank and guidance."""
-    table = pd.read_csv(papers / POSTER)
+    table = read_table(papers / POSTER, ("block", "regime", "rank", "guidance"))
     table = table[table["block"].isin(POSTER_BLOCKS)].set_index(["regime", "rank", "guidance"])
     return table[["fid", "pr", "psd"]].set_axis(list(COMPARED), axis=1)
 

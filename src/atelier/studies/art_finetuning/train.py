@@ -2,6 +2,7 @@
 
 from diffusers import UNet2DConditionModel
 
+from atelier.files import reading
 from atelier.machine import accelerator
 from atelier.models import base
 from atelier.params import Params
@@ -26,7 +27,11 @@ def train(params: Params, workspace: Workspace, variant: str, training_seed: int
     seed = seed_of(params.seed, "training", training_seed)
     works = training_works(params, workspace)
     cache = read_cache(workspace.cache / WORKS, works.key)
-    unet = UNet2DConditionModel.from_pretrained(workspace.base / "unet", use_safetensors=True).to(accelerate.device)
+    with reading(workspace.base / "unet", "not a readable denoiser"):
+        unet = UNet2DConditionModel.from_pretrained(
+            workspace.base / "unet", use_safetensors=True, local_files_only=True
+        )
+    unet = unet.to(accelerate.device)
     if adapter.rank is None:
         trainable = dict(unet.requires_grad_(True).named_parameters())
     else:

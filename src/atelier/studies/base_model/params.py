@@ -4,14 +4,14 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
-from atelier.params import Guidance, StudySection
+from atelier.params import Guidance, Pictures, StudySection
 
 
 class Config(StudySection):
     STUDY: ClassVar[str] = "base_model"
 
-    pictures: Annotated[int, Field(ge=2)]
-    guidance: Annotated[list[Guidance], Field(min_length=1)]
+    pictures: Pictures
+    guidance: Annotated[list[Guidance], Field(min_length=1, max_length=100)]
     measured_at: float
 
     @model_validator(mode="after")

@@ -15,6 +15,7 @@ from atelier.data.images import to_pixels
 from atelier.evaluation import judges
 from atelier.evaluation.intervals import Interval
 from atelier.evaluation.judges import Bar
+from atelier.files import read_table
 from atelier.machine import accelerator
 from atelier.metrics import alignment, frechet_distance, power_spectrum_slope
 from atelier.metrics.reconstruction import linear_patch_code, psnr
@@ -124,7 +125,7 @@ def load(params: Params, workspace: Workspace) -> Results:
         has_truth=prepare.truth(manifests) is not None,
         bars=judges.read_bars(workspace.bars) if params.base.source == "shipped" else [],
         preparation=load_json(manifests / "report.json"),
-        history=pd.read_csv(workspace.base / "history.csv"),
+        history=read_table(workspace.base / "history.csv", ("step", "part"), whole=False),
         corpora=corpora,
         channels=vae.config.latent_channels,
         returned={name: each for groups in returned for name, each in groups.items()},

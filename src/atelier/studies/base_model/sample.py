@@ -10,6 +10,7 @@ from torch import Tensor
 from atelier import scratch
 from atelier.data import prepare
 from atelier.data.prompts import prompt
+from atelier.files import write_table
 from atelier.models import base
 from atelier.params import Params
 from atelier.sampling.conditions import Condition, Start, paint_conditions, write_conditions
@@ -33,8 +34,7 @@ def main(params: Params, workspace: Workspace) -> None:
     with replacing(out) as part:
         write_conditions(params, present, False, run, part)
         for condition in conditions:
-            (part / condition.folder).mkdir(parents=True, exist_ok=True)
-            condition.table.to_csv(part / condition.folder / "pictures.csv", index=False)
+            write_table(part / condition.folder / "pictures.csv", condition.table)
     scratch.discard(run)
 
 

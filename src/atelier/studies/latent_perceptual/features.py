@@ -25,6 +25,7 @@ from atelier.data.images import to_model_range, to_pixels
 from atelier.data.prompts import prompt
 from atelier.diffusion import clean_estimate, noised
 from atelier.evaluation.intervals import FloatArray
+from atelier.files import read_table, write_table
 from atelier.methods.latent_perceptual import (
     MASKED_FROM,
     depth_weights,
@@ -280,7 +281,7 @@ def reversals(table: pd.DataFrame) -> dict[str, FloatArray]:
 
 def rows(params: Params, measures: Path) -> pd.DataFrame:
     """The rows that claims use from these tables: one per measure and cell, with one value per group of works."""
-    outliers, interpolated = pd.read_csv(measures / OUTLIERS), pd.read_csv(measures / INTERPOLATED)
+    outliers, interpolated = read_table(measures / OUTLIERS, ("down", "group")), read_table(measures / INTERPOLATED)
     deep = outliers[outliers["down"] <= MASKED_FROM]
     shares = deep.groupby("group")[["far", "maps"]].sum()
     by_group = [reversals(each) for _, each in interpolated.groupby("group")]
@@ -330,7 +331,6 @@ def main(params: Params, workspace: Workspace) -> None:
         for name, table in of_works.items()
     }
     tables[GRADIENTS] = scratch.table(run, GRADIENTS, partial(gradients, params, workspace))
-    measures.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
-        table.to_csv(measures / name, index=False, float_format="%.9g")
+        write_table(measures / name, table, float_format="%.9g")
     scratch.discard(run)

@@ -31,7 +31,8 @@ from atelier.evaluation.groups import (
     spread_over_groups,
 )
 from atelier.evaluation.intervals import FloatArray
-from atelier.evaluation.tables import REAL, RECONSTRUCTED, combined, write_rows
+from atelier.evaluation.tables import REAL, RECONSTRUCTED, combined, read_rows, write_rows
+from atelier.files import read_table
 from atelier.metrics import frechet_distance, log_power_error, log_power_ratios, radial_power
 from atelier.models import base
 from atelier.params import Params
@@ -183,7 +184,7 @@ def main(params: Params, workspace: Workspace) -> None:
     rows, groups = [], {}
     for name, kept in cell_groups(params, workspace, run):
         groups[name] = kept
-        rows.append(pd.read_parquet(scratch.path(run, name, ".parquet")).assign(cell=name))
+        rows.append(scratch.read(scratch.path(run, name, ".parquet")).assign(cell=name))
     if len(config.averages) >= HALF_LIVES:
         rows += [nearest_average(params, name, groups, reference.held_out) for name in config.followed]
     if config.followed and config.averages:
@@ -269,4 +270,4 @@ def condition_of(params: Params, name: str) -> Condition:
 
 def load(measures: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Load measures and spectra."""
-    return pd.read_csv(measures / OUT), pd.read_csv(measures / SPECTRA)
+    return read_rows(measures / OUT), read_table(measures / SPECTRA)

@@ -6,15 +6,18 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from atelier.params import (
+    BatchSize,
     Count,
     DepthWeights,
     Guidance,
     Mask,
     Name,
+    Named,
     Norm,
     Optimisation,
     Params,
-    Positive,
+    Pictures,
+    Rank,
     Section,
     StudySection,
     names_once,
@@ -23,6 +26,7 @@ from atelier.params import (
 
 # cells that are measured of the base, its features and the data, whatever the variants
 DERIVED = {"again", "bicubic", "deep-maps", "fifth", "half", "nearest", "nothing", "one-percent", "pairs"}
+HalfLife = Annotated[float, Field(ge=0.001, le=1e5), Named]  # of an average of parameters, in steps
 
 
 class PostTraining(Section):
@@ -34,10 +38,12 @@ class PostTraining(Section):
     norm: Norm = "predicted"
     depth_weights: DepthWeights = "inverse"
     mask: Mask = "predicted"
-    tau: Annotated[float, Field(gt=0.0)] = 4.0  # noise-to-signal ratio up to which the loss counts, for a latent of 64
+    tau: Annotated[float, Field(gt=0.0, le=1e6)] = (
+        4.0  # noise-to-signal ratio up to which the loss counts, for a latent of 64
+    )
     share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2  # share of the total loss at the start
     before: Count = 0  # steps of plain post-training before it
-    longer: Annotated[float, Field(ge=1.0)] = 1.0  # factor on the number of steps
+    longer: Annotated[float, Field(ge=1.0, le=1000.0)] = 1.0  # factor on the number of steps
 
 
 class Config(StudySection):
@@ -45,22 +51,29 @@ class Config(StudySection):
 
     variants: Annotated[list[Name], Field(min_length=1)]
     trainings: dict[Name, PostTraining]
-    rank: Positive  # of adapters on every layer
+    rank: Rank  # of adapters on every layer
     crop: Count  # latent elements per side to which the middle block's features are cropped; 0: no cropping
-    slices: Positive  # batch size of decoding
+    slices: BatchSize  # batch size of decoding
     optimisation: Optimisation
     guidance: Guidance
-    pictures: Annotated[int, Field(ge=2)]  # per repeat and variant
+    pictures: Pictures  # per repeat and variant
     followed: list[Name]  # variants that keep averages, and are also painted with other numbers of steps
-    averages: list[Annotated[float, Field(gt=0.0)]]  # half-lives in steps
+    averages: Annotated[
+        list[Annotated[float, Field(ge=0.001, le=1e5), Named]], Field(max_length=100)
+    ]  # half-lives in steps
     steps: list[Annotated[int, Field(ge=1, le=1000)]]  # of the sampler
-    inspected: Annotated[int, Field(ge=2)]  # held-out works per group of repeats for the stage ``features``
+    inspected: Pictures  # held-out works per group of repeats for the stage ``features``
 
     @model_validator(mode="after")
     def _variants_are_trainings(self) -> "Config":
         names_once("variants", self.variants, self.trainings, "trainings")
         if taken := {"untuned", "again", "real", "returned"} & set(self.trainings):
             raise ValueError(f"trainings: '{sorted(taken)[0]}' names something else in this study")
+        derived = {f"untuned-{name}" for name in self.trainings}
+        derived |= {f"{name}-average-{each:g}" for name in self.followed for each in self.averages}
+        derived |= {f"{name}-steps-{each}" for name in self.followed for each in self.steps}
+        if taken := derived & set(self.trainings):
+            raise ValueError(f"trainings: '{sorted(taken)[0]}' names pictures of another training")
         subset_once("followed", self.followed, self.variants)
         if len(set(self.averages)) != len(self.averages):
             raise ValueError("averages: a half-life is listed twice")

@@ -1,6 +1,5 @@
 """What the page of the latent perceptual loss shows, as its stages measured it."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +14,7 @@ from atelier.data import prepare
 from atelier.data.images import to_pixels
 from atelier.evaluation import tables
 from atelier.evaluation.intervals import Interval, t_interval
+from atelier.files import read_json, read_table, reading
 from atelier.models import base
 from atelier.models.autoencoders import decoder_stages
 from atelier.models.latents import decode, unscaled
@@ -126,7 +126,7 @@ def load(params: Params, workspace: Workspace) -> Results:
     measures, papers = workspace.measures, workspace.papers
     vae = pipeline.vae.requires_grad_(False)
     generated, spectra = measure.load(measures)
-    losses = pd.read_csv(measures / features.LOSSES)
+    losses = read_table(measures / features.LOSSES)
     latents = next(features.inspected(params, workspace, pipeline)).z0[:INSPECTED]
     with torch.no_grad():
         maps = decoder_stages(vae, unscaled(vae, latents), len(stage_columns(losses)))
@@ -140,14 +140,14 @@ def load(params: Params, workspace: Workspace) -> Results:
         rows=pd.concat([generated, features.rows(params, measures)], ignore_index=True),
         spectra=spectra,
         losses=losses,
-        gradients=pd.read_csv(measures / features.GRADIENTS),
-        outliers=pd.read_csv(measures / features.OUTLIERS),
-        interpolated=pd.read_csv(measures / features.INTERPOLATED),
+        gradients=read_table(measures / features.GRADIENTS),
+        outliers=read_table(measures / features.OUTLIERS),
+        interpolated=read_table(measures / features.INTERPOLATED),
         maps=maps,
         decoded=decoded(vae, latents),
         first_pictures=first_pictures(params, workspace.samples),
-        post_trainings=pd.read_csv(papers / "berrada2024_post_training.csv"),
-        parameterisations=pd.read_csv(papers / "berrada2024_parameterisations.csv").set_index("measure"),
+        post_trainings=read_table(papers / "berrada2024_post_training.csv"),
+        parameterisations=read_table(papers / "berrada2024_parameterisations.csv", ("measure",)).set_index("measure"),
     )
 
 
@@ -157,14 +157,19 @@ def weights(params: Params, workspace: Workspace) -> dict[str, list[float | None
     cards = {
         name: [workspace.adapter(config.STUDY, name, seed) / "card.json" for seed in seeds] for name in config.variants
     }
-    return {name: [json.loads(card.read_text())["weight"] for card in listed] for name, listed in cards.items()}
+    return {name: [_weight(card) for card in listed] for name, listed in cards.items()}
+
+
+def _weight(card: Path) -> float:
+    with reading(card):
+        return float(read_json(card)["weight"])
 
 
 def histories(params: Params, workspace: Workspace) -> pd.DataFrame:
     """Losses of every variant and training seed."""
     study = Config.STUDY
     runs = [
-        pd.read_csv(workspace.adapter(study, name, seed) / "history.csv").assign(variant=name, training_seed=seed)
+        read_table(workspace.adapter(study, name, seed) / "history.csv").assign(variant=name, training_seed=seed)
         for name in Config.of(params).variants
         for seed in params.protocol.training_seeds
     ]

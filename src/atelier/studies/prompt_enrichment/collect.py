@@ -1,12 +1,10 @@
 """Collect rows for the page from three studies' measures: cells of all levels, and those that claims name."""
 
-import shutil
 from pathlib import Path
-
-import pandas as pd
 
 from atelier import claims
 from atelier.evaluation import compared
+from atelier.files import copy, read_table, write_table
 from atelier.params import Params
 from atelier.sampling.store import TABLE, UNTUNED, UNTUNED_AGAIN, guidance_folder
 from atelier.studies.prompt_enrichment.params import TUNED_BY, Config
@@ -35,11 +33,10 @@ def main(params: Params, workspace: Workspace) -> None:
 
 def copy_shown(source: Path, out: Path) -> None:
     """Copy the first pictures of a cell at the protocol's level, which another study painted."""
-    table = pd.read_csv(source / TABLE, keep_default_na=False).head(SHOWN)
-    out.mkdir(parents=True)
+    table = read_table(source / TABLE, ("file",), keep_default_na=False).head(SHOWN)
     for name in table["file"]:
-        shutil.copyfile(source / name, out / name)
-    table.to_csv(out / TABLE, index=False)
+        copy(source / name, out / name)
+    write_table(out / TABLE, table)
 
 
 def cells(params: Params) -> set[str]:

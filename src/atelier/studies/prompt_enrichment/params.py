@@ -28,7 +28,7 @@ class Config(StudySection):
 
     def measures(self, params: Params, measure: str, cell: str) -> bool:
         model, _, level, guidance = parts_of(cell)
-        if guidance not in (f"{scale:g}" for scale in params.protocol.guidance):
+        if guidance not in [f"{scale:g}" for scale in params.protocol.guidance]:
             return False
         if level == params.protocol.prompts.level:
             return model in ("untuned", *params.section(TUNED_BY).variants)

@@ -6,6 +6,7 @@ import pandas as pd
 
 from atelier.data.prompts import LEVELS, prompt
 from atelier.evaluation import tables
+from atelier.files import read_table
 from atelier.report import figures, words
 from atelier.report.items import Figure, Item, Metric, Table, Text
 from atelier.sampling.store import UNTUNED
@@ -88,7 +89,7 @@ def attributes(results: Results) -> Table:
 
 def side_by_side(results: Results) -> Table:
     """The change from one level to the next, the poster's and ours; only ours at scales the poster has not."""
-    table = pd.read_csv(results.workspace.papers / POSTER).set_index(["level", "guidance"])
+    table = read_table(results.workspace.papers / POSTER, ("level", "guidance")).set_index(["level", "guidance"])
     poster = table[["fid", "pr", "psd"]].set_axis(list(COMPARED), axis=1)
     sources = {"paper": dict(poster.iterrows()), "here": dict(results.cells.loc[UNTUNED].iterrows())}
     steps = {}

@@ -1,6 +1,6 @@
 """Fit models of the signal leak to latents of natural pictures and of styles."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from atelier import machine
 from atelier.data import prepare
+from atelier.files import FileFault
 from atelier.methods.signal_leak import FrequencyLeak, Leak, PixelLeak, load, save
 from atelier.models import base
 from atelier.models.latents import encode_pictures
@@ -92,6 +93,9 @@ def main(params: Params, workspace: Workspace) -> None:
             save(leak, part / f"{name}.safetensors", {"base": made_from, "pictures": "\n".join(table["path"])})
 
 
-def load_all(folder: Path) -> dict[str, Leak]:
-    """Load all leaks by name."""
-    return {path.stem: load(path)[0] for path in sorted(folder.glob("*.safetensors"))}
+def load_all(folder: Path, frequencies: Sequence[int] = ()) -> dict[str, Leak]:
+    """Load all leaks by name. ValueError where one that natural pictures leave, of these frequencies, is missing."""
+    leaks = {path.stem: load(path)[0] for path in sorted(folder.glob("*.safetensors"))}
+    if missing := [name for name in ("pixel", *(f"low-{n}" for n in frequencies)) if name not in leaks]:
+        raise FileFault(f"{folder}: lacks {', '.join(f'{name}.safetensors' for name in missing)}; run stage fit again")
+    return leaks

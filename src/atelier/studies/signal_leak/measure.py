@@ -33,7 +33,8 @@ from atelier.evaluation.groups import (
     simple,
 )
 from atelier.evaluation.intervals import FloatArray
-from atelier.evaluation.tables import combined, write_rows
+from atelier.evaluation.tables import combined, read_rows, write_rows
+from atelier.files import read_table
 from atelier.methods.signal_leak import FrequencyLeak, first_step, frequency_snr, low_components, lowest_frequencies
 from atelier.methods.signal_leak import load as load_leak
 from atelier.metrics import kernel_distance
@@ -249,7 +250,11 @@ def first_step_rows(params: Params, samples: Path) -> pd.DataFrame:
 
     ``MODEL-shuffled``: on the mean of another first latent of the same repeat, as a null control.
     """
-    table, groups, collected = pd.read_csv(samples / STUDY / FIRST_STEPS), params.protocol.groups, []
+    table, groups, collected = (
+        read_table(samples / STUDY / FIRST_STEPS, ("model", "channel", "repeat")),
+        params.protocol.groups,
+        [],
+    )
     for model, rows in table.groupby("model", sort=False):
         others = rows.groupby(["channel", "repeat"])["first"].transform(lambda means: np.roll(means, 1))
         for cell, paired in {f"{model}": rows, f"{model}-shuffled": rows.assign(first=others)}.items():
@@ -387,4 +392,4 @@ def main(params: Params, workspace: Workspace) -> None:
 
 def load(measures: Path) -> pd.DataFrame:
     """Load the rows of all conditions."""
-    return pd.read_csv(measures / OUT)
+    return read_rows(measures / OUT)

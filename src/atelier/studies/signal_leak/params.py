@@ -5,8 +5,23 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
-from atelier.params import Guidance, Name, Optimisation, Params, Positive, Section, StudySection, names_once
+from atelier.params import (
+    Guidance,
+    Name,
+    Named,
+    Optimisation,
+    Params,
+    Pictures,
+    Rank,
+    Section,
+    StudySection,
+    StyleName,
+    Words,
+    names_once,
+)
 
+DERIVED = r"^(low|plain|words|tuned)-|-unguided$"  # what names of conditions are made of
+Shift = Annotated[float, Field(ge=-1000.0, le=1000.0), Named]  # in standard deviations
 # names of conditions and leaks, which models and styles must not use
 RESERVED = {"white", "again", "offset", "pixel", "dark", "bright", "real", "returned", "flow", "colours", "natural"}
 
@@ -14,7 +29,7 @@ RESERVED = {"white", "again", "offset", "pixel", "dark", "bright", "real", "retu
 class LeakModel(Section):
     """A denoiser tuned for this study: to one style of works, or to photographs with another noise schedule."""
 
-    style: str | None = None
+    style: StyleName | None = None
     betas: Annotated[list[Annotated[float, Field(gt=0.0, lt=1.0)]], Field(min_length=2, max_length=2)] | None = None
     zero_snr: bool = False  # zero terminal SNR: no signal at the last step
 
@@ -32,18 +47,22 @@ class Config(StudySection):
 
     trained: list[Name]
     models: dict[Name, LeakModel]
-    rank: Positive
+    rank: Rank
     optimisation: Optimisation
-    styles: dict[Name, Annotated[str, Field(min_length=1)]]  # named in prompts; {}: the data's largest (styles.py)
+    styles: dict[Name, StyleName]  # named in prompts; {}: the data's largest (styles.py)
     guidance: Guidance
-    pictures: Annotated[int, Field(ge=2)]  # per repeat and condition
-    frequencies: Annotated[list[Positive], Field(min_length=1)]
-    targets: list[Annotated[int, Field(ge=2)]]  # numbers of pictures of a style to which further leaks are fitted
-    offset: Annotated[float, Field(gt=0.0)]  # standard deviation of offset noise
-    values: Annotated[list[float], Field(min_length=2)]  # values of a channel's mean, in standard deviations
-    each_value: Positive  # pictures per repeat, channel and value
-    dark: Annotated[str, Field(min_length=1)]  # words for dark and for bright pictures
-    bright: Annotated[str, Field(min_length=1)]
+    pictures: Pictures  # per repeat and condition
+    frequencies: Annotated[list[Annotated[int, Field(ge=1, le=128)]], Field(min_length=1)]
+    targets: Annotated[
+        list[Pictures], Field(max_length=100)
+    ]  # numbers of pictures of a style to which further leaks are fitted
+    offset: Annotated[float, Field(gt=0.0, le=1000.0)]  # standard deviation of offset noise
+    values: Annotated[
+        list[Shift], Field(min_length=2, max_length=100)
+    ]  # values of a channel's mean, in standard deviations
+    each_value: Annotated[int, Field(ge=1, le=100_000)]  # pictures per repeat, channel and value
+    dark: Words  # words for dark and for bright pictures
+    bright: Words
 
     @model_validator(mode="after")
     def _models_are_trained(self) -> "Config":
@@ -53,6 +72,11 @@ class Config(StudySection):
                 raise ValueError(f"models.{name}: the style '{model.style}' is not the one of that name in styles")
         if taken := RESERVED & {*self.models, *self.styles}:
             raise ValueError(f"models: '{sorted(taken)[0]}' names something else in this study")
+        if derived := [name for name in (*self.models, *self.styles) if re.search(DERIVED, name)]:
+            raise ValueError(f"models: '{derived[0]}' begins or ends as names of conditions do")
+        for key in ("targets", "values"):
+            if len(set(getattr(self, key))) != len(getattr(self, key)):
+                raise ValueError(f"{key}: a number is listed twice")
         if not {1, 3} <= set(self.frequencies) or len(set(self.frequencies)) != len(self.frequencies):
             raise ValueError("frequencies: 1 and the paper's 3 must be among them, each once")
         return self
@@ -68,6 +92,6 @@ class Config(StudySection):
         if match := re.fullmatch(r"low-(\d+)", cell):
             return int(match[1]) in self.frequencies
         if match := re.fullmatch(r"(words|plain|tuned)-(.+?)(\+leak(-(\d+))?)?", cell):
-            known = self.trained if match[1] == "tuned" else self.styles
+            known = {*self.trained} if match[1] == "tuned" else {*self.styles}
             return match[2] in known and (match[5] is None or int(match[5]) in self.targets)
         return cell != "zero-snr" or cell in self.models

@@ -12,6 +12,7 @@ from torch import Tensor
 from atelier.data import prepare
 from atelier.evaluation import tables
 from atelier.evaluation.intervals import Interval, t_interval
+from atelier.files import read_table
 from atelier.methods.signal_leak import FirstStep, FrequencyLeak, Leak, first_step
 from atelier.models import base
 from atelier.params import Params
@@ -102,10 +103,10 @@ def load(params: Params, workspace: Workspace) -> Results:
         params=params,
         workspace=workspace,
         table=measure.load(workspace.measures),
-        spectrum=pd.read_csv(workspace.measures / measure.SPECTRUM),
-        first_steps=pd.read_csv(workspace.samples / STUDY / sample.FIRST_STEPS),
+        spectrum=read_table(workspace.measures / measure.SPECTRUM),
+        first_steps=read_table(workspace.samples / STUDY / sample.FIRST_STEPS),
         colours=measure.colours(params, workspace),
-        leaks=fit.load_all(workspace.leaks),
+        leaks=fit.load_all(workspace.leaks, Config.of(params).frequencies),
         works=works,
         natural=natural,
         kind=kind,

@@ -18,6 +18,7 @@ from atelier import machine, scratch
 from atelier.data import prepare
 from atelier.data.prompts import prompt
 from atelier.diffusion import clean_estimate
+from atelier.files import write_table
 from atelier.methods.signal_leak import FrequencyLeak, Leak, add_leak, first_step, initial_latents
 from atelier.models import base
 from atelier.models.adapters import converted
@@ -182,7 +183,8 @@ def loader(params: Params, workspace: Workspace, model: str | None) -> Callable[
 def main(params: Params, workspace: Workspace) -> None:
     """Write all conditions, first-step estimates and pictures with set channel means to ``build/samples``."""
     params = with_styles(params, workspace)
-    config, out, leaks = Config.of(params), workspace.samples / STUDY, fit.load_all(workspace.leaks)
+    config, out = Config.of(params), workspace.samples / STUDY
+    leaks = fit.load_all(workspace.leaks, config.frequencies)
     manifests = workspace.manifests
     inputs = [workspace.base, workspace.leaks, manifests]
     inputs += [workspace.adapters / STUDY / name for name in config.models]
@@ -207,7 +209,7 @@ def main(params: Params, workspace: Workspace) -> None:
     with replacing(out) as part:
         for listed, trained in [*painted, (by_hand, False)]:
             write_conditions(params, listed, trained, run, part)
-        pd.concat(firsts).to_csv(part / FIRST_STEPS, index=False, float_format="%.9g")
+        write_table(part / FIRST_STEPS, pd.concat(firsts), float_format="%.9g")
     scratch.discard(run)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from atelier import machine
 from atelier.data import prepare
 from atelier.data.images import to_pixels
+from atelier.files import reading, writing
 from atelier.models import base
 from atelier.models.autoencoders import load_like
 from atelier.models.latents import encode_pictures
@@ -75,7 +76,9 @@ def repaint(params: Params, workspace: Workspace, name: str, path: Path) -> None
     repeats = [groups[number % len(groups)][0] for number in range(len(works))]
     original = decoders(params, workspace, ORIGINAL)[params.protocol.training_seeds[0]]
     latents = encode_pictures(original, works).mean
-    save_file({"pictures": decoded(params, decoders(params, workspace, name), latents, repeats)}, path)
+    pictures = decoded(params, decoders(params, workspace, name), latents, repeats)
+    with writing(path) as part:
+        save_file({"pictures": pictures}, part)
 
 
 def repainted(params: Params, workspace: Workspace, names: Sequence[str], folder: Path) -> Iterator[list[Repainted]]:
@@ -83,7 +86,8 @@ def repainted(params: Params, workspace: Workspace, names: Sequence[str], folder
     table, groups = held_out(workspace.manifests), params.protocol.groups
     works, styles = prepare.pictures(table, params.data, workspace), table["art_style"].to_numpy()
     for name in names:
-        made = load_file(folder / f"{name}.safetensors")["pictures"]
+        with reading(folder / f"{name}.safetensors"):
+            made = load_file(folder / f"{name}.safetensors")["pictures"]
         if made.shape != works.shape:
             raise ValueError(f"{folder}: {len(made)} works went through '{name}', {len(works)} are held out")
         slices = [slice(first, None, len(groups)) for first in range(len(groups))]

@@ -12,6 +12,7 @@ from atelier.params import (
     Scope,
     Section,
     StudySection,
+    Weight,
     names_once,
     parts_of,
     subset_once,
@@ -24,9 +25,9 @@ class LossWeights(Section):
     """One retuning of the decoder: the part that is trained, and the weights of its loss."""
 
     scope: Scope
-    mse: Annotated[float, Field(ge=0.0)]
-    lpips: Annotated[float, Field(ge=0.0)]
-    ffl: Annotated[float, Field(ge=0.0)]
+    mse: Weight
+    lpips: Weight
+    ffl: Weight
 
     @model_validator(mode="after")
     def _has_a_loss(self) -> "LossWeights":
@@ -40,11 +41,11 @@ class Config(StudySection):
 
     variants: Annotated[list[Name], Field(min_length=1)]
     decoders: dict[Name, LossWeights]
-    crop: Annotated[int, Field(ge=0, multiple_of=8)]  # px; 0: whole pictures
+    crop: Annotated[int, Field(ge=0, le=1024, multiple_of=8)]  # px; 0: whole pictures
     checkpointing: bool
     optimisation: Optimisation
     models: Annotated[list[Name], Field(min_length=1)]  # models whose pictures are decoded again
-    guidance: Annotated[list[Guidance], Field(min_length=1)]
+    guidance: Annotated[list[Guidance], Field(min_length=1, max_length=100)]
 
     @model_validator(mode="after")
     def _variants_are_decoders(self) -> "Config":
@@ -63,5 +64,5 @@ class Config(StudySection):
         model, decoder, _, guidance = parts_of(cell)
         if guidance is None:
             return model in ("original", *self.variants)
-        scales = (f"{scale:g}" for scale in self.guidance)
+        scales = [f"{scale:g}" for scale in self.guidance]
         return model in self.models and decoder in ("", *self.variants) and guidance in scales

@@ -3,7 +3,6 @@
 A group uses decoders of its training seed. Reconstructions are kept in ``build/samples/repainted``.
 """
 
-import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,8 @@ from atelier.data.images import to_model_range
 from atelier.evaluation import judges
 from atelier.evaluation.groups import MEASURES, Group, group, pooled, pseudo_rows, reference_alone
 from atelier.evaluation.intervals import FloatArray
-from atelier.evaluation.tables import write_rows
+from atelier.evaluation.tables import read_rows, write_rows
+from atelier.files import copy
 from atelier.methods.perceptual import LPIPS
 from atelier.metrics import kernel_distance, log_power_error
 from atelier.metrics.alignment import features
@@ -50,7 +50,7 @@ def main(params: Params, workspace: Workspace) -> None:
         rows.append(scratch.table(run, name, partial(decoder_rows, params, workspace, run, name, works, networks)))
     with replacing(workspace.samples / REPAINTED) as part:
         for name in names:
-            shutil.copyfile(scratch.path(run, name, ".safetensors"), part / f"{name}.safetensors")
+            copy(scratch.path(run, name, ".safetensors"), part / f"{name}.safetensors")
     write_rows(pd.concat(rows, ignore_index=True), out)
     scratch.discard(run)
 
@@ -171,5 +171,5 @@ def reconstruction_rows(parts: Sequence[dict[str, Returned]], cell: str) -> pd.D
 
 def load(measures: Path, styles: bool = False) -> pd.DataFrame:
     """Load the rows for all works, or those by style."""
-    table = pd.read_csv(measures / OUT, keep_default_na=False, na_values=[""]).fillna({"style": ""})
+    table = read_rows(measures / OUT, keep_default_na=False, na_values=[""]).fillna({"style": ""})
     return table[(table["style"] != "") == styles].reset_index(drop=True)

@@ -1,6 +1,5 @@
 """What the page of the retuned decoder shows, as its stages measured it."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,8 @@ import torch
 from torch import Tensor
 
 from atelier.evaluation import tables
+from atelier.evaluation.tables import read_rows
+from atelier.files import read_json, read_table
 from atelier.params import Params
 from atelier.sampling import store
 from atelier.studies.vae_decoder import decoding, measure, reconstruct
@@ -96,7 +97,7 @@ def load(params: Params, workspace: Workspace) -> Results:
     decoders, seeds = [ORIGINAL, *config.variants], params.protocol.training_seeds
     cards = {name: workspace.decoder(name, seeds[0]) / "card.json" for name in config.variants}
     histories = [
-        pd.read_csv(workspace.decoder(name, seed) / "history.csv").assign(decoder=name)
+        read_table(workspace.decoder(name, seed) / "history.csv", ("step",)).assign(decoder=name)
         for name in config.variants
         for seed in seeds
     ]
@@ -104,12 +105,12 @@ def load(params: Params, workspace: Workspace) -> Results:
     return Results(
         params=params,
         config=config,
-        cards={name: json.loads(card.read_text()) for name, card in cards.items()},
+        cards={name: read_json(card) for name, card in cards.items()},
         history=pd.concat(histories, ignore_index=True),
         works=dict(zip(decoders, works, strict=True)),
         reconstructions=reconstruct.load(measures),
         by_style=reconstruct.load(measures, styles=True),
-        compared=pd.read_csv(workspace.compared(config.STUDY)),
+        compared=read_rows(workspace.compared(config.STUDY)),
         redecoded=measure.load(params, measures),
         first_pictures=first_pictures(params, workspace, config),
         poster=poster(workspace.papers),
@@ -131,5 +132,9 @@ def first_pictures(params: Params, workspace: Workspace, config: Config) -> dict
 
 def poster(papers: Path) -> Poster:
     """The poster's table of rank 8, its FID named ``fd``."""
-    table = pd.read_csv(papers / POSTER).query("rank == 8").rename(columns={"fid": "fd", "fid_sd": "fd_sd"})
+    table = (
+        read_table(papers / POSTER, ("block", "regime", "rank", "guidance"))
+        .query("rank == 8")
+        .rename(columns={"fid": "fd", "fid_sd": "fd_sd"})
+    )
     return {(row["block"], row["regime"], row["guidance"]): row for row in table.to_dict("records")}

@@ -15,6 +15,7 @@ from torch.nn.functional import mse_loss
 from atelier.data import prepare
 from atelier.data.checks import square_side
 from atelier.data.images import to_model_range
+from atelier.files import filling
 from atelier.machine import accelerator
 from atelier.methods.focal_frequency import focal_frequency_loss
 from atelier.methods.perceptual import LPIPS
@@ -178,6 +179,7 @@ def train(params: Params, workspace: Workspace, variant: str, training_seed: int
 
 def save(vae: ModelMixin, folder: Path, card: dict[str, Any]) -> None:
     """Write the whole autoencoder in the diffusers format, and its card."""
-    vae.save_pretrained(folder / "vae", safe_serialization=True)
+    with filling(folder / "vae"):
+        vae.save_pretrained(folder / "vae", safe_serialization=True)
     base.forget_whereabouts(folder / "vae" / "config.json")
     save_json(card, folder / "card.json")
