@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from atelier.files import write_seal
+
 MARK = "ATELIER_PIPELINE"  # environment variable: set while the pipeline executes a notebook
 
 
@@ -146,11 +148,16 @@ class Workspace:
 
 
 @contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
-    """Yield a new folder to fill; it replaces ``folder`` when the block ends, and an error leaves the old one."""
+def replacing(folder: Path, sealed: bool = True) -> Iterator[Path]:
+    """Yield a new folder to fill; it replaces ``folder`` when the block ends, and an error leaves the old one.
+
+    The new folder is sealed (``files.write_seal``), unless it is published for others to read and change.
+    """
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     yield part
+    if sealed:
+        write_seal(part)
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)

@@ -1,7 +1,6 @@
 """Stage ``prepare``: write manifests of the data folder's pictures and annotations, and report what was left out."""
 
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ from atelier.data.archives import unpack
 from atelier.data.artemis import load_works, picture_files
 from atelier.data.images import load_pictures
 from atelier.data.manifest import Works, read_manifest, write_manifest
+from atelier.files import check_seal
 from atelier.params import Data, Params
-from atelier.workspace import Workspace
+from atelier.workspace import Workspace, replacing
 
 WORKS, PHOTOGRAPHS = "works", "photographs"  # names of the manifests, also in the report
 # inside the data folder, as a folder or as an archive (wikiart.zip); photographs may be absent
@@ -25,18 +25,18 @@ TRUTH_KEY, TRUTHS = ["art_style", "painting"], ["subject", "emotion"]  # the col
 
 
 def works(manifests: Path) -> Works:
-    """Read the manifest of works."""
-    return read_manifest(manifests / f"{WORKS}.parquet")
+    """Read the manifest of works. Raises ValueError for a damaged folder, as the two below do."""
+    return read_manifest(check_seal(manifests) / f"{WORKS}.parquet")
 
 
 def photographs(manifests: Path) -> Works:
     """Read the manifest of photographs; empty if the data folder has none."""
-    return read_manifest(manifests / f"{PHOTOGRAPHS}.parquet")
+    return read_manifest(check_seal(manifests) / f"{PHOTOGRAPHS}.parquet")
 
 
 def truth(manifests: Path) -> pd.DataFrame | None:
     """Read the true subject and emotion of each picture; None if the data folder has no truth table."""
-    path = manifests / TRUTH
+    path = check_seal(manifests) / TRUTH
     return read_truth(path) if path.is_file() else None
 
 
@@ -75,27 +75,29 @@ def picture_folder(data: Data, workspace: Workspace, kind: str) -> Path:
 
 
 def pictures(table: pd.DataFrame, data: Data, workspace: Workspace, kind: str = WORKS) -> torch.Tensor:
-    """Load the pictures of a manifest's rows, uint8 (n, 3, size, size)."""
+    """Load the pictures of a manifest's rows, uint8 (n, 3, size, size). Raises ValueError for a damaged one."""
     folder = picture_folder(data, workspace, kind)
-    return load_pictures(picture_files(table, folder), data.size, root=folder)
+    files = picture_files(table, folder)
+    if folder.parent == workspace.pictures:
+        check_seal(workspace.pictures, only=files)
+    return load_pictures(files, data.size, root=folder)
 
 
 def unpack_archives(data: Data, workspace: Workspace) -> None:
     """Unpack the data folder's archives, and write the number of pictures of each beside them."""
-    folder, out = workspace.named(data.folder), workspace.pictures
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-    counts = {
-        f"{name}.zip": unpack(archive, out / name)
-        for name in FOLDERS.values()
-        if not (folder / name).is_dir() and (archive := folder / f"{name}.zip").is_file()
-    }
-    (out / "archives.json").write_text(json.dumps(counts, indent=2, sort_keys=True) + "\n")
+    folder = workspace.named(data.folder)
+    with replacing(workspace.pictures) as out:
+        counts = {
+            f"{name}.zip": unpack(archive, out / name)
+            for name in FOLDERS.values()
+            if not (folder / name).is_dir() and (archive := folder / f"{name}.zip").is_file()
+        }
+        (out / "archives.json").write_text(json.dumps(counts, indent=2, sort_keys=True) + "\n")
 
 
 def prepare(data: Data, seed: int, workspace: Workspace) -> dict[str, dict[str, object]]:
     """Read both folders, write their manifests and return the report."""
-    folder, out = workspace.named(data.folder), workspace.manifests
+    folder = workspace.named(data.folder)
     annotations = folder / ANNOTATIONS if data.annotations else None
     shared: dict[str, Any] = {"split": data.split, "seed": seed, "bad_share": data.bad_share}
     read = {WORKS: load_works(picture_folder(data, workspace, WORKS), annotations, **shared)}
@@ -103,21 +105,24 @@ def prepare(data: Data, seed: int, workspace: Workspace) -> dict[str, dict[str, 
         read[PHOTOGRAPHS] = load_works(photographs, None, **shared)
     else:
         read[PHOTOGRAPHS] = Works(read[WORKS].table.iloc[:0], (), {})
-    out.mkdir(parents=True, exist_ok=True)
-    (out / TRUTH).unlink(missing_ok=True)
-    if (truth_file := folder / TRUTH).is_file():
-        read_truth(truth_file).to_csv(out / TRUTH, index=False)
-    report: dict[str, dict[str, object]] = {}
-    for kind, manifest in read.items():
-        write_manifest(manifest, out / f"{kind}.parquet")
-        report[kind] = {
-            "works": len(manifest.table),
-            "split": {str(name): int(n) for name, n in manifest.table["split"].value_counts().items()},
-            "counts": manifest.counts,
-            "quarantined": list(manifest.quarantined),
-        }
-    (out / "report.json").write_text(json.dumps(report, indent=2, sort_keys=True) + "\n")
+    report = {kind: _facts(manifest) for kind, manifest in read.items()}
+    with replacing(workspace.manifests) as out:
+        if (truth_file := folder / TRUTH).is_file():
+            read_truth(truth_file).to_csv(out / TRUTH, index=False)
+        for kind, manifest in read.items():
+            write_manifest(manifest, out / f"{kind}.parquet")
+        (out / "report.json").write_text(json.dumps(report, indent=2, sort_keys=True) + "\n")
     return report
+
+
+def _facts(manifest: Works) -> dict[str, object]:
+    """What the report says of one kind of pictures."""
+    return {
+        "works": len(manifest.table),
+        "split": {str(name): int(n) for name, n in manifest.table["split"].value_counts().items()},
+        "counts": manifest.counts,
+        "quarantined": list(manifest.quarantined),
+    }
 
 
 def main(params: Params, workspace: Workspace) -> None:

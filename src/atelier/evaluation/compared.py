@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from atelier.evaluation.tables import write_rows
+from atelier.evaluation.tables import read_rows, write_rows
 
 
 def collect(tables: Iterable[Path], cells: Collection[str], out: Path) -> None:
     """Write the rows of these cells, in the order of the tables."""
-    rows = pd.concat([pd.read_csv(table) for table in tables], ignore_index=True)
+    rows = pd.concat([read_rows(table) for table in tables], ignore_index=True)
     write_rows(rows[rows["cell"].isin(cells)], out)

@@ -1,11 +1,20 @@
-"""Tables of measures: one row per measure and cell, one column of pseudo-values per group."""
+"""Tables of measures: one row per measure and cell, one column of pseudo-values per group.
 
+A table's header ends in a column without values, whose name holds a checksum of everything else in the file. It is
+there, and not in a last line, so that readers who know nothing of it see the rows as they are.
+"""
+
+import hashlib
+import io
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from atelier.evaluation.intervals import FloatArray, t_interval
+from atelier.files import write_whole
 from atelier.params import Params
 
 Values = Mapping[tuple[str, str], FloatArray]  # (measure, cell) -> pseudo-values, one per group
@@ -20,10 +29,30 @@ REAL, RECONSTRUCTED = "training works", "reconstructed held-out works"  # refere
 NUMBERS = "%.12g"  # float format of tables of measures
 
 
-def write_rows(rows: pd.DataFrame, path: Path) -> None:
-    """Write a table of measures."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows.to_csv(path, index=False, float_format=NUMBERS)
+SEALED = re.compile(rb"(?P<header>[^\n]*),# sha256 (?P<digest>[0-9a-f]{64})\n(?P<rows>.*)", re.DOTALL)
+
+
+def write_rows(rows: pd.DataFrame, path: Path, numbers: str = NUMBERS) -> None:
+    """Write a table of measures with its checksum; ``numbers``: the format of floats."""
+    text = rows.to_csv(index=False, float_format=numbers)
+    header, _, rest = text.partition("\n")
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    write_whole(path, f"{header},# sha256 {digest}\n{rest}".encode())
+
+
+def read_rows(path: Path, **options: Any) -> pd.DataFrame:
+    """Read what ``write_rows`` wrote; ``options`` of ``pandas.read_csv``. ValueError, one line, for a damaged file."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
+    match = SEALED.fullmatch(data)
+    if match is None:
+        raise ValueError(f"{path}: damaged: its first line does not end in a checksum; make the table again")
+    content = match["header"] + b"\n" + match["rows"]
+    if hashlib.sha256(content).hexdigest().encode() != match["digest"]:
+        raise ValueError(f"{path}: damaged: its content is not what was written; make the table again")
+    return pd.read_csv(io.BytesIO(content), **options)
 
 
 def values(table: pd.DataFrame) -> Values:

@@ -9,7 +9,7 @@ import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from scipy.fft import dctn, idctn
 from torch import Generator, Tensor
+
+from atelier.models.headers import FLOATS, cut, read_header
 
 FloatArray = npt.NDArray[np.float64]
 METADATA = "signal_leak"
@@ -332,15 +334,34 @@ def save(leak: Leak, path: Path, provenance: Mapping[str, str]) -> None:
     save_file({name: torch.from_numpy(np.ascontiguousarray(x)) for name, x in tensors.items()}, path, {METADATA: note})
 
 
+def _names(path: Path) -> set[str]:
+    """The tensors of a leak: those of a frequency leak if the file has any of them. All must be float64."""
+    header = read_header(path)
+    for name, one in header.items():
+        if one.kind not in ("F64", *FLOATS):
+            raise ValueError(f"tensor {cut(name)}: expected floating-point numbers, got {one.kind}")
+    low = {"frequencies", "low_mean", "low_covariance"}
+    return {"mean", "std"} | (low if low & header.keys() else set())
+
+
+def _count(note: Mapping[str, Any]) -> int:
+    """The number of pictures that a leak was fitted to."""
+    if type(note["n"]) is not int or note["n"] < 1:  # True is an int
+        raise ValueError(f"n: expected the number of pictures, got {cut(note['n'])}")
+    return int(note["n"])
+
+
 def load(path: Path) -> tuple[Leak, dict[str, str]]:
     """Read a leak and its provenance. Raises ValueError for a file that holds none."""
     try:
+        if odd := sorted(read_header(path).keys() ^ _names(path)):
+            raise ValueError(f"tensor {cut(odd[0])} is unknown or missing")
         with safe_open(path, framework="pt") as file:
             note = json.loads((file.metadata() or {}).get(METADATA, "null"))
             arrays = {name: file.get_tensor(name).double().numpy() for name in file.keys()}  # noqa: SIM118
         if not isinstance(note, dict) or not all(np.isfinite(x).all() for x in arrays.values()):
             raise ValueError("no note of a leak, or values that are not finite")
-        rest = PixelLeak(arrays["mean"], arrays["std"], int(note["n"]))
+        rest = PixelLeak(arrays["mean"], arrays["std"], _count(note))
         provenance = {str(key): str(value) for key, value in dict(note["provenance"]).items()}
         if rest.mean.ndim != 3 or rest.mean.shape != rest.std.shape or (rest.std < 0).any():
             raise ValueError("mean and std are no pair")

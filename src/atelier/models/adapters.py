@@ -3,32 +3,41 @@
 from pathlib import Path
 
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
-from safetensors import SafetensorError
 
+from atelier.files import check_output
 from atelier.models.base import scheduler_of
+from atelier.models.checked import CONFIG, check_denoiser_fits, load_part
+from atelier.models.checked_adapter import check_adapter
+from atelier.models.headers import reason
 
 WEIGHTS = "pytorch_lora_weights.safetensors"  # diffusers' default file name
 
 
 def load_adapter(pipeline: StableDiffusionPipeline, folder: Path) -> None:
-    """Load an adapter; without the two flags diffusers would also accept a pickle, or look on the hub."""
+    """Load an adapter; without the two flags diffusers would also accept a pickle, or look on the hub.
+
+    Raises ValueError, one line, for a file that does not fit the pipeline (``checked_adapter``).
+    """
+    check_output(folder)
     if not (folder / WEIGHTS).is_file():
         raise ValueError(f"{folder}: holds no {WEIGHTS}")
+    check_adapter(pipeline, folder / WEIGHTS)
     try:
         pipeline.load_lora_weights(folder, weight_name=WEIGHTS, use_safetensors=True, local_files_only=True)
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{folder / WEIGHTS}: not a readable adapter: {' '.join(str(error).split())}") from None
+    except Exception as error:  # PEFT may raise anything for what it does not expect
+        raise ValueError(f"{folder / WEIGHTS}: not a readable adapter: {reason(error)}") from None
 
 
 def tuned(pipeline: StableDiffusionPipeline, folder: Path) -> StableDiffusionPipeline:
-    """``pipeline`` with the trained denoiser in ``folder``, or with the adapter there merged into its denoiser."""
+    """``pipeline`` with the trained denoiser in ``folder``, or with the adapter there merged into its denoiser.
+
+    Raises ValueError, one line that names the file, for weights that do not fit the pipeline or are not finite.
+    """
     if (folder / "unet").is_dir():
-        try:
-            pipeline.unet = UNet2DConditionModel.from_pretrained(
-                folder / "unet", use_safetensors=True, local_files_only=True
-            )
-        except (OSError, SafetensorError) as error:
-            raise ValueError(f"{folder / 'unet'}: not a readable denoiser: {' '.join(str(error).split())}") from None
+        check_output(folder)
+        unet = load_part(folder / "unet", UNet2DConditionModel)
+        check_denoiser_fits(unet.config, pipeline.unet, folder / "unet" / CONFIG)
+        pipeline.unet = unet
         return pipeline
     load_adapter(pipeline, folder)
     pipeline.fuse_lora()
@@ -38,6 +47,7 @@ def tuned(pipeline: StableDiffusionPipeline, folder: Path) -> StableDiffusionPip
 
 def converted(pipeline: StableDiffusionPipeline, folder: Path) -> StableDiffusionPipeline:
     """``pipeline`` with a conversion (``training.conversion``) merged into its denoiser, and with its scheduler."""
+    scheduler = scheduler_of(folder)
     pipeline = tuned(pipeline, folder)
-    pipeline.scheduler = scheduler_of(folder)
+    pipeline.scheduler = scheduler
     return pipeline

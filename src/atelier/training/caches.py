@@ -19,13 +19,14 @@ from torch import Tensor
 from atelier.data import prepare
 from atelier.data.images import PREPROCESSING
 from atelier.data.prompts import prompt
+from atelier.files import check_seal
 from atelier.machine import accelerator
 from atelier.models import base
 from atelier.models.latents import Moments, encode_pictures, encode_prompts
 from atelier.models.stored import tensor_digest
 from atelier.params import Params
 from atelier.training.denoiser import Examples
-from atelier.workspace import Workspace
+from atelier.workspace import Workspace, replacing
 
 WORKS = "works.safetensors"  # in the folder of caches
 
@@ -68,21 +69,22 @@ def training_works(params: Params, workspace: Workspace) -> TrainingWorks:
     table = prepare.works(workspace.manifests).table.query("split == 'train'").reset_index(drop=True)
     rows = table.to_dict("records")
     prompts = [[prompt(row, protocol.level, draw) for draw in range(protocol.per_work)] for row in rows]
-    key = cache_key(base.fingerprint(workspace.base), list(table["sha256"]), prompts, params.data.size)
+    key = cache_key(base.fingerprint(check_seal(workspace.base)), list(table["sha256"]), prompts, params.data.size)
     return TrainingWorks(table, prompts, key)
 
 
 def main(params: Params, workspace: Workspace) -> None:
     """Stage ``cache``: encode the training split and its prompts."""
     works = training_works(params, workspace)
-    pipeline = base.load(workspace.base).to(accelerator(params.machine).device)
+    pipeline = base.load(check_seal(workspace.base)).to(accelerator(params.machine).device)
     flat = encode_prompts(pipeline, [text for row in works.prompts for text in row])
     cache = Cache(
         latents=encode_pictures(pipeline.vae, prepare.pictures(works.table, params.data, workspace)),
         embeddings=flat.view(len(works.prompts), -1, *flat.shape[1:]),
         empty=encode_prompts(pipeline, [""])[0],
     )
-    write_cache(workspace.cache / WORKS, cache, works.key)
+    with replacing(workspace.cache) as part:
+        write_cache(part / WORKS, cache, works.key)
     print(f"{len(works.table)} works, {flat.shape[0]} prompts encoded")
 
 

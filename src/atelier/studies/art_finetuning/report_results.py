@@ -10,6 +10,8 @@ from torch import Tensor
 from atelier import claims
 from atelier.data import prepare
 from atelier.evaluation import tables
+from atelier.evaluation.tables import read_rows
+from atelier.files import check_seal
 from atelier.metrics import residual_spectrum_label
 from atelier.params import Params
 from atelier.report import words
@@ -142,13 +144,15 @@ def by_acquaintance_last(table: pd.DataFrame) -> pd.DataFrame:
 def _rows_of_prompts(measures: Path) -> pd.DataFrame:
     """Measures of pictures from prompts of that study's levels, the untuned model's first."""
     files = sorted((measures / PROMPTS).glob("*.csv"), key=lambda path: (path.stem != UNTUNED, path.stem))
-    return pd.concat([pd.DataFrame(), *(pd.read_csv(path) for path in files)], ignore_index=True)
+    return pd.concat([pd.DataFrame(), *(read_rows(path) for path in files)], ignore_index=True)
 
 
 def _history(params: Params, workspace: Workspace) -> pd.DataFrame:
     """Training losses of all variants and seeds."""
     histories = [
-        pd.read_csv(workspace.adapter(STUDY, name, seed) / "history.csv").assign(variant=name, training_seed=seed)
+        pd.read_csv(check_seal(workspace.adapter(STUDY, name, seed)) / "history.csv").assign(
+            variant=name, training_seed=seed
+        )
         for name in Config.of(params).variants
         for seed in params.protocol.training_seeds
     ]

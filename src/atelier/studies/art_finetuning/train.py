@@ -2,8 +2,10 @@
 
 from diffusers import UNet2DConditionModel
 
+from atelier.files import check_seal
 from atelier.machine import accelerator
 from atelier.models import base
+from atelier.models.checked import load_part
 from atelier.params import Params
 from atelier.seeds import seed_of
 from atelier.studies.art_finetuning.params import Config
@@ -25,8 +27,8 @@ def train(params: Params, workspace: Workspace, variant: str, training_seed: int
     adapter = config.adapters[variant]
     seed = seed_of(params.seed, "training", training_seed)
     works = training_works(params, workspace)
-    cache = read_cache(workspace.cache / WORKS, works.key)
-    unet = UNet2DConditionModel.from_pretrained(workspace.base / "unet", use_safetensors=True).to(accelerate.device)
+    cache = read_cache(check_seal(workspace.cache) / WORKS, works.key)
+    unet = load_part(check_seal(workspace.base) / "unet", UNet2DConditionModel).to(accelerate.device)
     if adapter.rank is None:
         trainable = dict(unet.requires_grad_(True).named_parameters())
     else:

@@ -7,6 +7,7 @@ import pandas as pd
 
 from atelier import claims
 from atelier.evaluation import compared
+from atelier.files import check_seal, write_seal
 from atelier.params import Params
 from atelier.sampling.store import TABLE, UNTUNED, UNTUNED_AGAIN, guidance_folder
 from atelier.studies.prompt_enrichment.params import TUNED_BY, Config
@@ -35,11 +36,12 @@ def main(params: Params, workspace: Workspace) -> None:
 
 def copy_shown(source: Path, out: Path) -> None:
     """Copy the first pictures of a cell at the protocol's level, which another study painted."""
-    table = pd.read_csv(source / TABLE, keep_default_na=False).head(SHOWN)
+    table = pd.read_csv(check_seal(source) / TABLE, keep_default_na=False).head(SHOWN)
     out.mkdir(parents=True)
     for name in table["file"]:
         shutil.copyfile(source / name, out / name)
     table.to_csv(out / TABLE, index=False)
+    write_seal(out)
 
 
 def cells(params: Params) -> set[str]:

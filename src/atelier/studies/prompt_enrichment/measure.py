@@ -7,7 +7,7 @@ import pandas as pd
 from atelier import scratch
 from atelier.evaluation import reference as references
 from atelier.evaluation.cells import Location, by_known_artist, measure_cells
-from atelier.evaluation.tables import write_rows
+from atelier.evaluation.tables import read_rows, write_rows
 from atelier.params import Params
 from atelier.sampling.store import UNTUNED, at_level
 from atelier.studies.prompt_enrichment.params import Config
@@ -44,4 +44,4 @@ def table_of(measures: Path, model: str) -> Path:
 def load(params: Params, measures: Path) -> pd.DataFrame:
     """Load the rows of all models."""
     models = [UNTUNED, *Config.of(params).models]
-    return pd.concat([pd.read_csv(table_of(measures, model)) for model in models], ignore_index=True)
+    return pd.concat([read_rows(table_of(measures, model)) for model in models], ignore_index=True)

@@ -9,6 +9,7 @@ from torch import Tensor
 from atelier import claims
 from atelier.data import prepare
 from atelier.evaluation import tables
+from atelier.evaluation.tables import read_rows
 from atelier.params import Params
 from atelier.report import words
 from atelier.report.painted import Painted
@@ -79,7 +80,7 @@ class Results(Painted):
 def load(params: Params, workspace: Workspace) -> Results:
     """Read what the stages left. Raises ValueError for samples that are missing, or of models no parameter names."""
     store.check_variants(workspace.samples / STUDY, [UNTUNED, *Config.of(params).models])
-    table = pd.read_csv(workspace.compared(STUDY))
+    table = read_rows(workspace.compared(STUDY))
     return Results(params, workspace, table, prepare.works(workspace.manifests).table.query("split == 'test'"))
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from atelier import machine
 from atelier.data import prepare
+from atelier.files import check_seal
 from atelier.methods.signal_leak import FrequencyLeak, Leak, PixelLeak, load, save
 from atelier.models import base
 from atelier.models.latents import encode_pictures
@@ -58,7 +59,7 @@ def fitted(params: Params, workspace: Workspace) -> Iterator[tuple[str, Leak, pd
     for the latter also ``K-STYLE``, fitted to K of its works.
     """
     study, manifests = Config.of(params), workspace.manifests
-    vae = base.load(workspace.base).vae.to(machine.accelerator(params.machine).device)
+    vae = base.load(check_seal(workspace.base)).vae.to(machine.accelerator(params.machine).device)
     table, kind = training_pictures(manifests, None)
     numbers = sorted(study.frequencies)
     pixel, *low = FrequencyLeak.fit_several(encoded(params, workspace, vae, table, kind), [0, *numbers])
@@ -82,7 +83,7 @@ def of_style(style: str, works: int | None = None) -> str:
 
 def main(params: Params, workspace: Workspace) -> None:
     """Write all leaks to ``build/leaks``, each with the paths of its pictures."""
-    made_from = base.fingerprint(workspace.base)
+    made_from = base.fingerprint(check_seal(workspace.base))
     with replacing(workspace.leaks) as part:
         for name, leak, table in fitted(params, workspace):
             save(leak, part / f"{name}.safetensors", {"base": made_from, "pictures": "\n".join(table["path"])})
@@ -90,4 +91,4 @@ def main(params: Params, workspace: Workspace) -> None:
 
 def load_all(folder: Path) -> dict[str, Leak]:
     """Load all leaks by name."""
-    return {path.stem: load(path)[0] for path in sorted(folder.glob("*.safetensors"))}
+    return {path.stem: load(path)[0] for path in sorted(check_seal(folder).glob("*.safetensors"))}

@@ -12,6 +12,8 @@ from torch import Tensor
 from atelier.data import prepare
 from atelier.evaluation import tables
 from atelier.evaluation.intervals import Interval, t_interval
+from atelier.evaluation.tables import read_rows
+from atelier.files import check_seal
 from atelier.methods.signal_leak import FirstStep, FrequencyLeak, Leak, first_step
 from atelier.models import base
 from atelier.params import Params
@@ -95,13 +97,13 @@ def load(params: Params, workspace: Workspace) -> Results:
     """Everything that the study's page shows, from its stages' outputs."""
     works = prepare.works(workspace.manifests).table
     natural, kind = fit.natural(prepare.photographs(workspace.manifests).table, works)
-    pipeline = with_ddim(base.load(workspace.base))
+    pipeline = with_ddim(base.load(check_seal(workspace.base)))
     return Results(
         params=params,
         workspace=workspace,
         table=measure.load(workspace.measures),
-        spectrum=pd.read_csv(workspace.measures / measure.SPECTRUM),
-        first_steps=pd.read_csv(workspace.samples / STUDY / sample.FIRST_STEPS),
+        spectrum=read_rows(workspace.measures / measure.SPECTRUM),
+        first_steps=pd.read_csv(check_seal(workspace.samples / STUDY) / sample.FIRST_STEPS),
         colours=measure.colours(params, workspace),
         leaks=fit.load_all(workspace.leaks),
         works=works,

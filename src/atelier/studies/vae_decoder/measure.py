@@ -15,7 +15,7 @@ from atelier.evaluation import judges
 from atelier.evaluation import reference as references
 from atelier.evaluation.cells import Location, truth_of_works
 from atelier.evaluation.groups import groups_of, measured
-from atelier.evaluation.tables import write_rows
+from atelier.evaluation.tables import read_rows, write_rows
 from atelier.params import Params
 from atelier.sampling.store import UNTUNED, at_level, listed, read_latents
 from atelier.studies.vae_decoder.decoding import MAIN, decoded, decoders
@@ -81,4 +81,4 @@ def table_of(measures: Path, model: str) -> Path:
 def load(params: Params, measures: Path) -> pd.DataFrame:
     """Load the rows of all models."""
     models = [*Config.of(params).models, PLAIN_WORDS]
-    return pd.concat([pd.read_csv(table_of(measures, model)) for model in models], ignore_index=True)
+    return pd.concat([read_rows(table_of(measures, model)) for model in models], ignore_index=True)

@@ -21,7 +21,7 @@ from atelier.data.images import to_model_range
 from atelier.evaluation import judges
 from atelier.evaluation.groups import MEASURES, Group, group, pooled, pseudo_rows, reference_alone
 from atelier.evaluation.intervals import FloatArray
-from atelier.evaluation.tables import write_rows
+from atelier.evaluation.tables import read_rows, write_rows
 from atelier.methods.perceptual import LPIPS
 from atelier.metrics import kernel_distance, log_power_error
 from atelier.metrics.alignment import features
@@ -169,5 +169,5 @@ def reconstruction_rows(parts: Sequence[dict[str, Returned]], cell: str) -> pd.D
 
 def load(measures: Path, styles: bool = False) -> pd.DataFrame:
     """Load the rows for all works, or those by style."""
-    table = pd.read_csv(measures / OUT, keep_default_na=False, na_values=[""]).fillna({"style": ""})
+    table = read_rows(measures / OUT, keep_default_na=False, na_values=[""]).fillna({"style": ""})
     return table[(table["style"] != "") == styles].reset_index(drop=True)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from atelier.evaluation import tables
+from atelier.evaluation.tables import read_rows
+from atelier.files import check_seal
 from atelier.params import Params
 from atelier.sampling import store
 from atelier.studies.vae_decoder import decoding, measure, reconstruct
@@ -94,13 +96,13 @@ def load(params: Params, workspace: Workspace) -> Results:
     """Read what the stages left, and decode a few generated pictures."""
     config, measures = Config.of(params), workspace.measures
     decoders, seeds = [ORIGINAL, *config.variants], params.protocol.training_seeds
-    cards = {name: workspace.decoder(name, seeds[0]) / "card.json" for name in config.variants}
+    cards = {name: check_seal(workspace.decoder(name, seeds[0])) / "card.json" for name in config.variants}
     histories = [
-        pd.read_csv(workspace.decoder(name, seed) / "history.csv").assign(decoder=name)
+        pd.read_csv(check_seal(workspace.decoder(name, seed)) / "history.csv").assign(decoder=name)
         for name in config.variants
         for seed in seeds
     ]
-    works = decoding.repainted(params, workspace, decoders, workspace.samples / decoding.REPAINTED)
+    works = decoding.repainted(params, workspace, decoders, check_seal(workspace.samples / decoding.REPAINTED))
     return Results(
         params=params,
         config=config,
@@ -109,7 +111,7 @@ def load(params: Params, workspace: Workspace) -> Results:
         works=dict(zip(decoders, works, strict=True)),
         reconstructions=reconstruct.load(measures),
         by_style=reconstruct.load(measures, styles=True),
-        compared=pd.read_csv(workspace.compared(config.STUDY)),
+        compared=read_rows(workspace.compared(config.STUDY)),
         redecoded=measure.load(params, measures),
         first_pictures=first_pictures(params, workspace, config),
         poster=poster(workspace.papers),

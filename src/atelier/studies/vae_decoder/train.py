@@ -14,6 +14,7 @@ from torch.nn.functional import mse_loss
 
 from atelier.data import prepare
 from atelier.data.images import to_model_range
+from atelier.files import check_seal
 from atelier.machine import accelerator
 from atelier.methods.focal_frequency import focal_frequency_loss
 from atelier.methods.perceptual import LPIPS
@@ -132,12 +133,12 @@ def train(params: Params, workspace: Workspace, variant: str, training_seed: int
     weights, perceptual = config.decoders[variant], params.perceptual
     seed = seed_of(params.seed, config.STUDY, training_seed)
     works = training_works(params, workspace)
-    vae = base.load(workspace.base).vae
+    vae = base.load(check_seal(workspace.base)).vae
     trainable = decoder_parameters(vae, weights.scope)
     before = digest(vae, trainable)
     if config.checkpointing:
         vae.enable_gradient_checkpointing()
-    latents = read_cache(workspace.cache / WORKS, works.key).latents
+    latents = read_cache(check_seal(workspace.cache) / WORKS, works.key).latents
     retuning = task(
         vae,
         trainable,
