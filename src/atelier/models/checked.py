@@ -21,7 +21,7 @@ from atelier.models.stored import load_json
 Part = TypeVar("Part", bound=nn.Module)
 
 CONFIG = "config.json"
-NUMBER_LIMIT, LIST_LIMIT, BYTES_LIMIT = 2**20, 16, 2**20  # of numbers, lists and bytes in a configuration
+NUMBER_LIMIT, LIST_LIMIT, BYTES_LIMIT = 2**24, 16, 2**20  # of numbers, lists and bytes in a configuration
 # every count multiplies the modules to build; Stable Diffusion has at most 2, 10 and 23
 COUNT_LIMITS = {"layers_per_block": 8, "transformer_layers_per_block": 12, "num_hidden_layers": 64}
 COUNT_LIMITS |= {"num_encoder_blocks": 8, "num_decoder_blocks": 8}

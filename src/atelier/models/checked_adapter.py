@@ -24,7 +24,10 @@ def check_adapter(pipeline: StableDiffusionPipeline, path: Path) -> None:
     Each layer needs two matrices whose shapes fit it. A layer of a kind, such as ``attn1.to_q``, has an adapter only if
     the layers of this kind in all other blocks have one. Any spelling that diffusers reads is accepted.
     """
-    tensors = read_header(path)
+    try:
+        tensors = read_header(path)
+    except ValueError as error:
+        raise ValueError(f"{path}: not a readable adapter: {reason(error)}") from None
     if not tensors:
         raise ValueError(f"{path}: holds no tensor")
     for name, one in tensors.items():

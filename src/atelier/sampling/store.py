@@ -15,7 +15,6 @@ from torch import Tensor
 
 from atelier.data.images import load_pictures, save_picture
 from atelier.files import check_seal, write_seal
-from atelier.models.headers import check_finite
 
 LATENTS, TABLE = "latents.safetensors", "pictures.csv"
 UNTUNED, UNTUNED_AGAIN = "untuned", "untuned-again"  # again: with other noise, to estimate the effect of chance
@@ -62,7 +61,8 @@ def read_latents(samples: Path, study: str, variant: str, guidance: float) -> Te
         raise ValueError(f"{path}: not readable as latents: {' '.join(str(error).split())}") from None
     if latents.ndim != 4 or not latents.is_floating_point():
         raise ValueError(f"{path}: latents: expected floats (n, c, h, w), got {latents.dtype} {tuple(latents.shape)}")
-    check_finite([("latents", latents)], path)
+    if not torch.isfinite(latents).all():
+        raise ValueError(f"{path}: latents: not all finite")
     return latents
 
 

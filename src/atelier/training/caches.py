@@ -22,12 +22,14 @@ from atelier.data.prompts import prompt
 from atelier.files import check_seal
 from atelier.machine import accelerator
 from atelier.models import base
+from atelier.models.headers import check_finite
 from atelier.models.latents import Moments, encode_pictures, encode_prompts
 from atelier.models.stored import tensor_digest
 from atelier.params import Params
 from atelier.training.denoiser import Examples
 from atelier.workspace import Workspace, replacing
 
+TENSORS = {"latents.mean", "latents.std", "embeddings", "empty"}
 WORKS = "works.safetensors"  # in the folder of caches
 
 
@@ -115,6 +117,8 @@ def read_cache(path: Path, key: dict[str, str]) -> Cache:
         with safe_open(path, framework="pt") as file:
             note = json.loads((file.metadata() or {}).get("atelier", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if not isinstance(note, dict) or tensors.keys() != TENSORS:
+            raise ValueError(f"expected the tensors {', '.join(sorted(TENSORS))}")
     except (OSError, SafetensorError, ValueError) as error:
         raise ValueError(f"{path}: not a readable cache: {error}") from None
     stale = [part for part, value in key.items() if note.get(part) != value]
@@ -122,6 +126,7 @@ def read_cache(path: Path, key: dict[str, str]) -> Cache:
         raise ValueError(f"{path}: stale cache, made from other {' and '.join(stale)}")
     if note.get("content") != tensor_digest(tensors):
         raise ValueError(f"{path}: damaged cache, its content is not what was written")
+    check_finite(tensors.items(), path)
     moments = Moments(tensors["latents.mean"], tensors["latents.std"])
     return Cache(moments, tensors["embeddings"], tensors["empty"])
 

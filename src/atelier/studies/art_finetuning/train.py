@@ -27,7 +27,7 @@ def train(params: Params, workspace: Workspace, variant: str, training_seed: int
     adapter = config.adapters[variant]
     seed = seed_of(params.seed, "training", training_seed)
     works = training_works(params, workspace)
-    cache = read_cache(check_seal(workspace.cache) / WORKS, works.key)
+    cache = read_cache(workspace.cache / WORKS, works.key)
     unet = load_part(check_seal(workspace.base) / "unet", UNet2DConditionModel).to(accelerate.device)
     if adapter.rank is None:
         trainable = dict(unet.requires_grad_(True).named_parameters())

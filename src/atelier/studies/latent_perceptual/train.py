@@ -115,7 +115,7 @@ class PostTrainingSetup:
         self.training = self.config.trainings[variant]
         self.seed = seed_of(params.seed, Config.STUDY, training_seed)
         self.works = training_works(params, workspace)
-        self.examples = read_cache(check_seal(workspace.cache) / WORKS, self.works.key).examples(self.works.names)
+        self.examples = read_cache(workspace.cache / WORKS, self.works.key).examples(self.works.names)
         self.accelerator = accelerator(params.machine)
         self.pipeline = start(params, workspace, self.training)
         self.kind: str = self.pipeline.scheduler.config.prediction_type

@@ -138,7 +138,7 @@ def train(params: Params, workspace: Workspace, variant: str, training_seed: int
     before = digest(vae, trainable)
     if config.checkpointing:
         vae.enable_gradient_checkpointing()
-    latents = read_cache(check_seal(workspace.cache) / WORKS, works.key).latents
+    latents = read_cache(workspace.cache / WORKS, works.key).latents
     retuning = task(
         vae,
         trainable,
