@@ -205,12 +205,13 @@ def check_seal(folder: Path, only: Collection[Path] | None = None) -> Path:
     if missing:
         raise ValueError(f"{folder / missing[0]}: missing, {folder / SEAL} lists it; make the folder again")
     for name, path in paths.items():
+        shown = folder / name  # on one line, whatever the file's name
         if name not in expected:
-            raise ValueError(f"{path}: not listed in {folder / SEAL}, so the pipeline did not write it; remove it")
+            raise ValueError(f"{shown}: not listed in {folder / SEAL}, so the pipeline did not write it; remove it")
         if not path.is_file():
-            raise ValueError(f"{path}: missing, {folder / SEAL} lists it; make the folder again")
+            raise ValueError(f"{shown}: missing, {folder / SEAL} lists it; make the folder again")
         if _line(folder, path) != expected[name]:
-            raise ValueError(f"{path}: damaged: its content is not what was written; make the folder again")
+            raise ValueError(f"{shown}: damaged: its content is not what was written; make the folder again")
     return folder
 
 

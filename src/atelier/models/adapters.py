@@ -31,9 +31,12 @@ def tuned(pipeline: StableDiffusionPipeline, folder: Path) -> StableDiffusionPip
     Raises ValueError, one line that names the file, for weights that do not fit the pipeline or are not finite.
     """
     if (folder / "unet").is_dir():
-        check_output(folder)
-        unet = load_part(folder / "unet", UNet2DConditionModel)
-        check_denoiser_fits(unet.config, pipeline.unet, folder / "unet" / CONFIG)
+        try:
+            check_output(folder)
+            unet = load_part(folder / "unet", UNet2DConditionModel)
+            check_denoiser_fits(unet.config, pipeline.unet, folder / "unet" / CONFIG)
+        except ValueError as error:
+            raise ValueError(f"{folder / 'unet'}: not a readable denoiser: {reason(error)}") from None
         pipeline.unet = unet
         return pipeline
     load_adapter(pipeline, folder)
