@@ -24,6 +24,7 @@ from atelier.data import archives, layout, prepare
 from atelier.data.archives import pack, unpack
 from atelier.data.manifest import read_manifest
 from atelier.data.painter import png
+from atelier.files import SEAL
 from atelier.params import Data
 from atelier.workspace import Workspace
 
@@ -252,14 +253,14 @@ def test_the_report_names_and_counts_what_an_archive_did_not_give(
 
 def test_a_sound_archive_leaves_no_trace_in_the_report(stage: Callable[..., dict[str, dict[str, object]]]) -> None:
     assert stage(damaged=0, bad_share=0)["works"]["quarantined"] == []
-    assert sorted(path.name for path in Workspace().pictures.iterdir()) == ["archives.json", "wikiart"]
+    assert sorted(path.name for path in Workspace().pictures.iterdir()) == [SEAL, "archives.json", "wikiart"]
     assert json.loads((Workspace().pictures / "archives.json").read_text()) == {"wikiart.zip": 50}
 
 
 def test_more_damage_than_the_share_stops_the_stage(stage: Callable[..., dict[str, dict[str, object]]]) -> None:
     with pytest.raises(ValueError, match=r"3 of 50 pictures of data/wikiart\.zip are bad, more than bad_share 0\.05"):
         stage(damaged=3, bad_share=0.05)
-    assert list(Workspace().pictures.iterdir()) == []
+    assert not Workspace().pictures.exists()
 
 
 def test_damage_in_the_archive_and_in_pictures_counts_together(

@@ -63,7 +63,9 @@ def unpack(
     the disk has space for; and more than ``bad_share`` of pictures that are damaged, encrypted, swell as bombs do, or
     have a name that cannot be written everywhere.
     """
-    if archive.resolve().is_relative_to(folder.resolve()):
+    with reading(archive):  # before links are followed, which may lead in a circle
+        resolved = archive.resolve()
+    if resolved.is_relative_to(folder.resolve()):
         raise ValueError(f"{archive}: lies in {folder}, which unpacking replaces")
     left_out, counts = [] if left_out is None else left_out, Counter() if counts is None else counts
     with reading(archive), ArchiveFile(io.FileIO(archive)) as file, _opened(archive, file) as packed:
