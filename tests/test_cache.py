@@ -14,6 +14,7 @@ from atelier.cli import main
 from atelier.data import prepare
 from atelier.data.images import to_model_range
 from atelier.data.manifest import write_manifest
+from atelier.files import write_seal
 from atelier.models import base
 from atelier.models.latents import Moments
 from atelier.params import Params
@@ -130,6 +131,7 @@ def test_a_training_refuses_a_cache_of_other_pictures_prompts_size_or_model(
     other = linked(tmp_path / "other", tiny_world, [name for name in SHARED if name != "build/manifests"])
     other.manifests.mkdir()
     write_manifest(dataclasses.replace(works, table=table), other.manifests / "works.parquet")
+    write_seal(other.manifests)
     refused(config, "pictures", other)
     monkeypatch.setattr(base, "fingerprint", lambda folder: "another")
     refused(config, "model")

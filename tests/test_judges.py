@@ -11,6 +11,7 @@ from atelier import params
 from atelier.data import prepare
 from atelier.data.painter import paint_corpus
 from atelier.evaluation import judges
+from atelier.files import write_seal
 from atelier.models import evaluator as evaluators
 from atelier.models.evaluator import Evaluator
 from atelier.workspace import Workspace
@@ -67,7 +68,9 @@ def test_what_the_data_has_is_kept_with_equal_bytes(data: Path, kept: Workspace,
         keep("shipped", kept)
     shipped = files_of(data / "evaluator")
     assert shipped.pop("history.csv")
-    assert files_of(kept.evaluator) == shipped
+    made = files_of(kept.evaluator)
+    assert made.pop("SHA256SUMS")
+    assert made == shipped
     found = judges.evaluator(kept.evaluator)
     assert found is not None
     assert found.classes == model.classes
@@ -179,9 +182,11 @@ def test_truth_names_subject_and_emotion_of_every_picture(workspace: Workspace) 
 
 def test_where_nothing_is_known_it_says_nothing(workspace: Workspace, tmp_path: Path) -> None:
     table = prepare.works(workspace.manifests).table
+    write_seal(tmp_path)
     assert set(prepare.with_truth(table, tmp_path)["subject"]) == {""}
     known = table.head(1)[["art_style", "painting"]].assign(subject="cat", emotion="awe")
     known.to_csv(tmp_path / prepare.TRUTH, index=False)
+    write_seal(tmp_path)
     subjects = prepare.with_truth(table, tmp_path)["subject"]
     assert subjects.value_counts().to_dict() == {"": len(table) - 1, "cat": 1}
 

@@ -20,6 +20,7 @@ from atelier.data import prepare
 from atelier.data.images import to_pixels
 from atelier.data.manifest import write_manifest
 from atelier.data.prompts import prompt
+from atelier.files import write_seal
 from atelier.models import adapters, base
 from atelier.params import Params
 from atelier.sampling import conditions as sampling
@@ -204,9 +205,11 @@ def test_held_out_prompts_are_of_the_test_split_and_fixed(workspace: Workspace) 
 def test_without_a_held_out_work_it_says_so(workspace: Workspace, tmp_path: Path) -> None:
     works = prepare.works(workspace.manifests)
     learnt = dataclasses.replace(works, table=works.table.assign(split="train"))
-    write_manifest(learnt, tmp_path / "works.parquet")
+    manifests = tmp_path / "manifests"
+    write_manifest(learnt, manifests / "works.parquet")
+    write_seal(manifests)
     with pytest.raises(ValueError, match="the test split is empty"):
-        held_out.held_out_prompts(tmp_path, 7, 1, 3, 0)
+        held_out.held_out_prompts(manifests, 7, 1, 3, 0)
 
 
 def test_pictures_are_written_and_read_without_loss(tmp_path: Path) -> None:
@@ -232,6 +235,7 @@ def test_latents_that_are_absent_or_damaged_are_refused_in_one_line(tmp_path: Pa
     folder.mkdir(parents=True)
     for damage in (lambda: None, lambda: (folder / store.LATENTS).write_bytes(b"no tensor")):
         damage()
+        write_seal(folder)
         with pytest.raises(ValueError, match="not readable as latents") as caught:
             store.read_latents(tmp_path, "one", "v", 4.0)
         assert len(str(caught.value).splitlines()) == 1

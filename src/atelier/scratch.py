@@ -6,6 +6,7 @@ A killed stage resumes from its folder. Files are complete or absent: written un
 import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from atelier.closure import code_hash
-from atelier.files import reading, writing
+from atelier.files import SEAL, read_bytes, reading, remove, write_whole, writing
 from atelier.machine import fingerprint
 from atelier.params import Params
 from atelier.workspace import Workspace
@@ -42,12 +43,16 @@ def discard(run: Path) -> None:
 
 
 def digest(root: Path, *paths: Path) -> str:
-    """SHA-256 of files, and of all files in folders, with their names; what is below ``root`` is named from there."""
+    """SHA-256 of files, and of all files in folders, with their names; what is below ``root`` is named from there.
+
+    Seals are left out: what they say of the other files is no input.
+    """
     total = hashlib.sha256()
     for path in paths:
         for file in [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file()):
-            with reading(file), file.open("rb") as handle:
-                content = hashlib.file_digest(handle, "sha256").hexdigest()
+            if file.name == SEAL:
+                continue
+            content = _file_digest(file)
             name = file.relative_to(root) if file.is_relative_to(root) else file
             total.update(f"{name.as_posix()}\0{content}\0".encode())
     return total.hexdigest()
@@ -61,10 +66,33 @@ def path(run: Path, name: str, suffix: str) -> Path:
 def part(run: Path, name: str, suffix: str, write: Callable[[Path], None]) -> Path:
     """A file of a run; calls ``write`` unless an earlier process has finished it."""
     target = path(run, name, suffix)
-    if not target.is_file():
+    if not is_whole(target):
         with writing(target) as unfinished:
             write(unfinished)
+            write_whole(_checksum(target), _file_digest(unfinished).encode())
     return target
+
+
+def is_whole(target: Path) -> bool:
+    """Whether an earlier process has finished a file of a run; a damaged one is deleted, and a line says so."""
+    if not target.is_file():
+        return False
+    note = _checksum(target)
+    if note.is_file() and read_bytes(note) == _file_digest(target).encode():
+        return True
+    print(f"{target}: damaged: its content is not what was written; it is made again", file=sys.stderr)
+    remove(target)
+    return False
+
+
+def _checksum(target: Path) -> Path:
+    """The file beside a run's file that holds its SHA-256."""
+    return target.with_name(f"{target.name}.sha256")
+
+
+def _file_digest(file: Path) -> str:
+    with reading(file), file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def table(run: Path, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from atelier.files import ENDING, FileFault, fault_of, filling
+from atelier.files import ENDING, FileFault, fault_of, filling, write_seal
 
 MARK = "ATELIER_PIPELINE"  # environment variable: set while the pipeline executes a notebook
 
@@ -148,13 +148,18 @@ class Workspace:
 
 
 @contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
-    """Yield a new folder to fill; it replaces ``folder`` when the block ends, and a fault leaves the old one."""
+def replacing(folder: Path, sealed: bool = True) -> Iterator[Path]:
+    """Yield a new folder to fill; it replaces ``folder`` when the block ends, and a fault leaves the old one.
+
+    The new folder is sealed (``files.write_seal``), unless it is published for others to read and change.
+    """
     part, old = (folder.with_name(f".{folder.name}.{word}") for word in ("part", "old"))
     try:
         shutil.rmtree(part, ignore_errors=True)
         with filling(part):
             yield part
+            if sealed:
+                write_seal(part)
         shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
             folder.rename(old)

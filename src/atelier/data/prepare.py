@@ -15,7 +15,7 @@ from atelier.data.images import load_pictures
 from atelier.data.manifest import Works, read_manifest, write_manifest
 from atelier.data.mending import composed
 from atelier.data.spellings import WORK, spelt_as_files
-from atelier.files import read_json, read_table, remove, write_json, write_table
+from atelier.files import check_seal, read_json, read_table, write_json, write_table
 from atelier.params import Data, Params
 from atelier.workspace import Workspace, replacing
 
@@ -28,18 +28,18 @@ LEFT_OUT = "left_out.json"  # beside unpacked pictures: what their archives did 
 
 
 def works(manifests: Path) -> Works:
-    """Read the manifest of works."""
-    return read_manifest(manifests / f"{WORKS}.parquet")
+    """Read the manifest of works. Raises ValueError for a damaged folder, as the two below do."""
+    return read_manifest(check_seal(manifests) / f"{WORKS}.parquet")
 
 
 def photographs(manifests: Path) -> Works:
     """Read the manifest of photographs; empty if the data folder has none."""
-    return read_manifest(manifests / f"{PHOTOGRAPHS}.parquet")
+    return read_manifest(check_seal(manifests) / f"{PHOTOGRAPHS}.parquet")
 
 
 def truth(manifests: Path) -> pd.DataFrame | None:
     """Read the true subject and emotion of each picture; None if the data folder has no truth table."""
-    path = manifests / TRUTH
+    path = check_seal(manifests) / TRUTH
     return read_truth(path) if path.is_file() else None
 
 
@@ -74,9 +74,12 @@ def picture_folder(data: Data, workspace: Workspace, kind: str) -> Path:
 
 
 def pictures(table: pd.DataFrame, data: Data, workspace: Workspace, kind: str = WORKS) -> torch.Tensor:
-    """Load the pictures of a manifest's rows, uint8 (n, 3, size, size)."""
+    """Load the pictures of a manifest's rows, uint8 (n, 3, size, size). Raises ValueError for a damaged one."""
     folder = picture_folder(data, workspace, kind)
-    return load_pictures(picture_files(table, folder), data.size, root=folder)
+    files = picture_files(table, folder)
+    if folder.parent == workspace.pictures:
+        check_seal(workspace.pictures, only=files)
+    return load_pictures(files, data.size, root=folder)
 
 
 def unpack_archives(data: Data, workspace: Workspace) -> None:
@@ -125,29 +128,33 @@ def _read(data: Data, seed: int, workspace: Workspace, kind: str, annotations: P
 
 def prepare(data: Data, seed: int, workspace: Workspace) -> dict[str, dict[str, object]]:
     """Read both folders, write their manifests and return the report."""
-    folder, out = workspace.named(data.folder), workspace.manifests
+    folder = workspace.named(data.folder)
     annotations = folder / layout.ANNOTATIONS if data.annotations else None
     read = {WORKS: _read(data, seed, workspace, WORKS, annotations)}
     if picture_folder(data, workspace, PHOTOGRAPHS).is_dir():
         read[PHOTOGRAPHS] = _read(data, seed, workspace, PHOTOGRAPHS, None)
     else:
         read[PHOTOGRAPHS] = Works(read[WORKS].table.iloc[:0], (), {})
-    remove(out / TRUTH)
-    if (truth_file := folder / TRUTH).is_file():
-        # spelt as the manifest is, so that studies join the two by name
-        spelt, _ = spelt_as_files(read_truth(truth_file), read[WORKS].table, Counter())
-        write_table(out / TRUTH, spelt)
-    report: dict[str, dict[str, object]] = {}
-    for kind, manifest in read.items():
-        write_manifest(manifest, out / f"{kind}.parquet")
-        report[kind] = {
-            "works": len(manifest.table),
-            "split": {str(name): int(n) for name, n in manifest.table["split"].value_counts().items()},
-            "counts": manifest.counts,
-            "quarantined": list(manifest.quarantined),
-        }
-    write_json(out / "report.json", report)
+    report = {kind: _facts(manifest) for kind, manifest in read.items()}
+    with replacing(workspace.manifests) as out:
+        if (truth_file := folder / TRUTH).is_file():
+            # spelt as the manifest is, so that studies join the two by name
+            spelt, _ = spelt_as_files(read_truth(truth_file), read[WORKS].table, Counter())
+            write_table(out / TRUTH, spelt)
+        for kind, manifest in read.items():
+            write_manifest(manifest, out / f"{kind}.parquet")
+        write_json(out / "report.json", report)
     return report
+
+
+def _facts(manifest: Works) -> dict[str, object]:
+    """What the report says of one kind of pictures."""
+    return {
+        "works": len(manifest.table),
+        "split": {str(name): int(n) for name, n in manifest.table["split"].value_counts().items()},
+        "counts": manifest.counts,
+        "quarantined": list(manifest.quarantined),
+    }
 
 
 def main(params: Params, workspace: Workspace) -> None:

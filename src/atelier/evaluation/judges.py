@@ -13,7 +13,7 @@ from torch import Tensor
 from atelier.data.checks import check_picture_tensor
 from atelier.data.names import artist_and_title
 from atelier.evaluation.intervals import Interval, wilson_interval
-from atelier.files import reading, write_text
+from atelier.files import check_seal, write_text
 from atelier.metrics import alignment
 from atelier.models import evaluator as evaluators
 from atelier.models import stored
@@ -62,6 +62,10 @@ class Bars(Section, extra="ignore"):
     bars: list[Bar]
 
 
+class KnownArtists(Section):
+    artists: list[str]
+
+
 class TrainedOn(Section, extra="ignore"):
     """The part of a shipped base's card that says what it was trained on."""
 
@@ -89,30 +93,32 @@ def main(params: Params, workspace: Workspace) -> None:
             write_text(part / ABSENT, "the data folder has no evaluator\n")
             print(f"{folder}: no evaluator")
     shipped = read_bars(bars_file) if bars_file.is_file() else []
-    stored.save_json({"bars": [bar.model_dump() for bar in shipped]}, workspace.bars)
+    stored.save_json(stored.with_checksum({"bars": [bar.model_dump() for bar in shipped]}), workspace.bars)
     print(f"{bars_file}: {len(shipped)} bars")
     card = folder / SHIPPED_CARD
     known: list[str] = []
     if params.base.source == "shipped" and card.is_file():
         slugs = validated(Card, stored.load_json(card), str(card)).trained_on.known_artists
         known = [artist_and_title(f"{slug}_")[0] for slug in slugs]
-    stored.save_json({"artists": known}, workspace.known_artists)
+    stored.save_json(stored.with_checksum({"artists": known}), workspace.known_artists)
 
 
 def evaluator(folder: Path) -> Evaluator | None:
-    """Load the stage's evaluator; None if the data has none."""
-    return None if (folder / ABSENT).is_file() else evaluators.load(folder)
+    """Load the stage's evaluator; None if the data has none. Raises ValueError for a damaged one."""
+    return None if (check_seal(folder) / ABSENT).is_file() else evaluators.load(folder)
 
 
 def known_artists(path: Path) -> list[str]:
-    """Artists that the base was trained on, as named in the works table; empty if the data does not say."""
-    with reading(path):
-        return list(stored.load_json(path)["artists"])
+    """Artists that the base was trained on, as named in the works table; empty if the data does not say.
+
+    Raises ValueError for a damaged file.
+    """
+    return list(validated(KnownArtists, stored.load_checked_json(path), str(path)).artists)
 
 
 def read_bars(path: Path) -> list[Bar]:
     """Read the bars of a file, the stage's or the data's; ValueError, one line per error. The stage's may be empty."""
-    return validated(Bars, stored.load_json(path), str(path)).bars
+    return validated(Bars, stored.load_checked_json(path), str(path)).bars
 
 
 def table(bars: Sequence[Bar]) -> pd.DataFrame:

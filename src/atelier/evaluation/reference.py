@@ -13,7 +13,7 @@ from atelier.data.images import to_pixels
 from atelier.evaluation import judges
 from atelier.evaluation.groups import ARRAYS, Reference, reference_of, restored
 from atelier.evaluation.intervals import FloatArray
-from atelier.files import reading, writing
+from atelier.files import check_seal, reading, writing
 from atelier.metrics import Moments
 from atelier.metrics.wavelets import Bands
 from atelier.models import base
@@ -33,7 +33,7 @@ def main(params: Params, workspace: Workspace) -> None:
     held_out, training = (
         prepare.pictures(works[works["split"] == split], params.data, workspace) for split in ("test", "train")
     )
-    vae = base.load(workspace.base).vae.to(machine.accelerator(params.machine).device)
+    vae = base.load(check_seal(workspace.base)).vae.to(machine.accelerator(params.machine).device)
     returned = to_pixels(decode(vae, encode_pictures(vae, held_out).mean))
     evaluator = judges.evaluator(workspace.evaluator)
     with replacing(workspace.reference) as part:
@@ -45,15 +45,17 @@ def main(params: Params, workspace: Workspace) -> None:
 
 
 def load(folder: Path) -> Reference:
-    """Load the stage's reference."""
-    with reading(folder / REDUCED):
-        return from_arrays(load_file(folder / REDUCED))
+    """Load the stage's reference. Raises ValueError for a damaged one."""
+    path = check_seal(folder) / REDUCED
+    with reading(path):
+        return from_arrays(load_file(path))
 
 
 def reconstructed_works(folder: Path) -> Tensor:
     """Held-out works reconstructed by the base's autoencoder, uint8 (n, 3, h, w), in the order of the manifest."""
-    with reading(folder / RETURNED):
-        return torch.from_numpy(load_file(folder / RETURNED)["pictures"])
+    path = check_seal(folder) / RETURNED
+    with reading(path):
+        return torch.from_numpy(load_file(path)["pictures"])
 
 
 def arrays(reference: Reference) -> dict[str, FloatArray]:

@@ -1,5 +1,11 @@
-"""Tables of measures: one row per measure and cell, one column of pseudo-values per group."""
+"""Tables of measures: one row per measure and cell, one column of pseudo-values per group.
 
+A table's header ends in a column without values, whose name holds a checksum of everything else in the file. It is
+there, and not in a last line, so that readers who know nothing of it see the rows as they are.
+"""
+
+import hashlib
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from atelier.evaluation.intervals import FloatArray, t_interval
-from atelier.files import read_table, write_table
+from atelier.files import FileFault, parse_table, read_bytes, writing
 from atelier.params import Params
 
 Values = Mapping[tuple[str, str], FloatArray]  # (measure, cell) -> pseudo-values, one per group
@@ -22,14 +28,30 @@ REAL, RECONSTRUCTED = "training works", "reconstructed held-out works"  # refere
 NUMBERS = "%.12g"  # float format of tables of measures
 
 
-def write_rows(rows: pd.DataFrame, path: Path) -> None:
-    """Write a table of measures."""
-    write_table(path, rows, float_format=NUMBERS)
+SEALED = re.compile(rb"(?P<header>[^\n]*),# sha256 (?P<digest>[0-9a-f]{64})\n(?P<rows>.*)", re.DOTALL)
 
 
-def read_rows(path: Path, **options: Any) -> pd.DataFrame:
-    """Read a table of measures; FileFault for a file that is none. ``options`` are those of pandas' ``read_csv``."""
-    return read_table(path, ("measure", "cell"), **options)
+def write_rows(rows: pd.DataFrame, path: Path, numbers: str = NUMBERS) -> None:
+    """Write a table of measures with its checksum; ``numbers``: the format of floats."""
+    with writing(path) as part:
+        text = rows.to_csv(index=False, float_format=numbers)
+        header, _, rest = text.partition("\n")
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        part.write_bytes(f"{header},# sha256 {digest}\n{rest}".encode())
+
+
+def read_rows(path: Path, columns: Sequence[str] = (), **options: Any) -> pd.DataFrame:
+    """Read what ``write_rows`` wrote, which must have ``columns``; FileFault for a damaged file.
+
+    ``options`` are those of pandas' ``read_csv``.
+    """
+    match = SEALED.fullmatch(read_bytes(path))
+    if match is None:
+        raise FileFault(f"{path}: damaged: its first line does not end in a checksum; make the table again")
+    content = match["header"] + b"\n" + match["rows"]
+    if hashlib.sha256(content).hexdigest().encode() != match["digest"]:
+        raise FileFault(f"{path}: damaged: its content is not what was written; make the table again")
+    return parse_table(path, content, columns, **options)
 
 
 def values(table: pd.DataFrame) -> Values:

@@ -11,7 +11,7 @@ import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -55,9 +55,11 @@ __all__ = [
     "mean_of_posterior",
     "save",
 ]
+from atelier.models.headers import FLOATS, Header, cut, read_header
 
 FloatArray = npt.NDArray[np.float64]
 METADATA = "signal_leak"
+REFUSAL = "not a readable signal leak"
 NOTHING = (
     5e-3  # alpha of a first step without signal: a flow's 0.001, zero terminal SNR's 0 to 0.0002; at 50 steps 0.076
 )
@@ -420,15 +422,34 @@ def save(leak: Leak, path: Path, provenance: Mapping[str, str]) -> None:
         save_file(arrays, part, {METADATA: note})
 
 
+def _names(header: Mapping[str, Header]) -> set[str]:
+    """The tensors of a leak: those of a frequency leak if the file has any of them. All must be float64."""
+    for name, one in header.items():
+        if one.kind not in ("F64", *FLOATS):
+            raise ValueError(f"tensor {cut(name)}: expected floating-point numbers, got {one.kind}")
+    low = {"frequencies", "low_mean", "low_covariance"}
+    return {"mean", "std"} | (low if low & header.keys() else set())
+
+
+def _count(note: Mapping[str, Any]) -> int:
+    """The number of pictures that a leak was fitted to."""
+    if type(note["n"]) is not int or note["n"] < 1:  # True is an int
+        raise ValueError(f"n: expected the number of pictures, got {cut(note['n'])}")
+    return int(note["n"])
+
+
 def load(path: Path) -> tuple[Leak, dict[str, str]]:
     """Read a leak and its provenance. Raises ValueError for a file that holds none."""
-    with reading(path, "not a readable signal leak"):
+    with reading(path, REFUSAL):
+        header = read_header(path, REFUSAL)
+        if odd := sorted(header.keys() ^ _names(header)):
+            raise ValueError(f"tensor {cut(odd[0])} is unknown or missing")
         with safe_open(path, framework="pt") as file:
             note = json.loads((file.metadata() or {}).get(METADATA, "null"))
             arrays = {name: file.get_tensor(name).double().numpy() for name in file.keys()}  # noqa: SIM118
         if not isinstance(note, dict) or not all(np.isfinite(x).all() for x in arrays.values()):
             raise ValueError("no note of a leak, or values that are not finite")
-        rest = PixelLeak(arrays["mean"], arrays["std"], int(note["n"]))
+        rest = PixelLeak(arrays["mean"], arrays["std"], _count(note))
         provenance = {str(key): str(value) for key, value in dict(note["provenance"]).items()}
         if rest.mean.ndim != 3 or rest.mean.shape != rest.std.shape or (rest.std < 0).any():
             raise ValueError("mean and std are no pair")

@@ -11,6 +11,7 @@ from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from atelier.files import check_output
 from atelier.models.stored import load_tensors, tensor_digest
 from atelier.params import Scope
 
@@ -84,6 +85,7 @@ def load_like(vae: ModelMixin, folder: Path) -> ModelMixin:
     Only safetensors are read. Raises ValueError for another configuration, and for weights that are missing, unknown,
     or not finite.
     """
+    check_output(folder)
     try:
         config = type(vae).load_config(folder, local_files_only=True)
         # compared as JSON, which has no tuples

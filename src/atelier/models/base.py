@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
@@ -18,7 +17,10 @@ from tokenizers.trainers import BpeTrainer
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from atelier.diffusion import resolution_matched_betas
-from atelier.files import filling, read_json, reading, write_json
+from atelier.files import check_output, filling, read_json, reading, write_json
+from atelier.models.checked import weights_of
+from atelier.models.checked_pipeline import KINDS, check_pipeline, check_scheduler
+from atelier.models.headers import check_finite
 from atelier.seeds import seed_of
 
 DOWNSAMPLING = 8  # pixels per latent element; four autoencoder blocks
@@ -179,10 +181,14 @@ def fold_latent_statistics(vae: AutoencoderKL, mean: torch.Tensor, std: torch.Te
 
 
 def load(folder: Path) -> StableDiffusionPipeline:
-    """Load a pipeline from a folder in the diffusers format, in float32; pickled weights are never read."""
-    if not (folder / "model_index.json").is_file():
-        raise ValueError(f"{folder}: not a diffusers pipeline, model_index.json is missing")
-    with reading(folder, "not a readable pipeline"):  # a damaged index may raise anything
+    """Load a pipeline from a folder in the diffusers format, in float32; pickled weights are never read.
+
+    Raises ValueError, one line that names the file, for a folder that ``checked_pipeline`` refuses, for values that are
+    not finite, and for a folder of the pipeline's outputs that is damaged.
+    """
+    check_output(folder)
+    check_pipeline(folder)
+    with reading(folder, "not a readable pipeline"):  # the tokenizers package, in Rust, raises bare Exception
         pipeline = StableDiffusionPipeline.from_pretrained(
             folder,
             dtype=torch.float32,
@@ -191,15 +197,24 @@ def load(folder: Path) -> StableDiffusionPipeline:
             safety_checker=None,
             requires_safety_checker=False,
         )
+    for name in KINDS:
+        check_finite(getattr(pipeline, name).state_dict().items(), weights_of(folder / name))
+    longest, positions = pipeline.tokenizer.model_max_length, pipeline.text_encoder.config.max_position_embeddings
+    if longest > positions or len(pipeline.tokenizer) > pipeline.text_encoder.config.vocab_size:
+        words = f"{len(pipeline.tokenizer)} words, {longest} to a prompt"
+        raise ValueError(f"{folder / 'tokenizer'}: {words}: more than the text encoder has embeddings for")
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
 def scheduler_of(folder: Path) -> SchedulerMixin:
-    """Load the scheduler of a pipeline's folder, of the class that its configuration names."""
-    path = folder / "scheduler" / "scheduler_config.json"
-    with reading(path, "not a scheduler's configuration"):
-        return getattr(diffusers, read_json(path)["_class_name"]).from_pretrained(path.parent)
+    """Load the scheduler of a pipeline's folder, of the class that its configuration names.
+
+    Raises ValueError for a configuration out of range.
+    """
+    kind = check_scheduler(folder / "scheduler")
+    with reading(folder / "scheduler", f"not a readable {kind.__name__}"):
+        return kind.from_pretrained(folder / "scheduler")
 
 
 def save(pipeline: StableDiffusionPipeline, folder: Path, card: dict[str, Any]) -> None:

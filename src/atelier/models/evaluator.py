@@ -16,6 +16,7 @@ from transformers import CLIPTokenizer
 
 from atelier.files import filling, reading
 from atelier.models import base, stored
+from atelier.models.checked import COUNT_LIMITS, check_sizes, number
 from atelier.seeds import seed_of
 
 SIZE = 64  # px
@@ -171,6 +172,7 @@ def save(model: Evaluator, folder: Path, card: Mapping[str, Any]) -> None:
 def load(folder: Path) -> Evaluator:
     """Load an evaluator in float32, frozen; ValueError for a folder without one."""
     config = stored.load_json(folder / CONFIG)
+    _check_sizes(config, folder / CONFIG)
     tokenizer = _tokenizer(folder / TOKENIZER)
     try:
         vocabulary = config.pop("vocabulary")
@@ -184,6 +186,15 @@ def load(folder: Path) -> Evaluator:
         raise ValueError(f"{folder / CONFIG}: no evaluator's configuration: {reason}") from None
     stored.restore(model, folder / TENSORS)
     return model.requires_grad_(False).eval()
+
+
+def _check_sizes(config: Mapping[str, Any], path: Path) -> None:
+    """Refuse a configuration whose network would take long to build."""
+    sizes = {name: value for name, value in config.items() if name not in ("classes", "text")}
+    text = config.get("text")
+    check_sizes(sizes | (text if isinstance(text, dict) else {}), path)
+    if isinstance(text, dict) and "layers" in text:
+        number(text, "layers", path, 1, COUNT_LIMITS["num_hidden_layers"], whole=True)
 
 
 def _tokenizer(folder: Path) -> CLIPTokenizer:

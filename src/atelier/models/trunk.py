@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from atelier.models import stored
+from atelier.models.checked import check_sizes
 from atelier.seeds import seed_of
 
 CHANNELS = (24, 48, 96, 128)  # one per stage, at 64, 32, 16 and 8 px
@@ -71,7 +72,9 @@ def save(trunk: Trunk, weights: Sequence[Tensor], folder: Path, card: Mapping[st
 
 def load(folder: Path) -> tuple[Trunk, list[Tensor]]:
     """Load the frozen trunk and its LPIPS weights (c_l,); ValueError for a folder without them."""
-    channels = stored.load_json(folder / CONFIG).get("channels")
+    config = stored.load_json(folder / CONFIG)
+    check_sizes(config, folder / CONFIG)
+    channels = config.get("channels")
     # type() and not isinstance(): True is an int
     if not isinstance(channels, list) or not channels or any(type(c) is not int or c < 1 for c in channels):
         raise ValueError(f"{folder / CONFIG}: channels: expected positive numbers, got {channels!r}")

@@ -45,7 +45,7 @@ def publish(workspace: Workspace) -> Path:
         said = f"{workspace.params_file} says '{profile}'"
         raise ValueError(f"{built}: made with profile '{made_with}', {said}; run make repro")
     target = workspace.results / profile
-    with replacing(target) as part:
+    with replacing(target, sealed=False) as part:
         copy_folder(built, part)
         for name, lock in locks(workspace).items():
             copy(lock, part / "locks" / name)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from atelier import machine, scratch
 from atelier.data.images import to_pixels
-from atelier.files import reading, writing
+from atelier.files import check_seal, reading
 from atelier.models import base
 from atelier.models.adapters import tuned
 from atelier.params import Params
@@ -76,7 +76,7 @@ def paint_conditions(
     fewer batches are padded.
     """
     for seed in by_training_seed(params, conditions[0].table, trained):
-        waiting = [condition for condition in conditions if not _path(run, condition.folder, seed).is_file()]
+        waiting = [condition for condition in conditions if not _painted(run, condition.folder, seed)]
         if waiting:
             pipeline = settled(load(seed), machine.accelerator(params.machine).device)
             rows = {condition.folder: by_training_seed(params, condition.table, trained)[seed] for condition in waiting}
@@ -108,14 +108,19 @@ def _paint(
                 last = torch.cat([last, next(batches)])
             painted, last = last[: len(rows)], last[len(rows) :]
             pictures = to_pixels(decoded(pipeline.vae, painted, batch))
-        with writing(_path(run, condition.folder, seed).with_suffix(".parquet")) as part:
-            rows.to_parquet(part)
+        scratch.part(run, _name(condition.folder, seed), ".parquet", rows.to_parquet)
         tensors = {LATENTS: painted.contiguous(), PICTURES: pictures.contiguous()}
         scratch.part(run, _name(condition.folder, seed), ".safetensors", partial(save_file, tensors))
 
 
 def _name(folder: str, seed: int) -> str:
     return f"{folder},{seed}"
+
+
+def _painted(run: Path, folder: str, seed: int) -> bool:
+    """Whether an earlier process has painted a condition, and both of its files are whole."""
+    files = (scratch.path(run, _name(folder, seed), kind) for kind in (".safetensors", ".parquet"))
+    return all(scratch.is_whole(file) for file in files)
 
 
 def _path(run: Path, folder: str, seed: int) -> Path:
@@ -166,8 +171,8 @@ def sample_model(
     run = scratch.of_stage(params, workspace, entry, out / model, inputs, model=model, conditions=described, **key)
 
     def load(seed: int) -> StableDiffusionPipeline:
-        pipeline = with_ddim(base.load(workspace.base))
-        return tuned(pipeline, workspace.adapter(study, model, seed)) if trained else pipeline
+        pipeline = with_ddim(base.load(check_seal(workspace.base)))
+        return tuned(pipeline, check_seal(workspace.adapter(study, model, seed))) if trained else pipeline
 
     paint_conditions(params, conditions, load, trained, run)
     for folder in folders:

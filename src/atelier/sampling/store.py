@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from atelier.data.images import load_pictures, save_picture
-from atelier.files import read_table, reading, write_table, writing
+from atelier.files import check_seal, read_table, reading, write_seal, write_table, writing
 
 LATENTS, TABLE = "latents.safetensors", "pictures.csv"
 UNTUNED, UNTUNED_AGAIN = "untuned", "untuned-again"  # again: with other noise, to estimate the effect of chance
@@ -33,7 +33,10 @@ def cell_folder(samples: Path, study: str, variant: str, guidance: float) -> Pat
 
 
 def read(samples: Path, study: str, variant: str, guidance: float) -> tuple[Tensor, pd.DataFrame]:
-    """Read one cell's pictures (n, 3, h, w) uint8 and their table: repeat, place, prompt, file."""
+    """Read one cell's pictures (n, 3, h, w) uint8 and their table: repeat, place, prompt, file.
+
+    Raises ValueError for a damaged cell, as the two below do.
+    """
     folder, table = cell_folder(samples, study, variant, guidance), listed(samples, study, variant, guidance)
     files = [folder / name for name in table["file"]]
     if not files:  # prompts of photographs, but the data folder has none
@@ -44,28 +47,35 @@ def read(samples: Path, study: str, variant: str, guidance: float) -> tuple[Tens
 
 
 def listed(samples: Path, study: str, variant: str, guidance: float) -> pd.DataFrame:
-    """Read one cell's table: repeat, place, prompt, path, file."""
-    path = cell_folder(samples, study, variant, guidance) / TABLE
+    """Read one cell's table: repeat, place, prompt, path, file. Raises ValueError for a damaged cell."""
+    path = check_seal(cell_folder(samples, study, variant, guidance)) / TABLE
     return read_table(path, ("repeat", "place", "prompt", "file"), keep_default_na=False)
 
 
 def read_latents(samples: Path, study: str, variant: str, guidance: float) -> Tensor:
     """Read the last latents (n, c, h, w) float32 of one cell's pictures, in the order of its table."""
-    path = cell_folder(samples, study, variant, guidance) / LATENTS
+    path = check_seal(cell_folder(samples, study, variant, guidance)) / LATENTS
     with reading(path, "not readable as latents"):
-        return load_file(path)["latents"]
+        latents = load_file(path)["latents"]
+    if latents.ndim != 4 or not latents.is_floating_point():
+        raise ValueError(f"{path}: latents: expected floats (n, c, h, w), got {latents.dtype} {tuple(latents.shape)}")
+    if not torch.isfinite(latents).all():
+        raise ValueError(f"{path}: latents: not all finite")
+    return latents
 
 
 def write(pictures: Tensor, latents: Tensor, table: pd.DataFrame, folder: Path) -> None:
     """Write PNG files of pictures (n, 3, h, w) uint8, their table, and the latents that they were decoded from.
 
-    Equal pictures give equal bytes. The latents are stored so that other decoders can be applied to them.
+    Equal pictures give equal bytes. The latents are stored so that other decoders can be applied to them. Each cell is
+    sealed, so that its readers need not read the other cells of its stage.
     """
     for picture, name in zip(pictures, table["file"], strict=True):
         save_picture(picture, folder / name)
     write_table(folder / TABLE, table)
     with writing(folder / LATENTS) as part:
         save_file({"latents": latents.contiguous()}, part)
+    write_seal(folder)
 
 
 def check_variants(folder: Path, variants: Sequence[str]) -> None:

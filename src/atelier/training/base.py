@@ -23,6 +23,7 @@ from atelier.data.prompts import painted_row, prompt
 from atelier.files import FileFault, copy, read_table, write_table
 from atelier.machine import accelerator
 from atelier.models import base
+from atelier.models.checked_pipeline import native_size
 from atelier.models.latents import Moments, encode_pictures
 from atelier.models.linear_start import start_at_linear_code
 from atelier.params import Params
@@ -166,8 +167,13 @@ def fetch(params: Params, workspace: Workspace) -> None:
         shipped = workspace.named(params.data.folder) / SHIPPED
         source = shipped if origin.source == "shipped" else workspace.named(origin.location or "")
     card = {"source": origin.source, "location": origin.location, "revision": origin.revision}
+    pipeline = base.load(source)
+    side = native_size(pipeline)
+    if side not in (None, params.data.size):
+        said = f"made for pictures of {side} px, data.size is {params.data.size}"
+        print(f"{source}: {said}; it is used at the latter", file=sys.stderr)
     with replacing(workspace.base) as part:
-        base.save(base.load(source), part, card)
+        base.save(pipeline, part, card)
         keep_history(source / HISTORY, part / HISTORY)
 
 

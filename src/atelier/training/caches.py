@@ -19,15 +19,17 @@ from torch import Tensor
 from atelier.data import prepare
 from atelier.data.images import PREPROCESSING
 from atelier.data.prompts import prompt
-from atelier.files import reading, writing
+from atelier.files import check_seal, reading, writing
 from atelier.machine import accelerator
 from atelier.models import base
+from atelier.models.headers import check_finite
 from atelier.models.latents import Moments, encode_pictures, encode_prompts
 from atelier.models.stored import tensor_digest
 from atelier.params import Params
 from atelier.training.denoiser import Examples
-from atelier.workspace import Workspace
+from atelier.workspace import Workspace, replacing
 
+TENSORS = {"latents.mean", "latents.std", "embeddings", "empty"}
 WORKS = "works.safetensors"  # in the folder of caches
 
 
@@ -69,21 +71,22 @@ def training_works(params: Params, workspace: Workspace) -> TrainingWorks:
     table = prepare.works(workspace.manifests).table.query("split == 'train'").reset_index(drop=True)
     rows = table.to_dict("records")
     prompts = [[prompt(row, protocol.level, draw) for draw in range(protocol.per_work)] for row in rows]
-    key = cache_key(base.fingerprint(workspace.base), list(table["sha256"]), prompts, params.data.size)
+    key = cache_key(base.fingerprint(check_seal(workspace.base)), list(table["sha256"]), prompts, params.data.size)
     return TrainingWorks(table, prompts, key)
 
 
 def main(params: Params, workspace: Workspace) -> None:
     """Stage ``cache``: encode the training split and its prompts."""
     works = training_works(params, workspace)
-    pipeline = base.load(workspace.base).to(accelerator(params.machine).device)
+    pipeline = base.load(check_seal(workspace.base)).to(accelerator(params.machine).device)
     flat = encode_prompts(pipeline, [text for row in works.prompts for text in row])
     cache = Cache(
         latents=encode_pictures(pipeline.vae, prepare.pictures(works.table, params.data, workspace)),
         embeddings=flat.view(len(works.prompts), -1, *flat.shape[1:]),
         empty=encode_prompts(pipeline, [""])[0],
     )
-    write_cache(workspace.cache / WORKS, cache, works.key)
+    with replacing(workspace.cache) as part:
+        write_cache(part / WORKS, cache, works.key)
     print(f"{len(works.table)} works, {flat.shape[0]} prompts encoded")
 
 
@@ -107,14 +110,18 @@ def write_cache(path: Path, cache: Cache, key: dict[str, str]) -> None:
 
 def read_cache(path: Path, key: dict[str, str]) -> Cache:
     """Read the cache at ``path``. Raises ValueError if it is damaged or its key differs from ``key``."""
-    with reading(path, "not a readable cache"), safe_open(path, framework="pt") as file:
-        note = dict(json.loads((file.metadata() or {}).get("atelier", "{}")))
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    with reading(path, "not a readable cache"):
+        with safe_open(path, framework="pt") as file:
+            note = json.loads((file.metadata() or {}).get("atelier", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if not isinstance(note, dict) or tensors.keys() != TENSORS:
+            raise ValueError(f"expected the tensors {', '.join(sorted(TENSORS))}")
     stale = [part for part, value in key.items() if note.get(part) != value]
     if stale:
         raise ValueError(f"{path}: stale cache, made from other {' and '.join(stale)}")
     if note.get("content") != tensor_digest(tensors):
         raise ValueError(f"{path}: damaged cache, its content is not what was written")
+    check_finite(tensors.items(), path)
     moments = Moments(tensors["latents.mean"], tensors["latents.std"])
     return Cache(moments, tensors["embeddings"], tensors["empty"])
 

@@ -18,7 +18,7 @@ LIMIT = 32 * 2**20  # bytes; everything in it is part of a clone
 
 def ship(world: World, workspace: WorldWorkspace) -> None:
     """Write ``build/data``, the future ``data/``."""
-    with replacing(workspace.shipped) as part:
+    with replacing(workspace.shipped, sealed=False) as part:
         painted = part / "painted"
         corpus = world.shipped.corpus
         write_world(painted, corpus.works, corpus.photographs, world.shipped.seed, world.size, world.machine.threads)

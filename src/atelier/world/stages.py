@@ -14,12 +14,13 @@ from atelier import scratch
 from atelier.data.images import to_model_range
 from atelier.data.painter import VERSION, paint_corpus
 from atelier.data.prompts import painted_row, prompt
-from atelier.files import filling, read_table, reading, write_json, write_table
+from atelier.files import filling, read_table, write_json, write_table
 from atelier.machine import accelerator, fingerprint
 from atelier.methods.perceptual import LPIPS
 from atelier.models import base
 from atelier.models import evaluator as evaluators
 from atelier.models import trunk as trunks
+from atelier.models.checked import load_part
 from atelier.models.discriminator import PatchDiscriminator
 from atelier.models.latents import encode_pictures
 from atelier.models.linear_start import start_at_linear_code
@@ -134,7 +135,7 @@ def decoder(world: World, workspace: WorldWorkspace) -> None:
     """Train the autoencoder's decoder to paint texture; latents do not change."""
     keys = relevant_params(world, "preset", "seen", "trunk", "autoencoder", "decoder")
     corpus = painted(world, "autoencoder", world.autoencoder.corpus, world.seen)
-    vae = load_autoencoder(workspace.autoencoder)
+    vae = load_part(workspace.autoencoder, AutoencoderKL)
     accelerate = accelerator(world.machine)
     latents = encode_pictures(vae.to(accelerate.device), corpus.pictures)
     torch.manual_seed(seed_of(world.seed, "discriminator"))
@@ -161,7 +162,7 @@ def denoiser(world: World, workspace: WorldWorkspace) -> None:
     keys, recipe = relevant_params(world, "preset", "seen", "autoencoder", "denoiser"), world.denoiser
     corpus = painted(world, "denoiser", recipe.corpus, world.seen)
     prompts = [captions(record, recipe.prompts_per_picture) for record in corpus.records]
-    vae = load_autoencoder(workspace.textured)
+    vae = load_part(workspace.textured, AutoencoderKL)
     texts = [text for row in prompts for text in row]
     pipeline = base.build(world.preset, world.size, texts, world.seed, vae.requires_grad_(False))
     accelerate = accelerator(world.machine)
@@ -198,9 +199,3 @@ def save_autoencoder(vae: AutoencoderKL, folder: Path, content: dict[str, Any]) 
     with filling(folder):
         vae.to("cpu").save_pretrained(folder, safe_serialization=True)
     write_json(folder / "card.json", content)
-
-
-def load_autoencoder(folder: Path) -> AutoencoderKL:
-    """Load what ``save_autoencoder`` wrote."""
-    with reading(folder, "not a readable autoencoder"):
-        return AutoencoderKL.from_pretrained(folder, use_safetensors=True, local_files_only=True)

@@ -16,6 +16,7 @@ import contact_sheets
 from atelier import claims, params
 from atelier.data.prompts import prompt
 from atelier.evaluation.intervals import Interval
+from atelier.evaluation.tables import write_rows
 from atelier.report import words
 from atelier.report.items import Table, Text
 from atelier.sampling import store
@@ -243,7 +244,7 @@ def test_results_are_the_compared_rows_and_held_out_works(tmp_path: Path, monkey
     workspace = Workspace(tmp_path)
     compared = workspace.compared("prompt_enrichment")
     compared.parent.mkdir(parents=True)
-    rows(VALUES).to_csv(compared, index=False)
+    write_rows(rows(VALUES), compared)
     manifest = SimpleNamespace(table=pd.concat([WORKS, WORKS.assign(split="train")]))
     monkeypatch.setattr("atelier.data.prepare.works", {workspace.manifests: manifest}.__getitem__)
     with pytest.raises(ValueError, match="no samples of rank8-unconditional, untuned"):

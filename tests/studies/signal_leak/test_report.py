@@ -18,6 +18,7 @@ from atelier import claims, params
 from atelier.data import prepare
 from atelier.diffusion import signal_and_noise
 from atelier.evaluation.intervals import Interval
+from atelier.files import write_seal
 from atelier.methods.signal_leak import FrequencyLeak, PixelLeak, first_step
 from atelier.report.items import Figure, Table, Text
 from atelier.sampling import store
@@ -147,6 +148,7 @@ def test_slopes_of_finished_pictures_are_of_those_that_are_painted(tmp_path: Pat
     order = [2, 0, 1]  # the table of pictures is in another order
     pd.DataFrame({"repeat": 0, "place": order}).to_csv(folder / "pictures.csv", index=False)
     save_file({"latents": (first[order] / 2)[:, :, None, None].repeat(1, 1, 2, 2)}, folder / store.LATENTS)
+    write_seal(folder)
     firsts = pd.DataFrame({"repeat": 0, "place": [0, 1, 2] * 2, "channel": [0] * 3 + [1] * 3,
                            "first": first.T.flatten(), "estimated": 0.0})  # fmt: skip
     slope = rows({"white": 0.57, "white-shuffled": -0.04, "flow": 0.02, "flow-shuffled": 0.07}, "slope")

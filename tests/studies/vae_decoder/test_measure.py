@@ -14,6 +14,8 @@ from atelier.data import prepare
 from atelier.data.images import to_pixels
 from atelier.evaluation.cells import Location
 from atelier.evaluation.groups import group
+from atelier.evaluation.tables import write_rows
+from atelier.files import SEAL
 from atelier.metrics import kernel_distance, log_power_error, mean_power_spectrum
 from atelier.models import base
 from atelier.models.autoencoders import load_like
@@ -147,7 +149,7 @@ def test_the_stages_measure_all_of_it(params: Params, workspace: Workspace) -> N
     assert set(reconstructions["cell"]) == {ORIGINAL, *config.variants}
     assert (reconstructions.query("measure == 'lpips'")["whole"] > 0).all()
     assert set(reconstruct.load(workspace.measures, styles=True)["cell"]) <= {ORIGINAL, *config.variants}
-    kept = {path.name for path in (workspace.samples / REPAINTED).iterdir()}
+    kept = {path.name for path in (workspace.samples / REPAINTED).iterdir()} - {SEAL}
     assert kept == {f"{name}.safetensors" for name in (ORIGINAL, *config.variants)}
     models = [*config.models, PLAIN_WORDS]
     for model in models:
@@ -168,7 +170,7 @@ def test_the_page_compares_cells_through_the_original_decoder(params: Params, wo
     folder.mkdir(parents=True)
     for model in ("untuned", *params.section("art_finetuning").variants):
         rows = {"measure": "fd", "cell": [f"{model}@1/4", f"{model}@1/1"], "n": 12, "whole": 1.0}
-        pd.DataFrame(rows).to_csv(folder / f"{model}.csv", index=False)
+        write_rows(pd.DataFrame(rows), folder / f"{model}.csv")
     collect.main(params, workspace)
     compared = pd.read_csv(workspace.compared("vae_decoder"))
     assert {"untuned@1/4", "mixed@1/4"} <= set(compared["cell"]) <= collect.cells(params)

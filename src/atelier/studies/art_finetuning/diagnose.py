@@ -21,7 +21,7 @@ from atelier.diffusion import noised
 from atelier.evaluation import reference as references
 from atelier.evaluation.cells import Location, measure_cells
 from atelier.evaluation.tables import read_rows, write_rows
-from atelier.files import read_table
+from atelier.files import check_seal
 from atelier.methods.signal_leak import add_leak
 from atelier.models import base
 from atelier.models.adapters import tuned
@@ -77,8 +77,10 @@ def pipelines(params: Params, workspace: Workspace, model: str) -> Iterator[Stab
 
     @lru_cache(maxsize=1)  # consecutive groups may share a seed; keep only one model in memory
     def of(seed: int) -> StableDiffusionPipeline:
-        pipeline = base.load(workspace.base)
-        trained = pipeline if model == UNTUNED else tuned(pipeline, workspace.adapter(Config.STUDY, model, seed))
+        pipeline = base.load(check_seal(workspace.base))
+        trained = (
+            pipeline if model == UNTUNED else tuned(pipeline, check_seal(workspace.adapter(Config.STUDY, model, seed)))
+        )
         return settled(trained, device)
 
     for group in range(len(params.protocol.groups)):
@@ -166,13 +168,13 @@ def latents_with_means(params: Params, workspace: Workspace) -> Start:
 
 def means_of(works: pd.DataFrame, params: Params, workspace: Workspace) -> Tensor:
     """Means (n, c, 1, 1) of the works' latents."""
-    vae = settled(base.load(workspace.base), machine.accelerator(params.machine).device).vae
+    vae = settled(base.load(check_seal(workspace.base)), machine.accelerator(params.machine).device).vae
     return encode_pictures(vae, prepare.pictures(works, params.data, workspace)).mean.mean((2, 3), keepdim=True)
 
 
 def load_errors(params: Params, measures: Path) -> pd.DataFrame:
     """Load all models' errors by model and timestep."""
-    tables = [read_table(measures / ERRORS / f"{model}.csv", ("model", "timestep")) for model in models(params)]
+    tables = [read_rows(measures / ERRORS / f"{model}.csv", ("model", "timestep")) for model in models(params)]
     return pd.concat(tables).set_index(["model", "timestep"])
 
 

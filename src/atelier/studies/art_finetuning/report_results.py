@@ -11,7 +11,7 @@ from atelier import claims
 from atelier.data import prepare
 from atelier.evaluation import tables
 from atelier.evaluation.tables import read_rows
-from atelier.files import read_table
+from atelier.files import check_seal, read_table
 from atelier.metrics import residual_spectrum_label
 from atelier.params import Params
 from atelier.report import words
@@ -150,7 +150,9 @@ def _rows_of_prompts(measures: Path) -> pd.DataFrame:
 def _history(params: Params, workspace: Workspace) -> pd.DataFrame:
     """Training losses of all variants and seeds."""
     histories = [
-        read_table(workspace.adapter(STUDY, name, seed) / "history.csv").assign(variant=name, training_seed=seed)
+        read_table(check_seal(workspace.adapter(STUDY, name, seed)) / "history.csv").assign(
+            variant=name, training_seed=seed
+        )
         for name in Config.of(params).variants
         for seed in params.protocol.training_seeds
     ]

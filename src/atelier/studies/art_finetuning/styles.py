@@ -12,8 +12,7 @@ from atelier.data import prepare
 from atelier.evaluation import judges
 from atelier.evaluation.groups import group, measured, reference_alone, simple
 from atelier.evaluation.intervals import t_interval
-from atelier.evaluation.tables import write_rows
-from atelier.files import read_table
+from atelier.evaluation.tables import read_rows, write_rows
 from atelier.models.evaluator import Evaluator
 from atelier.params import Params
 from atelier.workspace import Workspace
@@ -54,7 +53,7 @@ def between_styles(works: Mapping[str, Tensor], model: Evaluator | None) -> pd.D
 
 def load(measures: Path) -> pd.DataFrame:
     """Load the table, with an interval over groups per row."""
-    table = read_table(measures / OUT)
+    table = read_rows(measures / OUT)
     groups = table.filter(regex=r"^group\d+$").to_numpy()
     intervals = [t_interval(row[np.isfinite(row)].tolist()) for row in groups]  # a small style has fewer groups
     shown = table[["style", "reference", "measure", "n"]]

@@ -2,9 +2,10 @@
 
 from diffusers import UNet2DConditionModel
 
-from atelier.files import reading
+from atelier.files import check_seal
 from atelier.machine import accelerator
 from atelier.models import base
+from atelier.models.checked import load_part
 from atelier.params import Params
 from atelier.seeds import seed_of
 from atelier.studies.art_finetuning.params import Config
@@ -27,11 +28,7 @@ def train(params: Params, workspace: Workspace, variant: str, training_seed: int
     seed = seed_of(params.seed, "training", training_seed)
     works = training_works(params, workspace)
     cache = read_cache(workspace.cache / WORKS, works.key)
-    with reading(workspace.base / "unet", "not a readable denoiser"):
-        unet = UNet2DConditionModel.from_pretrained(
-            workspace.base / "unet", use_safetensors=True, local_files_only=True
-        )
-    unet = unet.to(accelerate.device)
+    unet = load_part(check_seal(workspace.base) / "unet", UNet2DConditionModel).to(accelerate.device)
     if adapter.rank is None:
         trainable = dict(unet.requires_grad_(True).named_parameters())
     else:

@@ -15,7 +15,7 @@ from atelier.data.images import to_pixels
 from atelier.evaluation import judges
 from atelier.evaluation.intervals import Interval
 from atelier.evaluation.judges import Bar
-from atelier.files import read_table
+from atelier.files import check_seal, read_table
 from atelier.machine import accelerator
 from atelier.metrics import alignment, frechet_distance, power_spectrum_slope
 from atelier.metrics.reconstruction import linear_patch_code, psnr
@@ -113,7 +113,7 @@ def load(params: Params, workspace: Workspace) -> Results:
     """Read what the stages left, and measure it."""
     config, samples, manifests = Config.of(params), workspace.samples, workspace.manifests
     evaluator, corpora = judges.evaluator(workspace.evaluator), read_corpora(params, workspace)
-    vae = settled(base.load(workspace.base), accelerator(params.machine).device).vae
+    vae = settled(base.load(check_seal(workspace.base)), accelerator(params.machine).device).vae
     painted = {kind: read_painted(samples, kind, corpus, config) for kind, corpus in corpora.items()}
     painted = {kind: each for kind, each in painted.items() if each.prompts}
     returned = [reconstructed(vae, kind, corpus) for kind, corpus in corpora.items()]
@@ -125,7 +125,7 @@ def load(params: Params, workspace: Workspace) -> Results:
         has_truth=prepare.truth(manifests) is not None,
         bars=judges.read_bars(workspace.bars) if params.base.source == "shipped" else [],
         preparation=load_json(manifests / "report.json"),
-        history=read_table(workspace.base / "history.csv", ("step", "part"), whole=False),
+        history=read_table(check_seal(workspace.base) / "history.csv", ("step", "part"), whole=False),
         corpora=corpora,
         channels=vae.config.latent_channels,
         returned={name: each for groups in returned for name, each in groups.items()},

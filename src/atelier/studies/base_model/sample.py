@@ -10,7 +10,7 @@ from torch import Tensor
 from atelier import scratch
 from atelier.data import prepare
 from atelier.data.prompts import prompt
-from atelier.files import write_table
+from atelier.files import check_seal, write_seal, write_table
 from atelier.models import base
 from atelier.params import Params
 from atelier.sampling.conditions import Condition, Start, paint_conditions, write_conditions
@@ -30,11 +30,12 @@ def main(params: Params, workspace: Workspace) -> None:
     inputs = [workspace.base, manifests]
     run = scratch.of_stage(params, workspace, __name__, out, inputs, config=config.model_dump(mode="json"))
     if present:  # empty if the data has no photographs, or no truth table
-        paint_conditions(params, present, lambda seed: with_ddim(base.load(workspace.base)), False, run)
+        paint_conditions(params, present, lambda seed: with_ddim(base.load(check_seal(workspace.base))), False, run)
     with replacing(out) as part:
         write_conditions(params, present, False, run, part)
         for condition in conditions:
             write_table(part / condition.folder / "pictures.csv", condition.table)
+            write_seal(part / condition.folder)
     scratch.discard(run)
 
 

@@ -20,6 +20,7 @@ from atelier.data import prepare
 from atelier.data.images import to_pixels
 from atelier.data.prompts import prompt
 from atelier.diffusion import clean_estimate, noised
+from atelier.files import check_seal
 from atelier.methods.latent_perceptual import (
     Options,
     depth_weights,
@@ -158,7 +159,7 @@ def load(params: Params, workspace: Workspace) -> Explorer:
     """The base on the CPU and the held-out works; ValueError where the pipeline has left neither."""
     if not (workspace.base.is_dir() and workspace.manifests.is_dir()):
         raise ValueError("nothing to explore yet: run make repro, or dvc repro base prepare")
-    pipeline = base.load(workspace.base)
+    pipeline = base.load(check_seal(workspace.base))
     alphas, sigmas, _ = denoiser.path(pipeline.scheduler)
     works = prepare.works(workspace.manifests).table.query("split == 'test'").reset_index(drop=True)
     return Explorer(params, workspace, pipeline, works, sigmas / alphas)

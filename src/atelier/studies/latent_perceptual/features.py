@@ -25,7 +25,8 @@ from atelier.data.images import to_model_range, to_pixels
 from atelier.data.prompts import prompt
 from atelier.diffusion import clean_estimate, noised
 from atelier.evaluation.intervals import FloatArray
-from atelier.files import read_table, write_table
+from atelier.evaluation.tables import read_rows, write_rows
+from atelier.files import check_seal
 from atelier.methods.latent_perceptual import (
     MASKED_FROM,
     depth_weights,
@@ -281,7 +282,7 @@ def reversals(table: pd.DataFrame) -> dict[str, FloatArray]:
 
 def rows(params: Params, measures: Path) -> pd.DataFrame:
     """The rows that claims use from these tables: one per measure and cell, with one value per group of works."""
-    outliers, interpolated = read_table(measures / OUTLIERS, ("down", "group")), read_table(measures / INTERPOLATED)
+    outliers, interpolated = read_rows(measures / OUTLIERS, ("down", "group")), read_rows(measures / INTERPOLATED)
     deep = outliers[outliers["down"] <= MASKED_FROM]
     shares = deep.groupby("group")[["far", "maps"]].sum()
     by_group = [reversals(each) for _, each in interpolated.groupby("group")]
@@ -318,7 +319,7 @@ def main(params: Params, workspace: Workspace) -> None:
     inputs = [workspace.base, workspace.cache, workspace.manifests]
     settings = config.model_dump(mode="json")
     run = scratch.of_stage(params, workspace, __name__, measures / LOSSES, inputs, config=settings)
-    pipeline = settled(base.load(workspace.base), machine.accelerator(params.machine).device)
+    pipeline = settled(base.load(check_seal(workspace.base)), machine.accelerator(params.machine).device)
     pipeline.vae.requires_grad_(False)
     works = list(inspected(params, workspace, pipeline))
     of_works: dict[str, Callable[[Inspected], pd.DataFrame]] = {
@@ -332,5 +333,5 @@ def main(params: Params, workspace: Workspace) -> None:
     }
     tables[GRADIENTS] = scratch.table(run, GRADIENTS, partial(gradients, params, workspace))
     for name, table in tables.items():
-        write_table(measures / name, table, float_format="%.9g")
+        write_rows(table, measures / name, numbers="%.9g")
     scratch.discard(run)

@@ -32,7 +32,7 @@ from atelier.evaluation.groups import (
 )
 from atelier.evaluation.intervals import FloatArray
 from atelier.evaluation.tables import REAL, RECONSTRUCTED, combined, read_rows, write_rows
-from atelier.files import read_table
+from atelier.files import check_seal
 from atelier.metrics import frechet_distance, log_power_error, log_power_ratios, radial_power
 from atelier.models import base
 from atelier.params import Params
@@ -141,7 +141,7 @@ def unsteadiness(params: Params, workspace: Workspace) -> pd.DataFrame:
     measures the effect of the last few steps; with a long average it would measure the whole training.
     """
     study, accelerate = Config.of(params), machine.accelerator(params.machine)
-    samples = list(inspected(params, workspace, base.load(workspace.base).to(accelerate.device)))
+    samples = list(inspected(params, workspace, base.load(check_seal(workspace.base)).to(accelerate.device)))
     n, rows = sum(len(sample.works) for sample in samples), []
     for variant in study.followed:
         values = []
@@ -223,7 +223,7 @@ def cell_groups(params: Params, workspace: Workspace, run: Path) -> Iterator[tup
     cells |= {condition.name: partial(painted, condition) for condition in all_conditions(params)}
     for name, groups in cells.items():
         file = scratch.path(run, name, ".safetensors")
-        if not file.is_file():
+        if not all(scratch.is_whole(scratch.path(run, name, kind)) for kind in (".safetensors", ".parquet")):
             parts = groups()
             scratch.table(run, name, partial(measured, reference, parts, in_bands))
             scratch.part(run, name, ".safetensors", partial(save_groups, parts))
@@ -270,4 +270,4 @@ def condition_of(params: Params, name: str) -> Condition:
 
 def load(measures: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Load measures and spectra."""
-    return read_rows(measures / OUT), read_table(measures / SPECTRA)
+    return read_rows(measures / OUT), read_rows(measures / SPECTRA)

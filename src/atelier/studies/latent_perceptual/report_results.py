@@ -14,7 +14,8 @@ from atelier.data import prepare
 from atelier.data.images import to_pixels
 from atelier.evaluation import tables
 from atelier.evaluation.intervals import Interval, t_interval
-from atelier.files import read_json, read_table, reading
+from atelier.evaluation.tables import read_rows
+from atelier.files import check_seal, read_json, read_table, reading
 from atelier.models import base
 from atelier.models.autoencoders import decoder_stages
 from atelier.models.latents import decode, unscaled
@@ -122,11 +123,11 @@ class Results:
 
 def load(params: Params, workspace: Workspace) -> Results:
     """Read what the stages left, and decode a few inspected works."""
-    config, pipeline = Config.of(params), base.load(workspace.base)
+    config, pipeline = Config.of(params), base.load(check_seal(workspace.base))
     measures, papers = workspace.measures, workspace.papers
     vae = pipeline.vae.requires_grad_(False)
     generated, spectra = measure.load(measures)
-    losses = read_table(measures / features.LOSSES)
+    losses = read_rows(measures / features.LOSSES)
     latents = next(features.inspected(params, workspace, pipeline)).z0[:INSPECTED]
     with torch.no_grad():
         maps = decoder_stages(vae, unscaled(vae, latents), len(stage_columns(losses)))
@@ -140,9 +141,9 @@ def load(params: Params, workspace: Workspace) -> Results:
         rows=pd.concat([generated, features.rows(params, measures)], ignore_index=True),
         spectra=spectra,
         losses=losses,
-        gradients=read_table(measures / features.GRADIENTS),
-        outliers=read_table(measures / features.OUTLIERS),
-        interpolated=read_table(measures / features.INTERPOLATED),
+        gradients=read_rows(measures / features.GRADIENTS),
+        outliers=read_rows(measures / features.OUTLIERS),
+        interpolated=read_rows(measures / features.INTERPOLATED),
         maps=maps,
         decoded=decoded(vae, latents),
         first_pictures=first_pictures(params, workspace.samples),
@@ -155,7 +156,8 @@ def weights(params: Params, workspace: Workspace) -> dict[str, list[float | None
     """Weights of the term beside the denoiser's, one a training seed; None for plain variants."""
     config, seeds = Config.of(params), params.protocol.training_seeds
     cards = {
-        name: [workspace.adapter(config.STUDY, name, seed) / "card.json" for seed in seeds] for name in config.variants
+        name: [check_seal(workspace.adapter(config.STUDY, name, seed)) / "card.json" for seed in seeds]
+        for name in config.variants
     }
     return {name: [_weight(card) for card in listed] for name, listed in cards.items()}
 
@@ -169,7 +171,9 @@ def histories(params: Params, workspace: Workspace) -> pd.DataFrame:
     """Losses of every variant and training seed."""
     study = Config.STUDY
     runs = [
-        read_table(workspace.adapter(study, name, seed) / "history.csv").assign(variant=name, training_seed=seed)
+        read_table(check_seal(workspace.adapter(study, name, seed)) / "history.csv").assign(
+            variant=name, training_seed=seed
+        )
         for name in Config.of(params).variants
         for seed in params.protocol.training_seeds
     ]

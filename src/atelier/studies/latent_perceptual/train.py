@@ -14,6 +14,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
+from atelier.files import check_seal
 from atelier.machine import accelerator
 from atelier.methods.latent_perceptual import threshold
 from atelier.models import base
@@ -96,7 +97,7 @@ def before(setup: "PostTrainingSetup", run: TrainingRun) -> pd.DataFrame:
 
 def start(params: Params, workspace: Workspace, training: PostTraining) -> StableDiffusionPipeline:
     """A variant's initial model: the base, or a shipped base's conversion to another kind of prediction."""
-    pipeline = base.load(workspace.base)
+    pipeline = base.load(check_seal(workspace.base))
     if training.kind in ("base", pipeline.scheduler.config.prediction_type):
         return pipeline
     folder = workspace.named(params.data.folder) / "conversions" / training.kind
@@ -189,7 +190,7 @@ def tuned_pipeline(
     """Load a trained variant, or one of its averages."""
     config = Config.of(params)
     check(params, "latent_perceptual.trainings", variant, config.trainings, training_seed)
-    folder = workspace.adapter(config.STUDY, variant, training_seed)
+    folder = check_seal(workspace.adapter(config.STUDY, variant, training_seed))
     if half_life is not None:
         folder = folder / average_folder(half_life)
     return converted(start(params, workspace, config.trainings[variant]), folder)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from atelier import claims
 from atelier.evaluation import compared
-from atelier.files import copy, read_table, write_table
+from atelier.files import check_seal, copy, read_table, write_seal, write_table
 from atelier.params import Params
 from atelier.sampling.store import TABLE, UNTUNED, UNTUNED_AGAIN, guidance_folder
 from atelier.studies.prompt_enrichment.params import TUNED_BY, Config
@@ -33,10 +33,11 @@ def main(params: Params, workspace: Workspace) -> None:
 
 def copy_shown(source: Path, out: Path) -> None:
     """Copy the first pictures of a cell at the protocol's level, which another study painted."""
-    table = read_table(source / TABLE, ("file",), keep_default_na=False).head(SHOWN)
+    table = read_table(check_seal(source) / TABLE, ("file",), keep_default_na=False).head(SHOWN)
     for name in table["file"]:
         copy(source / name, out / name)
     write_table(out / TABLE, table)
+    write_seal(out)
 
 
 def cells(params: Params) -> set[str]:

@@ -12,6 +12,7 @@ from matplotlib import pyplot as plt
 from torch import Tensor
 
 from atelier.data.images import to_pixels
+from atelier.files import check_seal
 from atelier.methods import signal_leak as method
 from atelier.methods.signal_leak import FrequencyLeak, Leak
 from atelier.models import base
@@ -106,7 +107,7 @@ def load(params: Params, workspace: Workspace) -> Explorer:
     """The base on the CPU and every leak; ValueError where the pipeline has left neither."""
     if not (workspace.base.is_dir() and workspace.leaks.is_dir()):
         raise ValueError("nothing to explore yet: run make repro, or dvc repro signal_leak-fit")
-    pipeline = settled(with_ddim(base.load(workspace.base)), torch.device("cpu"))
+    pipeline = settled(with_ddim(base.load(check_seal(workspace.base))), torch.device("cpu"))
     return Explorer(pipeline, load_all(workspace.leaks), params.sampling.steps)
 
 

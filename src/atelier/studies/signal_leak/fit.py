@@ -10,7 +10,7 @@ from torch import Tensor
 
 from atelier import machine
 from atelier.data import prepare
-from atelier.files import FileFault
+from atelier.files import FileFault, check_seal, filling
 from atelier.methods.signal_leak import FrequencyLeak, Leak, PixelLeak, load, save
 from atelier.models import base
 from atelier.models.latents import encode_pictures
@@ -60,7 +60,7 @@ def fitted(params: Params, workspace: Workspace) -> Iterator[tuple[str, Leak, pd
     for the latter also ``K-STYLE``, fitted to K of its works.
     """
     study, manifests = Config.of(params), workspace.manifests
-    vae = base.load(workspace.base).vae.to(machine.accelerator(params.machine).device)
+    vae = base.load(check_seal(workspace.base)).vae.to(machine.accelerator(params.machine).device)
     table, kind = training_pictures(manifests, None)
     numbers = sorted(study.frequencies)
     pixel, *low = FrequencyLeak.fit_several(encoded(params, workspace, vae, table, kind), [0, *numbers])
@@ -85,9 +85,9 @@ def of_style(style: str, works: int | None = None) -> str:
 def main(params: Params, workspace: Workspace) -> None:
     """Write all leaks to ``build/leaks``, each with the paths of its pictures."""
     params = with_styles(params, workspace)
-    # a dependency of the stage that samples, also where ``trained`` is empty
-    (workspace.adapters / STUDY).mkdir(parents=True, exist_ok=True)
-    made_from = base.fingerprint(workspace.base)
+    with filling(workspace.adapters / STUDY):
+        pass  # made: a dependency of the stage that samples, also where ``trained`` is empty
+    made_from = base.fingerprint(check_seal(workspace.base))
     with replacing(workspace.leaks) as part:
         for name, leak, table in fitted(params, workspace):
             save(leak, part / f"{name}.safetensors", {"base": made_from, "pictures": "\n".join(table["path"])})
@@ -95,7 +95,7 @@ def main(params: Params, workspace: Workspace) -> None:
 
 def load_all(folder: Path, frequencies: Sequence[int] = ()) -> dict[str, Leak]:
     """Load all leaks by name. ValueError where one that natural pictures leave, of these frequencies, is missing."""
-    leaks = {path.stem: load(path)[0] for path in sorted(folder.glob("*.safetensors"))}
+    leaks = {path.stem: load(path)[0] for path in sorted(check_seal(folder).glob("*.safetensors"))}
     if missing := [name for name in ("pixel", *(f"low-{n}" for n in frequencies)) if name not in leaks]:
         raise FileFault(f"{folder}: lacks {', '.join(f'{name}.safetensors' for name in missing)}; run stage fit again")
     return leaks

@@ -34,7 +34,7 @@ from atelier.evaluation.groups import (
 )
 from atelier.evaluation.intervals import FloatArray
 from atelier.evaluation.tables import combined, read_rows, write_rows
-from atelier.files import read_table
+from atelier.files import check_seal, read_table
 from atelier.methods.signal_leak import FrequencyLeak, first_step, frequency_snr, low_components, lowest_frequencies
 from atelier.methods.signal_leak import load as load_leak
 from atelier.metrics import kernel_distance
@@ -165,7 +165,7 @@ def references(params: Params, workspace: Workspace, model: Evaluator | None) ->
 
 def load_vae(params: Params, workspace: Workspace) -> AutoencoderKL:
     """The base's autoencoder, on the device."""
-    return base.load(workspace.base).vae.to(machine.accelerator(params.machine).device)
+    return base.load(check_seal(workspace.base)).vae.to(machine.accelerator(params.machine).device)
 
 
 def channel_means(latents: Tensor) -> FloatArray:
@@ -251,7 +251,7 @@ def first_step_rows(params: Params, samples: Path) -> pd.DataFrame:
     ``MODEL-shuffled``: on the mean of another first latent of the same repeat, as a null control.
     """
     table, groups, collected = (
-        read_table(samples / STUDY / FIRST_STEPS, ("model", "channel", "repeat")),
+        read_table(check_seal(samples / STUDY) / FIRST_STEPS, ("model", "channel", "repeat")),
         params.protocol.groups,
         [],
     )
@@ -275,7 +275,7 @@ def colours(params: Params, workspace: Workspace) -> pd.DataFrame:
     means = channel_means(read_latents(*location))
     red, green, blue = (pictures.double() / 255).mean((2, 3)).numpy().T
     channel = table["channel"].to_numpy()
-    leak, _ = load_leak(workspace.leaks / f"{BY_HAND}.safetensors")
+    leak, _ = load_leak(check_seal(workspace.leaks) / f"{BY_HAND}.safetensors")
     assert isinstance(leak, FrequencyLeak)
     spread = leak.low_covariance.diagonal() ** 0.5 / np.prod(leak.rest.mean.shape[1:]) ** 0.5  # of means
     made = means[np.arange(len(table)), channel] / spread[channel]
@@ -324,7 +324,7 @@ def spectrum(params: Params, workspace: Workspace) -> pd.DataFrame:
 
 def snr_rows(params: Params, workspace: Workspace, by_frequency: pd.DataFrame) -> pd.DataFrame:
     """log10 SNR at the base's first step, mean over channels: at the lowest frequency, and the median over all."""
-    step = first_step(with_ddim(base.load(workspace.base)).scheduler, params.sampling.steps)
+    step = first_step(with_ddim(base.load(check_seal(workspace.base))).scheduler, params.sampling.steps)
     names = [name for name in by_frequency if str(name).startswith("group") or name == "whole"]
     mean = by_frequency.groupby(["u", "v"], sort=False)[names].mean()
     snr = mean.apply(lambda column: np.log10(frequency_snr(column.to_numpy(), step.alpha, step.s)))

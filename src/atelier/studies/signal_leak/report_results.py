@@ -12,7 +12,8 @@ from torch import Tensor
 from atelier.data import prepare
 from atelier.evaluation import tables
 from atelier.evaluation.intervals import Interval, t_interval
-from atelier.files import read_table
+from atelier.evaluation.tables import read_rows
+from atelier.files import check_seal, read_table
 from atelier.methods.signal_leak import FirstStep, FrequencyLeak, Leak, first_step
 from atelier.models import base
 from atelier.params import Params
@@ -98,13 +99,13 @@ def load(params: Params, workspace: Workspace) -> Results:
     params = with_styles(params, workspace)
     works = prepare.works(workspace.manifests).table
     natural, kind = fit.natural(prepare.photographs(workspace.manifests).table, works)
-    pipeline = with_ddim(base.load(workspace.base))
+    pipeline = with_ddim(base.load(check_seal(workspace.base)))
     return Results(
         params=params,
         workspace=workspace,
         table=measure.load(workspace.measures),
-        spectrum=read_table(workspace.measures / measure.SPECTRUM),
-        first_steps=read_table(workspace.samples / STUDY / sample.FIRST_STEPS),
+        spectrum=read_rows(workspace.measures / measure.SPECTRUM),
+        first_steps=read_table(check_seal(workspace.samples / STUDY) / sample.FIRST_STEPS),
         colours=measure.colours(params, workspace),
         leaks=fit.load_all(workspace.leaks, Config.of(params).frequencies),
         works=works,

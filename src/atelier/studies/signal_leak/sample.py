@@ -18,7 +18,7 @@ from atelier import machine, scratch
 from atelier.data import prepare
 from atelier.data.prompts import prompt
 from atelier.diffusion import clean_estimate
-from atelier.files import write_table
+from atelier.files import check_seal, write_table
 from atelier.methods.signal_leak import FrequencyLeak, Leak, add_leak, first_step, initial_latents
 from atelier.models import base
 from atelier.models.adapters import converted
@@ -176,7 +176,7 @@ def scale_of(params: Params, condition: Condition) -> float:
 def loader(params: Params, workspace: Workspace, model: str | None) -> Callable[[int], StableDiffusionPipeline]:
     """A function from training seed to pipeline, for one of ``signal_leak.models`` or the base."""
     if model is None:
-        return lambda seed: with_ddim(base.load(workspace.base))
+        return lambda seed: with_ddim(base.load(check_seal(workspace.base)))
     return lambda seed: with_ddim(tuned_pipeline(params, workspace, model, seed))
 
 
@@ -244,7 +244,9 @@ def flow_conversion(params: Params, workspace: Workspace) -> Path | None:
 
 
 def flow_estimates(params: Params, workspace: Workspace, folder: Path, table: pd.DataFrame) -> pd.DataFrame:
-    pipeline = settled(converted(base.load(workspace.base), folder), machine.accelerator(params.machine).device)
+    pipeline = settled(
+        converted(base.load(check_seal(workspace.base)), folder), machine.accelerator(params.machine).device
+    )
     return first_estimates(params, pipeline, table, "flow")
 
 

@@ -11,6 +11,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
 from atelier.data import prepare
 from atelier.data.prompts import prompt
+from atelier.files import check_seal
 from atelier.machine import accelerator
 from atelier.models import base
 from atelier.models.adapters import converted
@@ -47,7 +48,7 @@ def start(params: Params, workspace: Workspace, model: LeakModel) -> StableDiffu
 
     At zero SNR, predicting the noise is trivial.
     """
-    pipeline = base.load(workspace.base)
+    pipeline = base.load(check_seal(workspace.base))
     if model.zero_snr and pipeline.scheduler.config.prediction_type != "v_prediction":
         folder = workspace.named(params.data.folder) / VELOCITY
         if params.base.source != "shipped" or not folder.is_dir():
@@ -95,7 +96,7 @@ def train(params: Params, workspace: Workspace, name: str, training_seed: int) -
         name,
         training_seed,
         workspace.adapter(config.STUDY, name, training_seed),
-        base=base.fingerprint(workspace.base),
+        base=base.fingerprint(check_seal(workspace.base)),
         model=model.model_dump(mode="json"),
         rank=config.rank,
         optimisation=config.optimisation.model_dump(mode="json"),
@@ -111,4 +112,4 @@ def train(params: Params, workspace: Workspace, name: str, training_seed: int) -
 def tuned_pipeline(params: Params, workspace: Workspace, name: str, training_seed: int) -> StableDiffusionPipeline:
     """Load a trained model with its scheduler."""
     pipeline = start(params, workspace, Config.of(params).models[name])
-    return converted(pipeline, workspace.adapter(Config.STUDY, name, training_seed))
+    return converted(pipeline, check_seal(workspace.adapter(Config.STUDY, name, training_seed)))

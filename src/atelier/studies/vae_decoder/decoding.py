@@ -15,7 +15,7 @@ from torch import Tensor
 from atelier import machine
 from atelier.data import prepare
 from atelier.data.images import to_pixels
-from atelier.files import reading, writing
+from atelier.files import check_seal, reading, writing
 from atelier.models import base
 from atelier.models.autoencoders import load_like
 from atelier.models.latents import encode_pictures
@@ -30,11 +30,13 @@ ORIGINAL, MAIN = "original", "all"  # the unchanged decoder; the one retuned wit
 def decoders(params: Params, workspace: Workspace, name: str) -> dict[int, ModelMixin]:
     """Load a decoder for each training seed (the original is the same for all), in the memory layout of sampling."""
     seeds, device = params.protocol.training_seeds, machine.accelerator(params.machine).device
-    vae = base.load(workspace.base).vae.to(device, memory_format=torch.channels_last)
+    vae = base.load(check_seal(workspace.base)).vae.to(device, memory_format=torch.channels_last)
     if name == ORIGINAL:
         return dict.fromkeys(seeds, vae)
     return {
-        seed: load_like(vae, workspace.decoder(name, seed) / "vae").to(device, memory_format=torch.channels_last)
+        seed: load_like(vae, check_seal(workspace.decoder(name, seed)) / "vae").to(
+            device, memory_format=torch.channels_last
+        )
         for seed in seeds
     }
 

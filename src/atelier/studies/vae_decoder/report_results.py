@@ -13,7 +13,7 @@ from torch import Tensor
 
 from atelier.evaluation import tables
 from atelier.evaluation.tables import read_rows
-from atelier.files import read_json, read_table
+from atelier.files import check_seal, read_json, read_table
 from atelier.params import Params
 from atelier.sampling import store
 from atelier.studies.vae_decoder import decoding, measure, reconstruct
@@ -95,13 +95,13 @@ def load(params: Params, workspace: Workspace) -> Results:
     """Read what the stages left, and decode a few generated pictures."""
     config, measures = Config.of(params), workspace.measures
     decoders, seeds = [ORIGINAL, *config.variants], params.protocol.training_seeds
-    cards = {name: workspace.decoder(name, seeds[0]) / "card.json" for name in config.variants}
+    cards = {name: check_seal(workspace.decoder(name, seeds[0])) / "card.json" for name in config.variants}
     histories = [
-        read_table(workspace.decoder(name, seed) / "history.csv", ("step",)).assign(decoder=name)
+        read_table(check_seal(workspace.decoder(name, seed)) / "history.csv", ("step",)).assign(decoder=name)
         for name in config.variants
         for seed in seeds
     ]
-    works = decoding.repainted(params, workspace, decoders, workspace.samples / decoding.REPAINTED)
+    works = decoding.repainted(params, workspace, decoders, check_seal(workspace.samples / decoding.REPAINTED))
     return Results(
         params=params,
         config=config,

@@ -15,7 +15,7 @@ from torch.nn.functional import mse_loss
 from atelier.data import prepare
 from atelier.data.checks import square_side
 from atelier.data.images import to_model_range
-from atelier.files import filling
+from atelier.files import check_seal, filling
 from atelier.machine import accelerator
 from atelier.methods.focal_frequency import focal_frequency_loss
 from atelier.methods.perceptual import LPIPS
@@ -134,7 +134,7 @@ def train(params: Params, workspace: Workspace, variant: str, training_seed: int
     weights, perceptual = config.decoders[variant], params.perceptual
     seed = seed_of(params.seed, config.STUDY, training_seed)
     works = training_works(params, workspace)
-    vae = base.load(workspace.base).vae
+    vae = base.load(check_seal(workspace.base)).vae
     trainable = decoder_parameters(vae, weights.scope)
     before = digest(vae, trainable)
     if config.checkpointing:
