@@ -531,7 +531,7 @@ def test_every_file_is_read_and_written_under_a_guard() -> None:
 
 
 def test_the_walk_finds_a_call_that_is_not_guarded() -> None:
-    text = "with reading(p):\n    p.read_text()\nq.read_text()\nwith open(r) as f:\n    s.replace(t)\n    a.replace(b, c)\n"
+    text = "with reading(p):\n    p.read_text()\nq.read_text()\nwith open(r) as f:\n    s.replace(t)\na.replace(b, c)\n"
     assert list(unguarded(ast.parse(text))) == [(3, "read_text"), (4, "open"), (5, "replace")]
 
 

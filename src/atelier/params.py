@@ -25,6 +25,7 @@ BYTES = 2**15  # of a parameter file; the largest profile has a third of it
 VALUES, DEPTH = 10_000, 20  # in a file, aliases written out
 LINES = 20  # of faults that are listed
 PIXELS = 2**31  # in a batch: 26 GB of float32
+HUB_ID = r"\w[\w.-]{0,95}(/\w[\w.-]{0,95})?"  # NAME or OWNER/NAME
 SITUATED = ("build", "results", ".scratch", ".git", ".dvc")  # folders of the pipeline's own
 
 
@@ -139,7 +140,9 @@ class Base(Section):
             raise ValueError(f"location: source '{self.source}' needs one")
         if self.source == "hub" and not self.revision:
             raise ValueError("revision: source 'hub' needs one, so that the same weights are fetched next year")
-        if self.source == "hub" and not re.fullmatch(r"[\w.-]{1,96}(/[\w.-]{1,96})?", self.location or "", re.ASCII):
+        if self.source == "hub" and not re.fullmatch(
+            r"\w[\w.-]{0,95}(/\w[\w.-]{0,95})?", self.location or "", re.ASCII
+        ):
             raise ValueError(f"location: source 'hub' needs an id, OWNER/NAME, got {shown(self.location)}")
         return self
 

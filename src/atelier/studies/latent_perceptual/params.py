@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from atelier.params import (
     BatchSize,
@@ -23,6 +23,15 @@ from atelier.params import (
     subset_once,
 )
 
+
+def _typed(value: object) -> object:
+    """ValueError for what Python takes for a whole number: true is equal to 1, and so is 1.0."""
+    if isinstance(value, bool | float):
+        raise ValueError("input should be 1, 2, 3, 4, 5 or 'pixels'")
+    return value
+
+
+Depth = Annotated[Literal[1, 2, 3, 4, 5, "pixels"], BeforeValidator(_typed)]
 HalfLife = Annotated[float, Field(ge=0.001, le=1e5), Named]  # of an average of parameters, in steps
 
 
@@ -31,7 +40,7 @@ class PostTraining(Section):
 
     loss: Literal["plain", "perceptual", "reweighted"]  # reweighted: squared error of latents on the same steps
     kind: Literal["base", "v_prediction", "flow_prediction"] = "base"
-    depth: Literal[1, 2, 3, 4, 5, "pixels"] = 5  # stages of the decoder, or the decoded picture, which is never cropped
+    depth: Depth = 5  # stages of the decoder, or the decoded picture, which is never cropped
     norm: Norm = "predicted"
     depth_weights: DepthWeights = "inverse"
     mask: Mask = "predicted"
