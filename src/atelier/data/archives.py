@@ -16,7 +16,7 @@ from atelier.data.artemis import stop_above
 from atelier.data.extraction import DAMAGE, DamagedMember, extract, one_line
 from atelier.data.layout import SUFFIXES
 from atelier.data.members import Member, picture_members, shown
-from atelier.files import read_bytes, writing
+from atelier.files import read_bytes, reading, writing
 from atelier.workspace import replacing
 
 DATE = (1980, 1, 1, 0, 0, 0)  # the ZIP format's earliest date, so that bytes do not depend on the time
@@ -66,13 +66,13 @@ def unpack(
     if archive.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"{archive}: lies in {folder}, which unpacking replaces")
     left_out, counts = [] if left_out is None else left_out, Counter() if counts is None else counts
-    with ArchiveFile(io.FileIO(archive)) as file, _opened(archive, file) as packed:
+    with reading(archive), ArchiveFile(io.FileIO(archive)) as file, _opened(archive, file) as packed:
         members = picture_members(archive, packed, file, counts)
         left_out += [(shown(each.path), each.fault) for each in members if each.fault]
         _stop_above(bad_share, archive, left_out, len(members))
         sound = [each for each in members if not each.fault]
         _refuse_bomb(archive, folder, sound)
-        with replacing(folder) as part:
+        with replacing(folder, sealed=False) as part:  # by the stage, with all that it unpacks
             try:
                 for each in sound:
                     try:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from atelier.files import filling
+
 CHUNK = 2**20  # bytes that are read, and decoded, at once
 DICTIONARY_LIMIT = 2**28  # bytes of memory that a member packed with LZMA may ask for
 DAMAGE = (  # exceptions that zipfile and its decoders raise on malformed data
@@ -33,20 +35,20 @@ class DamagedMember(ValueError):
 
 def extract(packed: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path) -> None:
     """Write one member; DamagedMember, and no file, if it cannot be read to its end, with the size that it states."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     size = crc = 0
-    try:
-        with target.open("wb") as file:
-            for data in _content(packed, info):
-                size, crc = size + len(data), zlib.crc32(data, crc)
-                if size > info.file_size:
-                    break
-                file.write(data)
-        if (size, crc) != (info.file_size, info.CRC):
-            raise DamagedMember(DAMAGED)
-    except DamagedMember:
-        target.unlink()
-        raise
+    with filling(target.parent):
+        try:
+            with target.open("wb") as file:
+                for data in _content(packed, info):
+                    size, crc = size + len(data), zlib.crc32(data, crc)
+                    if size > info.file_size:
+                        break
+                    file.write(data)
+            if (size, crc) != (info.file_size, info.CRC):
+                raise DamagedMember(DAMAGED)
+        except DamagedMember:
+            target.unlink()
+            raise
 
 
 def one_line(fault: BaseException) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from atelier.files import reading
+
 SUFFIXES = (".jpg", ".jpeg", ".png")
 ANNOTATIONS = "artemis_dataset_release_v0.csv"
 WORKS, PHOTOGRAPHS = "wikiart", "photographs"  # names inside a data folder, as a folder or as an archive
@@ -36,7 +38,9 @@ def works(folder: Path) -> Layout:
 def styles_of(folder: Path) -> dict[str, int]:
     """Number of picture files in each subfolder that has some."""
     counts = {}
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+    with reading(folder):
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    for entry in entries:
         if os.path.isdir(entry) and not entry.name.startswith(".") and (number := _pictures(Path(entry.path))):
             counts[entry.name] = number
     return counts
@@ -44,11 +48,8 @@ def styles_of(folder: Path) -> dict[str, int]:
 
 def styles_in(archive: Path) -> dict[str, int]:
     """The same of an archive, from its list of contents. Raises ValueError where there is none."""
-    try:
-        with zipfile.ZipFile(archive) as packed:
-            names = [PurePosixPath(name) for name in packed.namelist()]
-    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
-        raise ValueError(f"{archive}: not a readable ZIP archive ({' '.join(str(error).split())})") from None
+    with reading(archive, "not a readable ZIP archive"), zipfile.ZipFile(archive) as packed:
+        names = [PurePosixPath(name) for name in packed.namelist()]
     parts = [name.parts[-2] for name in names if name.suffix.lower() in SUFFIXES and len(name.parts) > 1]
     return dict(sorted(Counter(parts).items()))
 

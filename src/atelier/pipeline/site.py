@@ -23,7 +23,7 @@ def build(studies: Path, site: Path, order: Sequence[str], profile: str, params:
     if odd := sorted(set(order) ^ set(present)):
         raise ValueError(f"{studies}: expected the studies {', '.join(order)}; missing or too many: {', '.join(odd)}")
     index = _index(studies, order, profile, params)
-    with replacing(site) as part:
+    with replacing(site, sealed=False) as part:
         for name in order:
             copy_folder(studies / name, part / name)
         copy(params, part / "params.yaml")
