@@ -35,6 +35,8 @@ def read(path: Path) -> NotebookNode:
         with reading(path):
             notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
     except FileFault as fault:
+        if fault.errno not in (None, errno.ENOENT):
+            raise
         what = "no such notebook" if fault.errno == errno.ENOENT else "not a notebook"
         raise FileFault(f"{path}: {what}") from fault
     if notebook.get("nbformat") != 4:
