@@ -176,7 +176,7 @@ def load_part(folder: Path, kind: type[Part]) -> Part:
     except Exception as error:  # as in ``shapes_of``
         raise ValueError(f"{folder}: not a readable {kind.__name__}: {reason(error)}") from None
     check_finite(part.state_dict().items(), weights_of(folder))
-    return part  # type: ignore[no-any-return]
+    return part
 
 
 def _dtype_name(kind: type[nn.Module]) -> str:

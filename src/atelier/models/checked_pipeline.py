@@ -105,7 +105,7 @@ def check_scheduler(folder: Path) -> type[SchedulerMixin]:
         number(config, "steps_offset", path, 0, 1000, whole=True)
     _check_betas(config, path)
     try:
-        kind.from_config(config)
+        kind.from_config(config)  # type: ignore[attr-defined]
     except Exception as error:  # diffusers may raise anything for a value that it does not expect
         raise ValueError(f"{path}: no configuration of a {named}: {reason(error)}") from None
     return kind
