@@ -40,10 +40,8 @@ def study(rng: np.random.Generator, **truths: float) -> dict[tuple[str, str], Fl
     return {("fd", f"{name}@1/4"): truth + shared + rng.normal(size=GROUPS) for name, truth in truths.items()}
 
 
-def evidence(
-    values: Values, resolutions: Resolutions | None = None, null_comparisons: Sequence[Comparison] = ()
-) -> Evidence:
-    return Evidence(values, resolutions or {}, counts={}, over={}, null_comparisons=null_comparisons)
+def evidence(values: Values, resolutions: Resolutions | None = None, null: Sequence[Comparison] = ()) -> Evidence:
+    return Evidence(values, resolutions or {}, counts={}, over={}, null_comparisons=null)
 
 
 def verdict_of(

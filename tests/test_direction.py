@@ -29,7 +29,7 @@ ORDER: tuple[frozenset[str], ...] = tuple(
             ("claims",),
             ("report",),
             ("a study",),
-            ("pipeline", "cli", "__main__", "warm", "world"),
+            ("pipeline", "preflight", "cli", "__main__", "warm", "world"),
         ),
     )
 )

@@ -62,7 +62,7 @@ def test_a_base_from_another_folder_is_that_base(config: Params, workspace: Work
         (b"step,part\n1,denoiser\n", "learning_rate"),
         (b"step,learning_rate,denoising,part\n1,0.1,lots,denoiser\n", "no numbers in denoising"),
         (b"step,learning_rate,part\n1,0.1,a,b,c\n1,2\n", "no numbers in learning_rate, step"),
-        (b"\xff\xfe\x00", "codec"),
+        (b"\xff\xfe\x00", "UTF-8"),
     ],
 )
 def test_a_history_that_is_none_is_left_out_by_name_and_stops_nothing(

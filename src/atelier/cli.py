@@ -5,6 +5,7 @@ the stages that belong to no single study. The workspace is the folder that the 
 """
 
 import contextlib
+import errno
 import gc
 import inspect
 import os
@@ -156,7 +157,9 @@ def explained(error: Exception, arguments: list[str]) -> str | None:
     if isinstance(error, RecursionError):
         return f"{command}: something that it reads is nested too deeply"
     if isinstance(error, OSError) and not isinstance(error, FileFault) and error.errno is not None:
-        return f"{os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else command}: {told(error)}"
+        # every file is named where it is opened: a full disk without a name is that of the output
+        unnamed = "standard output" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF) else command
+        return f"{os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else unnamed}: {told(error)}"
     if isinstance(error, ValueError | OSError | FloatingPointError | SafetensorError):
         return str(error) or f"{command}: {type(error).__name__}"
     return None

@@ -66,15 +66,15 @@ def _parents(module: str) -> Iterator[str]:
 
 
 def closure(*modules: str) -> set[Path]:
-    """Source files of these modules and of all that they import, without ``STARTING``."""
+    """Source files of these modules and of all that they import, without ``STARTING`` and what only that imports."""
+    starting = {ROOT / f"{name}.py" for name in STARTING}
     visited: set[str] = set()
     waiting = list(modules)
     while waiting:
-        if (module := waiting.pop()) not in visited:
+        if (module := waiting.pop()) not in visited and path_of(module) not in starting:
             visited.add(module)
             waiting += direct(module)
-    starting = {ROOT / f"{name}.py" for name in STARTING}
-    return {path for module in visited if (path := path_of(module)) and has_code(path)} - starting
+    return {path for module in visited if (path := path_of(module)) and has_code(path)}
 
 
 def has_code(path: Path) -> bool:

@@ -21,6 +21,7 @@ ENVIRONMENT = {
     "GOMP_SPINCOUNT": "20000",
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",  # it says at every start that torchvision, which nothing here needs, is missing
 }
 
 

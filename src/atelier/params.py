@@ -5,6 +5,8 @@ so that a mistyped parameter is refused at once.
 """
 
 import difflib
+import errno
+import os
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -16,13 +18,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from ruamel.yaml import YAML
 from ruamel.yaml.nodes import CollectionNode, Node
 
-from atelier.files import ECHO, printable, reading, shown
+from atelier.files import ECHO, FileFault, printable, reading, shown
 from atelier.studies import STUDIES
 
-BYTES = 2**16  # of a parameter file; the largest profile has a seventh of it
+BYTES = 2**15  # of a parameter file; the largest profile has a third of it
 VALUES, DEPTH = 10_000, 20  # in a file, aliases written out
 LINES = 20  # of faults that are listed
 PIXELS = 2**31  # in a batch: 26 GB of float32
+HUB_ID = r"\w[\w.-]{0,95}(/\w[\w.-]{0,95})?"  # NAME or OWNER/NAME
 SITUATED = ("build", "results", ".scratch", ".git", ".dvc")  # folders of the pipeline's own
 
 
@@ -93,7 +96,7 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _folder_apart(self) -> "Data":
-        parts = Path(self.folder).parts
+        parts = Path(os.path.normpath(self.folder)).parts
         if not parts or parts[0] in SITUATED:
             raise ValueError(f"folder: expected one apart from the pipeline's, got {shown(self.folder)}")
         return self
@@ -137,7 +140,9 @@ class Base(Section):
             raise ValueError(f"location: source '{self.source}' needs one")
         if self.source == "hub" and not self.revision:
             raise ValueError("revision: source 'hub' needs one, so that the same weights are fetched next year")
-        if self.source == "hub" and not re.fullmatch(r"[\w.-]{1,96}(/[\w.-]{1,96})?", self.location or "", re.ASCII):
+        if self.source == "hub" and not re.fullmatch(
+            r"\w[\w.-]{0,95}(/\w[\w.-]{0,95})?", self.location or "", re.ASCII
+        ):
             raise ValueError(f"location: source 'hub' needs an id, OWNER/NAME, got {shown(self.location)}")
         return self
 
@@ -313,12 +318,15 @@ def with_sections(sections: dict[str, Any], path: str | Path) -> Params:
 def read(path: str | Path) -> dict[str, Any]:
     """Read a parameter file without validating it. Raises ValueError if it is not a YAML mapping."""
     path = Path(path)
-    if not path.exists():
-        raise ValueError(f"{path}: no such file; copy one of profiles/")
-    with reading(path):
-        if path.stat().st_size > BYTES:
-            raise ValueError(f"more than {BYTES} bytes")
-        data = path.read_bytes()
+    try:
+        with reading(path):
+            if path.stat().st_size > BYTES:
+                raise ValueError(f"more than {BYTES} bytes")
+            data = path.read_bytes()
+    except FileFault as fault:
+        if fault.errno == errno.ENOENT:
+            raise ValueError(f"{path}: no such file; copy one of profiles/") from None
+        raise
     with reading(path, "not YAML"):
         text = data.decode("utf-8-sig")
         _refuse_bomb(_yaml().compose(text))

@@ -102,5 +102,5 @@ def table(run: Path, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFram
 
 def read(path: Path) -> pd.DataFrame:
     """Read a table of a run."""
-    with reading(path):
-        return pd.read_parquet(path)
+    with reading(path), path.open("rb") as file:  # of a folder pandas would read all files
+        return pd.read_parquet(file)

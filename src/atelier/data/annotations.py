@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from atelier.data.spellings import WORK
-from atelier.files import read_bytes
+from atelier.files import read_bytes, shown
 
 EMOTIONS = (  # in the order of class indices: four positive, four negative, other
     "amusement",
@@ -45,14 +45,14 @@ def read_annotations(path: Path | None, counts: Counter[str]) -> tuple[pd.DataFr
     faults = np.select(
         [~rows["emotion"].isin(EMOTIONS), rows["utterance"].str.strip() == "", numbers < 1],
         [
-            "emotion {!r} is not one of the nine",
-            "utterance {!r} is empty",
-            "repetition {!r} is not a whole number above 0",
+            "emotion {} is not one of the nine",
+            "utterance {} is empty",
+            "repetition {} is not a whole number above 0",
         ],
         "",
     )
     bad = [  # each fault begins with the name of its column
-        f"{path.name}: row at line {row.line}: " + fault.format(getattr(row, fault.split()[0]))
+        f"{path.name}: row at line {row.line}: " + fault.format(shown(getattr(row, fault.split()[0])))
         for row, fault in zip(rows[faults != ""].itertuples(), faults[faults != ""], strict=True)
     ]
     return rows.assign(repetition=numbers.astype(int))[faults == ""], bad
@@ -103,7 +103,7 @@ def _checked_header(fields: Sequence[str], name: str) -> Sequence[str]:
         "doubled": [column for column, n in Counter(fields).items() if n > 1],
         "unknown": [column for column in fields if column not in COLUMNS],
     }
-    said = "; ".join(f"{what} {', '.join(map(repr, columns))}" for what, columns in faults.items() if columns)
+    said = "; ".join(f"{what} {', '.join(map(shown, columns[:5]))}" for what, columns in faults.items() if columns)
     if said:
         raise ValueError(f"{name}: columns {said}; expected {','.join(COLUMNS)}")
     return fields
@@ -117,7 +117,7 @@ def _refuse_escapes(rows: pd.DataFrame, name: str) -> None:
         if bad.any():
             row = rows[bad].iloc[0]
             raise ValueError(
-                f"{name}: row at line {row['line']}: {column} {row[column]!r} would leave the picture folder; "
+                f"{name}: row at line {row['line']}: {column} {shown(row[column])} would leave the picture folder; "
                 "expected a plain name without '/', '\\' or control characters"
             )
 

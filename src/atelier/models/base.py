@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers.utils import logging as diffusers_logging
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
 
 from atelier.diffusion import resolution_matched_betas
 from atelier.files import check_output, filling, read_json, reading, write_json
@@ -22,6 +24,9 @@ from atelier.models.checked import weights_of
 from atelier.models.checked_pipeline import KINDS, check_pipeline, check_scheduler
 from atelier.models.headers import check_finite
 from atelier.seeds import seed_of
+
+for library in (diffusers_logging, transformers_logging):
+    library.disable_progress_bar()  # of loading, which takes a moment
 
 DOWNSAMPLING = 8  # pixels per latent element; four autoencoder blocks
 MAX_TOKENS = 56

@@ -36,6 +36,8 @@ def run(study: str, params: Params, workspace: Workspace) -> None:
 
     results, unfinished = workspace.studies / study, workspace.studies / f".{study}.ipynb"
     remove(results)
+    with filling(results):  # which its cells write to
+        pass
     failed = workspace.failed / source.name
     remove(failed)
     try:

@@ -4,6 +4,7 @@
 """
 
 import ast
+import errno
 import os
 import pprint
 import re
@@ -14,7 +15,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from atelier.files import reading
+from atelier.files import FileFault, reading
 
 INJECTED = "injected-parameters"  # papermill's tag
 METADATA = {
@@ -30,8 +31,14 @@ STYLER = re.compile(r"\bT_[0-9a-f]{5}(?![0-9a-f])")  # pandas draws a random nam
 
 def read(path: Path) -> NotebookNode:
     """The notebook in a file. Raises ValueError, naming the file, when it is absent or no notebook of version 4."""
-    with reading(path, "not a notebook"):
-        notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
+    try:
+        with reading(path):
+            notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
+    except FileFault as fault:
+        if fault.errno not in (None, errno.ENOENT):
+            raise
+        what = "no such notebook" if fault.errno == errno.ENOENT else "not a notebook"
+        raise FileFault(f"{path}: {what}") from fault
     if notebook.get("nbformat") != 4:
         raise ValueError(f"{path}: notebook format {notebook.get('nbformat')}, expected 4")
     return notebook

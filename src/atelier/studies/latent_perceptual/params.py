@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from atelier.params import (
     BatchSize,
@@ -26,6 +26,16 @@ from atelier.params import (
 
 # cells that are measured of the base, its features and the data, whatever the variants
 DERIVED = {"again", "bicubic", "deep-maps", "fifth", "half", "nearest", "nothing", "one-percent", "pairs"}
+
+
+def _typed(value: object) -> object:
+    """ValueError for what Python takes for a whole number: true is equal to 1, and so is 1.0."""
+    if isinstance(value, bool | float):
+        raise ValueError("input should be 1, 2, 3, 4, 5 or 'pixels'")
+    return value
+
+
+Depth = Annotated[Literal[1, 2, 3, 4, 5, "pixels"], BeforeValidator(_typed)]
 HalfLife = Annotated[float, Field(ge=0.001, le=1e5), Named]  # of an average of parameters, in steps
 
 
@@ -34,7 +44,7 @@ class PostTraining(Section):
 
     loss: Literal["plain", "perceptual", "reweighted"]  # reweighted: squared error of latents on the same steps
     kind: Literal["base", "v_prediction", "flow_prediction"] = "base"
-    depth: Literal[1, 2, 3, 4, 5, "pixels"] = 5  # stages of the decoder, or the decoded picture, which is never cropped
+    depth: Depth = 5  # stages of the decoder, or the decoded picture, which is never cropped
     norm: Norm = "predicted"
     depth_weights: DepthWeights = "inverse"
     mask: Mask = "predicted"

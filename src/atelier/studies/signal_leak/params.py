@@ -74,6 +74,8 @@ class Config(StudySection):
             raise ValueError(f"models: '{sorted(taken)[0]}' names something else in this study")
         if derived := [name for name in (*self.models, *self.styles) if re.search(DERIVED, name)]:
             raise ValueError(f"models: '{derived[0]}' begins or ends as names of conditions do")
+        if len({style.lower() for style in self.styles.values()}) != len(set(self.styles.values())):
+            raise ValueError("styles: two differ in upper and lower case only, which some disks do not tell apart")
         for key in ("targets", "values"):
             if len(set(getattr(self, key))) != len(getattr(self, key)):
                 raise ValueError(f"{key}: a number is listed twice")
