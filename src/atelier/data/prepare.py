@@ -88,6 +88,7 @@ def unpack_archives(data: Data, workspace: Workspace) -> None:
     What an archive did not give is written to ``left_out.json``, for ``prepare`` to count with what it reads.
     """
     folder = workspace.named(data.folder)
+    layout.works(folder)  # refuses a folder without works, in the user's words
     pictures: dict[str, int] = {}
     unusual: dict[str, dict[str, object]] = {}
     with replacing(workspace.pictures) as part:
