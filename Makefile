@@ -13,7 +13,7 @@ export DVC_NO_ANALYTICS := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro test test-all maps lab results world world-report verify clean
+.PHONY: help env repro test test-all harness maps lab results world world-report verify clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+: .*##' Makefile | sed -E 's/: [^#]*## /\t/' | expand -t 16
@@ -45,6 +45,12 @@ test: env data  ## lint, types and tests, the smoke pipeline among them
 	@$(MAKE) --no-print-directory lint
 	@echo "== tests"
 	@$(PYTEST) -m "not long" $(TESTS)
+	@$(MAKE) --no-print-directory attacked
+
+.PHONY: attacked
+attacked:
+	@echo "== attacks, a tenth of them"
+	@python -m tests.harness --short
 
 test-all: env data  ## the same and the long tests: kills, the world in miniature, the wheel, a new study
 	@$(MAKE) --no-print-directory lint
@@ -57,6 +63,9 @@ lint:
 	@ruff check . && ruff format --check .
 	@echo "== types"
 	@mypy
+
+harness: env data  ## all attacks and kills, about half an hour; prints a table
+	@python -m tests.harness
 
 maps: env     ## draw docs/pipeline.svg and docs/library.svg
 	@python -m atelier.pipeline.map docs

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -162,9 +163,10 @@ def weights(params: Params, workspace: Workspace) -> dict[str, list[float | None
     return {name: [_weight(card) for card in listed] for name, listed in cards.items()}
 
 
-def _weight(card: Path) -> float:
+def _weight(card: Path) -> Any:
+    """The weight of the loss in a training, null where the training is plain."""
     with reading(card):
-        return float(read_json(card)["weight"])
+        return read_json(card)["weight"]
 
 
 def histories(params: Params, workspace: Workspace) -> pd.DataFrame:
