@@ -122,5 +122,8 @@ def test_levels_of_latents_do_not_broadcast_along_their_width() -> None:
     for level in (torch.full((3,), 0.5), torch.full((3, 1, 1), 0.5), torch.full((2, 1, 1, 1), 0.5)):
         with pytest.raises(ValueError, match=r"alpha: expected floats \(3, 1, 1, 1\) or \(\)"):
             diffusion.noised(z, z, level, 0.5)
+    with pytest.raises(ValueError, match=r"alpha: expected floats \(\), got"):  # one latent has one level
+        diffusion.noised(z[0], z[0], torch.full((4, 1, 1), 0.5), 0.5)
+    assert torch.equal(diffusion.noised(z[0], z[0], 0.25, torch.tensor(0.5)), 0.75 * z[0])
     with pytest.raises(ValueError, match=r"eps: expected the shape of z0, \(3, 4, 3, 3\), got \(1, 4, 3, 3\)"):
         diffusion.flow_target(z, z[:1])

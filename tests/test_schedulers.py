@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, schedulers
-from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin
 
 from atelier.methods.signal_leak import PixelLeak, add_leak, first_step, initial_latents
 from atelier.models.schedulers import started
@@ -98,6 +98,7 @@ def test_most_classes_of_diffusers_work() -> None:
     works = [name for name in NAMES if name not in REFUSED]
     print(f"\n{len(works)} of {len(NAMES)} classes work: {', '.join(works)}")
     assert len(works) >= 30
+    assert {kind.name for kind in KarrasDiffusionSchedulers} <= set(works)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
 """Noise schedules and the eps / v / flow parameterisations, in float64, each with its equation.
 
 Variance preserving: ``z_t = alpha_t z_0 + s_t eps`` with ``alpha_t^2 + s_t^2 = 1``; rectified flow:
-``z_t = (1 - t) z_0 + t eps``. Latents are floats (n, c, h, w) of one shape; ``alpha``, ``s`` and ``t`` are floats
-shaped (n, 1, 1, 1), or one for all, a number or (). Shapes and types are checked, values are not, so that nothing waits
-for a device. Every function raises ValueError for integers and other shapes, TypeError for what is no tensor.
+``z_t = (1 - t) z_0 + t eps``. Latents are floats (n, c, h, w), or one (c, h, w), of one shape; ``alpha``, ``s`` and
+``t`` are floats shaped (n, 1, 1, 1), or one for all, a number or (). Shapes and types are checked, values are not, so
+that nothing waits for a device. Every function raises ValueError for integers and other shapes, TypeError for what is
+no tensor.
 """
 
 import torch
@@ -12,11 +13,11 @@ from torch import Tensor
 from atelier.data.checks import FLOATS, came, check_choice, check_number, check_tensor, check_whole, dtype_of, shape_of
 
 KINDS = ("epsilon", "v_prediction", "flow_prediction")  # what a denoiser may predict
-LATENTS = "(n, c, h, w)"
+LATENTS = "(..., c, h, w)"
 
 
 def _check_latents(**named: Tensor) -> None:
-    """Refuse latents that are no floats (n, c, h, w) of one shape."""
+    """Refuse latents that are no floats (..., c, h, w) of one shape."""
     first, *others = named
     for name, latents in named.items():
         check_tensor(latents, name, LATENTS)
@@ -31,13 +32,15 @@ def _check_levels(latents: Tensor, **named: Tensor | float) -> None:
 
     Of shape (n,) they would broadcast along the latents' width.
     """
+    each = (len(latents), *[1] * (latents.ndim - 1)) if latents.ndim > 3 else ()
     for name, level in named.items():
         if not isinstance(level, Tensor):
             check_number(level, name)
             continue
         shape = shape_of(level)
-        if dtype_of(level) not in FLOATS or (shape != (len(latents), 1, 1, 1) and any(side != 1 for side in shape)):
-            raise ValueError(f"{name}: expected floats ({len(latents)}, 1, 1, 1) or (), got {came(level)}")
+        if dtype_of(level) not in FLOATS or (shape != each and any(side != 1 for side in shape)):
+            wanted = " or ".join(str(one) for one in {each: None, (): None})
+            raise ValueError(f"{name}: expected floats {wanted}, got {came(level)}")
 
 
 def scaled_linear_betas(start: float, end: float, steps: int = 1000) -> Tensor:

@@ -53,8 +53,8 @@ def decode(vae: AutoencoderKL, latents: Tensor, batch: int = BATCH) -> Tensor:
 
 
 def unscaled(vae: AutoencoderKL, latents: Tensor) -> Tensor:
-    """Convert latents (n, c, h, w) from the denoiser's units to the autoencoder's."""
-    check_tensor(latents, "latents", "(n, c, h, w)")
+    """Convert latents (..., c, h, w) from the denoiser's units to the autoencoder's."""
+    check_tensor(latents, "latents", "(..., c, h, w)")
     return latents / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
 
 
