@@ -33,6 +33,8 @@ owner, name, half = {"save_file": (checkpoints, "save_file", True), "replace": (
 real, calls = getattr(owner, name), []
 
 def deadly(*arguments):
+    if not half and "step-" not in str(arguments[1]):  # a file within the checkpoint
+        return real(*arguments)
     calls.append(arguments)
     if len(calls) == 2:
         if half:

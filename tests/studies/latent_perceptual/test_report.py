@@ -16,6 +16,7 @@ import contact_sheets
 from atelier import claims, params
 from atelier.evaluation.intervals import Interval
 from atelier.evaluation.tables import REAL, RECONSTRUCTED
+from atelier.files import write_seal
 from atelier.report import figures as report_figures
 from atelier.report.items import Figure, Item, Table, Text
 from atelier.sampling import store
@@ -531,6 +532,7 @@ def test_what_training_left_is_read_by_variant_and_seed(tmp_path: Path) -> None:
             weight = None if name.startswith("plain") else seed / 4
             (folder / "card.json").write_text(json.dumps({"weight": weight}))
             (folder / "history.csv").write_text(f"step,denoising\n1,{seed}\n")
+            write_seal(folder)
     weights = report_results.weights(profile, workspace)
     assert weights["lpl"] == [seed / 4 for seed in STUDY.protocol.training_seeds]
     assert weights["plain"] == [None] * 5

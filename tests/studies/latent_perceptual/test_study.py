@@ -11,6 +11,7 @@ from torch import Tensor
 
 from atelier import claims, params
 from atelier.evaluation import groups as sets
+from atelier.files import write_seal
 from atelier.metrics import frechet_distance, log_power_error, log_power_ratios
 from atelier.models import base
 from atelier.sampling import store
@@ -154,6 +155,7 @@ def test_unsteadiness_is_none_where_the_average_is_the_last(painted: params.Para
         folder = workspace.adapter("latent_perceptual", "plain", seed)
         weights = (folder / "pytorch_lora_weights.safetensors").read_bytes()
         (folder / "average-1" / "pytorch_lora_weights.safetensors").write_bytes(weights)
+        write_seal(folder)
     assert (measures.unsteadiness(only, workspace)[["group0", "group1"]] == 0).all(axis=None)
 
 

@@ -146,7 +146,9 @@ def test_slopes_of_finished_pictures_are_of_those_that_are_painted(tmp_path: Pat
     folder = workspace.samples / "signal_leak" / "white" / "guidance-4"
     folder.mkdir(parents=True)
     order = [2, 0, 1]  # the table of pictures is in another order
-    pd.DataFrame({"repeat": 0, "place": order}).to_csv(folder / "pictures.csv", index=False)
+    pd.DataFrame({"repeat": 0, "place": order, "prompt": "x", "file": "x.png"}).to_csv(
+        folder / "pictures.csv", index=False
+    )
     save_file({"latents": (first[order] / 2)[:, :, None, None].repeat(1, 1, 2, 2)}, folder / store.LATENTS)
     write_seal(folder)
     firsts = pd.DataFrame({"repeat": 0, "place": [0, 1, 2] * 2, "channel": [0] * 3 + [1] * 3,
