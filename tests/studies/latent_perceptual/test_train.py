@@ -132,7 +132,7 @@ def test_averages_lie_between_the_start_and_the_end(config: params.Params, left:
         return float(torch.cat([(value - start[name]).flatten() for name, value in found.items()]).norm())
 
     assert gone(None) > gone(1.0) > gone(4.0) > 0
-    with pytest.raises(ValueError, match="average-2.*: no such folder"):
+    with pytest.raises(ValueError, match=r"average-2.*: no such folder"):
         tuned_pipeline(config, left, "lpl", 0, 2.0)
 
 
