@@ -22,6 +22,9 @@ for stage in (["train", "mixed", "0"], ["train", "mixed", "1"], ["sample", "mixe
               ["measure", "mixed"], ["measure", "untuned"]):
     assert main(["art_finetuning", *stage]) == 0
 assert main(["signal_leak", "fit"]) == 0
+for training in (["vae_decoder", "train", "mse"], ["vae_decoder", "train", "all"],
+                 ["signal_leak", "train", "mosaic"], ["signal_leak", "train", "sd-betas"]):
+    assert all(main([*training, seed]) == 0 for seed in ("0", "1"))
 """
 EACH = 5  # flips of every kind of output
 
@@ -37,11 +40,13 @@ OUTPUTS = {
     "manifests": Output("manifests/*.parquet", ("cache",)),
     "a base's weights": Output("base/*/*.safetensors", ("cache",)),
     "a base's configurations": Output("base/*/*.json", ("cache",)),
-    "a cache": Output("cache/*", ("art_finetuning", "train", "mixed", "0")),
+    "a cache": Output("cache/*.safetensors", ("art_finetuning", "train", "mixed", "0")),
     "a reference": Output("reference/*", ("art_finetuning", "measure", "mixed")),
     "an adapter": Output("adapters/art_finetuning/mixed/0/*", ("art_finetuning", "sample", "mixed")),
     "samples": Output("samples/art_finetuning/mixed/guidance-4/*.png", ("art_finetuning", "measure", "mixed")),
-    "latents of samples": Output("samples/art_finetuning/mixed/*/*.safetensors", ("vae_decoder", "measure", "mixed")),
+    "latents of samples": Output(
+        "samples/art_finetuning/mixed/guidance-4/*.safetensors", ("vae_decoder", "measure", "mixed")
+    ),
     "lists of samples": Output("samples/art_finetuning/mixed/*/*.csv", ("art_finetuning", "measure", "mixed")),
     "leaks": Output("leaks/*.safetensors", ("signal_leak", "sample")),
 }
@@ -111,7 +116,7 @@ def _damaged(output: Output, change: Change, at: float, folder: Path) -> str:
         return f"no file matches {output.files}"
     path = files[int(at * len(files))]
     change(path, files, at)
-    return stage_refused(copy, output.reader, path.name, path.parent.name)
+    return stage_refused(copy, output.reader, path.name, output.files.split("/")[0])
 
 
 def undamaged(folder: Path) -> str:

@@ -24,7 +24,10 @@ HOSTILE: dict[type, list[Any]] = {
     dict: ["x", [1], {"no such key": 1}],
     type(None): [[1], {"a": 1}],
 }
-RIGHT = {("ema", 1.5)}  # the last part of a key, and a value that is right for it though of another type
+RIGHT = {
+    ("ema", 1.5),
+    ("seed", 10**13),
+}  # the last part of a key, and a value that is right for it though of another type
 FILES = {
     "empty": b"",
     "only a comment": b"# nothing\n",

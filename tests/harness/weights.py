@@ -73,6 +73,10 @@ def _with(state: State, name: str, tensor: Tensor) -> State:
     return {**state, name: tensor}
 
 
+def _transposed(tensor: Tensor) -> Tensor:
+    return tensor.transpose(0, 1).contiguous() if tensor.ndim > 1 else tensor
+
+
 CHANGES: dict[str, Callable[[State], State]] = {
     "no tensor": lambda state: {},
     "one tensor is missing": lambda state: {name: each for name, each in state.items() if name != _first(state)},
@@ -82,7 +86,7 @@ CHANGES: dict[str, Callable[[State], State]] = {
         (f"{name}_" if name == _first(state) else name): each for name, each in state.items()
     },
     "another shape": lambda state: _with(state, _first(state), torch.zeros(5, 7)),
-    "transposed": lambda state: {name: each.T.contiguous() if each.ndim == 2 else each for name, each in state.items()},
+    "transposed": lambda state: {name: _transposed(each) for name, each in state.items()},
     "a NaN": lambda state: _with(state, _first(state), torch.full_like(state[_first(state)], float("nan"))),
     "an infinity": lambda state: _with(state, _first(state), torch.full_like(state[_first(state)], float("inf"))),
     "8-bit integers": lambda state: {name: each.to(torch.int8) for name, each in state.items()},
