@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -36,4 +37,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    with tempfile.TemporaryDirectory(prefix="atelier-harness-") as folder:
+        tempfile.tempdir = folder  # what attacks share is removed with it
+        code = main()
+    raise SystemExit(code)
