@@ -127,3 +127,23 @@ def test_levels_of_latents_do_not_broadcast_along_their_width() -> None:
     assert torch.equal(diffusion.noised(z[0], z[0], 0.25, torch.tensor(0.5)), 0.75 * z[0])
     with pytest.raises(ValueError, match=r"eps: expected the shape of z0, \(3, 4, 3, 3\), got \(1, 4, 3, 3\)"):
         diffusion.flow_target(z, z[:1])
+
+
+def test_min_snr_weights_are_the_papers() -> None:
+    """At gamma = 5: steps with less signal than that keep their weight, others count as if they had 5."""
+    snr = torch.tensor([0.01, 5.0, 50.0], dtype=torch.float64)
+    torch.testing.assert_close(diffusion.min_snr_weight("epsilon", snr, 5.0), torch.tensor([1, 1, 0.1]).double())
+    v = torch.tensor([0.01 / 1.01, 5 / 6, 5 / 51]).double()
+    torch.testing.assert_close(diffusion.min_snr_weight("v_prediction", snr, 5.0), v)
+    with pytest.raises(ValueError, match="flow_prediction"):
+        diffusion.min_snr_weight("flow_prediction", snr, 5.0)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_min_snr_weights_the_same_error_of_the_clean_latent(kind: str) -> None:
+    """Both kinds weigh the squared error of ``z0`` by min(snr, gamma): section 3.4 of Hang et al. 2023."""
+    snr, gamma = torch.tensor([0.1, 3.0, 80.0], dtype=torch.float64), 5.0
+    alpha, s = (snr / (1 + snr)).sqrt(), (1 / (1 + snr)).sqrt()
+    # an error e of the output is an error of z0 of s / alpha e for noise, and of s e for v
+    of_z0 = (s / alpha if kind == "epsilon" else s).square()
+    torch.testing.assert_close(diffusion.min_snr_weight(kind, snr, gamma) / of_z0, snr.clamp(max=gamma))

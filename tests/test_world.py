@@ -27,6 +27,7 @@ seed: 3
 machine: {threads: 1, device: cpu, precision: fp32}
 size: 64
 preset: tiny
+changed: {}
 seen: [odile-marchand, bruno-castell]
 trunk:
   corpus: {photographs: 8, works: 40}
@@ -40,6 +41,8 @@ denoiser:
   corpus: {photographs: 12, works: 4}
   prompts_per_picture: 2
   empty_prompts: 0.1
+  prediction: epsilon
+  min_snr: null
   optimisation: &long {steps: 24, batch: 4, learning_rate: 0.001, decay: cosine, warmup: 1, beta2: 0.99,
                        weight_decay: 0.0, clip: 1.0, ema: 2, checkpoint_every: 5}
 conversion: {rank: 2, optimisation: *adam}
@@ -52,6 +55,14 @@ report:
   steps: 2
   batch: 6
   control: *adam
+pilots:
+  autoencoder: 2
+  denoiser: 2
+  leak: 8
+  variants:
+    as-is: {}
+    v-min-snr: {prediction: v_prediction, min_snr: 5.0, changed: {layers: 2}}
+    latent-6: {autoencoder: true, changed: {latent: 6}}
 """
 
 ORDER = (

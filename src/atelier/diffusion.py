@@ -132,6 +132,17 @@ def eps_from_flow(zt: Tensor, u: Tensor, t: Tensor) -> Tensor:
     return zt + (1.0 - t) * u
 
 
+def min_snr_weight(kind: str, snr: Tensor, gamma: float) -> Tensor:
+    """Loss weights ``min(snr, gamma) / snr`` for noise, ``/ (snr + 1)`` for v (Hang et al. 2023, section 3.4).
+
+    ``snr`` (n,): signal over noise, squared. ValueError for gamma below 0 and for a flow, which the paper leaves out.
+    """
+    check_choice(kind, "kind", KINDS[:2])
+    check_tensor(snr, "snr", "(n,)")
+    clipped = snr.clamp(max=check_number(gamma, "gamma", least=0))
+    return clipped / (snr + 1 if kind == "v_prediction" else snr)
+
+
 def clean_estimate(kind: str, zt: Tensor, output: Tensor, alpha: Tensor, s: Tensor) -> Tensor:
     """``z0_hat`` from a denoiser's output for ``z_t``; ``kind``: epsilon, v_prediction or flow_prediction, no other.
 

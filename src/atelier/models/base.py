@@ -5,7 +5,7 @@ All code treats the two alike. Only safetensors are read.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,16 +57,24 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
+Changes = Mapping[str, Mapping[str, Any]]
+NOTHING_ELSE: Changes = {}
+
 
 def build(
-    preset: str, size: int, texts: Sequence[str], seed: int, vae: AutoencoderKL | None = None
+    preset: str,
+    size: int,
+    texts: Sequence[str],
+    seed: int,
+    vae: AutoencoderKL | None = None,
+    changes: Changes = NOTHING_ELSE,
 ) -> StableDiffusionPipeline:
     """A pipeline with random weights for pictures of ``size`` px; its tokenizer is trained on ``texts``.
 
-    ``vae``: a trained autoencoder of this preset.
+    ``vae``: a trained autoencoder of this preset; ``changes`` to the preset, by part.
     """
-    recipe = PRESETS[preset]
-    vae = vae or build_autoencoder(preset, size, seed)
+    recipe = recipe_of(preset, changes)
+    vae = vae or build_autoencoder(preset, size, seed, changes)
     vae.register_to_config(scaling_factor=LATENT_STD)
     torch.manual_seed(seed_of(seed, "base", preset))
     tokenizer = train_tokenizer(texts, recipe["text"]["vocabulary"])
@@ -82,10 +90,15 @@ def build(
     )
 
 
-def build_autoencoder(preset: str, size: int, seed: int) -> AutoencoderKL:
+def recipe_of(preset: str, changes: Changes) -> dict[str, dict[str, Any]]:
+    """A preset's sizes, with changes."""
+    return {part: {**sizes, **changes.get(part, {})} for part, sizes in PRESETS[preset].items()}
+
+
+def build_autoencoder(preset: str, size: int, seed: int, changes: Changes = NOTHING_ELSE) -> AutoencoderKL:
     """The autoencoder of a preset, with random weights."""
     torch.manual_seed(seed_of(seed, "autoencoder", preset))
-    return _autoencoder(size, **PRESETS[preset]["autoencoder"])
+    return _autoencoder(size, **recipe_of(preset, changes)["autoencoder"])
 
 
 def _autoencoder(size: int, channels: tuple[int, ...], groups: int, latent: int) -> AutoencoderKL:
@@ -104,14 +117,14 @@ def _autoencoder(size: int, channels: tuple[int, ...], groups: int, latent: int)
 
 
 def _unet(
-    side: int, latent: int, width: int, channels: tuple[int, ...], heads: int, groups: int
+    side: int, latent: int, width: int, channels: tuple[int, ...], heads: int, groups: int, layers: int = 1
 ) -> UNet2DConditionModel:
     return UNet2DConditionModel(
         sample_size=side,
         in_channels=latent,
         out_channels=latent,
         block_out_channels=channels,
-        layers_per_block=1,
+        layers_per_block=layers,
         down_block_types=("CrossAttnDownBlock2D",) * len(channels),
         up_block_types=("CrossAttnUpBlock2D",) * len(channels),
         cross_attention_dim=width,

@@ -123,6 +123,7 @@ def denoiser_task(
     empty_share: float,
     seed: int,
     device: torch.device,
+    extra: denoiser.Extra | None = None,
 ) -> Task:
     """Train denoiser and text encoder together, since there is no pretrained text encoder."""
     unet, text_encoder = (
@@ -145,6 +146,7 @@ def denoiser_task(
         empty_share=empty_share,
         seed=seed,
         device=device,
+        extra=extra,
     )
 
 

@@ -10,6 +10,7 @@ from atelier.world.workspace import WorldWorkspace
 
 TRAINING = ("trunk", "evaluator", "autoencoder", "decoder", "denoiser")
 USAGE = f"usage: python -m atelier.world {' | '.join(TRAINING)} | conversion KIND | ship | report [SHIPPED]"
+USAGE += " | pilots SHIPPED"
 
 
 def run(arguments: list[str]) -> None:
@@ -17,7 +18,7 @@ def run(arguments: list[str]) -> None:
     config = params.load(workspace.params_file)
     machine.settle(config.machine.threads)
     # imported here because these libraries read the environment at import
-    from atelier.world import report, ship, stages
+    from atelier.world import pilots, report, ship, stages
 
     match arguments:
         case [stage] if stage in TRAINING:
@@ -30,6 +31,8 @@ def run(arguments: list[str]) -> None:
             report.report(config, workspace, workspace.shipped)
         case ["report", folder]:
             report.report(config, workspace, Path(folder))
+        case ["pilots", folder]:
+            pilots.pilots(config, workspace, Path(folder))
         case _:
             raise ValueError(USAGE)
 

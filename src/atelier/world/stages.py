@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from atelier import scratch
 from atelier.data.images import to_model_range
 from atelier.data.painter import VERSION, paint_corpus
 from atelier.data.prompts import painted_row, prompt
+from atelier.diffusion import min_snr_weight
 from atelier.files import filling, read_table, write_json, write_table
 from atelier.machine import accelerator, fingerprint
 from atelier.methods.perceptual import LPIPS
@@ -32,6 +34,7 @@ from atelier.training import evaluator as evaluator_training
 from atelier.training import trunk as trunk_training
 from atelier.training.base import HISTORY, LINEAR_START_PICTURES, denoiser_task, standardised
 from atelier.training.conversion import add_conversion, save_conversion, scheduler_for
+from atelier.training.denoiser import Denoised, Extra, target
 from atelier.training.loop import Task, fit
 from atelier.world.params import Corpus, World
 from atelier.world.workspace import WorldWorkspace
@@ -50,9 +53,12 @@ class Painted(NamedTuple):
 def painted(world: World, purpose: str, corpus: Corpus, artists: Sequence[str] = ()) -> Painted:
     """Paint a corpus for one purpose, with a seed of its own; ``artists``: only works by these, if given."""
     seed = seed_of(world.seed, "world", purpose) % 2**31
-    pixels, records, captions = paint_corpus(
-        corpus.works, corpus.photographs, seed, world.size, world.machine.threads, artists
-    )
+    return _painted(corpus.works, corpus.photographs, seed, world.size, world.machine.threads, tuple(artists))
+
+
+@lru_cache(maxsize=8)  # of use where several bases are trained in one process
+def _painted(works: int, photographs: int, seed: int, size: int, threads: int, artists: tuple[str, ...]) -> Painted:
+    pixels, records, captions = paint_corpus(works, photographs, seed, size, threads, artists)
     whole = [painted_row(record, caption) for record, caption in zip(records, captions, strict=True)]
     pictures = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
     return Painted(pictures, whole, [f"{record['kind']}-{record['index']}" for record in records])
@@ -114,35 +120,41 @@ def evaluator(world: World, workspace: WorldWorkspace) -> None:
     write_table(workspace.evaluator / HISTORY, history)
 
 
-def autoencoder(world: World, workspace: WorldWorkspace) -> None:
+class Made(NamedTuple):
+    """A trained part of the base, its training history and its card."""
+
+    part: Any
+    history: pd.DataFrame
+    card: dict[str, Any]
+
+
+def trained_autoencoder(world: World, checkpoints: Path) -> Made:
     """Train the autoencoder with L1 from the linear start, then fold in the latents' statistics."""
     recipe = world.autoencoder
-    keys = relevant_params(world, "preset", "seen", "autoencoder")
+    keys = relevant_params(world, "preset", "changed", "seen", "autoencoder")
     corpus = painted(world, "autoencoder", recipe.corpus, world.seen)
-    vae = base.build_autoencoder(world.preset, world.size, world.seed)
+    vae = base.build_autoencoder(world.preset, world.size, world.seed, world.changes)
     start_at_linear_code(vae, to_model_range(corpus.pictures[evenly(len(corpus.names), LINEAR_START_PICTURES)]))
     accelerate = accelerator(world.machine)
     task = autoencoder_training.task(vae, corpus.pictures, corpus.names, world.seed, accelerate.device)
-    history = trained("autoencoder", task, recipe.optimisation, world, workspace.scratch, keys)
+    history = trained("autoencoder", task, recipe.optimisation, world, checkpoints, keys)
     vae.requires_grad_(False).to(memory_format=torch.contiguous_format)
     # of photographs, the larger part of the base's training set, whose latents are to have unit variance
     standardised(vae, encode_pictures(vae, corpus.pictures[: recipe.corpus.photographs or None]))
-    save_autoencoder(vae, workspace.autoencoder, card(keys, len(corpus.names)))
-    write_table(workspace.autoencoder / HISTORY, history)
+    return Made(vae, history, card(keys, len(corpus.names)))
 
 
-def decoder(world: World, workspace: WorldWorkspace) -> None:
-    """Train the autoencoder's decoder to paint texture; latents do not change."""
-    keys = relevant_params(world, "preset", "seen", "trunk", "autoencoder", "decoder")
+def trained_decoder(world: World, vae: AutoencoderKL, trunk: Path, checkpoints: Path) -> Made:
+    """Train an autoencoder's decoder to paint texture; latents do not change. ``trunk``: the perceptual term's."""
+    keys = relevant_params(world, "preset", "changed", "seen", "trunk", "autoencoder", "decoder")
     corpus = painted(world, "autoencoder", world.autoencoder.corpus, world.seen)
-    vae = load_part(workspace.autoencoder, AutoencoderKL)
     accelerate = accelerator(world.machine)
     latents = encode_pictures(vae.to(accelerate.device), corpus.pictures)
     torch.manual_seed(seed_of(world.seed, "discriminator"))
     task = decoder_training.task(
         vae,
         PatchDiscriminator(),
-        LPIPS.from_folder(workspace.trunk).to(accelerate.device),
+        LPIPS.from_folder(trunk).to(accelerate.device),
         latents,
         corpus.pictures,
         corpus.names,
@@ -150,34 +162,69 @@ def decoder(world: World, workspace: WorldWorkspace) -> None:
         world.seed,
         accelerate.device,
     )
-    history = trained("decoder", task, world.decoder.optimisation, world, workspace.scratch, keys)
-    vae = vae.to(memory_format=torch.contiguous_format)
-    save_autoencoder(vae, workspace.textured, card(keys, len(corpus.names)))
-    write_table(workspace.textured / HISTORY, history)
+    history = trained("decoder", task, world.decoder.optimisation, world, checkpoints, keys)
+    return Made(vae.to(memory_format=torch.contiguous_format), history, card(keys, len(corpus.names)))
+
+
+def trained_base(world: World, vae: AutoencoderKL, checkpoints: Path) -> Made:
+    """Train denoiser and text encoder on an autoencoder's latents of photographs and a few works."""
+    recipe = world.denoiser
+    # not the decoder's parameters: the denoiser depends on latents only
+    keys = relevant_params(world, "preset", "changed", "seen", "autoencoder", "denoiser")
+    corpus = painted(world, "denoiser", recipe.corpus, world.seen)
+    prompts = [captions(record, recipe.prompts_per_picture) for record in corpus.records]
+    texts = [text for row in prompts for text in row]
+    pipeline = base.build(world.preset, world.size, texts, world.seed, vae.requires_grad_(False), world.changes)
+    pipeline.scheduler.register_to_config(prediction_type=recipe.prediction)
+    accelerate = accelerator(world.machine)
+    latents = encode_pictures(pipeline.vae.to(accelerate.device), corpus.pictures)
+    extra = min_snr(recipe.prediction, recipe.min_snr) if recipe.min_snr else None
+    task = denoiser_task(
+        pipeline, latents, corpus.names, prompts, recipe.empty_prompts, world.seed, accelerate.device, extra
+    )
+    history = trained("denoiser", task, recipe.optimisation, world, checkpoints, keys)
+    return Made(pipeline.to("cpu"), history, card(keys, len(corpus.names)))
+
+
+def min_snr(kind: str, gamma: float) -> Extra:
+    """The difference that min-SNR weights make to the denoising loss, as a further term of it."""
+
+    def extra(step: Denoised) -> dict[str, Tensor]:
+        eps = (step.zt - step.alpha * step.z0) / step.s
+        error = (step.output - target(kind, step.z0, eps, step.alpha, step.s)).square().mean((1, 2, 3))
+        weight = min_snr_weight(kind, (step.alpha / step.s).square().flatten(), gamma)
+        return {"weighting": ((weight - 1) * error).mean()}
+
+    return extra
+
+
+def autoencoder(world: World, workspace: WorldWorkspace) -> None:
+    """Stage ``autoencoder``."""
+    made = trained_autoencoder(world, workspace.scratch)
+    save_autoencoder(made.part, workspace.autoencoder, made.card)
+    write_table(workspace.autoencoder / HISTORY, made.history)
+
+
+def decoder(world: World, workspace: WorldWorkspace) -> None:
+    """Stage ``decoder``."""
+    vae = load_part(workspace.autoencoder, AutoencoderKL)
+    made = trained_decoder(world, vae, workspace.trunk, workspace.scratch)
+    save_autoencoder(made.part, workspace.textured, made.card)
+    write_table(workspace.textured / HISTORY, made.history)
 
 
 def denoiser(world: World, workspace: WorldWorkspace) -> None:
-    """Train denoiser and text encoder on latents of photographs and a few works: the base."""
-    # not the decoder's parameters: the denoiser depends on latents only
-    keys, recipe = relevant_params(world, "preset", "seen", "autoencoder", "denoiser"), world.denoiser
-    corpus = painted(world, "denoiser", recipe.corpus, world.seen)
-    prompts = [captions(record, recipe.prompts_per_picture) for record in corpus.records]
-    vae = load_part(workspace.textured, AutoencoderKL)
-    texts = [text for row in prompts for text in row]
-    pipeline = base.build(world.preset, world.size, texts, world.seed, vae.requires_grad_(False))
-    accelerate = accelerator(world.machine)
-    latents = encode_pictures(pipeline.vae.to(accelerate.device), corpus.pictures)
-    task = denoiser_task(pipeline, latents, corpus.names, prompts, recipe.empty_prompts, world.seed, accelerate.device)
-    history = trained("denoiser", task, recipe.optimisation, world, workspace.scratch, keys)
-    base.save(pipeline.to("cpu"), workspace.base, card(keys, len(corpus.names)))
+    """Stage ``denoiser``: the base."""
+    made = trained_base(world, load_part(workspace.textured, AutoencoderKL), workspace.scratch)
+    base.save(made.part, workspace.base, made.card)
     before = [read_table(folder / HISTORY, ("step",)) for folder in (workspace.autoencoder, workspace.textured)]
-    write_table(workspace.base / HISTORY, pd.concat([*before, history]))
+    write_table(workspace.base / HISTORY, pd.concat([*before, made.history]))
 
 
 def conversion(world: World, workspace: WorldWorkspace, kind: str) -> None:
     """Train the base's adapter for another kind of prediction, on the base's training set."""
     made_from = base.fingerprint(workspace.base)
-    keys = {**relevant_params(world, "preset", "seen", "denoiser", "conversion"), "base": made_from}
+    keys = {**relevant_params(world, "preset", "changed", "seen", "denoiser", "conversion"), "base": made_from}
     corpus = painted(world, "denoiser", world.denoiser.corpus, world.seen)
     prompts = [captions(record, world.denoiser.prompts_per_picture) for record in corpus.records]
     pipeline = base.load(workspace.base)
