@@ -1,5 +1,5 @@
 # make repro   from a fresh clone to build/site: environment, data, pipeline, pages
-# make test    the same environment, then lint, types and tests; make test-all: the long ones, too
+# make test    the same environment, then lint and tests; make test-all: types, long tests and all attacks, too
 # Both are safe to repeat, and need the network for packages only.
 
 SHELL := /bin/bash
@@ -13,7 +13,7 @@ export DVC_NO_ANALYTICS := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro test test-all harness maps lab results world world-report verify clean
+.PHONY: help env repro test test-all harness maps lab results world world-pilots world-report verify clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+: .*##' Makefile | sed -E 's/: [^#]*## /\t/' | expand -t 16
@@ -41,30 +41,29 @@ repro: env data  ## run the pipeline of params.yaml, compare its pages with resu
 results: env    ## publish the pages that the pipeline built in results/<profile>
 	@python -m atelier.pipeline.render results
 
-test: env data  ## lint, types and tests, the smoke pipeline among them
+test: env data  ## lint and tests, the smoke pipeline among them, and a tenth of the attacks
 	@$(MAKE) --no-print-directory lint
 	@echo "== tests"
 	@$(PYTEST) -m "not long" $(TESTS)
-	@$(MAKE) --no-print-directory attacked
-
-.PHONY: attacked
-attacked:
 	@echo "== attacks, a tenth of them"
 	@python -m tests.harness --short
 
-test-all: env data  ## the same and the long tests: kills, the world in miniature, the wheel, a new study
-	@$(MAKE) --no-print-directory lint
+test-all: env data  ## the same, types, the long tests (the world in miniature, the wheel, a new study) and all attacks
+	@$(MAKE) --no-print-directory lint types
 	@echo "== tests"
 	@$(PYTEST) $(TESTS)
+	@$(MAKE) --no-print-directory harness
 
-.PHONY: lint
+.PHONY: lint types
 lint:
 	@echo "== lint"
 	@ruff check . && ruff format --check .
+types:
 	@echo "== types"
 	@mypy
 
-harness: env data  ## all attacks and kills, about half an hour; prints a table
+harness: env data  ## all attacks and kills, a quarter of an hour; prints a table
+	@echo "== attacks and kills"
 	@python -m tests.harness
 
 maps: env     ## draw docs/pipeline.svg and docs/library.svg
@@ -83,6 +82,10 @@ world: env      ## make the world anew: pictures, base, evaluator, trunk (hours 
 
 world-report: env data  ## measure the bars of the shipped world and print them
 	@cd world && python -m atelier.world report ../data
+
+world-pilots: env data  ## train other bases for a short while and print what they would gain (an hour and a half)
+	@cd world && python -m atelier.world pilots ../data
+	@cp world/build/report/pilots.md docs/world_pilots.md
 
 verify: env data  ## run the pipeline in a clone and compare with results/<profile>
 	@python -m atelier.pipeline.compare --clone

@@ -88,6 +88,7 @@ def test_the_fingerprint_knows_every_part_but_the_card(saved: Path, copy: Path, 
     assert base.fingerprint(copy) != base.fingerprint(saved)
 
 
+@pytest.mark.long
 def test_two_processes_build_the_same_bytes(saved: Path, tmp_path: Path, run_python) -> None:
     """The tokenizer's training is threaded and hashes words; neither may show."""
     code = (

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 FIRST_AND_LATER = """
 from atelier import machine
 machine.settle(2)
@@ -12,6 +14,7 @@ assert torch.equal(torch.exp(x), torch.exp(x))
 """
 
 
+@pytest.mark.long
 def test_the_first_exponential_of_a_process_is_every_later_one() -> None:
     """Without the call in `settle` some processes differ, so that several are started."""
     for _ in range(8):

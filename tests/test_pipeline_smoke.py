@@ -67,6 +67,7 @@ def test_a_bad_parameter_stops_the_pipeline_before_any_other_stage(
     assert set(re.findall(r"Running stage '([^']+)'", done.stdout)) <= {"check"}
 
 
+@pytest.mark.long
 def test_changed_rank_reruns_what_depends_on_it_and_back_reruns_nothing(clone: Path) -> None:
     path = clone / "params.yaml"
     original, before = path.read_text(), locks(clone)

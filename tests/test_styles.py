@@ -36,6 +36,7 @@ def test_one_style_has_no_rest() -> None:
         styles_against_the_rest(noise(-2, 4, 0), pd.Series(["only"] * 4))
 
 
+@pytest.mark.long
 @pytest.mark.skipif("ATELIER_REAL_INPUTS" not in os.environ, reason="ATELIER_REAL_INPUTS is unset: no real paintings")
 def test_real_paintings_go_through_loader_prompts_and_metrics(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(Path(os.environ["ATELIER_REAL_INPUTS"]) / "paintings" / "wikiart")]) == 0

@@ -31,7 +31,7 @@ def journal(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in folder.glob(".scratch/art_finetuning-mixed-0-*/journal"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_copy_leaves_what_a_process_leaves(fresh: Path, run_python) -> None:
     assert run_python(*TRAIN[1:], cwd=fresh).returncode == 0
     alone = trained(fresh)
@@ -43,7 +43,7 @@ def test_a_copy_leaves_what_a_process_leaves(fresh: Path, run_python) -> None:
     assert alone
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_refusals_and_exit_codes_come_through(tiny_world: Path, run_python) -> None:
     refused = ["-m", "atelier.warm", sys.executable, "-m", "atelier", "latent", "train"]
     done = run_python(*refused, cwd=tiny_world, LONG="x" * 100_000)  # an environment of more than one packet
@@ -71,7 +71,7 @@ def test_a_server_that_is_gone_is_one_line(tiny_world: Path, tmp_path: Path, run
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_copy_ends_with_the_one_that_asked(fresh: Path) -> None:
     """The command starts a training, and is told by its number to kill it: what goes on would write on."""
     code = "import subprocess, sys; p = subprocess.Popen(sys.argv[1:]); print(p.pid, flush=True); input()"
@@ -166,6 +166,7 @@ def test_nothing_outlives_the_one_that_started_it(
         assert list(folder.glob("atelier-warm-*")) == []
 
 
+@pytest.mark.long
 def test_folders_of_killed_servers_are_removed_by_the_next(tiny_world: Path, tmp_path: Path, run_python) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
@@ -175,7 +176,7 @@ def test_folders_of_killed_servers_are_removed_by_the_next(tiny_world: Path, tmp
         assert (tmp_path / f"atelier-warm-{number}-x").exists() == kept
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_where_no_socket_can_be_made_stages_run_by_themselves(fresh: Path, tmp_path: Path, run_python) -> None:
     deep = tmp_path / ("x" * 120)
     deep.mkdir()

@@ -20,6 +20,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from atelier.lifetime import is_alive
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -81,6 +83,7 @@ def writing(path: Path) -> Iterator[Path]:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path.parent)
         yield part
         with part.open("rb") as file:
             os.fsync(file.fileno())
@@ -248,10 +251,8 @@ def told(fault: OSError) -> str:
 def fault_of(path: Path, fault: BaseException, refusal: str = "not written") -> FileFault:
     """The line of a fault."""
     number = _number(fault)
-    reason = _reason(fault) if number is None else os.strerror(number)
-    named = FileFault(
-        printable(f"{path}: {refusal} ({reason})" if refusal == UNREAD else f"{path}: {refusal}: {reason}")
-    )
+    why = reason(fault) if number is None else os.strerror(number)
+    named = FileFault(printable(f"{path}: {refusal} ({why})" if refusal == UNREAD else f"{path}: {refusal}: {why}"))
     named.errno = number
     return named
 
@@ -272,7 +273,7 @@ def _is_of_disk(fault: BaseException) -> bool:
     return _number(fault) is not None or type(fault).__name__ == "SafetensorError"
 
 
-def _reason(fault: BaseException) -> str:
+def reason(fault: BaseException) -> str:
     """Why a file's content was refused, in words."""
     if isinstance(fault, RecursionError):
         return "nested too deeply"
@@ -284,8 +285,17 @@ def _reason(fault: BaseException) -> str:
         return f"it lacks {shown(fault.args[0] if fault.args else '')}"
     if isinstance(fault, EOFError):
         return "it ends too early"
-    text = " ".join(str(fault).split()) or type(fault).__name__
+    text = printable(" ".join(str(fault).split())) or type(fault).__name__
     return text if len(text) <= REASON else f"{text[: REASON - 1]}…"
+
+
+@cache
+def _sweep(folder: Path) -> None:
+    """Remove the unfinished files that killed processes have left in a folder; once per process."""
+    for part in folder.glob(".*.part"):
+        number = part.name.removesuffix(".part").rpartition(".")[2]
+        if part.is_file() and number.isdecimal() and not is_alive(int(number)):
+            _remove(part)
 
 
 def _remove(part: Path) -> None:

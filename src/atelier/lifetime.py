@@ -45,6 +45,17 @@ def _watch(expected: list[int]) -> None:
     os._exit(1)
 
 
+def is_alive(process: int) -> bool:
+    """Whether a process of this number is running on this machine."""
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
 def _name_of(process: int) -> str:
     try:
         return Path(f"/proc/{process}/comm").read_text().strip()

@@ -110,18 +110,8 @@ def _listening() -> Iterator[socket.socket | None]:
 def _remove_stale(folder: Path) -> None:
     for stale in folder.glob(f"{PREFIX}*"):
         number = stale.name.removeprefix(PREFIX).partition("-")[0]
-        if number.isdigit() and not _is_alive(int(number)):
+        if number.isdigit() and not lifetime.is_alive(int(number)):
             shutil.rmtree(stale, ignore_errors=True)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except PermissionError:
-        return True
-    except OSError:
-        return False
-    return True
 
 
 def _bound() -> None:

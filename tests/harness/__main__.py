@@ -1,4 +1,4 @@
-"""``python -m tests.harness [--short] [--group NAME ...] [--seed N]``: attack, and print what held."""
+"""``python -m tests.harness [--short] [--group GROUP ...] [--name TEXT] [--seed N]``: attack, and print what held."""
 
 import argparse
 import sys
@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # what tests share
 
-from tests.harness import damage, data, parameters, processes, weights
+from tests.harness import damage, data, kills, parameters, surroundings, weights
 from tests.harness.attacks import judged, sampled, table
 
 SHORT = 0.1  # share of the attacks in the short form
@@ -18,12 +18,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.harness", description=__doc__)
     parser.add_argument("--short", action="store_true", help=f"{SHORT:.0%} of the attacks, without kills")
     parser.add_argument("--group", action="append", help="only this group; may be repeated")
+    parser.add_argument("--name", default="", help="only attacks whose name contains this")
     parser.add_argument("--seed", type=int, default=0, help="of the random attacks and of what the short form chooses")
     options = parser.parse_args()
-    modules = [parameters, data, weights, damage] + ([] if options.short else [processes])
+    modules = [parameters, data, weights, damage, surroundings] + ([] if options.short else [kills])
     attacks = [attack for module in modules for attack in module.attacks(options.seed)]
     if options.group:
         attacks = [attack for attack in attacks if attack.group in options.group]
+    attacks = [attack for attack in attacks if options.name in attack.name]
     if options.short:
         attacks = list(sampled(attacks, SHORT, options.seed))
     outcomes, start = [], time.monotonic()
@@ -32,6 +34,8 @@ def main() -> int:
         if outcome.failure:
             print(f"failed: {attack.group}: {attack.name}: {outcome.failure}", flush=True)
     print(table(outcomes))
+    if interrupted := kills.summary():
+        print(interrupted)
     print(f"{len(outcomes)} attacks in {time.monotonic() - start:.0f} s")
     return int(any(outcome.failure for outcome in outcomes))
 

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from atelier.data.artemis import stop_above
-from atelier.data.extraction import DAMAGE, DamagedMember, extract, one_line
+from atelier.data.extraction import DAMAGE, DamagedMember, extract
 from atelier.data.layout import SUFFIXES
-from atelier.data.members import Member, picture_members, shown
-from atelier.files import read_bytes, reading, writing
+from atelier.data.members import Member, picture_members, shortened
+from atelier.files import read_bytes, reading, reason, writing
 from atelier.workspace import replacing
 
 DATE = (1980, 1, 1, 0, 0, 0)  # the ZIP format's earliest date, so that bytes do not depend on the time
@@ -70,7 +70,7 @@ def unpack(
     left_out, counts = [] if left_out is None else left_out, Counter() if counts is None else counts
     with reading(archive), ArchiveFile(io.FileIO(archive)) as file, _opened(archive, file) as packed:
         members = picture_members(archive, packed, file, counts)
-        left_out += [(shown(each.path), each.fault) for each in members if each.fault]
+        left_out += [(shortened(each.path), each.fault) for each in members if each.fault]
         _stop_above(bad_share, archive, left_out, len(members))
         sound = [each for each in members if not each.fault]
         _refuse_bomb(archive, folder, sound)
@@ -80,7 +80,7 @@ def unpack(
                     try:
                         extract(packed, each.info, part / each.path)
                     except DamagedMember as damage:
-                        left_out.append((shown(each.path), str(damage)))
+                        left_out.append((shortened(each.path), str(damage)))
                         _stop_above(bad_share, archive, left_out, len(members))
             except BaseException:
                 shutil.rmtree(part, ignore_errors=True)
@@ -92,7 +92,7 @@ def _opened(archive: Path, file: io.BufferedReader) -> zipfile.ZipFile:
     try:
         packed = zipfile.ZipFile(file)
     except DAMAGE as fault:
-        raise ValueError(f"{archive}: not a readable ZIP archive ({one_line(fault)})") from None
+        raise ValueError(f"{archive}: not a readable ZIP archive ({reason(fault)})") from None
     if len(packed.infolist()) > MEMBERS:
         raise ValueError(f"{archive}: {len(packed.infolist())} members, more than the limit of {MEMBERS}")
     return packed

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from atelier.files import reason
+
 if TYPE_CHECKING:
     import torch  # not imported here, so that metrics of arrays start without it
 
@@ -124,7 +126,7 @@ def array_of(samples: Any, name: str) -> npt.NDArray[Any]:
         tensor = samples.float() if dtype_of(samples) == "bfloat16" else samples
         return np.asarray(tensor.numpy(force=True))
     except (ValueError, TypeError, RuntimeError) as error:  # ragged lists; tensors of types that numpy does not have
-        raise ValueError(f"{name}: expected an array or a tensor of numbers: {_one_line(error)}") from None
+        raise ValueError(f"{name}: expected an array or a tensor of numbers: {reason(error)}") from None
 
 
 def real_array(samples: Any, name: str, axes: str) -> npt.NDArray[Any]:
@@ -285,7 +287,3 @@ def check_texts(texts: Sequence[str], name: str) -> None:
         raise TypeError(f"{name}: expected a sequence of texts, got {came(texts)}")
     if not texts:
         raise ValueError(f"{name}: expected at least one text, got none")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[: 2 * SHOWN]

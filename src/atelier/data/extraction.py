@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from atelier.files import filling
+from atelier.files import filling, reason
 
 CHUNK = 2**20  # bytes that are read, and decoded, at once
 DICTIONARY_LIMIT = 2**28  # bytes of memory that a member packed with LZMA may ask for
@@ -51,10 +51,6 @@ def extract(packed: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path) -> Non
             raise
 
 
-def one_line(fault: BaseException) -> str:
-    return " ".join(str(fault).split())[:200] or type(fault).__name__
-
-
 def _content(packed: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
     """A member's bytes, piece by piece. What fails in writing them passes; DamagedMember for what fails in reading."""
     bounded = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -69,9 +65,9 @@ def _content(packed: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
     except OSError as fault:
         if fault.errno is not None:  # of the disk; bzip2's complaints about data have none
             raise
-        raise DamagedMember(f"damaged ({one_line(fault)})") from None
+        raise DamagedMember(f"damaged ({reason(fault)})") from None
     except DAMAGE as fault:
-        raise DamagedMember(DAMAGED if "CRC-32" in str(fault) else f"damaged ({one_line(fault)})") from None
+        raise DamagedMember(DAMAGED if "CRC-32" in str(fault) else f"damaged ({reason(fault)})") from None
 
 
 def _as_stored(info: zipfile.ZipInfo) -> zipfile.ZipInfo:

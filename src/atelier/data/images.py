@@ -21,7 +21,7 @@ import torch
 from PIL import Image, ImageOps
 
 from atelier.data.checks import came, check_finite_tensor, check_picture_tensor, check_whole
-from atelier.files import write_whole
+from atelier.files import reason, write_whole
 
 PIXEL_LIMIT = 178_956_970  # Pillow's own limit; the largest WikiArt scans have about 10^8 pixels
 BYTE_LIMIT = 2**29  # no JPEG or PNG within the pixel limit needs more
@@ -199,7 +199,7 @@ def _opened(path: Path, data: bytes) -> Image.Image:
     except Image.DecompressionBombError as fault:
         raise BadPicture(path, f"a decompression bomb, more than the limit of {PIXEL_LIMIT} pixels") from fault
     except _PILLOW_FAULTS as fault:
-        raise BadPicture(path, f"damaged header ({_one_line(fault)})") from fault
+        raise BadPicture(path, f"damaged header ({reason(fault)})") from fault
     pixels = image.size[0] * image.size[1]
     if pixels > PIXEL_LIMIT:
         raise BadPicture(path, f"a decompression bomb, {pixels} pixels, more than the limit of {PIXEL_LIMIT}")
@@ -211,7 +211,7 @@ def _load(path: Path, image: Image.Image) -> None:
     try:
         image.load()
     except _PILLOW_FAULTS as fault:
-        raise BadPicture(path, f"truncated or damaged data ({_one_line(fault)})") from fault
+        raise BadPicture(path, f"truncated or damaged data ({reason(fault)})") from fault
 
 
 def _conversions(path: Path, image: Image.Image, data: bytes) -> tuple[str, ...]:
@@ -227,7 +227,7 @@ def _conversions(path: Path, image: Image.Image, data: bytes) -> tuple[str, ...]
             "grey": image.mode in ("1", "L", "LA", "I", "I;16"),
         }
     except _PILLOW_FAULTS as fault:
-        raise BadPicture(path, f"truncated or damaged data ({_one_line(fault)})") from fault
+        raise BadPicture(path, f"truncated or damaged data ({reason(fault)})") from fault
     return tuple(name for name, is_due in due.items() if is_due)
 
 
@@ -248,8 +248,4 @@ def _rgb(path: Path, image: Image.Image) -> Image.Image:
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         return image.convert("RGB")
     except _PILLOW_FAULTS as fault:
-        raise BadPicture(path, f"cannot be converted to RGB ({_one_line(fault)})") from fault
-
-
-def _one_line(fault: BaseException) -> str:
-    return " ".join(str(fault).split()) or type(fault).__name__
+        raise BadPicture(path, f"cannot be converted to RGB ({reason(fault)})") from fault

@@ -3,11 +3,11 @@
 import os
 import zipfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from atelier.files import reading
+from atelier.files import ECHO, printable, reading
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 ANNOTATIONS = "artemis_dataset_release_v0.csv"
@@ -30,9 +30,9 @@ def works(folder: Path) -> Layout:
         return Layout(archive, styles_in(archive))
     if not folder.is_dir():
         raise ValueError(f"data.folder: {folder}: no such folder")
-    found = styles_of(folder)
-    found.pop(PHOTOGRAPHS, None)
-    return Layout(folder, _checked(found, folder))
+    styles = styles_of(folder)
+    styles.pop(PHOTOGRAPHS, None)
+    return Layout(folder, _checked(styles, folder))
 
 
 def styles_of(folder: Path) -> dict[str, int]:
@@ -51,6 +51,8 @@ def styles_in(archive: Path) -> dict[str, int]:
     with reading(archive, "not a readable ZIP archive"), zipfile.ZipFile(archive) as packed:
         names = [PurePosixPath(name) for name in packed.namelist()]
     parts = [name.parts[-2] for name in names if name.suffix.lower() in SUFFIXES and len(name.parts) > 1]
+    if not parts:
+        raise ValueError(f"{archive}: no picture in a folder per style; {_names([str(name) for name in names])}")
     return dict(sorted(Counter(parts).items()))
 
 
@@ -69,9 +71,13 @@ def _instead(folder: Path) -> str:
         for candidate in (entry, entry / WORKS):
             if candidate.is_dir() and styles_of(candidate):
                 return f"they are one level deeper: is data.folder '{entry}' meant?"
-    names = [entry.name for entry in sorted(folder.iterdir())]
+    return _names([entry.name for entry in sorted(folder.iterdir())])
+
+
+def _names(names: Sequence[str]) -> str:
+    """What a folder or an archive holds, in words."""
     rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"it holds {', '.join(names[:SHOWN])}{rest}" if names else "it is empty"
+    return f"it holds {', '.join(printable(name[:ECHO]) for name in names[:SHOWN])}{rest}" if names else "it is empty"
 
 
 def _pictures(folder: Path) -> int:

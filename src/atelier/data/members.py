@@ -66,7 +66,7 @@ def picture_members(archive: Path, packed: zipfile.ZipFile, file: BinaryIO, coun
     return members
 
 
-def shown(path: PurePosixPath | str) -> str:
+def shortened(path: PurePosixPath | str) -> str:
     """A name cut to a readable length, its end kept."""
     text = str(path)
     return text if len(text) <= 200 else f"{text[:120]}...{text[-60:]}"
@@ -113,7 +113,7 @@ def _refuse_hostile(archive: Path, info: zipfile.ZipInfo, spelt: str) -> None:
         why = f"is no regular file but {kind}"
     else:
         return
-    raise ValueError(f"{archive}: {shown(spelt)!r} {why}")
+    raise ValueError(f"{archive}: {shortened(spelt)!r} {why}")
 
 
 def _fault_of_name(spelt: str) -> str:
@@ -168,8 +168,8 @@ def _mark_collisions(members: Sequence[Member]) -> None:
         if _key(each.path) in folders:
             each.fault = "its name is also a folder's"
         elif known is not each.path:
-            same = "listed twice" if known == each.path else f"listed twice but for case or accents, as {shown(known)}"
-            each.fault = same
+            other = "" if known == each.path else f" but for case or accents, as {shortened(known)}"
+            each.fault = f"listed twice{other}"
 
 
 def _key(path: PurePosixPath) -> str:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from safetensors import safe_open
@@ -23,6 +22,7 @@ from scipy.fft import dctn, idctn
 from torch import Generator, Tensor
 
 from atelier.data.checks import (
+    FloatArray,
     array_of,
     came,
     check_finite,
@@ -34,7 +34,8 @@ from atelier.data.checks import (
     real_array,
     shape_of,
 )
-from atelier.files import reading, writing
+from atelier.files import reading, shown, writing
+from atelier.models.headers import FLOATS, Header, read_header
 from atelier.models.schedulers import FirstStep, first_step, first_step_of, mixed, started
 
 __all__ = [
@@ -55,9 +56,6 @@ __all__ = [
     "mean_of_posterior",
     "save",
 ]
-from atelier.models.headers import FLOATS, Header, cut, read_header
-
-FloatArray = npt.NDArray[np.float64]
 METADATA = "signal_leak"
 REFUSAL = "not a readable signal leak"
 NOTHING = (
@@ -426,7 +424,7 @@ def _names(header: Mapping[str, Header]) -> set[str]:
     """The tensors of a leak: those of a frequency leak if the file has any of them. All must be float64."""
     for name, one in header.items():
         if one.kind not in ("F64", *FLOATS):
-            raise ValueError(f"tensor {cut(name)}: expected floating-point numbers, got {one.kind}")
+            raise ValueError(f"tensor {shown(name)}: expected floating-point numbers, got {one.kind}")
     low = {"frequencies", "low_mean", "low_covariance"}
     return {"mean", "std"} | (low if low & header.keys() else set())
 
@@ -434,7 +432,7 @@ def _names(header: Mapping[str, Header]) -> set[str]:
 def _count(note: Mapping[str, Any]) -> int:
     """The number of pictures that a leak was fitted to."""
     if type(note["n"]) is not int or note["n"] < 1:  # True is an int
-        raise ValueError(f"n: expected the number of pictures, got {cut(note['n'])}")
+        raise ValueError(f"n: expected the number of pictures, got {shown(note['n'])}")
     return int(note["n"])
 
 
@@ -443,7 +441,7 @@ def load(path: Path) -> tuple[Leak, dict[str, str]]:
     with reading(path, REFUSAL):
         header = read_header(path, REFUSAL)
         if odd := sorted(header.keys() ^ _names(header)):
-            raise ValueError(f"tensor {cut(odd[0])} is unknown or missing")
+            raise ValueError(f"tensor {shown(odd[0])} is unknown or missing")
         with safe_open(path, framework="pt") as file:
             note = json.loads((file.metadata() or {}).get(METADATA, "null"))
             arrays = {name: file.get_tensor(name).double().numpy() for name in file.keys()}  # noqa: SIM118

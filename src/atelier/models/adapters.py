@@ -4,11 +4,10 @@ from pathlib import Path
 
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
-from atelier.files import check_output, reading
+from atelier.files import check_output, reading, reason
 from atelier.models.base import scheduler_of
 from atelier.models.checked import CONFIG, check_denoiser_fits, load_part
 from atelier.models.checked_adapter import check_adapter
-from atelier.models.headers import reason
 
 WEIGHTS = "pytorch_lora_weights.safetensors"  # diffusers' default file name
 

@@ -15,8 +15,8 @@ from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from atelier.files import reading
-from atelier.models.headers import Header, Shape, check_finite, check_headers, cut, read_header, reason
+from atelier.files import reading, reason, shown
+from atelier.models.headers import Header, Shape, check_finite, check_headers, read_header
 from atelier.models.stored import load_json
 
 Part = TypeVar("Part", bound=nn.Module)
@@ -47,11 +47,11 @@ def read_headers(folder: Path, stem: str) -> dict[str, Header]:
     tensors: dict[str, Header] = {}
     for name in sorted(set(map(str, listed.values()))):
         if Path(name).name != name or not name.endswith(".safetensors"):
-            raise ValueError(f"{index}: weight_map: {cut(name)} is no safetensors file of this folder")
+            raise ValueError(f"{index}: weight_map: {shown(name)} is no safetensors file of this folder")
         tensors |= read_header(folder / name)
     for name in sorted(tensors.keys() | listed.keys()):
         if name not in tensors or listed.get(name) != tensors[name].file.name:
-            raise ValueError(f"{index}: weight_map: tensor {cut(name)} is not in the file that is listed for it")
+            raise ValueError(f"{index}: weight_map: tensor {shown(name)} is not in the file that is listed for it")
     return tensors
 
 
@@ -64,7 +64,7 @@ def number(config: Mapping[str, Any], key: str, path: Path, low: float, high: fl
     # type() and not isinstance(): True is an int; NaN fails both comparisons
     if type(value) not in ((int,) if whole else (int, float)) or not low <= value <= high:  # type: ignore[operator]
         kind = "a whole number" if whole else "a number"
-        raise ValueError(f"{path}: {key}: expected {kind} from {low:g} to {high:g}, got {cut(value)}")
+        raise ValueError(f"{path}: {key}: expected {kind} from {low:g} to {high:g}, got {shown(value)}")
     return value  # type: ignore[return-value]
 
 
@@ -76,7 +76,7 @@ def check_sizes(config: Mapping[str, Any], path: Path) -> None:
         for each in _flat(value, f"{path}: {key}"):
             limit = COUNT_LIMITS.get(key, NUMBER_LIMIT)
             if isinstance(each, (int, float)) and not abs(each) <= limit:
-                raise ValueError(f"{path}: {key}: expected at most {limit}, got {cut(each)}")
+                raise ValueError(f"{path}: {key}: expected at most {limit}, got {shown(each)}")
 
 
 def _flat(value: object, source: str) -> list[object]:
@@ -107,7 +107,7 @@ def read_config(folder: Path, kind: type[nn.Module]) -> dict[str, Any]:
         named, key = config.get("_class_name"), "_class_name"
         fits = named == kind.__name__
     if not fits:
-        raise ValueError(f"{path}: {key}: expected {kind.__name__}, got {cut(named)}")
+        raise ValueError(f"{path}: {key}: expected {kind.__name__}, got {shown(named)}")
     _check_numbers(config, kind, path)
     return config
 
@@ -117,7 +117,7 @@ def _check_numbers(config: Mapping[str, Any], kind: type[nn.Module], path: Path)
     if kind in (AutoencoderKL, AutoencoderTiny):
         for key in ("in_channels", "out_channels"):
             if config.get(key, 3) != 3:
-                raise ValueError(f"{path}: {key}: expected 3, for RGB, got {cut(config[key])}")
+                raise ValueError(f"{path}: {key}: expected 3, for RGB, got {shown(config[key])}")
         if "scaling_factor" in config:
             number(config, "scaling_factor", path, 1e-4, 1e4)
         if config.get("shift_factor") is not None:
@@ -150,7 +150,7 @@ def check_part(folder: Path, kind: type[nn.Module]) -> dict[str, Any]:
         if name in HARMLESS and kind is CLIPTextModel:
             continue
         if (current := _current_name(name, kind, shapes)) in named:
-            raise ValueError(f"{header.file}: tensor {cut(name)} is there twice, as {cut(named[current].name)}")
+            raise ValueError(f"{header.file}: tensor {shown(name)} is there twice, as {shown(named[current].name)}")
         named[current] = header
     source = next((header.file for header in named.values()), folder / f"{stem}.safetensors")
     check_headers(named, shapes, source)
@@ -193,4 +193,4 @@ def check_denoiser_fits(config: Mapping[str, Any], base: UNet2DConditionModel, p
     for key in ("in_channels", "out_channels", "cross_attention_dim"):
         expected, got = base.config.get(key), config.get(key)
         if got != expected:
-            raise ValueError(f"{path}: {key}: expected the base's {cut(expected)}, got {cut(got)}")
+            raise ValueError(f"{path}: {key}: expected the base's {shown(expected)}, got {shown(got)}")

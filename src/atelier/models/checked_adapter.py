@@ -10,8 +10,8 @@ from diffusers.utils import convert_state_dict_to_peft, convert_unet_state_dict_
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from atelier.files import reading
-from atelier.models.headers import FLOATS, check_finite, cut, read_header, reason
+from atelier.files import reading, reason, shown
+from atelier.models.headers import FLOATS, check_finite, read_header
 
 REFUSAL = "not a readable adapter"
 PARTS = ("unet", "text_encoder")
@@ -31,9 +31,9 @@ def check_adapter(pipeline: StableDiffusionPipeline, path: Path) -> None:
         raise ValueError(f"{path}: holds no tensor")
     for name, one in tensors.items():
         if one.kind not in FLOATS:
-            raise ValueError(f"{path}: tensor {cut(name)}: expected {', '.join(FLOATS)}, got {one.kind}")
+            raise ValueError(f"{path}: tensor {shown(name)}: expected {', '.join(FLOATS)}, got {one.kind}")
         if "dora_scale" in name:
-            raise ValueError(f"{path}: tensor {cut(name)}: DoRA adapters are not supported")
+            raise ValueError(f"{path}: tensor {shown(name)}: DoRA adapters are not supported")
     with reading(path, REFUSAL):
         state = load_file(path)
     check_finite(state.items(), path)
@@ -54,16 +54,16 @@ def _by_part(
         raise ValueError(f"{path}: names that are no adapter's: {reason(error)}") from None
     for name, scale in (scales or {}).items():
         if not float(scale) > 0:
-            raise ValueError(f"{path}: alpha of {cut(name)}: expected a positive number, got {float(scale):g}")
+            raise ValueError(f"{path}: alpha of {shown(name)}: expected a positive number, got {float(scale):g}")
     for name in sorted(state):
         if name.partition(".")[0] not in PARTS:
-            raise ValueError(f"{path}: tensor {cut(name)} is for no part of this pipeline ({', '.join(PARTS)})")
+            raise ValueError(f"{path}: tensor {shown(name)} is for no part of this pipeline ({', '.join(PARTS)})")
     parts: dict[str, dict[str, dict[str, Tensor]]] = {}
     for part, tensors in named.items():
         for name, tensor in tensors.items():
             match = FACTOR.fullmatch(name)
             if match is None:
-                raise ValueError(f"{path}: tensor {cut(f'{part}.{name}')} is no matrix of an adapter")
+                raise ValueError(f"{path}: tensor {shown(f'{part}.{name}')} is no matrix of an adapter")
             parts.setdefault(part, {}).setdefault(match["layer"], {})[match["side"]] = tensor
     return parts
 
@@ -77,10 +77,10 @@ def check_factors(factors: Mapping[str, Mapping[str, Tensor]], model: nn.Module,
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
     for name, pair in sorted(factors.items()):
         if name not in layers:
-            raise ValueError(f"{path}: {cut(f'{part}.{name}')} is no layer of this model")
+            raise ValueError(f"{path}: {shown(f'{part}.{name}')} is no layer of this model")
         for side in "AB":
             if side not in pair:
-                raise ValueError(f"{path}: tensor {cut(f'{part}.{name}.lora_{side}.weight')} is missing")
+                raise ValueError(f"{path}: tensor {shown(f'{part}.{name}.lora_{side}.weight')} is missing")
         _check_pair(pair["A"], pair["B"], layers[name], f"{path}: {part}.{name}")
     kinds = {BLOCK.sub("", name) for name in factors}
     for name in layers:

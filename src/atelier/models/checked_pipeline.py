@@ -10,8 +10,8 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import nn
 from transformers import CLIPTextModel
 
+from atelier.files import reason, shown
 from atelier.models.checked import CONFIG, check_part, number
-from atelier.models.headers import cut, reason
 from atelier.models.stored import load_json
 
 INDEX, SCHEDULER = "model_index.json", "scheduler_config.json"
@@ -33,11 +33,11 @@ def check_pipeline(folder: Path) -> None:
         kind = next((kind for kind in kinds if kind.__name__ == named), None)
         if kind is None:
             expected = " or ".join(kind.__name__ for kind in kinds)
-            raise ValueError(f"{folder / INDEX}: {part}: expected {expected}, got {cut(named)}")
+            raise ValueError(f"{folder / INDEX}: {part}: expected {expected}, got {shown(named)}")
         configs[part] = check_part(folder / part, kind)
     tokenizer = _class_of(index, "tokenizer", folder)
     if tokenizer not in TOKENIZERS:
-        raise ValueError(f"{folder / INDEX}: tokenizer: expected {TOKENIZERS[0]}, got {cut(tokenizer)}")
+        raise ValueError(f"{folder / INDEX}: tokenizer: expected {TOKENIZERS[0]}, got {shown(tokenizer)}")
     if not (folder / "tokenizer").is_dir():
         raise ValueError(f"{folder / 'tokenizer'}: no such folder, expected a {TOKENIZERS[0]}")
     _class_of(index, "scheduler", folder)
@@ -52,7 +52,7 @@ def read_index(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{folder}: not a diffusers pipeline, {INDEX} is missing")
     index = load_json(path)
     if (named := index.get("_class_name")) != PIPELINE:
-        raise ValueError(f"{path}: _class_name: expected {PIPELINE}, got {cut(named)}")
+        raise ValueError(f"{path}: _class_name: expected {PIPELINE}, got {shown(named)}")
     return index
 
 
@@ -60,7 +60,7 @@ def _class_of(index: Mapping[str, Any], part: str, folder: Path) -> str:
     """The class that the index names for a part, such as ["diffusers", "AutoencoderKL"]."""
     entry = index.get(part)
     if not isinstance(entry, list) or len(entry) != 2 or not isinstance(entry[1], str):
-        raise ValueError(f"{folder / INDEX}: {part}: expected a library and a class, got {cut(entry)}")
+        raise ValueError(f"{folder / INDEX}: {part}: expected a library and a class, got {shown(entry)}")
     return entry[1]
 
 
@@ -70,11 +70,13 @@ def check_fit(configs: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
     for key in ("in_channels", "out_channels"):
         if (channels := configs["unet"].get(key, 4)) != latent:
             raise ValueError(
-                f"{path}: {key}: {cut(channels)}, but the autoencoder's latents have {cut(latent)} channels"
+                f"{path}: {key}: {shown(channels)}, but the autoencoder's latents have {shown(latent)} channels"
             )
     width, across = configs["text_encoder"].get("hidden_size", 512), configs["unet"].get("cross_attention_dim", 1280)
     if any(each != width for each in (across if isinstance(across, list) else [across])):
-        raise ValueError(f"{path}: cross_attention_dim: {cut(across)}, but the text encoder's width is {cut(width)}")
+        raise ValueError(
+            f"{path}: cross_attention_dim: {shown(across)}, but the text encoder's width is {shown(width)}"
+        )
     if configs["unet"].get("sample_size") is not None:
         side = configs["unet"]["sample_size"]
         for each in side if isinstance(side, list) else [side]:
@@ -96,9 +98,9 @@ def check_scheduler(folder: Path) -> type[SchedulerMixin]:
     named = config.get("_class_name")
     kind = getattr(diffusers, named, None) if isinstance(named, str) and named.endswith("Scheduler") else None
     if not isinstance(kind, type) or not issubclass(kind, SchedulerMixin):
-        raise ValueError(f"{path}: _class_name: expected a scheduler of diffusers, got {cut(named)}")
+        raise ValueError(f"{path}: _class_name: expected a scheduler of diffusers, got {shown(named)}")
     if (predicted := config.get("prediction_type", PREDICTIONS[0])) not in PREDICTIONS:
-        raise ValueError(f"{path}: prediction_type: expected one of {', '.join(PREDICTIONS)}, got {cut(predicted)}")
+        raise ValueError(f"{path}: prediction_type: expected one of {', '.join(PREDICTIONS)}, got {shown(predicted)}")
     if "num_train_timesteps" in config:
         number(config, "num_train_timesteps", path, 1, 100_000, whole=True)
     if "steps_offset" in config:
@@ -121,6 +123,6 @@ def _check_betas(config: Mapping[str, Any], path: Path) -> None:
     if betas is None:
         return
     if not isinstance(betas, list) or not 1 <= len(betas) <= 100_000:
-        raise ValueError(f"{path}: trained_betas: expected a list of numbers, got {cut(betas)}")
+        raise ValueError(f"{path}: trained_betas: expected a list of numbers, got {shown(betas)}")
     for beta in betas:
         number({"trained_betas": beta}, "trained_betas", path, tiny, 1 - tiny)

@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from atelier.files import reading
+from atelier.files import reading, shown
 
 Shape = tuple[int, ...]
 FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}  # safetensors' names
@@ -23,17 +23,6 @@ class Header(NamedTuple):
     shape: Shape
 
 
-def cut(value: object, length: int = 80) -> str:
-    """A value from a file as it is echoed in a message: on one line, of a readable length."""
-    text = " ".join(repr(value).split())
-    return text if len(text) <= length else f"{text[:length]}..."
-
-
-def reason(error: BaseException) -> str:
-    """An error's message on one line, of a readable length."""
-    return " ".join(str(error).split())[:300]
-
-
 def read_header(path: Path, refusal: str = "not readable as safetensors") -> dict[str, Header]:
     """The tensors of a safetensors file by name, none of them loaded. FileFault with ``refusal`` if it is none."""
     with reading(path, refusal), safe_open(path, framework="pt") as file:
@@ -45,19 +34,19 @@ def check_headers(tensors: Mapping[str, Header], shapes: Mapping[str, Shape], so
     """Compare tensors with the names and shapes that a model has; all must be floating point of 16 or 32 bits."""
     for name in sorted(shapes.keys() | tensors.keys()):
         if name not in tensors:
-            raise ValueError(f"{source}: tensor {cut(name)} is missing")
+            raise ValueError(f"{source}: tensor {shown(name)} is missing")
         one = tensors[name]
         if name not in shapes:
-            raise ValueError(f"{one.file}: tensor {cut(one.name)} is unknown to this model")
+            raise ValueError(f"{one.file}: tensor {shown(one.name)} is unknown to this model")
         if one.kind not in FLOATS:
-            raise ValueError(f"{one.file}: tensor {cut(one.name)}: expected {', '.join(FLOATS)}, got {one.kind}")
+            raise ValueError(f"{one.file}: tensor {shown(one.name)}: expected {', '.join(FLOATS)}, got {one.kind}")
         if one.shape != tuple(shapes[name]):
             expected = tuple(shapes[name])
-            raise ValueError(f"{one.file}: tensor {cut(one.name)}: expected shape {expected}, got {one.shape}")
+            raise ValueError(f"{one.file}: tensor {shown(one.name)}: expected shape {expected}, got {one.shape}")
 
 
 def check_finite(tensors: Iterable[tuple[str, Tensor]], source: object) -> None:
     """Refuse a tensor with a value that is not a number, or is infinite."""
     for name, tensor in tensors:
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise ValueError(f"{source}: tensor {cut(name)} is not all finite")
+            raise ValueError(f"{source}: tensor {shown(name)} is not all finite")

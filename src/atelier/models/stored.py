@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from atelier.files import read_json, reading, write_json, writing
-from atelier.models.headers import FLOATS, check_finite, check_headers, cut, read_header
+from atelier.files import read_json, reading, shown, write_json, writing
+from atelier.models.headers import FLOATS, check_finite, check_headers, read_header
 
 CHECKSUM = "sha256"  # key of a JSON object
 
@@ -38,12 +38,14 @@ def checked_tensors(
 ) -> dict[str, Tensor]:
     """Check that tensors have exactly these names and shapes, are floats and finite; returns them in float32."""
     if odd := sorted(tensors.keys() ^ shapes.keys()):
-        raise ValueError(f"{source}: tensor {cut(odd[0])} is {'unknown' if odd[0] in tensors else 'missing'}")
+        raise ValueError(f"{source}: tensor {shown(odd[0])} is {'unknown' if odd[0] in tensors else 'missing'}")
     for name, shape in shapes.items():
         if tuple(tensors[name].shape) != tuple(shape):
-            raise ValueError(f"{source}: {cut(name)}: expected shape {tuple(shape)}, got {tuple(tensors[name].shape)}")
+            raise ValueError(
+                f"{source}: {shown(name)}: expected shape {tuple(shape)}, got {tuple(tensors[name].shape)}"
+            )
         if tensors[name].dtype not in FLOATS.values():
-            raise ValueError(f"{source}: {cut(name)}: expected {', '.join(FLOATS)}, got {tensors[name].dtype}")
+            raise ValueError(f"{source}: {shown(name)}: expected {', '.join(FLOATS)}, got {tensors[name].dtype}")
     check_finite(tensors.items(), source)
     return {name: tensor.float() for name, tensor in tensors.items()}
 

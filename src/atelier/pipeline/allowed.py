@@ -67,15 +67,15 @@ def addresses(text: str, style: str) -> Addresses:
 
     Raises ValueError, with the element, for whatever is not on the list.
     """
-    found = Addresses([], [])
+    addresses = Addresses([], [])
     document = html5lib.parse(text, treebuilder="etree", namespaceHTMLElements=True)
     for element in document.iter():
         if isinstance(element.tag, str):  # a comment's is a function
-            _check(element, style, found)
-    return found
+            _check(element, style, addresses)
+    return addresses
 
 
-def _check(element: Element, style: str, found: Addresses) -> None:
+def _check(element: Element, style: str, addresses: Addresses) -> None:
     name = element.tag.rpartition("}")[2]
     if element.tag == HTML + "style":
         if (element.text or "") != style or len(element) or element.attrib:
@@ -90,9 +90,9 @@ def _check(element: Element, style: str, found: Addresses) -> None:
         if key not in allowed and key not in GLOBAL and not key.startswith("aria-"):
             raise ValueError(f"{shown}: a page must run and load nothing, and this attribute is not on the list")
         if (name, key) == ("img", "src"):
-            _add_picture(value, shown, found)
+            _add_picture(value, shown, addresses)
         elif (name, key) == ("a", "href"):
-            _add_link(value, shown, found)
+            _add_link(value, shown, addresses)
 
 
 def _check_meta(element: Element, style: str) -> None:
@@ -106,15 +106,15 @@ def _check_meta(element: Element, style: str) -> None:
         raise ValueError(f"<meta {' '.join(element.attrib)[:SHOWN]}>: a page must run and load nothing")
 
 
-def _add_picture(address: str, shown: str, found: Addresses) -> None:
+def _add_picture(address: str, shown: str, addresses: Addresses) -> None:
     if INLINE_PICTURES.fullmatch(address):
         return
     if not _is_below(address):
         raise ValueError(f"{shown}: a page must load nothing but pictures beside it")
-    found.pictures.append(address)
+    addresses.pictures.append(address)
 
 
-def _add_link(address: str, shown: str, found: Addresses) -> None:
+def _add_link(address: str, shown: str, addresses: Addresses) -> None:
     try:
         parts = urlsplit(IGNORED.sub("", address))
     except ValueError:
@@ -124,7 +124,7 @@ def _add_link(address: str, shown: str, found: Addresses) -> None:
     path = unquote(parts.path)
     if parts.scheme or parts.netloc or path.startswith("/") or "\\" in path or IGNORED.search(address):
         raise ValueError(f"{shown}: a page must link to its site's files or to the web")
-    found.links.append(parts.path)
+    addresses.links.append(parts.path)
 
 
 def _is_below(address: str) -> bool:
