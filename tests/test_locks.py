@@ -63,3 +63,22 @@ def test_another_revision_is_no_damage(repository: Path) -> None:
 def test_without_a_copy_nothing_is_done(tmp_path: Path) -> None:
     (tmp_path / "dvc.lock").write_bytes(b"")
     assert locks.put_back(tmp_path) == []
+
+
+@pytest.mark.parametrize("content", [b"", b'{"write": {"a": {"pid"', b"[]", b"\xff\xfe"])
+def test_a_cut_note_of_running_commands_is_removed(tmp_path: Path, content: bytes) -> None:
+    """DVC refuses every command where it cannot read it; it treats a missing one as empty."""
+    path = tmp_path / locks.RUNNING
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    assert locks.remove_cut(tmp_path)
+    assert not path.exists()
+    assert not locks.remove_cut(tmp_path)
+
+
+def test_a_whole_note_of_running_commands_is_left(tmp_path: Path) -> None:
+    path = tmp_path / locks.RUNNING
+    path.parent.mkdir(parents=True)
+    path.write_text('{"write": {}, "read": {}}')
+    assert not locks.remove_cut(tmp_path)
+    assert path.is_file()

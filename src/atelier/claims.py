@@ -21,15 +21,17 @@ CANNOT_TELL, BROKEN = "instrument cannot tell", "measurement broken"
 
 def _as_measured(cell: str) -> str:
     """ValueError for a cell whose guidance is not written as in the names of what was measured: 4 and not 4.0."""
-    guidance = cell.partition("/")[2]
+    guidance = cell.removesuffix("/corrected").partition("/")[2]
     if guidance and f"{float(guidance):g}" != guidance:
         raise ValueError(f"expected guidance written as {float(guidance):g}")
     return cell
 
 
-# MODEL@LEVEL/GUIDANCE, MODEL+DECODER@LEVEL/GUIDANCE, or a decoder alone, applied to held-out works
+# MODEL[+DECODER]@LEVEL/GUIDANCE, from white noise; the same /corrected; or a decoder alone, applied to held-out works
 Cell = Annotated[
-    str, Field(pattern=r"^[a-z0-9-]+(\+[a-z0-9-]+)?(@[012]/[0-9]+(\.[0-9]+)?)?$"), AfterValidator(_as_measured)
+    str,
+    Field(pattern=r"^[a-z0-9-]+(\+[a-z0-9-]+)?(@[012]/[0-9]+(\.[0-9]+)?(/corrected)?)?$"),
+    AfterValidator(_as_measured),
 ]
 Cells = Annotated[list[Cell], Field(min_length=1)]
 

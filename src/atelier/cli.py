@@ -25,6 +25,7 @@ SHARED = {
     "judges": "atelier.evaluation.judges",
     "base": "atelier.training.base",
     "cache": "atelier.training.caches",
+    "starts": "atelier.sampling.starts",
     "reference": "atelier.evaluation.reference",
 }
 INTERRUPTED, BROKEN_PIPE = 130, 141  # exit codes after Ctrl-C and after a closed pipe, as shells have them
@@ -97,6 +98,8 @@ def check_locks(workspace: Workspace) -> None:
     """Put back what a kill has cut, and keep a copy of what is whole."""
     for name in locks.put_back(workspace.root):
         print(f"{name}: cut off as it was written; put back as it was before the last stage", file=sys.stderr)
+    if locks.remove_cut(workspace.root):
+        print(f"{locks.RUNNING}: cut off as DVC wrote it; removed, DVC makes it anew", file=sys.stderr)
     locks.keep(workspace.root)
 
 

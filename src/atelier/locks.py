@@ -1,17 +1,23 @@
 """Keep a readable copy of DVC's locks, and put it back where a kill has destroyed one.
 
 DVC writes a lock in place, after each stage. Between stages every lock is whole, so that a copy is kept as a stage
-starts. A copy that is put back lacks at most the last stage, whose outputs come from DVC's run cache.
+starts. A copy that is put back lacks at most the last stage, whose outputs come from DVC's run cache. The file in which
+DVC notes what running commands read and write is written in place, too; a damaged one is removed, as it notes nothing
+that outlives them.
 """
 
+import json
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML, YAMLError
 
-from atelier.files import read_bytes, write_whole
+from atelier.files import read_bytes, remove, write_whole
 
+RUNNING = Path(".dvc") / "tmp" / "rwlock"  # what running commands of DVC read and write
+SETTLED = 0.2  # seconds after which a file that another command was writing is whole
 KEPT = Path(".scratch") / "locks"  # below the repository's folder
 
 
@@ -49,6 +55,24 @@ def put_back(root: Path = Path()) -> list[Path]:
             write_whole(root / name, read_bytes(kept))
             mended.append(name)
     return mended
+
+
+def remove_cut(root: Path = Path()) -> bool:
+    """Remove a damaged note of what DVC's running commands read and write, which stops every later one."""
+    path = root / RUNNING
+    for wait in (SETTLED, 0.0):
+        if not path.is_file() or _is_json(read_bytes(path)):
+            return False
+        time.sleep(wait)
+    remove(path)
+    return True
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        return isinstance(json.loads(data), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def damaged(data: bytes, kept: bytes) -> bool:

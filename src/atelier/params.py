@@ -72,6 +72,7 @@ Norm = Literal["predicted", "target", "separate", "unit", "lpips"]
 DepthWeights = Literal["inverse", "printed", "equal"]
 Mask = Literal["predicted", "target", "both", "none"]
 Schema = TypeVar("Schema", bound=BaseModel)
+WHITE, CORRECTED = "white", "corrected"  # first latents: noise alone, or with the signal that training leaves in it
 TRUNK_FILES = ("trunk", "heads")  # file names written by ``atelier.models.trunk``
 
 
@@ -267,11 +268,16 @@ class StudySection(Section):
 
 
 def parts_of(cell: str) -> tuple[str, str, int | None, str | None]:
-    """Model, decoder (""), level and guidance of ``MODEL[+DECODER][@LEVEL/GUIDANCE]``."""
+    """Model, decoder (""), level and guidance of ``MODEL[+DECODER][@LEVEL/GUIDANCE[/corrected]]``."""
     name, _, protocol = cell.partition("@")
     model, _, decoder = name.partition("+")
-    level, _, guidance = protocol.partition("/")
+    level, _, guidance = protocol.removesuffix(f"/{CORRECTED}").partition("/")
     return model, decoder, int(level) if level else None, guidance or None
+
+
+def cell_name(model: str, level: int, guidance: float, start: str = WHITE) -> str:
+    """The name of a cell in tables and claims: MODEL@LEVEL/GUIDANCE, or MODEL@LEVEL/GUIDANCE/corrected."""
+    return f"{model}@{level}/{guidance:g}" + ("" if start == WHITE else f"/{start}")
 
 
 def names_once(key: str, listed: list[str], known: dict[str, Any], of: str) -> None:

@@ -96,6 +96,11 @@ class Workspace:
         return self.build / "reference"
 
     @property
+    def starts(self) -> Path:
+        """Leaks of works and of photographs, for first latents that every study also starts from."""
+        return self.build / "starts"
+
+    @property
     def leaks(self) -> Path:
         """Fitted signal leaks."""
         return self.build / "leaks"

@@ -14,7 +14,7 @@ from atelier.evaluation import judges
 from atelier.evaluation.groups import Reference, group, groups_of, measured, reference_alone, simple, spread_over_groups
 from atelier.evaluation.tables import REAL, RECONSTRUCTED
 from atelier.models.evaluator import Evaluator
-from atelier.params import Params
+from atelier.params import WHITE, Params
 from atelier.sampling.store import UNTUNED, read
 from atelier.workspace import Workspace
 
@@ -25,6 +25,7 @@ class Location(NamedTuple):
     study: str
     folder: str
     guidance: float
+    start: str = WHITE
 
 
 def truth_of_works(manifests: Path) -> pd.DataFrame:

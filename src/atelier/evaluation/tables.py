@@ -14,7 +14,7 @@ import pandas as pd
 
 from atelier.evaluation.intervals import FloatArray, t_interval
 from atelier.files import FileFault, parse_table, read_bytes, writing
-from atelier.params import Params
+from atelier.params import CORRECTED, WHITE, Params
 
 Values = Mapping[tuple[str, str], FloatArray]  # (measure, cell) -> pseudo-values, one per group
 Resolutions = Mapping[tuple[str, str], float]  # (measure, cell) -> the smallest possible change of a group's value
@@ -25,6 +25,7 @@ SHARES |= {"outliers", "reversed", "reversal"}
 STEPS = {"log_half_life": 1.0}
 
 REAL, RECONSTRUCTED = "training works", "reconstructed held-out works"  # reference rows
+CELL = rf"^(?P<model>.+)@(?P<level>\d)/(?P<guidance>[\d.]+)(?:/(?P<start>{CORRECTED}))?$"
 NUMBERS = "%.12g"  # float format of tables of measures
 
 
@@ -93,12 +94,13 @@ def intervals(table: pd.DataFrame) -> pd.DataFrame:
     ``value`` is the mean of the pseudo-values, which removes a bias of order 1/n, as a Fréchet distance has. Measures
     of neighbours have a different bias, so their mean may leave [0, 1]; ``whole`` is the measure of all pictures.
     """
-    named = table["cell"].str.extract(r"^(?P<model>.+)@(?P<level>\d)/(?P<guidance>[\d.]+)$")
+    named = table["cell"].str.extract(CELL)
     means = [t_interval(row.tolist()) for row in values(table).values()]
     return table[["cell", "measure", "n", "whole"]].assign(
         model=named["model"],
         level=named["level"].astype(float),
         guidance=named["guidance"].astype(float),
+        start=named["start"].fillna(WHITE).where(named["model"].notna()),
         interval=pd.Series(means, dtype=object),
         value=[each.mean for each in means],
         low=[each.low for each in means],

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from atelier.data.images import load_pictures, save_picture
 from atelier.files import check_seal, read_table, reading, write_seal, write_table, writing
+from atelier.params import WHITE
 
 LATENTS, TABLE = "latents.safetensors", "pictures.csv"
 UNTUNED, UNTUNED_AGAIN = "untuned", "untuned-again"  # again: with other noise, to estimate the effect of chance
@@ -24,20 +25,22 @@ def at_level(model: str, level: int) -> str:
     return f"{model}/level-{level}"
 
 
-def guidance_folder(guidance: float) -> str:
-    return f"guidance-{guidance:g}"
+def guidance_folder(guidance: float, start: str = WHITE) -> str:
+    """The folder of pictures at one guidance scale, from one kind of first latents."""
+    return f"guidance-{guidance:g}" if start == WHITE else f"guidance-{guidance:g}-{start}"
 
 
-def cell_folder(samples: Path, study: str, variant: str, guidance: float) -> Path:
-    return samples / study / variant / guidance_folder(guidance)
+def cell_folder(samples: Path, study: str, variant: str, guidance: float, start: str = WHITE) -> Path:
+    return samples / study / variant / guidance_folder(guidance, start)
 
 
-def read(samples: Path, study: str, variant: str, guidance: float) -> tuple[Tensor, pd.DataFrame]:
+def read(samples: Path, study: str, variant: str, guidance: float, start: str = WHITE) -> tuple[Tensor, pd.DataFrame]:
     """Read one cell's pictures (n, 3, h, w) uint8 and their table: repeat, place, prompt, file.
 
     Raises ValueError for a damaged cell, as the two below do.
     """
-    folder, table = cell_folder(samples, study, variant, guidance), listed(samples, study, variant, guidance)
+    cell = (samples, study, variant, guidance, start)
+    folder, table = cell_folder(*cell), listed(*cell)
     files = [folder / name for name in table["file"]]
     if not files:  # prompts of photographs, but the data folder has none
         return torch.empty(0, 3, 0, 0, dtype=torch.uint8), table
@@ -46,15 +49,15 @@ def read(samples: Path, study: str, variant: str, guidance: float) -> tuple[Tens
     return load_pictures(files, size), table
 
 
-def listed(samples: Path, study: str, variant: str, guidance: float) -> pd.DataFrame:
+def listed(samples: Path, study: str, variant: str, guidance: float, start: str = WHITE) -> pd.DataFrame:
     """Read one cell's table: repeat, place, prompt, path, file. Raises ValueError for a damaged cell."""
-    path = check_seal(cell_folder(samples, study, variant, guidance)) / TABLE
+    path = check_seal(cell_folder(samples, study, variant, guidance, start)) / TABLE
     return read_table(path, ("repeat", "place", "prompt", "file"), keep_default_na=False)
 
 
-def read_latents(samples: Path, study: str, variant: str, guidance: float) -> Tensor:
+def read_latents(samples: Path, study: str, variant: str, guidance: float, start: str = WHITE) -> Tensor:
     """Read the last latents (n, c, h, w) float32 of one cell's pictures, in the order of its table."""
-    path = check_seal(cell_folder(samples, study, variant, guidance)) / LATENTS
+    path = check_seal(cell_folder(samples, study, variant, guidance, start)) / LATENTS
     with reading(path, "not readable as latents"):
         latents = load_file(path)["latents"]
     if latents.ndim != 4 or not latents.is_floating_point():

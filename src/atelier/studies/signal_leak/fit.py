@@ -5,15 +5,13 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from diffusers import AutoencoderKL
-from torch import Tensor
 
 from atelier import machine
 from atelier.data import prepare
 from atelier.files import FileFault, check_seal, filling
 from atelier.methods.signal_leak import FrequencyLeak, Leak, PixelLeak, load, save
 from atelier.models import base
-from atelier.models.latents import encode_pictures
+from atelier.models.encoded import encoded
 from atelier.params import Params
 from atelier.seeds import torch_generator
 from atelier.studies.signal_leak.params import Config
@@ -22,7 +20,6 @@ from atelier.workspace import Workspace, replacing
 
 STUDY = "signal_leak"
 BY_HAND = "low-1"  # the leak whose lowest frequency is set to chosen values
-AT_A_TIME = 256  # pictures per batch
 FEWEST = 8  # smallest number of works of a style that no prompt names
 ALL = "all"
 
@@ -42,15 +39,6 @@ def training_pictures(manifests: Path, style: str | None) -> tuple[pd.DataFrame,
     if table.empty:
         raise ValueError(f"signal_leak: nothing to learn from{f', no work of {style}' if style else ''}")
     return table, kind
-
-
-def encoded(
-    params: Params, workspace: Workspace, vae: AutoencoderKL, table: pd.DataFrame, kind: str
-) -> Iterator[Tensor]:
-    """Mean latents (b, c, h, w) of pictures, one batch at a time to bound memory."""
-    for start in range(0, len(table), AT_A_TIME):
-        part = table.iloc[start : start + AT_A_TIME].reset_index(drop=True)
-        yield encode_pictures(vae, prepare.pictures(part, params.data, workspace, kind)).mean
 
 
 def fitted(params: Params, workspace: Workspace) -> Iterator[tuple[str, Leak, pd.DataFrame]]:
