@@ -1,19 +1,12 @@
-"""Verdicts on simulated studies whose truth is known; and the committed claims are readable."""
+"""The committed claims are readable, and each says what would matter."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from atelier import claims
-from atelier.claims import BROKEN, CANNOT_TELL, CONTRADICTED, SUPPORTED, UNDECIDED, Claim, Comparison, Evidence, Verdict
-from atelier.evaluation.intervals import FloatArray, t_interval
-from atelier.evaluation.tables import Resolutions, Values
+from atelier.claims import Claim, Comparison
 from atelier.studies import STUDIES as LISTED
-
-GROUPS = 5
-STUDIES = 400
 
 
 def part(changed: str, rule: str = "below", **more: object) -> Comparison:
@@ -34,226 +27,6 @@ def claim(
     return Claim(**said, control=control, parts=list(parts), enough=enough, any_of=any_of or [])
 
 
-def study(rng: np.random.Generator, **truths: float) -> dict[tuple[str, str], FloatArray]:
-    """Five groups a cell, scatter 1; groups share what their prompts and noise bring to all models."""
-    shared = rng.normal(size=GROUPS)
-    return {("fd", f"{name}@1/4"): truth + shared + rng.normal(size=GROUPS) for name, truth in truths.items()}
-
-
-def evidence(values: Values, resolutions: Resolutions | None = None, null: Sequence[Comparison] = ()) -> Evidence:
-    return Evidence(values, resolutions or {}, counts={}, over={}, null_comparisons=null)
-
-
-def verdict_of(
-    values: dict[tuple[str, str], FloatArray], *asked: Claim, itself: list[Comparison] | None = None
-) -> list[Verdict]:
-    return claims.decide({f"A{at}": each for at, each in enumerate(asked)}, evidence(values, null=itself or []))
-
-
-def test_without_any_effect_few_studies_give_any_verdict() -> None:
-    rng = np.random.default_rng(0)
-    asked = [claim(part("a"), part("b")), claim(part("a", "above")), claim(part("b", "same", margin=0.01))]
-    called = []
-    for _ in range(STUDIES):
-        found = verdict_of(study(rng, untuned=0, a=0, b=0), *asked)
-        called.append(any(each.verdict != UNDECIDED for each in found))
-    assert np.mean(called) <= 0.05 + 4 * (0.05 * 0.95 / STUDIES) ** 0.5
-
-
-def test_a_large_effect_is_found_and_its_opposite_contradicted() -> None:
-    rng = np.random.default_rng(1)
-    asked = [claim(part("a"), part("b")), claim(part("a", "above"), part("b"))]
-    found = [verdict_of(study(rng, untuned=0, a=-12, b=-12), *asked) for _ in range(50)]
-    assert np.mean([each[0].verdict == SUPPORTED for each in found]) > 0.9
-    assert np.mean([each[1].verdict == CONTRADICTED for each in found]) > 0.9
-    first = found[0][0].findings[0]
-    assert first.verdict == SUPPORTED
-    assert first.compared is not None
-    assert first.compared.interval.high < 0
-    assert first.compared.detectable > 0
-
-
-def test_one_part_that_fails_keeps_a_claim_from_support() -> None:
-    rng = np.random.default_rng(2)
-    found = [verdict_of(study(rng, untuned=0, a=-12, b=0), claim(part("a"), part("b")))[0] for _ in range(STUDIES)]
-    assert np.mean([each.verdict == SUPPORTED for each in found]) <= 0.05
-
-
-def test_where_the_control_does_not_show_nothing_is_told() -> None:
-    rng = np.random.default_rng(3)
-    values = study(rng, untuned=0, a=-12, full=0)
-    told = verdict_of(values, claim(part("a"), control=part("full")))[0]
-    assert (told.verdict, told.reason) == (CANNOT_TELL, "the control does not show: FD of full@1/4 against untuned@1/4")
-    values["fd", "full@1/4"] = values["fd", "untuned@1/4"] - 10
-    assert verdict_of(values, claim(part("a"), control=part("full")))[0].verdict == SUPPORTED
-    del values["fd", "full@1/4"]
-    assert verdict_of(values, claim(part("a"), control=part("full")))[0].verdict == CANNOT_TELL
-
-
-def test_a_model_that_differs_from_itself_breaks_the_measurement() -> None:
-    rng = np.random.default_rng(4)
-    values = study(rng, untuned=0, a=-12, again=9)
-    told = verdict_of(values, claim(part("a")), itself=[part("again")])[0]
-    assert (told.verdict, told.reason) == (BROKEN, "FD of again@1/4 against untuned@1/4")
-
-
-def test_equal_shares_of_few_pictures_break_nothing() -> None:
-    """A model under other noise has one picture of twelve more in each group by chance; of numbers that were none."""
-    rng = np.random.default_rng(4)
-    values = study(rng, untuned=0, a=-12)
-    values |= {("share", "again@1/4"): np.full(GROUPS, 0.5 + 1 / 12), ("share", "untuned@1/4"): np.full(GROUPS, 0.5)}
-    itself = [part("again").model_copy(update={"measure": "share"})]
-    resolutions = {("share", "again@1/4"): 1 / 12}  # a number to compare with has none
-    asked = {"A0": claim(part("a"))}
-    assert claims.decide(asked, evidence(values, resolutions, itself))[0].verdict == SUPPORTED
-    assert claims.decide(asked, evidence(values, {}, itself))[0].verdict == BROKEN
-
-
-def test_what_was_not_measured_is_named_and_not_decided() -> None:
-    values = study(np.random.default_rng(5), untuned=0, a=-12)
-    told = verdict_of(values, claim(part("a"), part("b")))[0]
-    assert (told.verdict, told.reason) == (UNDECIDED, "not measured: fd of b@1/4")
-    assert [row.verdict for row in told.findings] == [SUPPORTED, ""]
-    assert verdict_of(values, claim())[0].reason == "not measured: any part"
-
-
-def test_half_a_measured_gain_is_a_margin() -> None:
-    even = np.linspace(-0.1, 0.1, GROUPS)
-    values = {
-        ("fd", "untuned@0/4"): 10 + even,
-        ("fd", "untuned@1/4"): np.full(GROUPS, 6.0),  # a gain of 4: a margin of 2
-        ("fd", "near@1/4"): 7 - even,
-        ("fd", "far@1/4"): 9 - even,
-    }
-    gain = {"changed": ["untuned@1/4"], "reference": ["untuned@0/4"]}
-    near, far = (verdict_of(values, claim(part(name, "same", half_gain=gain)))[0] for name in ("near", "far"))
-    assert (near.verdict, far.verdict) == (SUPPORTED, CONTRADICTED)
-    values["fd", "untuned@0/4"] = 5 + even  # nothing gained: no margin
-    assert verdict_of(values, claim(part("near", "same", half_gain=gain)))[0].verdict == UNDECIDED
-
-
-def test_a_quarter_of_a_measured_gain_is_a_margin_too() -> None:
-    even = np.linspace(-0.1, 0.1, GROUPS)
-    values = {
-        ("fd", "untuned@0/4"): 10 + even,
-        ("fd", "untuned@1/4"): np.full(GROUPS, 6.0),  # a gain of 4: a margin of 1
-        ("fd", "near@1/4"): 6.5 - even,
-        ("fd", "far@1/4"): 7.5 - even,
-    }
-    gain = {"changed": ["untuned@1/4"], "reference": ["untuned@0/4"]}
-    near, far = (verdict_of(values, claim(part(name, "same", quarter_gain=gain)))[0] for name in ("near", "far"))
-    assert (near.verdict, far.verdict) == (SUPPORTED, CONTRADICTED)
-    assert near.findings[0].compared is not None
-    assert near.findings[0].compared.margin == pytest.approx(1.0)
-
-
-def test_one_of_further_parts_must_hold_and_only_all_of_them_contradict() -> None:
-    even = np.linspace(-0.1, 0.1, GROUPS)
-    truths = {"untuned": 5.0, "low": 4.0, "high": 6.0, "like": 5.0}
-    values = {
-        ("fd", f"{name}@1/4"): truth + (even if name != "untuned" else 0 * even) for name, truth in truths.items()
-    }
-
-    def verdict(*names: str) -> str:
-        return verdict_of(values, claim(part("low"), any_of=[part(name) for name in names]))[0].verdict
-
-    assert verdict("low", "high") == SUPPORTED
-    assert verdict("like", "high") == UNDECIDED
-    assert verdict("high", "high") == CONTRADICTED
-
-
-def test_claims_with_one_of_further_parts_are_rarely_called_without_an_effect() -> None:
-    rng, called = np.random.default_rng(11), []
-    for _ in range(400):
-        values = study(rng, untuned=0.0, low=-100.0, first=0.0, second=0.0)
-        one = claim(part("low"), any_of=[part("first"), part("second")])
-        called.append(verdict_of(values, one)[0].verdict)
-    assert called.count(SUPPORTED) / 400 < 0.05  # half of it to each side
-    assert called.count(CONTRADICTED) / 400 < 0.05
-
-
-def test_what_chance_makes_of_equals_is_a_margin() -> None:
-    even = np.linspace(-1.0, 1.0, GROUPS)
-    values = {
-        ("fd", "untuned@1/4"): np.full(GROUPS, 100.0),
-        ("fd", "again@1/4"): 100 + even,
-        ("fd", "near@1/4"): 100.1 + even / 10,
-        ("fd", "far@1/4"): 105 + even / 10,
-    }
-    floor = {"changed": ["again@1/4"], "reference": ["untuned@1/4"]}
-    half = t_interval(even.tolist()).high
-    for name, expected in {"near": SUPPORTED, "far": CONTRADICTED}.items():
-        found = verdict_of(values, claim(part(name, "at most", floor=floor)))[0]
-        assert found.verdict == expected
-        assert found.findings[0].compared is not None
-        assert found.findings[0].compared.margin == pytest.approx(half)
-    del values["fd", "again@1/4"]
-    assert verdict_of(values, claim(part("near", "at most", floor=floor)))[0].reason == "not measured: fd of again@1/4"
-
-
-def test_some_parts_are_enough_where_a_claim_says_so() -> None:
-    rng = np.random.default_rng(8)
-    values = study(rng, untuned=0, a=-30, b=-30, c=0)
-    parts = [part("a"), part("b"), part("c")]
-    assert verdict_of(values, claim(*parts))[0].verdict == UNDECIDED
-    assert verdict_of(values, claim(*parts, enough=2))[0].verdict == SUPPORTED
-    del values["fd", "c@1/4"]  # what was not measured does not hold, and two do
-    assert verdict_of(values, claim(*parts, enough=2))[0].verdict == SUPPORTED
-    against = study(rng, untuned=0, a=-30, b=30, c=30)
-    assert verdict_of(against, claim(*parts, enough=2))[0].verdict == CONTRADICTED
-    assert verdict_of(against, claim(*parts, enough=1))[0].verdict == SUPPORTED
-    with pytest.raises(ValueError, match="enough: 4 of 3 parts"):
-        claim(*parts, enough=4)
-
-
-def test_two_of_three_are_falsely_called_in_five_percent_at_most() -> None:
-    rng = np.random.default_rng(9)
-    parts = [part("a"), part("b"), part("c")]
-    found = [
-        verdict_of(study(rng, untuned=0, a=-30, b=0, c=0), claim(*parts, enough=2))[0].verdict for _ in range(STUDIES)
-    ]
-    assert np.mean([verdict == SUPPORTED for verdict in found]) <= 0.05
-    assert np.mean([verdict == CONTRADICTED for verdict in found]) <= 0.05
-
-
-def test_a_share_of_the_reference_is_a_margin() -> None:
-    even = np.linspace(-0.1, 0.1, GROUPS)
-    values = {
-        ("fd", "untuned@1/4"): np.full(GROUPS, 100.0),  # 2 % of it are 2
-        ("fd", "near@1/4"): 99 + even,
-        ("fd", "far@1/4"): 95 + even,
-        ("fd", "over@1/4"): 105 + even,
-    }
-    found = {
-        (name, rule): verdict_of(values, claim(part(name, rule, share=0.02)))[0].verdict
-        for name in ("near", "far", "over")
-        for rule in ("at least", "at most")
-    }
-    assert {pair for pair, verdict in found.items() if verdict == CONTRADICTED} == {
-        ("far", "at least"),
-        ("over", "at most"),
-    }
-    assert all(verdict == SUPPORTED for pair, verdict in found.items() if pair[0] == "near")
-    values["fd", "untuned@1/4"] = np.full(GROUPS, -1.0)  # a distance less its bias can be: there is no share of it
-    assert verdict_of(values, claim(part("near", "at least", share=0.02)))[0].verdict == UNDECIDED
-
-
-def test_not_below_is_contradicted_by_below() -> None:
-    rng = np.random.default_rng(6)
-    values = study(rng, untuned=0, a=-12, b=0)
-    down, level = (verdict_of(values, claim(part(name, "not below")))[0].verdict for name in "ab")
-    assert (down, level) == (CONTRADICTED, SUPPORTED)
-
-
-def test_cells_are_averaged() -> None:
-    values = {
-        ("fd", cell): np.array(x)
-        for cell, x in {"a@1/4": [1.0, 2.0], "b@1/4": [3.0, 6.0], "untuned@1/4": [1.0, 1.0]}.items()
-    }
-    both = Comparison(measure="fd", changed=["a@1/4", "b@1/4"], reference=["untuned@1/4"], rule="below")
-    np.testing.assert_array_equal(claims.differences(both, values), [1.0, 3.0])
-
-
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
@@ -264,6 +37,10 @@ def test_cells_are_averaged() -> None:
         ({"margin": -1.0}, "margin"),
         ({"rule": "beneath"}, "rule"),
         ({"changed": ["untuned/4"]}, "changed"),
+        ({"least": {"share": 0.1, "points": 1.0}}, "either a share or points"),
+        ({"least": {}}, "either a share or points"),
+        ({"rule": "same", "margin": 1.0, "least": {"points": 1.0}}, "has a margin and no least effect"),
+        ({"rule": "not below"}, "rule"),
         ({"margin": 1.0, "half_gain": {"changed": ["a@1/4"], "reference": ["a@0/4"]}}, "more than one"),
     ],
 )
@@ -301,19 +78,25 @@ def test_a_claim_lies_in_its_studys_file(tmp_path: Path, monkeypatch: pytest.Mon
         claims.load("signal_leak")
 
 
-def test_evidence_counts_and_groups_are_those_of_a_claim_or_of_all() -> None:
-    two = claim(part("a"), part("b"))
-    values = study(np.random.default_rng(7), untuned=0, a=-12, b=0)
-    given = Evidence(values, {}, counts={"": 20, "A1": [8, 12]}, over={"": "repeats", "A1": "works"})
-    first, second = claims.decide({"A0": two, "A1": two}, given)
-    assert (given.counts_of(first), given.counts_of(second)) == ([20, 20], [8, 12])
-    assert (given.over_of("A0"), given.over_of("A1")) == ("repeats", "works")
-
-
 def test_cells_of_claims_are_those_of_parts_margins_and_controls() -> None:
     gain = {"changed": ["c@1/4"], "reference": ["d@1/4"]}
     one = claim(part("a", "same", half_gain=gain), control=part("e"), any_of=[part("b")])
     assert claims.cells_of({"A1": one}) == {f"{name}@1/4" for name in ("a", "b", "c", "d", "e", "untuned")}
+
+
+def test_the_same_comparison_at_the_corrected_start() -> None:
+    gain = {"changed": ["c@1/4"], "reference": ["lpl"]}
+    moved = part("a", "same", half_gain=gain).at_corrected_start()
+    assert moved.cells == ["a@1/4/corrected", "untuned@1/4/corrected", "c@1/4/corrected", "lpl-corrected"]
+    least = part("a", least={"share": 0.1, "of": ["b@1/4"]}).at_corrected_start().least
+    assert least is not None
+    assert (least.share, least.of) == (0.1, ["b@1/4/corrected"])
+
+
+def test_every_part_in_one_direction_says_what_would_matter() -> None:
+    for name, each in claims.load_all().items():
+        for number, comparison in enumerate(each.every_part, 1):
+            assert not comparison.directed or comparison.least or comparison.margin, (name, number)
 
 
 def test_any_word_changes_a_claims_digest() -> None:

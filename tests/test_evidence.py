@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from atelier.evaluation.intervals import pseudo_values, t_interval, wilson_interval
-from atelier.evidence import LEVEL, POWER, Rule, compare, detectable_difference, groups_needed, holm
+from atelier.evidence import LEVEL, POWER, Rule, benjamini_hochberg, compare, detectable_difference, groups_needed, holm
 from atelier.metrics import Moments, frechet_distance_from_moments
 
 STUDIES = 2000  # simulated ones; of a share of 5 %, four standard errors are 1.9 %
@@ -117,19 +117,19 @@ def test_intervals_of_frechet_differences_cover_the_truth(d: int, spread: float,
 
 
 def verdicts(rng: np.random.Generator, truth: float, rule: Rule, margin: float = 0.0) -> tuple[float, float]:
-    """Shares of simulated studies that call a difference supported, and contradicted; scatter 1 a group."""
+    """Shares of simulated studies that call a difference supported, and reversed; scatter 1 a group."""
     found = [compare((truth + rng.normal(size=GROUPS)).tolist(), rule, margin) for _ in range(STUDIES)]
     return (
         float(np.mean([each.supported_p <= LEVEL for each in found])),
-        float(np.mean([each.contradicted_p <= LEVEL for each in found])),
+        float(np.mean([each.reversed_p <= LEVEL for each in found])),
     )
 
 
 @pytest.mark.parametrize("rule", ["below", "above"])
 def test_without_a_difference_a_direction_is_called_in_no_more_than_five_percent(rule: Rule) -> None:
-    supported, contradicted = verdicts(np.random.default_rng(3), 0.0, rule)
-    assert supported + contradicted <= 0.05 + 0.02
-    assert supported + contradicted >= 0.05 - 0.02  # and the tests are no blunter than they say
+    supported, reverse = verdicts(np.random.default_rng(3), 0.0, rule)
+    assert supported + reverse <= 0.05 + 0.02
+    assert supported + reverse >= 0.05 - 0.02  # and the tests are no blunter than they say
 
 
 @pytest.mark.parametrize(("truth", "rule"), [(-1.0, "below"), (1.0, "above")])
@@ -139,9 +139,9 @@ def test_a_difference_as_small_as_the_margin_is_not_supported(truth: float, rule
 
 @pytest.mark.parametrize("truth", [-2.5, 2.5])
 def test_a_difference_at_the_margin_is_the_same_in_no_more_than_five_percent(truth: float) -> None:
-    supported, contradicted = verdicts(np.random.default_rng(5), truth, "same", 2.5)
+    supported, reverse = verdicts(np.random.default_rng(5), truth, "same", 2.5)
     assert supported <= 0.05 + 0.02
-    assert contradicted <= 0.05
+    assert reverse <= 0.05
 
 
 def test_no_difference_within_a_wide_margin_is_the_same() -> None:
@@ -152,7 +152,7 @@ def test_rules_agree_with_scipys_t_tests() -> None:
     values = [-1.2, -0.4, -2.0, -0.9, 0.1]
     below, same = compare(values, "below", 0.2), compare(values, "same", 1.5)
     assert below.supported_p == pytest.approx(stats.ttest_1samp(values, -0.2).pvalue, rel=1e-10)
-    assert below.contradicted_p == 1.0
+    assert below.reversed_p == 1.0
     above = compare([-value for value in values], "above", 0.2)
     assert above[1:] == pytest.approx(below[1:])
     edges = [
@@ -165,19 +165,52 @@ def test_at_least_and_at_most_are_halves_of_the_same() -> None:
     values = [-1.2, -0.4, -2.0, -0.9, 0.1]
     least, most, same = (compare(values, rule, 1.5) for rule in ("at least", "at most", "same"))
     assert max(least.supported_p, most.supported_p) == same.supported_p
-    assert min(least.contradicted_p, most.contradicted_p) == same.contradicted_p
+    assert min(least.reversed_p, most.reversed_p) == same.reversed_p
     assert least.supported_p == pytest.approx(stats.ttest_1samp(values, -1.5, alternative="greater").pvalue, rel=1e-10)
     mirrored = compare([-value for value in values], "at most", 1.5)
     assert mirrored[1:] == pytest.approx(least[1:])
-    far = compare([-9.0, -8.0, -9.5], "at least", 1.5)  # by more than the margin: contradicted
-    assert far.contradicted_p < 0.05 < far.supported_p
+    far = compare([-9.0, -8.0, -9.5], "at least", 1.5)  # by more than the margin: reversed
+    assert far.reversed_p < 0.05 < far.supported_p
 
 
 def test_at_least_is_falsely_supported_in_five_percent_at_its_margin() -> None:
     rng = np.random.default_rng(11)
     found = [compare((rng.normal(size=5) - 1.0).tolist(), "at least", 1.0) for _ in range(STUDIES)]
     assert abs(np.mean([each.supported_p <= LEVEL for each in found]) - 0.05) < 4 * (0.05 * 0.95 / STUDIES) ** 0.5
-    assert abs(np.mean([each.contradicted_p <= LEVEL for each in found]) - 0.025) < 4 * (0.05 / STUDIES) ** 0.5
+    assert abs(np.mean([each.reversed_p <= LEVEL for each in found]) - 0.025) < 4 * (0.05 / STUDIES) ** 0.5
+
+
+@pytest.mark.parametrize("rule", ["below", "above"])
+def test_an_effect_that_just_matters_is_not_overlooked(rule: Rule) -> None:
+    """At the edge: an effect of just the least size is called not seen in 2.5 % of studies, as its test says."""
+    rng, sign = np.random.default_rng(12), -1 if rule == "below" else 1
+    edge = [compare((sign * 1.0 + rng.normal(size=GROUPS)).tolist(), rule, least=1.0) for _ in range(STUDIES)]
+    assert abs(np.mean([each.not_seen_p <= LEVEL for each in edge]) - 0.025) < 4 * (0.025 / STUDIES) ** 0.5
+    none = [compare(rng.normal(size=GROUPS).tolist(), rule, least=4.0) for _ in range(STUDIES)]
+    assert np.mean([each.not_seen_p <= LEVEL for each in none]) > 0.9
+
+
+@pytest.mark.parametrize("rule", ["below", "above"])
+def test_not_seen_is_what_the_interval_says(rule: Rule) -> None:
+    """The 95 % interval excludes the least effect."""
+    rng, sign = np.random.default_rng(13), -1 if rule == "below" else 1
+    for _ in range(200):
+        values = (0.5 * sign + rng.normal(size=GROUPS)).tolist()
+        compared = compare(values, rule, least=1.5)
+        low, high = compared.interval.low, compared.interval.high
+        assert (compared.not_seen_p <= LEVEL) == (low > -1.5 if rule == "below" else high < 1.5)
+
+
+def test_what_a_margin_asks_for_is_not_seen_below_it() -> None:
+    """D1: at least tenfold. An effect of a third of that, however certain, is not it."""
+    compared = compare([0.31, 0.33, 0.32, 0.34], "above", 1.0)
+    assert compared.supported_p == 1.0
+    assert compared.not_seen_p < 0.001
+
+
+def test_no_rule_of_equivalence_has_an_effect_that_is_not_seen() -> None:
+    rules: tuple[Rule, ...] = ("same", "at least", "at most")
+    assert {compare([0.1, 0.2, 0.15], rule, 1.0, least=3.0).not_seen_p for rule in rules} == {1.0}
 
 
 def test_a_margin_that_was_measured_moves_with_its_group() -> None:
@@ -191,13 +224,14 @@ def test_a_margin_that_was_measured_moves_with_its_group() -> None:
     ("rule", "margin"), [("same", 0.0), ("at least", 0.0), ("at most", 0.0), ("below", -1.0), ("above", float("nan"))]
 )
 def test_a_margin_that_bounds_nothing_is_refused(rule: Rule, margin: float) -> None:
-    with pytest.raises(ValueError, match="a margin must be"):
+    with pytest.raises(ValueError, match="margin: "):
         compare([0.0, 1.0], rule, margin)
 
 
 def test_differences_that_cannot_scatter_are_certain() -> None:
-    assert compare([-1.0, -1.0, -1.0], "below")[1:4] == (0.0, 1.0, 0.0)
-    assert compare([0.0, 0.0, 0.0], "below")[1:4] == (1.0, 1.0, 0.0)
+    assert compare([-1.0, -1.0, -1.0], "below")[1:5] == (0.0, 1.0, 1.0, 0.0)
+    assert compare([0.0, 0.0, 0.0], "below")[1:5] == (1.0, 1.0, 1.0, 0.0)
+    assert compare([0.0, 0.0, 0.0], "below", least=0.1).not_seen_p == 0.0
 
 
 def test_equal_shares_scatter_by_a_picture() -> None:
@@ -256,6 +290,23 @@ def test_holm_agrees_with_a_worked_example() -> None:
 def test_of_many_true_nulls_holm_calls_any_in_no_more_than_five_percent() -> None:
     p = np.random.default_rng(8).uniform(size=(STUDIES, 6))
     assert np.mean([min(holm(list(row))) <= LEVEL for row in p]) <= 0.05 + 0.02
+
+
+def test_q_values_agree_with_scipy() -> None:
+    p = np.random.default_rng(14).uniform(size=30) ** 3
+    assert benjamini_hochberg(p.tolist()) == pytest.approx(stats.false_discovery_control(p).tolist())
+    assert benjamini_hochberg([]) == []
+
+
+def test_of_what_is_called_at_most_the_level_is_false() -> None:
+    """Twenty true effects among sixty: the share of false calls among all calls, on average."""
+    rng, shares = np.random.default_rng(15), []
+    for _ in range(300):
+        effects = np.r_[rng.normal(-3.5, 1, 20), rng.normal(0, 1, 40)]
+        called = np.array(benjamini_hochberg((2 * stats.norm.sf(abs(effects))).tolist())) <= LEVEL
+        shares.append(called[20:].sum() / max(1, called.sum()))
+    assert np.mean(shares) <= 0.05
+    assert np.mean(shares) > 0.02  # and the calls are no fewer than they could be
 
 
 def test_an_unknown_rule_and_margins_of_other_groups_are_refused() -> None:

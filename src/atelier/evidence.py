@@ -23,55 +23,93 @@ SAME = 1e-9  # relative to the largest value or the resolution: values this clos
 
 
 class Compared(NamedTuple):
-    """The result of testing one comparison: p-values for and against its rule, and the detectable difference.
+    """The result of testing one comparison: a p-value for each of three statements, and the detectable difference.
 
-    ``detectable``: the smallest true difference that this test finds in 80 % of studies with this scatter; with a
-    ``margin`` (its mean over groups), the distance from that margin.
+    ``supported_p``: its rule holds; ``reversed_p``: it is the other way round; ``not_seen_p``: what there is is smaller
+    than ``least``, the least effect that matters (1 where a rule has none). Each is two-sided, but for equivalence and
+    its halves, so that a 95 % interval (90 % for equivalence) says the same. ``detectable``: the smallest true
+    difference that this test finds in 80 % of studies with this scatter; with a ``margin`` (its mean over groups), the
+    distance from that margin.
     """
 
     interval: Interval
     supported_p: float
-    contradicted_p: float
+    reversed_p: float
+    not_seen_p: float
     detectable: float
     margin: float = 0.0
+    least: float = 0.0
 
 
 def compare(
-    differences: Sequence[float], rule: Rule, margin: float | Sequence[float] = 0.0, resolution: float = 0.0
+    differences: Sequence[float],
+    rule: Rule,
+    margin: float | Sequence[float] = 0.0,
+    resolution: float = 0.0,
+    least: float | Sequence[float] = 0.0,
 ) -> Compared:
     """Student's t tests of paired differences (changed minus reference), one per group.
 
-    below: supported under -margin, contradicted above 0; above: its mirror image; both two-sided. same: supported
-    within +-margin by two one-sided tests, that is by the 90 % interval (Schuirmann 1987), contradicted outside it.
-    at least: supported above -margin by one of the two, contradicted under it; at most: its mirror image.
-    A margin that was itself measured has one value per group. ``resolution``: the smallest possible change of a group's
-    value, used as the scatter when all groups are equal. Raises ValueError for fewer than two groups, values that are
-    not finite, a margin below 0 on average, no margin for same, at least and at most, another number of margins than of
-    groups, and an unknown rule.
+    below: supported under -margin, reversed above 0, not seen where above both -margin and -least; above: its mirror
+    image. same: supported within +-margin by two one-sided tests, that is by the 90 % interval (Schuirmann 1987),
+    reversed outside it. at least: supported above -margin by one of the two, reversed under it; at most: its mirror
+    image. A margin and a least effect that were measured have one value per group. ``resolution``: the smallest
+    possible change of a group's value, used as the scatter when all groups are equal. Raises ValueError for fewer than
+    two groups, values that are not finite, a margin below 0 on average, no margin for same, at least and at most,
+    another number of margins than of groups, and an unknown rule.
     """
     check_choice(rule, "rule", get_args(Rule))
     diffs, resolution = _groups(differences, "differences"), check_number(resolution, "resolution", least=0)
-    interval = t_interval(diffs.tolist())
-    margins = number_row([margin] * len(diffs) if np.ndim(margin) == 0 else margin, "margin")
-    if margins.shape != diffs.shape:
-        raise ValueError(f"margin: expected one, or one for each of {len(diffs)} groups, got {len(margins)}")
-    if not np.isfinite(margins).all() or margins.mean() < 0 or (rule not in ("below", "above") and margins.mean() == 0):
-        raise ValueError(
-            f"margin: a margin must be finite and at least 0, above 0 for '{rule}'; got {margins.mean():g}"
-        )
+    margins, effects = _margins(margin, "margin", len(diffs)), _margins(least, "least", len(diffs))
+    if rule not in ("below", "above") and margins.mean() == 0:
+        raise ValueError(f"margin: a margin must be above 0 for '{rule}'")
+    parts = (t_interval(diffs.tolist()), diffs, margins, resolution)
     if rule == "same":
-        supported = max(p_below(diffs - margins, resolution), p_below(-diffs - margins, resolution))
-        contradicted = min(1.0, 2 * min(p_below(margins - diffs, resolution), p_below(margins + diffs, resolution)))
-        detectable = detectable_difference(diffs, LEVEL, resolution)
-        return Compared(interval, supported, contradicted, detectable, float(margins.mean()))
+        return _same(*parts)
     if rule in ("at least", "at most"):
-        short = diffs + margins if rule == "at least" else margins - diffs  # below 0: beyond the margin
-        wrong, detectable = min(1.0, 2 * p_below(short, resolution)), detectable_difference(short, LEVEL, resolution)
-        return Compared(interval, p_below(-short, resolution), wrong, detectable, float(margins.mean()))
-    signed = diffs if rule == "below" else -diffs
-    supported, contradicted = (min(1.0, 2 * p_below(values, resolution)) for values in (signed + margins, -signed))
+        return _one_half(rule, *parts)
+    return _directed(1.0 if rule == "below" else -1.0, *parts, effects)
+
+
+def _directed(
+    sign: float, interval: Interval, diffs: FloatArray, margins: FloatArray, resolution: float, effects: FloatArray
+) -> Compared:
+    """below (``sign`` 1) and above (-1)."""
+    signed, matters = sign * diffs, np.maximum(margins, effects)
+    supported, reverse = (_two_sided(values, resolution) for values in (signed + margins, -signed))
+    not_seen = _two_sided(-signed - matters, resolution) if matters.mean() > 0 else 1.0
     detectable = detectable_difference(diffs, LEVEL / 2, resolution)
-    return Compared(interval, supported, contradicted, detectable, float(margins.mean()))
+    return Compared(interval, supported, reverse, not_seen, detectable, float(margins.mean()), float(effects.mean()))
+
+
+def _same(interval: Interval, diffs: FloatArray, margins: FloatArray, resolution: float) -> Compared:
+    supported = max(p_below(diffs - margins, resolution), p_below(-diffs - margins, resolution))
+    reverse = min(1.0, 2 * min(p_below(margins - diffs, resolution), p_below(margins + diffs, resolution)))
+    detectable = detectable_difference(diffs, LEVEL, resolution)
+    return Compared(interval, supported, reverse, 1.0, detectable, float(margins.mean()))
+
+
+def _one_half(rule: Rule, interval: Interval, diffs: FloatArray, margins: FloatArray, resolution: float) -> Compared:
+    """at least and at most: one of the two tests of equivalence."""
+    short = diffs + margins if rule == "at least" else margins - diffs  # below 0: beyond the margin
+    detectable = detectable_difference(short, LEVEL, resolution)
+    supported, reverse = p_below(-short, resolution), _two_sided(short, resolution)
+    return Compared(interval, supported, reverse, 1.0, detectable, float(margins.mean()))
+
+
+def _two_sided(values: FloatArray, resolution: float) -> float:
+    """p-value of a mean below 0, as one half of a two-sided test."""
+    return min(1.0, 2 * p_below(values, resolution))
+
+
+def _margins(margin: float | Sequence[float], name: str, groups: int) -> FloatArray:
+    """One margin per group; ValueError for another number of them, and for one below 0 on average."""
+    margins = number_row([margin] * groups if np.ndim(margin) == 0 else margin, name)
+    if margins.shape != (groups,):
+        raise ValueError(f"{name}: expected one, or one for each of {groups} groups, got {len(margins)}")
+    if not np.isfinite(margins).all() or margins.mean() < 0:
+        raise ValueError(f"{name}: expected a finite one of at least 0, got {margins.mean():g}")
+    return margins
 
 
 def scatter(values: FloatArray, resolution: float) -> float:
@@ -151,6 +189,20 @@ def holm(p_values: Sequence[float]) -> list[float]:
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(stepped, 1.0)
     return adjusted.tolist()
+
+
+def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
+    """q-values (Benjamini and Hochberg 1995): of all statements with q <= level, that share at most is expected false.
+
+    Holds for independent p-values and for positively dependent ones. ValueError for p-values outside [0, 1].
+    """
+    p = _p_values(p_values)
+    order = np.argsort(-p, kind="stable")
+    ranks = len(p) - np.arange(len(p))
+    stepped = np.minimum.accumulate(p[order] * len(p) / ranks)
+    q = np.empty_like(p)
+    q[order] = np.minimum(stepped, 1.0)
+    return q.tolist()
 
 
 def _groups(values: Any, name: str) -> FloatArray:

@@ -5,7 +5,7 @@ A page runs nothing and asks nothing of a network; the files that it shows lie b
 
 import re
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -36,23 +36,34 @@ PICTURES = ("image/svg+xml", "image/png", "image/jpeg", "image/webp")
 COLOURED = (Keyword, String, Comment, Number, Operator.Word, Name.Function, Name.Class, Name.Namespace)
 
 
-def page(notebook: NotebookNode, profile: str, folder: Path | None = None) -> str:
+def page(
+    notebook: NotebookNode, profile: str, folder: Path | None = None, verdicts: Sequence[Mapping[str, str]] = ()
+) -> str:
     """A study's page from its notebook; ``folder`` is where it will lie, and holds the figures that it names.
+
+    ``verdicts``: its claims' among all of the profile, which only the site knows (`site.verdicts_of`).
 
     Raises ValueError when it has no title, a formula does not convert, a figure's file is missing, or something in it
     would run or be fetched.
     """
     injected = "\n".join(cell.source for cell in notebook.cells if INJECTED in tags(cell))
-    about = {"parameters": re.findall(r"^(\w+) =", injected, re.MULTILINE), "folder": folder}
+    about = {
+        "parameters": re.findall(r"^(\w+) =", injected, re.MULTILINE),
+        "folder": folder,
+        "verdicts": verdicts,
+    }
     text, _ = PageExporter().from_notebook_node(notebook, resources=_frame(title(notebook), profile) | about)
     return _checked(text, folder)
 
 
-def index(studies: list[dict[str, Any]], profile: str, params: str, folder: Path) -> str:
+def index(
+    studies: list[dict[str, Any]], profile: str, params: str, folder: Path, verdicts: Sequence[Mapping[str, str]] = ()
+) -> str:
     """The page that lists them, for ``folder``; ``params`` is the text of params.yaml. ValueError as of ``page``."""
     template = PageExporter().environment.get_template("index.html.j2")
     frame = _frame("Atelier: studies", profile)
-    return _checked(template.render(resources=frame | {"studies": studies, "params": params}), folder)
+    about = {"studies": studies, "params": params, "verdicts": verdicts}
+    return _checked(template.render(resources=frame | about), folder)
 
 
 def title(notebook: NotebookNode) -> str:

@@ -19,7 +19,7 @@ from atelier.cli import exit_code
 from atelier.files import copy, copy_folder, read_bytes, remove, write_text
 from atelier.machine import fingerprint
 from atelier.params import load, read
-from atelier.pipeline import page, scrub, site
+from atelier.pipeline import scrub, site
 from atelier.report import pictures
 from atelier.studies import STUDIES
 from atelier.workspace import Workspace, replacing
@@ -69,13 +69,13 @@ def again(folder: Path) -> None:
         raise ValueError(f"{folder}: no published profile, it has no params.yaml")
     published = read(folder / "params.yaml")  # unchecked: today's parameters may be others
     order = [name for name in published if (folder / name / f"{name}.ipynb").is_file()]
-    profile = published["profile"]
+    profile, verdicts = published["profile"], site.verdicts_of(folder, order)
     for name in order:
         path = folder / name / f"{name}.ipynb"
         notebook = scrub.read(path)
         _store_figures(notebook, path.parent)
         write_text(path, scrub.text(notebook))
-        write_text(path.with_suffix(".html"), page.page(notebook, profile, path.parent))
+        site.render(path.parent, profile, verdicts)
     site.renew_index(folder, order, profile)
 
 

@@ -1,7 +1,7 @@
 """The folder that a reader opens: an index, and each study's page, notebook, figures, tables and metrics."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -10,7 +10,10 @@ from nbformat import NotebookNode
 
 from atelier.files import copy, copy_folder, read_json, read_text, write_text
 from atelier.pipeline import page, scrub
+from atelier.verdicts import over_all, statements_of
 from atelier.workspace import replacing
+
+Row = Mapping[str, str]  # of the table of verdicts
 
 
 def build(studies: Path, site: Path, order: Sequence[str], profile: str, params: Path) -> None:
@@ -22,17 +25,50 @@ def build(studies: Path, site: Path, order: Sequence[str], profile: str, params:
     present = sorted(path.name for path in studies.iterdir() if path.is_dir()) if studies.is_dir() else []
     if odd := sorted(set(order) ^ set(present)):
         raise ValueError(f"{studies}: expected the studies {', '.join(order)}; missing or too many: {', '.join(odd)}")
-    index = _index(studies, order, profile, params)
+    verdicts = verdicts_of(studies, order)
+    index = _index(studies, order, profile, params, verdicts)
     with replacing(site, sealed=False) as part:
         for name in order:
             copy_folder(studies / name, part / name)
+            render(part / name, profile, verdicts)
         copy(params, part / "params.yaml")
         _finish(part, index)
 
 
+def render(folder: Path, profile: str, verdicts: Sequence[Row]) -> None:
+    """Write a study's page from its notebook, with its claims' verdicts among all of the profile."""
+    notebook = scrub.read(folder / f"{folder.name}.ipynb")
+    mine = [row for row in verdicts if row["study"] == folder.name]
+    write_text(folder / f"{folder.name}.html", page.page(notebook, profile, folder, mine))
+
+
+def verdicts_of(studies: Path, order: Sequence[str]) -> list[Row]:
+    """All claims' verdicts by themselves, from the studies' metrics, and over all claims; [] of results without p."""
+    cited = {
+        name: {**entry, "study": study}
+        for study in order
+        if (path := studies / study / "metrics.json").is_file()
+        for name, entry in read_json(path).get("verdicts", {}).items()
+        if "p" in entry
+    }
+    overall = over_all({name: statements_of(entry["p"]) for name, entry in cited.items() if entry["p"]})
+    return [
+        {
+            "claim": name,
+            "study": entry["study"],
+            "says": entry["says"],
+            "alone": entry["verdict"],
+            "p": f"{min(entry['p'].values()):.2g}" if entry["p"] else "",
+            "q": f"{overall[name].q:.2g}" if name in overall else "",
+            "verdict": overall[name].verdict if name in overall else entry["verdict"],
+        }
+        for name, entry in sorted(cited.items(), key=lambda item: (item[0][0], int(item[0][1:])))
+    ]
+
+
 def renew_index(site: Path, order: Sequence[str], profile: str) -> None:
     """Write a site's index again, from what lies in it. Raises ValueError as ``build`` does."""
-    _finish(site, _index(site, order, profile, site / "params.yaml"))
+    _finish(site, _index(site, order, profile, site / "params.yaml", verdicts_of(site, order)))
 
 
 def _finish(site: Path, index: str) -> None:
@@ -45,9 +81,9 @@ def _finish(site: Path, index: str) -> None:
                 raise ValueError(f"{path}: '{address}' leads to no file of the site")
 
 
-def _index(folder: Path, order: Sequence[str], profile: str, params: Path) -> str:
+def _index(folder: Path, order: Sequence[str], profile: str, params: Path, verdicts: Sequence[Row]) -> str:
     entries = [_entry(folder / name, profile) for name in order]
-    return page.index(entries, profile, read_text(params), folder)
+    return page.index(entries, profile, read_text(params), folder, verdicts)
 
 
 def _entry(folder: Path, profile: str) -> dict[str, Any]:

@@ -1,43 +1,132 @@
-"""The card of a verdict: the claim, its rule, and the numbers that decided it."""
+"""The card of a verdict: the claim, its rule, the numbers that decided it, and one sentence that answers it."""
 
 import html
 from collections.abc import Sequence
 
 import pandas as pd
+from scipy import stats
 
-from atelier.claims import Claim, Verdict
+from atelier.claims import Claim
+from atelier.evaluation.intervals import Interval
+from atelier.evidence import LEVEL, Compared
 from atelier.report.items import Metric, Table
+from atelier.verdicts import CANNOT_TELL, DECIDED, UNDECIDED, Finding, Verdict
+
+STARTS = (
+    "The starts disagree: from white noise and from first latents with the signal leak the effects are opposite. What "
+    "is seen from white noise is then a change of what the model makes of the missing leak."
+)
 
 
-def card(claim: Claim, verdict: Verdict, counts: Sequence[int], over: str) -> Table:
+def card(verdict: Verdict, counts: Sequence[int], over: str) -> Table:
     """A verdict's comparisons as a table; ``counts``: n of each, ``over``: what their intervals are over."""
     rows, metrics = {}, {}
+    parts = len(verdict.findings)
     for number, (finding, n) in enumerate(zip(verdict.findings, counts, strict=True), 1):
         row: dict[str, object] = {"rule": finding.part.rule, "change": "not measured"}
         if (compared := finding.compared) is not None:
-            low, high = compared.interval.low, compared.interval.high
-            row |= {
-                "change": f"{compared.interval.mean:+.3g}",
-                "95 % interval": f"{low:+.3g} to {high:+.3g}",
-                "margin": f"{compared.margin:.3g}" if compared.margin else "",
-                "detectable": f"{compared.detectable:.3g}",
-                "part": finding.verdict,
-            }
+            row |= _numbers(finding, compared, parts)
             metrics[f"claim/{verdict.claim}/{number}"] = Metric(compared.interval, n)
             metrics[f"claim/{verdict.claim}/{number}/detectable"] = Metric(compared.detectable, n)
         rows[finding.part.name] = row
     listed = ", ".join(str(count) for count in dict.fromkeys(counts))
-    caption = f"Claim {verdict.claim}: {over}; n = {listed} a cell."
+    caption = (
+        f"Claim {verdict.claim}: {over}; n = {listed} a cell. Adjusted: the interval at which all of these hold "
+        f"together (Bonferroni), and the p-value of the part's verdict (as it is for supported, Holm for the others)."
+    )
     return Table(f"claim_{verdict.claim}", pd.DataFrame(rows).T.fillna(""), caption, metrics)
 
 
-def heading(claim: Claim, verdict: Verdict) -> str:
-    """The claim, its verdict, the paper's numbers and the rule, as HTML."""
+def _numbers(finding: Finding, compared: Compared, parts: int) -> dict[str, object]:
+    """A part's row: its change and intervals, what would matter and be seen, p-values, and the other start."""
+    matters = max(compared.margin, compared.least)
+    row: dict[str, object] = {
+        "change": f"{compared.interval.mean:+.3g}",
+        "95 % interval": _interval(compared.interval),
+        "adjusted": _interval(widened(compared.interval, parts)),
+        "would matter": f"{matters:.3g}" if matters else "",
+        "detectable": f"{compared.detectable:.3g}",
+        "p": f"{_plain(finding, compared):.2g}",
+        "adjusted p": f"{_adjusted(finding):.2g}",
+        "part": finding.verdict,
+    }
+    if (corrected := finding.corrected) is not None:
+        row["change, corrected start"] = f"{corrected.interval.mean:+.3g} ({_interval(corrected.interval)})"
+    return row
+
+
+def _plain(finding: Finding, compared: Compared) -> float:
+    """The p-value of the statement that the part's verdict makes; of its strongest where it makes none."""
+    plain = dict(zip(DECIDED, (compared.supported_p, compared.reversed_p, compared.not_seen_p), strict=True))
+    return plain.get(finding.verdict, min(plain.values()))
+
+
+def _adjusted(finding: Finding) -> float:
+    return dict(zip(DECIDED, finding.adjusted, strict=True)).get(finding.verdict, min(finding.adjusted))
+
+
+def widened(interval: Interval, parts: int, level: float = LEVEL) -> Interval:
+    """The same interval at the level at which ``parts`` of them hold together (Bonferroni)."""
+    quantiles = [stats.t.ppf(1 - each / 2, interval.n - 1) for each in (level / max(1, parts), level)]
+    half = (interval.high - interval.low) / 2 * float(quantiles[0] / quantiles[1])
+    return Interval(interval.mean, interval.mean - half, interval.mean + half, interval.n)
+
+
+def _interval(interval: Interval) -> str:
+    return f"{interval.low:+.3g} to {interval.high:+.3g}"
+
+
+def answer(claim: Claim, verdict: Verdict, baselines: Sequence[float | None]) -> str:
+    """One sentence: what changed, by how much, against what the paper says. ``baselines``: of the parts' references."""
+    measured = [index for index, finding in enumerate(verdict.findings) if finding.compared is not None]
+    if not measured:
+        return f"Nothing of it was measured here; the paper: {claim.paper}"
+    lead = _lead(verdict, measured)
+    finding, baseline = verdict.findings[lead], baselines[lead]
+    compared = finding.compared
+    assert compared is not None
+    low, high = compared.interval.low, compared.interval.high
+    share = f", {compared.interval.mean / abs(baseline):+.1%} of it" if baseline else ""
+    held = f"{verdict.holding} of {len(verdict.findings)} parts hold"
+    return (
+        f"{held}; {finding.part.name} changes by {compared.interval.mean:+.3g} (95 % interval {low:+.3g} to {high:+.3g}"
+        f"{share}); the paper: {claim.paper}"
+    )
+
+
+def _lead(verdict: Verdict, measured: Sequence[int]) -> int:
+    """The part that a verdict rests on: the first that fails as the verdict says, else the first."""
+    failing = (index for index in measured if verdict.findings[index].verdict == verdict.verdict)
+    return next(failing, measured[0])
+
+
+def heading(claim: Claim, verdict: Verdict, sentence: str) -> str:
+    """The claim, its verdict, the answer, the rule and its amendment, as HTML."""
     reason = f" ({html.escape(verdict.reason)})" if verdict.reason else ""
     lines = [
         f"<b>{verdict.claim}: {html.escape(claim.says)}</b>",
-        f"Verdict: <b>{verdict.verdict}</b>{reason}",
-        f"The paper: {html.escape(claim.paper)}",
+        f"Verdict by itself: <b>{verdict.verdict}</b>{reason}",
+        html.escape(sentence),
         f"The rule, written beforehand: {html.escape(claim.rule)}",
     ]
+    if claim.amended:
+        said = f"Amended {claim.amended.date}; first verdict: {claim.amended.before}. {claim.amended.reason}"
+        lines.append(html.escape(said))
+    if any(finding.starts_disagree for finding in verdict.findings):
+        lines.append(STARTS)
     return "<br>".join(lines)
+
+
+def cost(verdict: Verdict) -> str:
+    """What an undecided verdict would take: groups of repeats, per part that is undecided; "" where it is decided."""
+    if verdict.verdict not in (UNDECIDED, CANNOT_TELL):
+        return ""
+    lines = [
+        f"{finding.part.name}: an effect that matters is {matters:.3g}, {compared.detectable:.3g} would be seen; "
+        f"{(compared.detectable / matters) ** 2 * compared.interval.n:.0f} groups in place of {compared.interval.n}"
+        for finding in verdict.findings
+        if (compared := finding.compared) is not None
+        and finding.verdict == UNDECIDED
+        and (matters := max(compared.margin, compared.least)) > 0
+    ]
+    return "; ".join(lines)

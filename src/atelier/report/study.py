@@ -12,11 +12,12 @@ from typing import Any, Self
 from IPython.display import HTML, Image, display
 from matplotlib import pyplot as plt
 
-from atelier import claims, machine, params
-from atelier.claims import Claim, Verdict
+from atelier import claims, machine, params, verdicts
+from atelier.claims import Claim
 from atelier.files import read_bytes, write_text
 from atelier.report import cards, figures, pictures
 from atelier.report.items import Data, Figure, Item, Metrics, Table, Text
+from atelier.verdicts import Evidence, Verdict
 from atelier.workspace import MARK, Workspace
 
 CAVEATS = {
@@ -39,7 +40,7 @@ class Study:
         self.name, self.params, self.workspace = name, config, workspace
         self.folder = (workspace.studies if MARK in os.environ else workspace.by_hand) / name
         self.metrics: dict[str, dict[str, Any]] = {}
-        self.cited: dict[str, dict[str, str]] = {}
+        self.cited: dict[str, dict[str, Any]] = {}
 
     @classmethod
     def begin(cls, name: str, given: Mapping[str, Any]) -> Self:
@@ -85,12 +86,22 @@ class Study:
 
     def verdict(self, name: str) -> None:
         """Show a claim's card, and cite its words by their digest."""
-        claim, verdict = self._claims[name], self._verdicts[name]
-        evidence = self._evidence
-        table = cards.card(claim, verdict, evidence.counts_of(verdict), evidence.over_of(name))
-        display(HTML(f"<div>{cards.heading(claim, verdict)}</div>{table.html()}"), metadata={"caption": table.caption})
+        claim, verdict, evidence = self._claims[name], self._verdicts[name], self._evidence
+        table = cards.card(verdict, evidence.counts_of(verdict), evidence.over_of(name))
+        sentence = cards.answer(claim, verdict, [verdicts.baseline(each, evidence) for each in claim.every_part])
+        said = f"<div>{cards.heading(claim, verdict, sentence)}</div>{table.html()}"
+        display(HTML(said), metadata={"caption": table.caption})
+        if cost := cards.cost(verdict):
+            print(f"What {name} would take: {cost}")
         self.record(table.metrics)
-        self.cited[name] = {"verdict": verdict.verdict, "reason": verdict.reason, "claim": claim.digest}
+        self.cited[name] = {
+            "verdict": verdict.verdict,
+            "reason": verdict.reason,
+            "claim": claim.digest,
+            "says": claim.says,
+            "answer": sentence,
+            "p": verdict.entry(),
+        }
 
     def record(self, metrics: Metrics) -> None:
         """Numbers for ``metrics.json``."""
@@ -116,13 +127,13 @@ class Study:
         return claims.load(self.name)
 
     @cached_property
-    def _evidence(self) -> "claims.Evidence":
-        evidence: claims.Evidence = self.report.evidence(self.results())
+    def _evidence(self) -> Evidence:
+        evidence: Evidence = self.report.evidence(self.results())
         return evidence
 
     @cached_property
     def _verdicts(self) -> dict[str, Verdict]:
-        return {verdict.claim: verdict for verdict in claims.decide(self._claims, self._evidence)}
+        return {verdict.claim: verdict for verdict in verdicts.decide(self._claims, self._evidence)}
 
     def _show_figure(self, item: Figure) -> None:
         """Store a figure once, and display it: a preview in the pipeline, whose pages link to the file."""

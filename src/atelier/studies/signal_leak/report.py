@@ -3,7 +3,6 @@
 Each theme has its module; the page and its tests take all of them from here.
 """
 
-from atelier.claims import Evidence
 from atelier.evaluation import tables
 from atelier.report import words
 from atelier.studies.signal_leak import measure
@@ -28,6 +27,7 @@ from atelier.studies.signal_leak.report_styles import (
     target_changes,
     targets,
 )
+from atelier.verdicts import Evidence
 
 __all__ = [
     "Results",

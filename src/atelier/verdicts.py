@@ -1,0 +1,270 @@
+"""Decide claims from a study's measurements, each by itself; then over all claims of a profile."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from atelier.claims import Claim, Comparison
+from atelier.evaluation.intervals import FloatArray, t_interval
+from atelier.evaluation.tables import Resolutions, Values
+from atelier.evidence import LEVEL, Compared, benjamini_hochberg, compare, holm, some_hold
+
+SUPPORTED, REVERSED, NOT_SEEN, UNDECIDED = "supported", "reversed", "not seen", "undecided"
+CANNOT_TELL, BROKEN = "instrument cannot tell", "measurement broken"
+DECIDED = (SUPPORTED, REVERSED, NOT_SEEN)
+SATURATED = 0.8  # share of the reference's value that a measure's floor may have
+
+
+class Evidence(NamedTuple):
+    """A study's measurements, as its verdicts need them."""
+
+    values: Values
+    resolutions: Resolutions
+    counts: Mapping[str, int | Sequence[int]]  # n by claim, one number or one per comparison; "": all other claims
+    over: Mapping[str, str]  # what the intervals are taken over, by claim; "": all other claims
+    null_comparisons: Sequence[Comparison] = ()  # under other noise: if one differs, no claim is decided
+    floors: Mapping[str, float] = {}  # measure -> the value that no model gets below
+
+    def counts_of(self, verdict: "Verdict") -> list[int]:
+        """n of each of a verdict's comparisons."""
+        n = self.counts.get(verdict.claim, self.counts.get("", 0))
+        return [n] * len(verdict.findings) if isinstance(n, int) else list(n)
+
+    def over_of(self, claim: str) -> str:
+        """What a claim's intervals are taken over."""
+        return self.over.get(claim, self.over[""])
+
+
+class Statements(NamedTuple):
+    """p-values of what may be said of a claim. They are two-sided, so that the least of them is one of the claim's."""
+
+    supported: float = 1.0
+    reversed: float = 1.0
+    not_seen: float = 1.0
+
+    def called(self, cutoff: float) -> str:
+        """The first statement whose p-value is at most ``cutoff``; undecided where none is."""
+        holding = (name for name, p in zip(DECIDED, self, strict=True) if p <= cutoff)
+        return next(holding, UNDECIDED)
+
+
+class Finding(NamedTuple):
+    """A part and its result; ``compared`` is None where one of its cells was not measured.
+
+    ``adjusted``: its p-values as the claim's verdict uses them: that of ``supported`` needs no adjustment, as all parts
+    must hold (Berger 1982); those of the others are adjusted within the claim (Holm).
+    """
+
+    part: Comparison
+    compared: Compared | None
+    adjusted: Statements
+    saturated: bool = False
+    corrected: Compared | None = None  # the same from first latents with the signal leak
+
+    @property
+    def verdict(self) -> str:
+        """What may be said of the part; "" where it was not measured."""
+        if self.compared is None:
+            return ""
+        return CANNOT_TELL if self.saturated else self.adjusted.called(LEVEL)
+
+    @property
+    def starts_disagree(self) -> bool:
+        """Whether both starts have an effect, and in opposite directions."""
+        both = [each.interval for each in (self.compared, self.corrected) if each is not None]
+        return len(both) == 2 and (both[0].low > 0 > both[1].high or both[1].low > 0 > both[0].high)
+
+
+class Verdict(NamedTuple):
+    claim: str
+    verdict: str
+    reason: str  # why there is no verdict; "" where there is one, or where the tests are inconclusive
+    findings: list[Finding]
+    statements: Statements = Statements()
+
+    @property
+    def holding(self) -> int:
+        """How many of its parts are supported."""
+        return sum(finding.verdict == SUPPORTED for finding in self.findings)
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether there was anything to test: measurements that are not broken, and a control that shows."""
+        tried = any(finding.compared is not None for finding in self.findings)
+        return tried and self.verdict not in (BROKEN, CANNOT_TELL)
+
+    def entry(self) -> dict[str, float] | None:
+        """The p-values of its statements for ``metrics.json``; None where nothing was tested."""
+        listed = {name: float(f"{p:.6g}") for name, p in zip(DECIDED, self.statements, strict=True)}
+        return listed if self.is_tested else None
+
+
+def statements_of(entry: Mapping[str, float]) -> Statements:
+    """What ``Verdict.entry`` wrote."""
+    return Statements(*(entry[name] for name in DECIDED))
+
+
+def decide(claims: Mapping[str, Claim], evidence: Evidence) -> list[Verdict]:
+    """Decide each of a study's claims by itself, from its measurements."""
+    broken = differing(evidence)
+    return [_decided(name, claim, evidence, broken) for name, claim in claims.items()]
+
+
+def differing(evidence: Evidence) -> str:
+    """The first comparison of a model with itself under other noise that differs (Bonferroni); "" if none does."""
+    nulls = {part.name: compared(part, evidence) for part in evidence.null_comparisons}
+    differ = (
+        name
+        for name, result in nulls.items()
+        if result and min(result.supported_p, result.reversed_p) <= LEVEL / len(nulls)
+    )
+    return next(differ, "")
+
+
+def _decided(name: str, claim: Claim, evidence: Evidence, broken: str) -> Verdict:
+    findings = _findings(claim, evidence)
+    control = compared(claim.control, evidence) if claim.control else None
+    needed = {(part.measure, cell) for part in claim.every_part for cell in part.cells}
+    missing = sorted(f"{measure} of {cell}" for measure, cell in needed - set(evidence.values))
+    if broken:
+        return Verdict(name, BROKEN, broken, findings)
+    if claim.control and (control is None or control.supported_p > LEVEL):
+        return Verdict(name, CANNOT_TELL, f"the control does not show: {claim.control.name}", findings)
+    if saturated := next((finding.part for finding in findings if finding.saturated), None):
+        return Verdict(name, CANNOT_TELL, f"saturated, its floor is nearly as high: {saturated.name}", findings)
+    made = statements(claim, [finding.compared for finding in findings])
+    verdict, reason = made.called(LEVEL), ""
+    if verdict == UNDECIDED and (missing or not claim.parts):
+        reason = f"not measured: {', '.join(missing) or 'any part'}"
+    return Verdict(name, verdict, reason, findings, made)
+
+
+def _findings(claim: Claim, evidence: Evidence) -> list[Finding]:
+    results = [compared(part, evidence) for part in claim.every_part]
+    reverse, not_seen = (holm(_plain(results, which)) for which in ("reversed_p", "not_seen_p"))
+    return [
+        Finding(
+            part,
+            result,
+            Statements(result.supported_p, reverse[index], not_seen[index]) if result else Statements(),
+            result is not None and is_saturated(part, evidence),
+            compared(part.at_corrected_start(), evidence),
+        )
+        for index, (part, result) in enumerate(zip(claim.every_part, results, strict=True))
+    ]
+
+
+def baseline(part: Comparison, evidence: Evidence) -> float | None:
+    """What a comparison's reference has of its measure; None where it was not measured."""
+    if any((part.measure, cell) not in evidence.values for cell in part.reference):
+        return None
+    return float(_mean(part.measure, part.reference, evidence.values).mean())
+
+
+def is_saturated(part: Comparison, evidence: Evidence) -> bool:
+    """Whether a distance cannot tell models apart: its floor is over four fifths of what it is for the reference."""
+    floor = evidence.floors.get(part.measure)
+    if floor is None or not part.directed:
+        return False
+    return floor > SATURATED * float(_mean(part.measure, part.reference, evidence.values).mean())
+
+
+def statements(claim: Claim, results: Sequence[Compared | None]) -> Statements:
+    """A claim's p-values; a part that was not measured counts as saying nothing.
+
+    supported: all parts hold, by the largest p-value (an intersection-union test, Berger 1982), or ``enough`` of them.
+    reversed, not seen: of one part, adjusted over all (Holm), or of so many that too few are left. With ``any_of``, of
+    which one must hold too, there are two ways to fail, so a Bonferroni factor of 2.
+    """
+    parts, others = results[: len(claim.parts)], results[len(claim.parts) :]
+    supported = _plain(parts, "supported_p")
+    holds = max(supported, default=1.0) if claim.enough is None else some_hold(supported, claim.enough)
+    if others:
+        holds = max(holds, some_hold(_plain(others, "supported_p"), 1))
+    return Statements(holds, _fails(claim, parts, others, "reversed_p"), _fails(claim, parts, others, "not_seen_p"))
+
+
+def _fails(claim: Claim, parts: Sequence[Compared | None], others: Sequence[Compared | None], which: str) -> float:
+    if claim.enough is None:
+        fails = min(holm(_plain(parts, which)), default=1.0)
+    else:
+        fails = some_hold(_plain(parts, which), len(parts) - claim.enough + 1)
+    return min(1.0, 2 * min(fails, max(_plain(others, which)))) if others else fails
+
+
+def _plain(results: Sequence[Compared | None], which: str) -> list[float]:
+    return [getattr(each, which) if each else 1.0 for each in results]
+
+
+# ---- over all claims of a profile
+
+
+class Overall(NamedTuple):
+    """A claim's q-value among a profile's claims, and its verdict there."""
+
+    q: float
+    verdict: str
+
+
+def over_all(made: Mapping[str, Statements]) -> dict[str, Overall]:
+    """Verdicts at a false discovery rate of 5 % over all claims (Benjamini and Hochberg 1995).
+
+    A claim enters by its strongest statement; a false one counts, whichever it is. Claims without a test (no
+    measurement, a control that does not show) are not among ``made``.
+    """
+    least = {name: min(each) for name, each in made.items()}
+    q = dict(zip(least, benjamini_hochberg(list(least.values())), strict=True))
+    cutoff = max((least[name] for name in least if q[name] <= LEVEL), default=-1.0)
+    return {name: Overall(q[name], each.called(cutoff)) for name, each in made.items()}
+
+
+# ---- comparisons
+
+
+def differences(part: Comparison, values: Values) -> FloatArray:
+    """Changed minus reference, one value per group; KeyError for a cell that was not measured."""
+    return _mean(part.measure, part.changed, values) - _mean(part.measure, part.reference, values)
+
+
+def compared(part: Comparison, evidence: Evidence) -> Compared | None:
+    """Test one comparison; None where one of its cells was not measured."""
+    values = evidence.values
+    if any((part.measure, cell) not in values for cell in part.cells):
+        return None
+    diffs = differences(part, values).tolist()
+    resolution = max(evidence.resolutions.get((part.measure, cell), 0.0) for cell in part.cells)
+    margins = _margins(part, values)
+    if not part.directed and margins.mean() <= 0:  # no gain, or a reference of 0: no margin, so no verdict
+        return compare(diffs, "below")._replace(supported_p=1.0, reversed_p=1.0, not_seen_p=1.0)
+    return compare(diffs, part.rule, margins.tolist(), resolution, _least(part, values).tolist())
+
+
+def _margins(part: Comparison, values: Values) -> FloatArray:
+    """A comparison's margin, one value per group."""
+    groups = len(values[part.measure, part.changed[0]])
+    if part.floor is not None:
+        interval = t_interval(_difference(part.measure, part.floor.changed, part.floor.reference, values).tolist())
+        return np.full(groups, (interval.high - interval.low) / 2)
+    if gain := part.half_gain or part.quarter_gain:
+        share = 0.5 if part.half_gain else 0.25
+        return share * _difference(part.measure, gain.reference, gain.changed, values)
+    return part.margin + part.share * _mean(part.measure, part.reference, values)
+
+
+def _least(part: Comparison, values: Values) -> FloatArray:
+    """The least effect that matters, one value per group; 0 where the comparison has none."""
+    groups, least = len(values[part.measure, part.changed[0]]), part.least
+    if least is None:
+        return np.zeros(groups)
+    return least.points + least.share * np.full(
+        groups, abs(_mean(part.measure, least.of or part.reference, values).mean())
+    )
+
+
+def _difference(measure: str, changed: Sequence[str], reference: Sequence[str], values: Values) -> FloatArray:
+    return _mean(measure, changed, values) - _mean(measure, reference, values)
+
+
+def _mean(measure: str, cells: Sequence[str], values: Values) -> FloatArray:
+    return np.mean([values[measure, cell] for cell in cells], axis=0)
