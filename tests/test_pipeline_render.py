@@ -456,6 +456,48 @@ def test_the_site_lists_the_studies_in_the_given_order(studies: Path, tmp_path: 
     assert Resources(index).found == []
 
 
+def test_the_site_adjusts_verdicts_over_all_studies_claims(studies: Path, tmp_path: Path) -> None:
+    """Of two claims at p = 0.04 and 0.001 both stand; beside ten without an effect, only the second does."""
+
+    def cite(study: str, **p_values: float | None) -> None:
+        path = studies / study / "metrics.json"
+        content = json.loads(path.read_text())
+        content["verdicts"] = {
+            name: {
+                "verdict": "supported" if p is not None and p <= 0.05 else "undecided",
+                "reason": "",
+                "claim": "",
+                "says": f"says <{name}>",
+                "p": None if p is None else {"supported": p, "reversed": 1.0, "not seen": 1.0},
+            }
+            for name, p in p_values.items()
+        }
+        path.write_text(json.dumps(content))
+
+    def table() -> dict[str, tuple[str, str, str]]:
+        rows = site.verdicts_of(studies, ["one", "two"])
+        return {row["claim"]: (row["verdict"], row["q"], row["alone"]) for row in rows}
+
+    cite("one", A1=0.04, A2=None)
+    cite("two", B1=0.001)
+    assert table() == {
+        "A1": ("supported", "0.04", "supported"),
+        "A2": ("undecided", "", "undecided"),
+        "B1": ("supported", "0.002", "supported"),
+    }
+    cite("two", B1=0.001, **{f"B{number}": 0.9 for number in range(2, 12)})
+    assert table()["A1"] == ("undecided", "0.24", "supported")
+    assert table()["B1"] == ("supported", "0.012", "supported")
+    assert list(table())[:3] == ["A1", "A2", "B1"]
+    site.build(studies, tmp_path / "site", ["one", "two"], "study", tmp_path / "params.yaml")
+    index = (tmp_path / "site" / "index.html").read_text()
+    assert "A1: says &lt;A1&gt;" in index
+    mine = (tmp_path / "site" / "one" / "one.html").read_text()
+    assert "A1: says" in mine
+    assert "B1: says" not in mine
+    assert Resources(mine).found == []
+
+
 def test_the_site_refuses_missing_surplus_and_stale_studies(studies: Path, tmp_path: Path) -> None:
     for order, odd in ((["one"], "two"), (["one", "two", "three"], "three")):
         with pytest.raises(ValueError, match=f"missing or too many: {odd}$"):

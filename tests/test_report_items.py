@@ -4,11 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from atelier import claims
-from atelier.claims import Claim, Comparison, Evidence
-from atelier.evaluation.intervals import Interval
-from atelier.report.cards import card, heading
+from atelier import verdicts
+from atelier.claims import Amendment, Claim, Comparison, Least
+from atelier.evaluation.intervals import Interval, t_interval
+from atelier.report.cards import STARTS, answer, card, cost, heading, widened
 from atelier.report.items import Data, Metric, Table, significant
+from atelier.verdicts import Evidence, Verdict
 
 PARTS = [
     Comparison(measure="fd", changed=[f"{name}@1/4"], reference=["untuned@1/4"], rule=rule, margin=margin)
@@ -51,45 +52,90 @@ def test_a_table_keeps_its_index_and_data_does_not() -> None:
     assert Data("t", frame).csv() == "name,fd\nx,0.6666666666666666\n"
 
 
-def card_of(**changes: object) -> tuple[Claim, claims.Verdict, Table]:
+VALUES = {("fd", "a@1/4"): 1 + EVEN, ("fd", "b@1/4"): 2 + EVEN, ("fd", "untuned@1/4"): 2 - EVEN}
+
+
+def card_of(values: dict[tuple[str, str], np.ndarray] = VALUES, **changes: object) -> tuple[Claim, Verdict, Table]:
     claim = Claim(study="one", reach="direction", says="a < b & c", paper="<p>", rule="r", parts=PARTS)
     claim = claim.model_copy(update=changes)
-    values = {("fd", "a@1/4"): 1 + EVEN, ("fd", "b@1/4"): 2 + EVEN, ("fd", "untuned@1/4"): 2 - EVEN}
-    (verdict,) = claims.decide({"A1": claim}, Evidence(values, {}, {}, {}))
-    return claim, verdict, card(claim, verdict, [20, 30, 20], "intervals over repeats")
+    (verdict,) = verdicts.decide({"A1": claim}, Evidence(values, {}, {}, {}))
+    return claim, verdict, card(verdict, [20, 30, 20][: len(verdict.findings)], "intervals over repeats")
 
 
 def test_a_card_has_a_row_a_part_and_its_numbers() -> None:
     _, _, table = card_of()
     assert list(table.frame.index) == [part.name for part in PARTS]
     below, same, lost = (table.frame.loc[part.name] for part in PARTS)
-    assert (below["change"], below["margin"], below["part"]) == ("-1", "", "supported")
+    assert (below["change"], below["would matter"], below["part"]) == ("-1", "", "supported")
     assert below["95 % interval"].startswith("-1.0")
-    assert (same["rule"], same["margin"], same["part"]) == ("same", "0.5", "supported")
+    assert float(below["p"]) == float(below["adjusted p"])  # that all hold needs no adjustment
+    assert (same["rule"], same["would matter"], same["part"]) == ("same", "0.5", "supported")
     assert (lost["change"], lost["95 % interval"], lost["part"]) == ("not measured", "", "")
     assert table.name == "claim_A1"
-    assert table.caption == "Claim A1: intervals over repeats; n = 20, 30 a cell."
+    assert table.caption.startswith("Claim A1: intervals over repeats; n = 20, 30 a cell.")
     assert {name: metric.n for name, metric in table.metrics.items()} == {
         "claim/A1/1": 20, "claim/A1/1/detectable": 20, "claim/A1/2": 30, "claim/A1/2/detectable": 30,
     }  # fmt: skip
 
 
+def test_an_adjusted_interval_is_bonferronis() -> None:
+    values = [1.0, 2.0, 4.0, 3.0, 2.5]
+    interval, wide = t_interval(values), t_interval(values, 1 - 0.05 / 3)
+    assert widened(interval, 3) == pytest.approx(wide)
+    assert widened(interval, 1) == pytest.approx(interval)
+
+
+def test_a_card_shows_both_starts_and_a_heading_says_where_they_disagree() -> None:
+    both = {**VALUES, ("fd", "untuned@1/4/corrected"): 2 - EVEN, ("fd", "a@1/4/corrected"): 3 + EVEN}
+    claim, verdict, table = card_of(both, parts=PARTS[:1])
+    assert table.frame["change, corrected start"].iloc[0].startswith("+1 (+0.9")
+    assert STARTS in heading(claim, verdict, "")
+    assert STARTS not in heading(*card_of()[:2], "")
+
+
 def test_a_cards_heading_is_escaped_and_gives_a_reason_where_there_is_one() -> None:
     claim, verdict, _ = card_of()
-    assert heading(claim, verdict).split("<br>") == [
+    assert heading(claim, verdict, "<answer>").split("<br>") == [
         "<b>A1: a &lt; b &amp; c</b>",
-        "Verdict: <b>undecided</b> (not measured: fd of c@1/4)",
-        "The paper: &lt;p&gt;",
+        "Verdict by itself: <b>undecided</b> (not measured: fd of c@1/4)",
+        "&lt;answer&gt;",
         "The rule, written beforehand: r",
     ]
-    claim, verdict, _ = card_of(parts=PARTS[:1] * 3)
-    assert "Verdict: <b>supported</b><br>" in heading(claim, verdict)
+    amended = Amendment(date="2026-01-02", reason="Why.", before="undecided")
+    claim, verdict, _ = card_of(parts=PARTS[:1] * 3, amended=amended)
+    assert "Verdict by itself: <b>supported</b><br>" in heading(claim, verdict, "")
+    assert heading(claim, verdict, "").endswith("<br>Amended 2026-01-02; first verdict: undecided. Why.")
+
+
+def test_the_answer_says_what_changed_by_how_much_and_what_the_paper_says() -> None:
+    claim, verdict, _ = card_of(parts=PARTS[:2])
+    assert answer(claim, verdict, [2.0, 2.0]) == (
+        "2 of 2 parts hold; FD of a@1/4 against untuned@1/4 changes by -1 (95 % interval -1.02 to -0.98, -50.0% of it)"
+        "; the paper: <p>"
+    )
+    claim, verdict, _ = card_of({}, parts=PARTS[:1])
+    assert answer(claim, verdict, [None]) == "Nothing of it was measured here; the paper: <p>"
+
+
+def test_an_undecided_claim_says_what_more_would_cost() -> None:
+    rough = np.linspace(-1.0, 1.0, 5)
+    part = PARTS[0].model_copy(update={"least": Least(points=0.5)})
+    _, verdict, _ = card_of({("fd", "a@1/4"): rough, ("fd", "untuned@1/4"): 0 * rough}, parts=[part])
+    compared = verdict.findings[0].compared
+    assert compared is not None
+    assert verdict.verdict == "undecided"
+    groups = (compared.detectable / 0.5) ** 2 * 5
+    assert cost(verdict) == (
+        f"FD of a@1/4 against untuned@1/4: an effect that matters is 0.5, {compared.detectable:.3g} would be seen; "
+        f"{groups:.0f} groups in place of 5"
+    )
+    assert cost(card_of(parts=PARTS[:1])[1]) == ""
 
 
 def test_a_card_counts_every_comparison() -> None:
-    claim, verdict, _ = card_of()
+    _, verdict, _ = card_of()
     with pytest.raises(ValueError, match="shorter"):
-        card(claim, verdict, [20], "intervals over repeats")
+        card(verdict, [20], "intervals over repeats")
 
 
 def test_counts_and_what_intervals_are_over_are_a_claims_or_all_claims() -> None:
