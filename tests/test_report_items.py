@@ -7,8 +7,10 @@ import pytest
 from atelier import verdicts
 from atelier.claims import Amendment, Claim, Comparison, Least
 from atelier.evaluation.intervals import Interval, t_interval
+from atelier.evidence import groups_needed
 from atelier.report.cards import STARTS, answer, card, cost, heading, widened
 from atelier.report.items import Data, Metric, Table, significant
+from atelier.report.plan import plan
 from atelier.verdicts import Evidence, Verdict
 
 PARTS = [
@@ -124,12 +126,15 @@ def test_an_undecided_claim_says_what_more_would_cost() -> None:
     compared = verdict.findings[0].compared
     assert compared is not None
     assert verdict.verdict == "undecided"
-    groups = (compared.detectable / 0.5) ** 2 * 5
+    groups = groups_needed(0.5 + rough, 0.025)  # of the same scatter, with an effect that just matters
     assert cost(verdict) == (
-        f"FD of a@1/4 against untuned@1/4: an effect that matters is 0.5, {compared.detectable:.3g} would be seen; "
-        f"{groups:.0f} groups in place of 5"
+        f"FD of a@1/4 against untuned@1/4: 0.5 would matter and {compared.detectable:.3g} would be seen, "
+        f"so {groups} groups in place of 5"
     )
     assert cost(card_of(parts=PARTS[:1])[1]) == ""
+    row = plan([verdict]).frame.loc["A1.1"]
+    assert row["scatter"] == pytest.approx(rough.std(ddof=1))
+    assert (row["groups"], row["groups needed"], row["times this run"]) == (5, str(groups), groups / 5)
 
 
 def test_a_card_counts_every_comparison() -> None:

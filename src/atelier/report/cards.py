@@ -10,7 +10,8 @@ from atelier.claims import Claim
 from atelier.evaluation.intervals import Interval
 from atelier.evidence import LEVEL, Compared
 from atelier.report.items import Metric, Table
-from atelier.verdicts import CANNOT_TELL, DECIDED, UNDECIDED, Finding, Verdict
+from atelier.report.plan import needed
+from atelier.verdicts import DECIDED, UNDECIDED, Finding, Verdict
 
 STARTS = (
     "The starts disagree: from white noise and from first latents with the signal leak the effects are opposite. What "
@@ -119,14 +120,17 @@ def heading(claim: Claim, verdict: Verdict, sentence: str) -> str:
 
 def cost(verdict: Verdict) -> str:
     """What an undecided verdict would take: groups of repeats, per part that is undecided; "" where it is decided."""
-    if verdict.verdict not in (UNDECIDED, CANNOT_TELL):
+    if verdict.verdict != UNDECIDED:
         return ""
-    lines = [
-        f"{finding.part.name}: an effect that matters is {matters:.3g}, {compared.detectable:.3g} would be seen; "
-        f"{(compared.detectable / matters) ** 2 * compared.interval.n:.0f} groups in place of {compared.interval.n}"
-        for finding in verdict.findings
-        if (compared := finding.compared) is not None
-        and finding.verdict == UNDECIDED
-        and (matters := max(compared.margin, compared.least)) > 0
-    ]
+    lines = []
+    for finding in verdict.findings:
+        compared = finding.compared
+        if (
+            compared is not None
+            and finding.verdict == UNDECIDED
+            and (groups := needed(compared, finding.part.directed))
+        ):
+            matters = max(compared.margin, compared.least)
+            seen = f"{matters:.3g} would matter and {compared.detectable:.3g} would be seen"
+            lines.append(f"{finding.part.name}: {seen}, so {groups} groups in place of {compared.interval.n}")
     return "; ".join(lines)

@@ -17,6 +17,7 @@ from atelier.claims import Claim
 from atelier.files import read_bytes, write_text
 from atelier.report import cards, figures, pictures
 from atelier.report.items import Data, Figure, Item, Metrics, Table, Text
+from atelier.report.plan import plan
 from atelier.verdicts import Evidence, Verdict
 from atelier.workspace import MARK, Workspace
 
@@ -102,6 +103,10 @@ class Study:
             "answer": sentence,
             "p": verdict.entry(),
         }
+
+    def plan(self) -> None:
+        """Show what deciding each part of the page's claims takes."""
+        self.show(plan(list(self._verdicts.values())))
 
     def record(self, metrics: Metrics) -> None:
         """Numbers for ``metrics.json``."""
