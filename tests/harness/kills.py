@@ -20,16 +20,18 @@ from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
+from ruamel.yaml import YAML
 from tests.harness.attacks import Attack
 
 import smoke_clone
 from atelier import locks, warm
 
 KILLS, SIGNALS = "kills", "signals"
-ANYWHERE, WRITES = 38, 6  # kills at random moments; inside a checkpoint's and inside a lock's write
+ANYWHERE, WRITES = 10, 6  # kills at random moments; inside a checkpoint's and inside a lock's write
 MARK = "ATELIER_HARNESS_MARK"
 PATIENCE = 60.0  # seconds that all processes have to end
 TRIES = 4  # runs in which the moment for a kill may come
+STRUCK = "struck in {}"
 TRAINED = re.compile(r"trained steps (\d+) to \d+")
 
 
@@ -44,6 +46,10 @@ class Run(NamedTuple):
 
 def attacks(seed: int) -> Iterator[Attack]:
     chance = random.Random(seed)
+    for kind in kinds():  # in whatever order the pipeline has them
+        yield Attack(
+            KILLS, f"in another stage {kind}", partial(_killed, partial(_in_new_kind, chance.random()), _stage)
+        )
     for number in range(ANYWHERE):
         moment = partial(_after_stages, chance.randrange(3), chance.uniform(0, 1.5))
         yield Attack(KILLS, f"at random {number}", partial(_killed, moment, partial(_any, chance.random())))
@@ -150,6 +156,17 @@ def _after_stages(number: int, seconds: float, run: Run) -> bool:
         time.sleep(0.02)
     time.sleep(seconds)
     return run.process.poll() is None
+
+
+def _in_new_kind(chance: float, run: Run) -> bool:
+    """Within a stage of a kind that no kill has struck."""
+    while run.process.poll() is None:
+        stages = _stages(run.log)
+        if stages and STRUCK.format(kind_of(stages[-1])) not in tally():
+            time.sleep(chance * 0.8)
+            return run.process.poll() is None
+        time.sleep(0.01)
+    return False
 
 
 def _in_checkpoint(number: int, run: Run) -> bool:
@@ -263,7 +280,7 @@ def _interrupted(moment: Callable[[Run], bool], strike: Callable[[Run], None]) -
     if failure := _ended(run, struck=True):
         return failure
     stages = _stages(run.log)
-    tally()[f"struck in {kind_of(stages[-1])}" if stages else "struck before a stage"] += 1
+    tally()[STRUCK.format(kind_of(stages[-1])) if stages else "struck before a stage"] += 1
     tally()["checkpoints half written"] += any(disturbed().glob(".scratch/*/part-*"))
     tally()["locks half written"] += any(_is_cut(name) for name in locks.locks(disturbed()))
     return ""
@@ -282,9 +299,10 @@ def _ended(run: Run, struck: bool = False) -> str:
         remade |= {part.name for part, written in run.parts.items() if _written(part) not in (None, written)}
         time.sleep(0.1)
     if left := alive():
+        commands = [Path(f"/proc/{number}/cmdline").read_text().replace("\0", " ")[-60:] for number in left]
         for number in left:
             os.kill(number, signal.SIGKILL)
-        return f"still running: {left}"
+        return f"still running: {'; '.join(commands)}"
     if not struck and run.process.returncode:
         return f"exit {run.process.returncode}: {run.log.read_text()[-300:]}"
     if remade:
@@ -348,6 +366,12 @@ def _differ(one: Path, two: Path) -> bool:
 
 def _stages(log: Path) -> list[str]:
     return smoke_clone.STAGE.findall(log.read_text(errors="replace"))
+
+
+def kinds() -> list[str]:
+    """The kinds of stages that the pipeline has."""
+    files = [smoke_clone.ROOT / "dvc.yaml", *sorted(smoke_clone.ROOT.glob("pipelines/*/dvc.yaml"))]
+    return [name for file in files for name in YAML(typ="safe").load(file)["stages"]]
 
 
 def kind_of(stage: str) -> str:
