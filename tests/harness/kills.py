@@ -234,11 +234,16 @@ def _children(run: Run) -> dict[int, str]:
 
 def _stage(run: Run) -> int:
     """The fork that runs a stage; the server where there is none."""
-    return next((child for child, command in _children(run).items() if "repro\0" not in command[-8:]), run.process.pid)
+    return next((child for child, command in _children(run).items() if not _is_pipeline(command)), run.process.pid)
 
 
 def _pipeline(run: Run) -> int:
-    return next(child for child, command in _children(run).items() if f"{os.sep}dvc\0" in command)
+    return next(child for child, command in _children(run).items() if _is_pipeline(command))
+
+
+def _is_pipeline(command: str) -> bool:
+    """Whether a process runs DVC; a fork's command is the server's."""
+    return f"{os.sep}dvc\0" in command
 
 
 # ---- attacks
