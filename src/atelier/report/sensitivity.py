@@ -50,8 +50,8 @@ def sensitivity(distances: pd.DataFrame, floor: Sequence[float], untuned: Mappin
     frame = distances.assign(floor=list(floor))
     for start, column in untuned.items():
         if column in frame:
-            high = frame["floor"] > SATURATED * frame[column]
-            frame[f"saturated, {NAMES[start]}"] = high.map({True: "yes", False: "no"})
+            high = (frame["floor"] > SATURATED * frame[column]).map({True: "yes", False: "no"})
+            frame[f"saturated, {NAMES[start]}"] = high.where(frame["floor"].notna() & frame[column].notna(), "")
     return frame
 
 

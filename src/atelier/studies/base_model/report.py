@@ -40,7 +40,7 @@ LOSS_TERMS = {
     "denoising": "mean squared error of the noise",
 }
 DISTANCES = ("fd evaluator", "fd evaluator_rec", "fd", "fd_rec", "kid", "pr", "pr_rec", "psd", "psd_rec", "psd10")
-HIDDEN = ("kid_rec", "psd10_rec")  # from the table of distances, which is wide
+HIDDEN = ("kid_rec", "psd10_rec", "share of means_rec")  # from the table of distances, which is wide
 SETS = (FLOOR, RETURNED, FLOOR_RETURNED, BASE, CORRECTED_BASE)
 RECORDED_BARS = ("base", "positive control")  # bars of these names are of the base, not of what judges it
 
@@ -275,7 +275,7 @@ def saturation(results: Results) -> Table:
 
 
 def _unit(measure: str) -> str:
-    return "ratio" if "spread" in measure else "1"
+    return "ratio" if "spread" in measure or "share" in measure else "1"
 
 
 def spectra(results: Results) -> Figure:

@@ -242,6 +242,8 @@ def between(real: Reduced, made: Reduced) -> dict[str, float]:
     values = {name: float(value) for name, value in distances(real.measured, made.measured)._asdict().items()}
     if real.features is not None and made.features is not None:
         values["fd evaluator"] = frechet_distance(real.features, made.features)
+        means = float(((real.features.mean(axis=0) - made.features.mean(axis=0)) ** 2).sum())
+        values["share of means"] = means / values["fd evaluator"]  # of that distance
     return values
 
 
