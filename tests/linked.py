@@ -16,6 +16,7 @@ SHARED = (
     "build/known_artists.json",
     "build/cache",
     "build/reference",
+    "build/starts",
 )
 
 

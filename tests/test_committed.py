@@ -9,7 +9,6 @@ from ruamel.yaml import YAML
 
 from atelier import claims, params
 from atelier.studies import STUDIES
-from atelier.studies.art_finetuning import diagnose
 from atelier.studies.art_finetuning import measure as art_finetuning
 from atelier.studies.latent_perceptual import measure as latent_perceptual
 from atelier.studies.prompt_enrichment import measure as prompt_enrichment
@@ -77,7 +76,6 @@ def measured(config: params.Params) -> set[str]:
     cells = {decoding.ORIGINAL, *decoders.variants, *signal_leak.cells(config), *latent_perceptual.cells(config)}
     for model in ("untuned", *tuned.variants):
         cells |= set(art_finetuning.cells(config, model))
-    cells |= {diagnose.carried_cell(config, model) for model in diagnose.models(config)}
     for model in ("untuned", *levels.models):
         cells |= set(prompt_enrichment.cells(config, model))
     for model in (*decoders.models, vae_decoder.PLAIN_WORDS):

@@ -27,6 +27,12 @@ def pictures(n: int, seed: int) -> Tensor:
     return ((0.8 * fine + 0.2 * noise).clamp(0, 1) * 255).to(torch.uint8)
 
 
+def decoded(n: int, seed: int) -> Tensor:
+    """The same pictures with a fingerprint that all of them have, as a decoder leaves one."""
+    rows = torch.arange(64) % 2 * 24
+    return (pictures(n, seed).int() + rows).clamp(0, 255).to(torch.uint8)
+
+
 @pytest.fixture(scope="module")
 def groups() -> list[Group]:
     return [sets.group(pictures(8, seed), None) for seed in range(3)]
@@ -35,7 +41,9 @@ def groups() -> list[Group]:
 @pytest.fixture(scope="module")
 def reference() -> Reference:
     held_out, training = (sets.group(pictures(30, seed), None) for seed in (50, 51))
-    return sets.reference_alone(held_out)._replace(training=training, near={"features": 1.0, "small": 0.5})
+    returned = sets.reconstructed_of(sets.group(decoded(30, 50), None))
+    near = {"features": 1.0, "small": 0.5}
+    return sets.reference_alone(held_out)._replace(training=training, near=near, reconstructed=returned)
 
 
 def test_pooled_groups_are_what_their_pictures_together_are(groups: list[Group]) -> None:
@@ -53,7 +61,29 @@ def test_measures_are_the_metrics_of_the_same_pictures(groups: list[Group], refe
     assert found["fd"] == found["fd_haar"]  # without an evaluator
     slopes = [spectrum_slope(mean_power_spectrum(x), 2) for x in (real, made)]
     assert found["psd"] == pytest.approx(abs(slopes[0] - slopes[1]), rel=1e-6)
-    assert set(found) == {*sets.MEASURES, *sets.NEIGHBOURHOODS}
+    assert set(found) == {*sets.MEASURES, *sets.AGAINST_RECONSTRUCTED, *sets.NEIGHBOURHOODS}
+
+
+def test_reconstructed_works_are_at_no_distance_from_themselves(reference: Reference) -> None:
+    """A fingerprint that both sides have is no difference between them; against the works themselves it is one."""
+    found = sets.all_measures(reference, sets.group(decoded(30, 50), None))
+    assert found["fd_rec"] == pytest.approx(0, abs=1e-6)
+    assert found["pr_rec"] == found["psd_rec"] == 0
+    assert min(found["fd"], found["pr"], found["psd"]) > 0.01
+    others, plain = (sets.all_measures(reference, sets.group(of(30, 7), None)) for of in (decoded, pictures))
+    assert others["pr_rec"] < plain["pr_rec"]  # what is decoded is nearer to what is decoded
+    assert plain["pr"] < others["pr"]
+
+
+def test_measures_against_reconstructed_works_are_those_against_other_works(
+    groups: list[Group], reference: Reference
+) -> None:
+    made, returned = sets.pooled(groups), sets.group(decoded(30, 50), None)
+    found = sets.all_measures(reference, made)
+    against = sets.all_measures(sets.reference_alone(returned)._replace(near=reference.near), made)
+    for name in ("fd", "pr", "psd"):
+        assert found[f"{name}_rec"] == pytest.approx(against[name], rel=1e-9)
+    assert not set(sets.AGAINST_RECONSTRUCTED) & set(against)  # where nothing was reconstructed, nothing is measured
 
 
 def test_a_table_holds_the_whole_and_a_pseudo_value_a_group(groups: list[Group], reference: Reference) -> None:
@@ -141,7 +171,13 @@ def test_intervals_name_model_level_and_guidance() -> None:
 
 
 def test_rank_correlation_is_of_the_whole_with_guidance() -> None:
-    assert tables.rank_correlations(TABLE, "fd").loc[("untuned", 1.0)] == pytest.approx(1.0)
+    fewer = pd.DataFrame(
+        [("fd", 6, 9.0, 9.0, 9.0, "untuned@1/4/corrected"), ("fd", 6, 8.0, 8.0, 8.0, "untuned@1/16/corrected")],
+        columns=TABLE.columns,
+    )
+    found = tables.rank_correlations(pd.concat([TABLE, fewer], ignore_index=True), "fd")
+    assert found.loc[("untuned", 1.0, "white")] == pytest.approx(1.0)
+    assert found.loc[("untuned", 1.0, "corrected")] == pytest.approx(-1.0)  # of its own cells alone
 
 
 def test_pictures_that_are_no_square_rgb_bytes_are_refused() -> None:

@@ -500,7 +500,6 @@ def test_numbers_that_would_name_one_folder_are_refused(where: str, value: objec
         ("latent_perceptual/trainings", "lpl-average-4", {"loss": "plain"}),
         ("latent_perceptual/trainings", "lpl-steps-5", {"loss": "plain"}),
         ("art_finetuning/adapters", "untuned-decoder", {"rank": 4, "empty_prompts": 0.0}),
-        ("art_finetuning/adapters", "rank8-carried", {"rank": 4, "empty_prompts": 0.0}),
         ("signal_leak/models", "low-3", {"zero_snr": True}),
         ("signal_leak/models", "white-unguided", {"zero_snr": True}),
         ("signal_leak/models", "tuned-watercolor", {"zero_snr": True}),

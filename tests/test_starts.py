@@ -18,6 +18,7 @@ from atelier.workspace import Workspace
 
 @pytest.fixture
 def params(workspace: Workspace) -> Params:
+    workspace.starts.unlink()  # that of other tests
     return parameters.load(workspace.params_file)
 
 

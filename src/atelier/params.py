@@ -73,6 +73,7 @@ DepthWeights = Literal["inverse", "printed", "equal"]
 Mask = Literal["predicted", "target", "both", "none"]
 Schema = TypeVar("Schema", bound=BaseModel)
 WHITE, CORRECTED = "white", "corrected"  # first latents: noise alone, or with the signal that training leaves in it
+STARTS = (WHITE, CORRECTED)  # the first decides, as it is the papers'
 TRUNK_FILES = ("trunk", "heads")  # file names written by ``atelier.models.trunk``
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from torch import Tensor
 
 from atelier import scratch
 from atelier.data import prepare
 from atelier.evaluation import judges
+from atelier.evaluation import reference as references
 from atelier.evaluation.groups import Reference, group, groups_of, measured, reference_alone, simple, spread_over_groups
-from atelier.evaluation.tables import REAL, RECONSTRUCTED
+from atelier.evaluation.tables import REAL, RECONSTRUCTED, RECONSTRUCTED_TRAINING
 from atelier.models.evaluator import Evaluator
 from atelier.params import WHITE, Params
 from atelier.sampling.store import UNTUNED, read
@@ -61,16 +61,18 @@ def measure_cells(
     ]
 
 
-def real_rows(
-    params: Params, workspace: Workspace, reference: Reference, pictures_each: int, returned: Tensor
-) -> list[pd.DataFrame]:
-    """Reference rows: training works in place of generated ones, and reconstructed held-out works."""
+def real_rows(params: Params, workspace: Workspace, reference: Reference, pictures_each: int) -> list[pd.DataFrame]:
+    """Reference rows: training works in place of generated ones, and reconstructed works of both splits."""
     works = prepare.works(workspace.manifests).table
-    training = prepare.pictures(works[works["split"] == "train"], params.data, workspace)
+    sets = {
+        REAL: prepare.pictures(works[works["split"] == "train"], params.data, workspace),
+        RECONSTRUCTED: references.reconstructed_works(workspace.reference),
+        RECONSTRUCTED_TRAINING: references.reconstructed_training(workspace.reference),
+    }
     groups, model = len(params.protocol.groups), judges.evaluator(workspace.evaluator)
     return [
         measured(reference, spread_over_groups(pictures, pictures_each, groups, model)).assign(cell=name)
-        for name, pictures in {REAL: training, RECONSTRUCTED: returned}.items()
+        for name, pictures in sets.items()
     ]
 
 

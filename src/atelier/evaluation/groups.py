@@ -62,6 +62,13 @@ def restored(arrays: Mapping[str, FloatArray]) -> Group:
     return Group(n=len(arrays["features"]), per_picture={}, **kept)
 
 
+class Reconstructed(NamedTuple):
+    """Held-out works that went once through the base's autoencoder, and so carry its decoder's fingerprint."""
+
+    works: Group
+    features: Moments  # of their features
+
+
 class Reference(NamedTuple):
     """Held-out works, training works, and the distance between them below which a picture is a near copy."""
 
@@ -71,6 +78,7 @@ class Reference(NamedTuple):
     bands: Bands  # of their wavelet packets
     training: Group
     near: dict[str, float]  # "features", "small" -> distance
+    reconstructed: Reconstructed | None = None  # None: nothing is measured against them
 
 
 def group(
@@ -169,12 +177,20 @@ MEASURES: dict[str, Callable[[Reference, Group], float]] = {
     "near_features": lambda real, made: near_copies(real, made, "features"),
     "near_pixels": lambda real, made: near_copies(real, made, "small"),
 }
+# The same against reconstructed works: what a denoiser changes is not hidden by what every decoded picture has.
+AGAINST_RECONSTRUCTED: dict[str, Callable[[Reconstructed, Group], float]] = {
+    "fd_rec": lambda real, made: frechet_distance_from_moments(real.features, Moments().update(made.features)),
+    "pr_rec": lambda real, made: spectrum_distance(real.works.residual, made.residual),
+    "psd_rec": lambda real, made: slope_distance(real.works, made, SLOPE_LOW),
+}
 NEIGHBOURHOODS = ("precision", "recall", "density", "coverage")
 
 
 def all_measures(reference: Reference, made: Group) -> dict[str, float]:
     """Compute every measure of one set."""
     values = {name: measure(reference, made) for name, measure in MEASURES.items()}
+    if (reconstructed := reference.reconstructed) is not None:
+        values |= {name: measure(reconstructed, made) for name, measure in AGAINST_RECONSTRUCTED.items()}
     if min(made.n, reference.held_out.n) > NEIGHBOURS:
         values |= precision_recall_density_coverage(reference.held_out.features, made.features, NEIGHBOURS)
     return values | {name: float(np.nanmean(x)) for name, x in made.per_picture.items() if not np.isnan(x).all()}
@@ -213,20 +229,29 @@ def pseudo_rows(measures: Callable[[list[int]], dict[str, float]], groups: int, 
     return pd.DataFrame(rows)
 
 
-def reference_of(held_out: Tensor, training: Tensor, model: Evaluator | None) -> Reference:
-    """Reduce the held-out works, the reference of every measure, and the training works, to detect copies."""
+def reference_of(held_out: Tensor, training: Tensor, returned: Tensor, model: Evaluator | None) -> Reference:
+    """Reduce the held-out works, the reference of every measure, and the training works, to detect copies.
+
+    ``returned``: the held-out works, reconstructed.
+    """
     groups = group(held_out, model), group(training, model)
     near = {
         space: float(np.quantile(nearest(*(getattr(each, space) for each in groups))[1], RARE))
         for space in ("features", "small")
     }
-    return reference_alone(groups[0])._replace(training=groups[1], near=near)
+    reconstructed = reconstructed_of(group(returned, model))
+    return reference_alone(groups[0])._replace(training=groups[1], near=near, reconstructed=reconstructed)
 
 
 def reference_alone(works: Group) -> Reference:
     """A reference for ``simple``, from works alone."""
     moments = Moments().update(works.features), Moments().update(works.haar)
     return Reference(works, *moments, bands(works.packets), works, {})
+
+
+def reconstructed_of(works: Group) -> Reconstructed:
+    """A reference of reconstructed works."""
+    return Reconstructed(works, Moments().update(works.features))
 
 
 def spread_over_groups(pictures: Tensor, each: int, groups: int, model: Evaluator | None) -> list[Group]:

@@ -24,7 +24,10 @@ SHARES = {"precision", "recall", "density", "coverage", "near_features", "near_p
 SHARES |= {"outliers", "reversed", "reversal"}
 STEPS = {"log_half_life": 1.0}
 
-REAL, RECONSTRUCTED = "training works", "reconstructed held-out works"  # reference rows
+# reference rows
+REAL, RECONSTRUCTED = "training works", "reconstructed held-out works"
+RECONSTRUCTED_TRAINING = "reconstructed training works"
+REFERENCE_ROWS = (REAL, RECONSTRUCTED, RECONSTRUCTED_TRAINING)
 CELL = rf"^(?P<model>.+)@(?P<level>\d)/(?P<guidance>[\d.]+)(?:/(?P<start>{CORRECTED}))?$"
 NUMBERS = "%.12g"  # float format of tables of measures
 
@@ -120,9 +123,9 @@ def wide(rows: pd.DataFrame, names: Iterable[str], by: Sequence[str] = ("model",
 
 
 def rank_correlations(table: pd.DataFrame, measure: str) -> pd.Series:
-    """Spearman's correlation between guidance and a measure of all repeats together, by model and level."""
+    """Spearman's correlation between guidance and a measure of all repeats together, by model, level and start."""
     named = intervals(table).query("measure == @measure and guidance == guidance")
-    return named.groupby(["model", "level"], sort=False)[["guidance", "whole"]].apply(
+    return named.groupby(["model", "level", "start"], sort=False)[["guidance", "whole"]].apply(
         lambda rows: rows["guidance"].corr(rows["whole"], method="spearman")
     )
 

@@ -9,7 +9,9 @@ import pandas as pd
 from atelier import claims
 from atelier.evaluation import tables
 from atelier.evaluation.intervals import Interval, t_interval
-from atelier.params import Params
+from atelier.params import STARTS, WHITE, Params, cell_name
+from atelier.report import sensitivity, words
+from atelier.report.items import Table
 from atelier.sampling.store import UNTUNED, UNTUNED_AGAIN
 from atelier.workspace import Workspace
 
@@ -42,14 +44,33 @@ class Painted:
         """Pseudo-values by measure and cell."""
         return tables.values(self.table)
 
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """Every measure of every cell with its interval."""
+        return tables.intervals(self.table)
+
+    def cell(self, model: str, guidance: float | None = None, start: str = WHITE) -> str:
+        """The name of a model's cell at the protocol's level; at the lowest guidance scale where none is named."""
+        return cell_name(model, self.params.protocol.prompts.level, guidance or self.low, start)
+
     def change(self, measure: str, changed: str, reference: str) -> Interval:
         """The interval of a measure's paired differences, cell ``changed`` less ``reference``."""
         return t_interval((self.values[measure, changed] - self.values[measure, reference]).tolist())
 
+    @cached_property
+    def floors(self) -> dict[str, float]:
+        """What no denoiser can get below, by measure."""
+        return sensitivity.floors(self.values, sensitivity.OF_DENOISERS)
+
+    def sensitivity(self, control: str, held_out: int) -> Table:
+        """What each distance is of real works, of the untuned model and of a control, from both starts."""
+        models = {name: {start: self.cell(name, None, start) for start in STARTS} for name in (UNTUNED, control)}
+        count = f"guidance {self.low:g}, {words.against_works(self.params, held_out, self.n)}"
+        return sensitivity.table(self.values, models, sensitivity.OF_DENOISERS, count)
+
     def evidence(self, compared: Sequence[str]) -> claims.Evidence:
         """What verdicts need; none can be trusted where the untuned model differs from itself in ``compared``."""
-        end = f"@{self.params.protocol.prompts.level}/{self.low:g}"
-        again, once = UNTUNED_AGAIN + end, UNTUNED + end
+        again, once = self.cell(UNTUNED_AGAIN), self.cell(UNTUNED)
         return claims.Evidence(
             values=self.values,
             resolutions=tables.resolutions(self.table),

@@ -1,11 +1,7 @@
 """Phrases of captions that several pages share: seeds, pictures, and intervals in words."""
 
 from atelier.evaluation.intervals import Interval
-from atelier.metrics.summary import SLOPE_LOW
 from atelier.params import Params
-
-# axis labels of the measures that pages draw against guidance
-AXES = {"fd": "FD", "kid": "KID", "fwd": "FWD", "pr": "PR", "psd": f"PSD (from {SLOPE_LOW} cycles)"}
 
 
 def seeds(params: Params) -> str:

@@ -47,6 +47,11 @@ def load(folder: Path, kind: str) -> FrequencyLeak:
     return leak
 
 
+def fitted(folder: Path, kind: str) -> bool:
+    """Whether there were enough pictures of a kind to fit a leak to."""
+    return (check_seal(folder) / f"{kind}.safetensors").is_file()
+
+
 def started(params: Params, start: str, leak: FrequencyLeak, *names: str | int) -> Start:
     """First latents of one of both starts; both have the same white noise, seeded by ``names``, repeat and place."""
     if start == WHITE:

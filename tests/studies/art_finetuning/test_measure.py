@@ -5,9 +5,9 @@ from pathlib import Path
 import pandas as pd
 
 from atelier import params
-from atelier.evaluation.tables import REAL, RECONSTRUCTED
-from atelier.params import Params
-from atelier.studies.art_finetuning import diagnose, measure, sample
+from atelier.evaluation.tables import REFERENCE_ROWS
+from atelier.params import CORRECTED, STARTS, WHITE, Params
+from atelier.studies.art_finetuning import measure, sample
 from atelier.studies.art_finetuning.params import Config
 from atelier.workspace import Workspace
 
@@ -21,15 +21,11 @@ def test_every_cell_has_its_folder() -> None:
         for model in ("untuned", *config.variants)
         for name, location in measure.cells(SMOKE, model).items()
     }
-    carried = {diagnose.carried_cell(SMOKE, model): diagnose.carried_location(SMOKE, model) for model in
-               diagnose.models(SMOKE)}  # fmt: skip
-    assert len(cells) == len(SMOKE.protocol.guidance) * (2 + len(config.variants))
-    assert len(carried) == 1 + len(config.diagnosed)
-    assert cells["untuned@1/4"] == ("art_finetuning", "untuned", 4.0)
-    assert cells["rank8-mixed@1/16"] == ("art_finetuning", "rank8-mixed", 16.0)
-    assert carried["untuned-carried@1/4"] == ("carried", "untuned", 4.0)
-    both = {**cells, **carried}
-    assert len(set(both.values())) == len(both) == len(cells) + len(carried)
+    conditions = len(SMOKE.protocol.guidance) * len(STARTS)
+    assert len(cells) == len(set(cells.values())) == conditions * (2 + len(config.variants))
+    assert cells["untuned@1/4"] == ("art_finetuning", "untuned", 4.0, WHITE)
+    assert cells["untuned-again@1/4/corrected"] == ("art_finetuning", "untuned-again", 4.0, CORRECTED)
+    assert cells["rank8-mixed@1/16"] == ("art_finetuning", "rank8-mixed", 16.0, WHITE)
 
 
 def test_the_stage_measures_every_cell_of_a_model(config: Params, tuned_workspace: Workspace) -> None:
@@ -39,10 +35,10 @@ def test_the_stage_measures_every_cell_of_a_model(config: Params, tuned_workspac
     folder = tuned_workspace.measures / "art_finetuning"
     tables = {model: pd.read_csv(folder / f"{model}.csv") for model in ("untuned", "mixed")}
     assert set(tables["mixed"]["cell"]) == set(measure.cells(config, "mixed"))
-    assert set(tables["untuned"]["cell"]) == {REAL, RECONSTRUCTED, *measure.cells(config, "untuned")}
+    assert set(tables["untuned"]["cell"]) == {*REFERENCE_ROWS, *measure.cells(config, "untuned")}
     groups = [f"group{number}" for number in range(len(config.protocol.groups))]
     for table in tables.values():
-        assert {"fd", "kid", "pr", "near_pixels"} <= set(table["measure"])
+        assert {"fd", "fd_rec", "kid", "pr", "pr_rec", "psd_rec", "near_pixels"} <= set(table["measure"])
         assert table[["whole", *groups]].notna().all(axis=None)
-        painted = table[~table["cell"].isin([REAL, RECONSTRUCTED])]
+        painted = table[~table["cell"].isin(REFERENCE_ROWS)]
         assert (painted["n"] == config.protocol.repeats * config.protocol.pictures).all()

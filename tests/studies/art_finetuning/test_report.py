@@ -17,6 +17,7 @@ from atelier import claims, params
 from atelier.evaluation import judges, tables
 from atelier.evaluation.intervals import Interval
 from atelier.metrics.spectra import residual_spectrum_label
+from atelier.params import CORRECTED, WHITE, cell_name
 from atelier.report.items import Data, Figure, Table, Text
 from atelier.sampling import store
 from atelier.sampling.store import UNTUNED, UNTUNED_AGAIN
@@ -32,8 +33,11 @@ VARIANTS = Config.of(PARAMS).variants
 LOW, HIGH = 4.0, 16.0
 COUNT = "n = 6 pictures a cell in 2 repeats, 1 training seed, against 2 held-out works"
 MEASURES = ("fd", "fd_mean", "fd_spread", "kid", "fd_haar", "fwd", "pr", "psd", "psd10", "near_features", "near_pixels")
+MEASURES += ("fd_rec", "pr_rec", "psd_rec")
 SHARES = ("precision", "recall", "density", "coverage", "clip")
 TUNED = {UNTUNED: 100.0, UNTUNED_AGAIN: 100.0} | {name: 80.0 + number for number, name in enumerate(VARIANTS)}
+# from the corrected start all are nearer, and the last variant is farther than the base
+STARTED = {UNTUNED: 50.0, UNTUNED_AGAIN: 50.0} | {name: 45.0 + number for number, name in enumerate(VARIANTS)}
 
 
 def row(measure: str, cell: str, value: float, spread: float = 2.0) -> dict[str, Any]:
@@ -43,11 +47,16 @@ def row(measure: str, cell: str, value: float, spread: float = 2.0) -> dict[str,
 
 
 def measures(*skipped: str) -> pd.DataFrame:
-    """Every model at both scales (twice as far at the high one), real works, and carried means; PSD is FD / 100."""
+    """Every model at both scales (twice as far at the high one) and starts, and real works; PSD is FD / 100."""
     rows = []
-    values = {f"{model}@1/{scale:g}": x * (1 + (scale == HIGH)) for model, x in TUNED.items() for scale in (LOW, HIGH)}
-    values |= {tables.REAL: 20.0, tables.RECONSTRUCTED: 30.0}
-    values |= {f"{model}-carried@1/4": 50.0 for model in (UNTUNED, "rank8-unconditional", "full-mixed")}
+    values = {
+        cell_name(model, 1, scale, start): x * (1 + (scale == HIGH))
+        for start, of in {WHITE: TUNED, CORRECTED: STARTED}.items()
+        for model, x in of.items()
+        for scale in (LOW, HIGH)
+    }
+    values |= {tables.REAL: 20.0, tables.RECONSTRUCTED: 30.0, tables.RECONSTRUCTED_TRAINING: 10.0}
+    values |= {"untuned@0/4": 70.0}  # of another study, at one scale
     for cell, value in values.items():
         for measure in (*MEASURES, *SHARES):
             scale = 0.01 if measure == "psd" else 1.0
@@ -131,12 +140,17 @@ def with_variants(results: Results, variants: list[str], diagnosed: list[str]) -
 
 def test_distances_are_means_of_pseudo_values_and_all_measures_are_recorded(results: Results) -> None:
     table = report.distances(results)
-    assert list(table.frame.index.unique("model")) == [UNTUNED, *VARIANTS]  # no reference rows, no carried means
-    assert table.frame.loc[(UNTUNED, LOW), "fd"] == pytest.approx(100)
-    assert table.frame.loc[("rank4-conditional", HIGH), "fd"] == pytest.approx(162)
+    assert list(table.frame.index.unique("model")) == [UNTUNED, *VARIANTS]  # no reference rows
+    assert list(table.frame.index[:4]) == [
+        (UNTUNED, LOW, WHITE), (UNTUNED, LOW, CORRECTED), (UNTUNED, HIGH, WHITE), (UNTUNED, HIGH, CORRECTED)
+    ]  # fmt: skip
+    assert table.frame.loc[(UNTUNED, LOW, WHITE), "fd"] == pytest.approx(100)
+    assert table.frame.loc[(UNTUNED, LOW, CORRECTED), "fd"] == pytest.approx(50)
+    assert table.frame.loc[("rank4-conditional", HIGH, WHITE), "fd"] == pytest.approx(162)
     assert COUNT in table.caption
     assert residual_spectrum_label(64, 64) in table.caption
-    assert len(table.metrics) == (1 + len(VARIANTS)) * 2 * len(MEASURES + SHARES)
+    assert len(table.metrics) == (1 + len(VARIANTS)) * 2 * 2 * len(MEASURES + SHARES)
+    assert table.metrics["fd/untuned/guidance-16/corrected"].value.mean == pytest.approx(100)
     metric = table.metrics["fd/rank4-conditional/guidance-16"]
     assert isinstance(metric.value, Interval)
     assert (metric.value.mean, metric.n, metric.unit) == (pytest.approx(162), 6, "1")
@@ -146,23 +160,40 @@ def test_distances_are_means_of_pseudo_values_and_all_measures_are_recorded(resu
 def test_shares_are_of_all_pictures_at_once(results: Results) -> None:
     table = report.coverage(results)
     assert list(table.frame) == list(SHARES)  # and none of what no evaluator saw
-    assert table.frame.loc[(UNTUNED, LOW), "recall"] == pytest.approx(1100)
+    assert table.frame.loc[(UNTUNED, LOW, WHITE), "recall"] == pytest.approx(1100)
+    assert table.frame.loc[(UNTUNED, LOW, CORRECTED), "recall"] == pytest.approx(1050)
     assert "All repeats at once" in table.caption
     assert COUNT in table.caption
 
 
-def test_floors_are_of_real_works(results: Results) -> None:
-    table = report.floors(results)
-    assert set(table.frame.index) == {tables.REAL, tables.RECONSTRUCTED}
-    assert table.frame.loc[tables.REAL, "fd"] == pytest.approx(20)
-    assert "n = 6 works each" in table.caption
+def test_sensitivity_sets_works_beside_the_base_and_the_control(results: Results) -> None:
+    table = report.sensitivity(results)
+    row = table.frame.loc["FD"]
+    assert row[[tables.REAL, tables.RECONSTRUCTED, tables.RECONSTRUCTED_TRAINING]].tolist() == [20, 30, 10]
+    names = [f"{name}, {start}" for name in (UNTUNED, "full-mixed") for start in ("white noise", "corrected start")]
+    assert row[names].tolist() == [100, 50, 86, 51]
+    assert row[["saturated, white noise", "saturated, corrected start"]].tolist() == ["no", "no"]
+    assert COUNT in table.caption
+    without = report.sensitivity(with_variants(replace(results, table=results.table.query("cell != 'full-mixed@1/4'")),
+                                               ["rank8-unconditional"], []))  # fmt: skip
+    assert "full-mixed, white noise" not in without.frame
+
+
+def test_floors_are_of_decoded_works_and_of_others_where_the_reference_is_decoded(results: Results) -> None:
+    floors = report.floors(results)
+    assert floors["fd"] == floors["pr"] == 30
+    assert floors["fd_rec"] == floors["pr_rec"] == 10
+    assert floors["psd"] == pytest.approx(0.30)
 
 
 def test_gap_is_the_share_of_the_way_to_real_works(results: Results) -> None:
     table = report.gap(results)
-    assert table.frame.loc[("rank4-unconditional", LOW), "fd"] == pytest.approx((100 - 80) / (100 - 20))
-    assert table.frame.loc[("full-mixed", HIGH), "fd"] == pytest.approx((200 - 172) / (200 - 20))
+    assert table.frame.loc[("rank4-unconditional", LOW, WHITE), "fd"] == pytest.approx((100 - 80) / (100 - 20))
+    assert table.frame.loc[("rank4-unconditional", LOW, WHITE), "fd_rec"] == pytest.approx((100 - 80) / (100 - 10))
+    assert table.frame.loc[("rank4-unconditional", LOW, CORRECTED), "fd"] == pytest.approx((50 - 45) / (50 - 20))
+    assert table.frame.loc[("full-mixed", HIGH, WHITE), "fd"] == pytest.approx((200 - 172) / (200 - 20))
     assert table.metrics["gap/fd/full-mixed"].value == pytest.approx((100 - 86) / (100 - 20))
+    assert table.metrics["gap/fd/full-mixed/corrected"].value == pytest.approx((50 - 51) / (50 - 20))
 
 
 def test_gap_records_nothing_without_the_control(results: Results) -> None:
@@ -175,7 +206,7 @@ def test_gap_records_nothing_without_the_control(results: Results) -> None:
 def test_near_copies_of_every_model(results: Results) -> None:
     table = report.near(results)
     assert list(table.frame) == ["near_features", "near_pixels"]
-    assert len(table.frame) == 2 * (1 + len(VARIANTS))
+    assert len(table.frame) == 2 * 2 * (1 + len(VARIANTS))
 
 
 def test_losses_are_of_the_first_and_last_fifth(results: Results) -> None:
@@ -199,6 +230,7 @@ def test_side_by_side_holds_changes_in_per_cent(results: Results) -> None:
     changes = table.frame.loc[("rank8-unconditional", LOW)]
     assert changes["FD paper"] == pytest.approx(100 * (68.49 / 75.63 - 1))  # block B, not C, of the poster
     assert changes["FD here"] == pytest.approx(-17)
+    assert changes["FD corrected"] == pytest.approx(-4)
     assert changes["PSD here"] == pytest.approx(-17)
     assert "full-mixed" not in table.frame.index.get_level_values("variant")  # the poster has none
     assert COUNT in table.caption
@@ -211,17 +243,19 @@ def test_side_by_side_says_that_the_poster_has_none_of_the_variants(results: Res
 
 def test_slopes_rank_with_guidance(results: Results) -> None:
     table = report.slope_over_guidance(results)
-    assert table.frame.loc[(UNTUNED, 1.0), "correlation"] == pytest.approx(1.0)
-    assert np.isnan(table.frame.loc[("full-mixed-carried", 1.0), "correlation"])  # one scale has no rank
+    assert table.frame.loc[(UNTUNED, 1.0, WHITE), "correlation"] == pytest.approx(1.0)
+    assert table.frame.loc[(UNTUNED, 1.0, CORRECTED), "correlation"] == pytest.approx(1.0)
+    assert np.isnan(table.frame.loc[(UNTUNED, 0.0, WHITE), "correlation"])  # one scale has no rank
     assert "over 2 scales" in table.caption
 
 
 def test_parts_of_fd_stand_beside_precision_and_recall(results: Results) -> None:
     table = report.parts_of_fd(results)
-    assert list(table.frame) == ["fd", "fd_mean", "fd_spread", "precision", "recall"]
-    assert table.frame.loc[(UNTUNED, LOW), "precision"] == pytest.approx(1100)
+    assert list(table.frame) == ["fd", "fd_mean", "fd_spread", "share between means", "precision", "recall"]
+    assert table.frame.loc[(UNTUNED, LOW, WHITE), "precision"] == pytest.approx(1100)
+    assert table.frame.loc[(UNTUNED, LOW, CORRECTED), "share between means"] == pytest.approx(1)
     few = replace(results, table=measures("precision", "recall"))  # as with fewer pictures than neighbours
-    assert list(report.parts_of_fd(few).frame) == ["fd", "fd_mean", "fd_spread"]
+    assert list(report.parts_of_fd(few).frame) == ["fd", "fd_mean", "fd_spread", "share between means"]
 
 
 # ------------------------------------------------------------------------------------------- styles, copies
@@ -259,10 +293,12 @@ def test_nearest_works_stand_below_the_pictures_that_copy_them(
 
 
 def test_sheets_show_every_model_at_both_ends(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Results, "generated", lambda self, model, guidance: pictures(6, 0))
-    low, high = report.sheets(results)
-    assert (low.name, high.name) == ("sheet_4", "sheet_16")
+    monkeypatch.setattr(Results, "generated", lambda self, model, guidance, start: pictures(6, len(start)))
+    low, high, corrected = report.sheets(results)
+    assert (low.name, high.name, corrected.name) == ("sheet_4", "sheet_16", "sheet_4_corrected")
+    assert "corrected start" in corrected.caption
     assert contact_sheets.tiles(low.figure).shape[:2] == (1 + len(VARIANTS), 3)  # three of a repeat's pictures
+    assert not np.array_equal(contact_sheets.tiles(low.figure), contact_sheets.tiles(corrected.figure))
 
 
 def test_spectra_are_of_works_the_base_and_the_highest_rank(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,7 +308,7 @@ def test_spectra_are_of_works_the_base_and_the_highest_rank(results: Results, mo
     expected = ["works", UNTUNED, "rank8-unconditional", "rank8-conditional", "rank8-mixed"]
     assert [label.split(" (")[0] for label in labels] == expected
     assert "n = 2" in labels[0]
-    assert report.residuals(results).caption.startswith("Mean residual spectra at guidance 16; ")
+    assert report.residuals(results).caption.startswith("Mean residual spectra at guidance 16, white noise; ")
 
 
 def test_prompts_are_the_first_of_the_base(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,19 +332,33 @@ def test_errors_are_relative_to_the_untuned_model_group_by_group(results: Result
     assert "n = 2 held-out works in 2 groups, 1 training seed" in figure.caption
 
 
-def test_without_diagnosed_variants_there_are_no_errors_and_only_the_base_is_carried(results: Results) -> None:
-    none = with_variants(results, VARIANTS, [])
-    assert isinstance(report.errors(none), Text)
-    rows = report.carried(none).frame.index.get_level_values("changed")
-    assert set(rows) == {"works' means instead of white noise, untuned"}
+def test_without_diagnosed_variants_there_are_no_errors(results: Results) -> None:
+    assert isinstance(report.errors(with_variants(results, VARIANTS, [])), Text)
 
 
-def test_carried_means_are_compared_with_white_noise_and_with_the_base(results: Results) -> None:
-    frame = report.carried(results).frame
-    assert len(frame) == 5 * (1 + 2 * 2)
-    assert frame.loc[("FD", "works' means instead of white noise, untuned"), "change"] == pytest.approx(50 - 100)
-    assert frame.loc[("FD", "full-mixed instead of untuned, white noise"), "change"] == pytest.approx(86 - 100)
-    assert frame.loc[("FD", "full-mixed instead of untuned, works' means"), "change"] == pytest.approx(0)
+def test_what_the_first_latent_changes_stands_beside_what_tuning_does(results: Results) -> None:
+    table = report.by_start(results)
+    assert len(table.frame) == 1 + 2 * (1 + len(VARIANTS))  # other noise, too
+    fd = {label: metric.value.mean for label, metric in table.metrics.items()}
+    assert fd["change/fd/corrected start instead of white noise, untuned"] == pytest.approx(50 - 100)
+    assert fd["change/fd/untuned-again instead of untuned, corrected start"] == pytest.approx(0)
+    assert fd["change/fd/full-mixed instead of untuned, white noise"] == pytest.approx(86 - 100)
+    assert fd["change/fd/full-mixed instead of untuned, corrected start"] == pytest.approx(51 - 50)
+    assert table.frame.loc["full-mixed instead of untuned, white noise", "FD"] == "-14 (-14 to -14)"
+
+
+def test_a_variant_that_helps_from_one_start_alone_is_named(results: Results) -> None:
+    text = report.disagreements(results).text
+    assert text.startswith(f"12 of {len(VARIANTS) * 2 * 6} changes have opposite signs at the two starts:")
+    assert "FD of full-mixed@1/4 against untuned@1/4: -14 (-14 to -14) from white noise, +1 (+1 to +1) from the" in text
+    assert "rank4-unconditional" not in text
+
+
+def test_curves_are_of_one_start_each(results: Results) -> None:
+    white, corrected = report.guidance(results)
+    assert (white.name, corrected.name) == ("guidance_white", "guidance_corrected")
+    lines = [figure.figure.axes[0].containers[0].lines[0].get_ydata() for figure in (white, corrected)]
+    assert [list(line) for line in lines] == [[100, 200], [50, 100]]
 
 
 def test_power_lists_what_was_not_supported(results: Results) -> None:
@@ -333,7 +383,8 @@ def test_power_lists_what_was_not_supported(results: Results) -> None:
 def test_evidence_compares_the_base_with_itself_under_two_noises(results: Results) -> None:
     evidence = report.evidence(results)
     assert [(part.measure, part.changed, part.reference) for part in evidence.null_comparisons] == [
-        (measure, ["untuned-again@1/4"], ["untuned@1/4"]) for measure in ("fd", "pr", "psd")
+        (measure, ["untuned-again@1/4"], ["untuned@1/4"])
+        for measure in ("fd", "pr", "psd", "fd_rec", "pr_rec", "psd_rec")
     ]
     assert evidence.counts == {"": 6}
     assert evidence.over[""] == tables.described_groups(PARAMS)

@@ -4,12 +4,15 @@ import pandas as pd
 import pytest
 import torch
 
+from atelier.methods import signal_leak
 from atelier.models import base
 from atelier.models.adapters import tuned
-from atelier.params import Params
+from atelier.params import CORRECTED, STARTS, Params
 from atelier.sampling import store
 from atelier.sampling.conditions import by_training_seed
 from atelier.sampling.held_out import held_out_table
+from atelier.sampling.sampler import with_ddim
+from atelier.sampling.store import guidance_folder
 from atelier.studies.art_finetuning import sample, train
 from atelier.workspace import Workspace
 
@@ -26,8 +29,30 @@ def test_all_models_are_sampled_from_the_same_works_and_noise(config: Params, tu
             pd.testing.assert_frame_equal(ordered[name], ordered["untuned"])
         for number, one in enumerate(names):
             assert not any(torch.equal(cells[one][0], cells[two][0]) for two in names[number + 1 :])
+            again, listed = store.read(tuned_workspace.samples, "art_finetuning", one, guidance, CORRECTED)
+            pd.testing.assert_frame_equal(listed.sort_values("file", ignore_index=True), ordered[one])
+            assert not torch.equal(again, cells[one][0])
     with pytest.raises(ValueError, match=r"art_finetuning\.adapters: no variant 'unknown'"):
         sample.main(config, tuned_workspace, "unknown")
+
+
+def test_both_starts_have_the_same_prompts_and_the_same_noise(
+    config: Params, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no leak is added, the corrected start is the white one."""
+    conditions = {each.folder: each for each in sample.all_conditions(config, workspace, "picture", "untuned")}
+    assert len(conditions) == len(config.protocol.guidance) * len(STARTS)
+    pipeline = with_ddim(base.load(workspace.base))
+    pairs = [
+        [conditions[f"untuned/{guidance_folder(guidance, start)}"] for start in STARTS]
+        for guidance in config.protocol.guidance
+    ]
+    for white, corrected in pairs:
+        pd.testing.assert_frame_equal(white.table, corrected.table)
+        assert not torch.equal(*(each.start(pipeline, each.table) for each in (white, corrected)))
+    monkeypatch.setattr(signal_leak, "add_leak", lambda leak, noise, scheduler, steps: noise)
+    for white, corrected in pairs:
+        assert torch.equal(*(each.start(pipeline, each.table) for each in (white, corrected)))
 
 
 def test_each_repeat_is_painted_by_its_own_training_seed(config: Params, tuned_workspace: Workspace) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,12 +14,15 @@ from torch import Tensor
 
 import contact_sheets
 from atelier import params
+from atelier.data.images import to_pixels
 from atelier.evaluation.intervals import wilson_interval
 from atelier.evaluation.judges import Bar
+from atelier.params import CORRECTED, WHITE
 from atelier.report.items import Figure, Table, Text
 from atelier.sampling import store
 from atelier.studies.base_model import report, report_results, sheets
 from atelier.studies.base_model.params import Config
+from atelier.studies.base_model.report import SETS
 from atelier.studies.base_model.report_results import Corpus, Painted, Returned, Shares, Sheet
 
 ROOT = Path(__file__).parents[3]
@@ -55,7 +59,9 @@ def returned(psnr: float) -> Returned:
 
 
 def distances(kid: float) -> dict[str, float]:
-    return {"n": 2, "of": 3, "fd": 5.0, "kid": kid, "psd": 0.1, "fd evaluator": 7.0, "brightness spread": kid / 40}
+    apart = {"fd": 5.0, "kid": kid, "psd": 0.1, "fd evaluator": 7.0}
+    returned = {f"{name}_rec": value / 2 for name, value in apart.items()}
+    return {"n": 2, "of": 3, **apart, **returned, "brightness spread": kid / 40}
 
 
 @pytest.fixture
@@ -81,16 +87,19 @@ def results() -> report.Results:
         corpora=kinds,
         channels=8,
         returned={"photographs": returned(26.0), "all works": returned(22.0), "Cubism": returned(24.0)},
-        painted={kind: Painted(prompts, each, pictures(len(each.table), 1)) for kind, each in kinds.items()},
+        painted={
+            kind: Painted(prompts, each, pictures(len(each.table), 1), pictures(len(each.table), 2))
+            for kind, each in kinds.items()
+        },
         sheets={"styles": sheet, "emotions": Sheet(sheets.listed([]), {4.0: pictures(0)}, {})},
         distances={
             (kind, name): distances(kid)
-            for kind, kids in {"photographs": (1.0, 5.0), "works": (2.0, 20.0)}.items()
-            for name, kid in zip(("training split", "base"), kids, strict=True)
+            for kind, kids in {"photographs": (1.0, 4.0, 1.5, 5.0, 3.0), "works": (2.0, 9.0, 2.5, 20.0, 10.0)}.items()
+            for name, kid in zip(SETS, kids, strict=True)
         },
         shares={
-            ("photographs", "subject"): Shares(wilson_interval(4, 4), wilson_interval(3, 4)),
-            ("works", "art_style"): Shares(wilson_interval(2, 4), wilson_interval(1, 4)),
+            ("photographs", "subject"): Shares(*(wilson_interval(number, 4) for number in (4, 3, 4))),
+            ("works", "art_style"): Shares(*(wilson_interval(number, 4) for number in (2, 1, 2))),
         },
     )
 
@@ -122,6 +131,34 @@ def test_without_bars_evaluator_and_truth_there_are_sentences(results: report.Re
         assert isinstance(item, Text)
         assert not item.metrics
     assert report.headline(less)[0] == "base/kid/photographs"
+
+
+def test_a_kind_that_no_leak_was_fitted_to_is_painted_from_white_noise_only(results: report.Results) -> None:
+    assert report.missing(results) == []
+    photographs = results.painted["photographs"]._replace(corrected=None)
+    kept = {key: row for key, row in results.distances.items() if key != ("photographs", "base, corrected start")}
+    less = replace(results, painted={**results.painted, "photographs": photographs}, distances=kept)
+    (note,) = report.missing(less)
+    assert note.text.startswith("Too few photographs to fit")
+    figure = next(item for item in report.samples(less) if isinstance(item, Figure))
+    assert contact_sheets.labels(figure.figure) == ["held out 1", "painted 1"]
+    plt.close(figure.figure)
+    assert "base/kid/photographs/corrected" not in report.distances(less).metrics
+    frame = report.saturation(less).frame
+    assert frame.loc["photographs", "saturated, corrected start"].isna().all()
+    assert frame.loc["works", "saturated, corrected start"].notna().all()
+    assert "photographs: KID 5.00; between" in report.summary(less).text
+
+
+def test_a_distance_is_saturated_where_the_decoder_alone_is_as_far(results: report.Results) -> None:
+    frame = report.saturation(results).frame
+    assert frame.loc[("photographs", "kid"), "floor"] == 4.0  # of returned pictures, which only the decoder changed
+    assert frame.loc[("photographs", "kid"), "saturated, white noise"] == "no"  # 4 of 5: no more than four fifths
+    assert frame.loc[("photographs", "kid"), "saturated, corrected start"] == "yes"
+    assert frame.loc[("works", "kid"), "saturated, white noise"] == "no"
+    assert frame.loc[("works", "fd_rec"), "floor"] == 2.5
+    distances = {"fd", "kid", "psd", "fd evaluator"}
+    assert set(frame.loc["works"].index) == distances | {"fd_rec", "psd_rec", "fd evaluator_rec"}
 
 
 def test_the_headline_was_recorded(results: report.Results) -> None:
@@ -194,15 +231,16 @@ def test_samples_show_what_was_painted_below_what_it_was_painted_from(results: r
 
 def test_distances_record_the_base_and_not_its_floor(results: report.Results) -> None:
     table = report.distances(results)
-    assert list(table.frame.index) == [
-        "photographs, training split", "photographs, base", "works, training split", "works, base",
-    ]  # fmt: skip
+    assert list(table.frame.index) == [f"{kind}, {name}" for kind in ("photographs", "works") for name in SETS]
     assert table.metrics["base/kid/works"].value == 20.0
+    assert table.metrics["base/kid/works/corrected"].value == 10.0
+    assert table.metrics["base/fd_rec/works"].value == 2.5
     assert table.metrics["base/fd_evaluator/works"].n == 2
     assert table.metrics["base/brightness_spread/works"].unit == "ratio"
     assert not {"base/n/works", "base/of/works"} & set(table.metrics)
     text = report.summary(results).text
-    assert "works: KID 20.00; between two sets of real pictures 2.00." in text
+    assert "works: KID 20.00, 10.00 from the corrected start; between two sets of real pictures 2.00." in text
+    assert "photographs 0.12, corrected 0.07, works 0.50, corrected 0.25." in text
     assert "4.0 times its KID to photographs" in text
 
 
@@ -214,31 +252,71 @@ def test_without_photographs_nothing_is_said_of_them(results: report.Results) ->
 
 def test_attributes_have_the_share_of_the_base_beside_that_of_held_out_pictures(results: report.Results) -> None:
     table = report.attributes(results)
-    assert table.frame.loc[("works", "style"), ["n", "held-out", "base"]].tolist() == [4, 0.5, 0.25]
-    assert set(table.metrics) == {"base/sees_subject/photographs", "base/sees_style/works"}
+    ends = ["base, white noise", "base, corrected start"]
+    assert table.frame.loc[("works", "style"), ["n", "held-out", *ends]].tolist() == [4, 0.5, 0.25, 0.5]
+    assert set(table.metrics) == {
+        f"base/sees_{name}{end}" for name in ("subject/photographs", "style/works") for end in ("", "/corrected")
+    }
 
 
 # ---------------------------------------------------------------------------------------------- what is measured
 
 
-def test_painted_pictures_stand_beside_those_whose_prompts_they_have(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_painted_pictures_stand_beside_those_whose_prompts_they_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     table = pd.DataFrame({"path": ["Woodcut/4.png", "Mosaic/1.png"], "prompt": ["a", "b"]})
-    monkeypatch.setattr(store, "read", lambda samples, study, kind, guidance: (pictures(2, int(guidance)), table))
-    painted = report_results.read_painted(Path("samples"), "works", WORKS, CONFIG)
+
+    def read(samples: Path, study: str, kind: str, guidance: float, start: str = WHITE) -> tuple[Tensor, pd.DataFrame]:
+        return pictures(2, int(guidance) + (start == CORRECTED)), table
+
+    monkeypatch.setattr(store, "read", read)
+    painted = report_results.read_painted(tmp_path, "works", WORKS, CONFIG)
+    assert painted.corrected is None
+    store.cell_folder(tmp_path, "base_model", "works", 4.0, CORRECTED).mkdir(parents=True)
+    again = report_results.read_painted(tmp_path, "works", WORKS, CONFIG).corrected
+    assert again is not None
+    assert again.equal(pictures(2, 5))
     assert painted.real.pictures.equal(WORKS.pictures[[4, 1]])
     assert list(painted.real.table["art_style"]) == ["Woodcut", "Mosaic"]
     assert painted.pictures.equal(pictures(2, 4))
 
 
-def test_the_floor_is_of_as_many_training_pictures_as_were_painted() -> None:
-    rows = report_results.measured_distances(WORKS, Painted(["a"] * 3, WORKS, pictures(3, 1)), None)
-    assert {name: (row["n"], row["of"]) for name, row in rows.items()} == {"training split": (3, 3), "base": (3, 3)}
+class Fading:
+    """An autoencoder whose decoder takes a twentieth of the light; pictures are their own latents."""
+
+    config = SimpleNamespace(latent_channels=1)
+
+
+@pytest.fixture
+def fading(monkeypatch: pytest.MonkeyPatch) -> Fading:
+    monkeypatch.setattr(report_results, "encode_pictures", lambda vae, x: SimpleNamespace(mean=x.float()))
+    monkeypatch.setattr(report_results, "decode", lambda vae, latents: 0.95 * latents / 127.5 - 1)
+    return Fading()
+
+
+def test_the_floors_are_of_as_many_training_pictures_as_were_painted(fading: Fading) -> None:
+    painted = Painted(["a"] * 3, WORKS, pictures(3, 1))
+    rows = report_results.measured_distances(WORKS, painted, None, fading)  # type: ignore[arg-type]
+    assert list(rows) == list(SETS[:4])  # nothing from a corrected start
+    assert {(row["n"], row["of"]) for row in rows.values()} == {(3, 3)}
     assert "fd evaluator" not in rows["base"]
-    same = report_results.measured_distances(
-        WORKS, Painted(["a"] * 3, WORKS, WORKS.where("split", "test").pictures), None
-    )
-    assert same["base"]["fd"] == pytest.approx(0, abs=1e-6)
-    assert same["base"]["brightness spread"] == pytest.approx(1)
+
+
+def test_pictures_at_no_distance_from_works_or_from_what_is_returned_of_them(fading: Fading) -> None:
+    """From the first start the works themselves, from the second what the decoder makes of them."""
+    held_out = WORKS.where("split", "test").pictures
+    faded = to_pixels(0.95 * held_out.float() / 127.5 - 1)
+    painted = Painted(["a"] * 3, WORKS, held_out, faded)
+    rows = report_results.measured_distances(WORKS, painted, None, fading)  # type: ignore[arg-type]
+    same, decoded = rows["base"], rows["base, corrected start"]
+    for name in ("fd", "pr", "psd"):
+        assert same[name] == pytest.approx(0, abs=1e-6)
+        assert decoded[f"{name}_rec"] == pytest.approx(0, abs=1e-6)
+    assert decoded["fd"] == pytest.approx(same["fd_rec"])
+    assert decoded["fd"] > 1e-3
+    assert decoded == rows["held out, returned"]
+    assert same["brightness spread"] == pytest.approx(1)
 
 
 def test_groups_of_works_are_all_and_each_style_and_a_style_with_one_split_has_no_reconstruction(
@@ -247,7 +325,7 @@ def test_groups_of_works_are_all_and_each_style_and_a_style_with_one_split_has_n
     assert list(report_results.groups_of("works", WORKS)) == ["all works", "Cubism", "Mosaic", "Woodcut"]
     assert list(report_results.groups_of("photographs", PHOTOGRAPHS)) == ["photographs"]
     held_out = WORKS.where("split", "test")
-    monkeypatch.setattr(report_results, "encode_pictures", lambda vae, x: type("Latents", (), {"mean": x}))
+    monkeypatch.setattr(report_results, "encode_pictures", lambda vae, x: SimpleNamespace(mean=x))
     monkeypatch.setattr(report_results, "decode", lambda vae, latents: latents / 127.5 - 1)
     vae = type("Autoencoder", (), {"config": type("Config", (), {"latent_channels": 1})})
     groups = report_results.reconstructed(vae, "works", WORKS)  # type: ignore[arg-type]

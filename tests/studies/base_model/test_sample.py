@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
@@ -9,9 +10,11 @@ from atelier import params
 from atelier.data import prepare
 from atelier.data.annotations import EMOTIONS
 from atelier.files import SEAL
-from atelier.params import Params
-from atelier.sampling import store
-from atelier.sampling.sampler import Seed, first_latents
+from atelier.methods import signal_leak
+from atelier.models import base
+from atelier.params import CORRECTED, STARTS, Params
+from atelier.sampling import starts, store
+from atelier.sampling.sampler import Seed, first_latents, with_ddim
 from atelier.studies.base_model import sample, sheets
 from atelier.studies.base_model.params import Config
 from atelier.workspace import Workspace
@@ -106,6 +109,8 @@ def test_the_base_paints_every_sheet_at_every_scale_from_one_latent(
     }  # fmt: skip
     for kind in ("photographs", "works"):
         pictures, listed = store.read(samples, "base_model", kind, settings.measured_at)
+        again = store.listed(samples, "base_model", kind, settings.measured_at, CORRECTED)
+        pd.testing.assert_frame_equal(again, listed)
         assert 0 < len(listed) <= settings.pictures
         assert set(listed["path"]) <= set(getattr(prepare, kind)(manifests).table["path"])
         assert pictures[:, 0, 0, 0].tolist() == [shade(text) for text in listed["prompt"]]
@@ -123,3 +128,29 @@ def test_the_base_paints_every_sheet_at_every_scale_from_one_latent(
     photographs = prepare.with_truth(prepare.photographs(manifests).table, manifests).query("split == 'test'")
     subjects = store.read(samples, "base_model", "subjects", 4.0)[1]
     assert sorted(subjects["wanted"]) == sorted(set(photographs["subject"]))
+
+
+def test_both_starts_have_the_same_prompts_and_noise_and_each_kind_its_own_leak(
+    config: Params, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = with_ddim(base.load(workspace.base))
+    conditions = {each.folder: each for each in sample.held_out(config, workspace)}
+    at = [store.guidance_folder(Config.of(config).measured_at, start) for start in STARTS]
+    pairs = [[conditions.pop(f"{kind}/{folder}") for folder in at] for kind in ("works", "photographs")]
+    assert not conditions
+    drawn = []
+    for white, corrected in pairs:
+        pd.testing.assert_frame_equal(white.table, corrected.table)
+        drawn.append([each.start(pipeline, each.table) for each in (white, corrected)])
+        assert not torch.equal(*drawn[-1])
+    monkeypatch.setattr(signal_leak, "add_leak", lambda leak, noise, scheduler, steps: noise)
+    for (_, corrected), (noise, _) in zip(pairs, drawn, strict=True):
+        assert torch.equal(corrected.start(pipeline, corrected.table), noise)
+
+
+def test_a_kind_without_a_leak_is_painted_from_white_noise(
+    config: Params, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(starts, "fitted", lambda folder, kind: kind == "works")
+    folders = [each.folder for each in sample.held_out(config, workspace)]
+    assert folders == ["works/guidance-4", "works/guidance-4-corrected", "photographs/guidance-4"]

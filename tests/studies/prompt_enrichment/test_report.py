@@ -16,8 +16,9 @@ import contact_sheets
 from atelier import claims, params
 from atelier.data.prompts import prompt
 from atelier.evaluation.intervals import Interval
-from atelier.evaluation.tables import write_rows
-from atelier.report import words
+from atelier.evaluation.tables import REFERENCE_ROWS, write_rows
+from atelier.params import CORRECTED, STARTS, WHITE, cell_name
+from atelier.report import starts, words
 from atelier.report.items import Table, Text
 from atelier.sampling import store
 from atelier.sampling.store import UNTUNED, UNTUNED_AGAIN
@@ -32,15 +33,20 @@ TUNED = "rank8-unconditional"
 LOW, HIGH = 4.0, 16.0
 COUNT = "n = 6 pictures a cell in 2 repeats, 1 training seed, against 2 held-out works"
 MEASURES = ("fd", "fd_mean", "fd_spread", "kid", "fd_haar", "fwd", "pr", "psd", "psd10", "style", "precision", "recall")
-# level 1 takes 40 off, level 2 another 4; tuning 10; guidance 16 doubles all
+MEASURES += ("fd_rec", "pr_rec", "psd_rec")
+# from white noise level 1 takes 40 off, level 2 another 4; tuning 10; guidance 16 doubles all; from the corrected start
+# all are 50 nearer, and level 2 is 4 farther than level 1
+LESS = {WHITE: (0.0, 40.0, 44.0), CORRECTED: (50.0, 70.0, 66.0)}
 VALUES = {
-    f"{model}@{level}/{scale:g}": (base - less) * (1 + (scale == HIGH))
+    cell_name(model, level, scale, start): (base - less) * (1 + (scale == HIGH))
+    for start, steps in LESS.items()
     for model, base in {UNTUNED: 100.0, UNTUNED_AGAIN: 100.0, TUNED: 90.0}.items()
-    for level, less in enumerate((0.0, 40.0, 44.0))
+    for level, less in enumerate(steps)
     for scale in (LOW, HIGH)
 }
-DECODER = {f"untuned-decoder@0/{scale:g}": 95.0 for scale in (LOW, HIGH)}
+DECODER = {cell_name("untuned-decoder", 0, scale, start): 95.0 for scale in (LOW, HIGH) for start in STARTS}
 CONTROL = {"full-mixed@1/4": 50.0}
+REAL_WORKS = dict(zip(REFERENCE_ROWS, (10.0, 85.0, 5.0), strict=True))
 
 
 def rows(values: dict[str, float], n: int = 6) -> pd.DataFrame:
@@ -74,7 +80,7 @@ WORKS = pd.DataFrame([work("a boat", []), work("a house", ["awe"])])
 @pytest.fixture
 def results() -> Results:
     """In the repository, which has the poster's table."""
-    table = pd.concat([rows(VALUES | DECODER | CONTROL)], ignore_index=True)
+    table = pd.concat([rows(VALUES | DECODER | CONTROL | REAL_WORKS)], ignore_index=True)
     return Results(PARAMS, Workspace(ROOT), table, WORKS)
 
 
@@ -95,29 +101,34 @@ def test_distances_are_means_of_pseudo_values_of_the_models_that_paint_all_level
     table = report.distances(results)
     assert list(table.frame.index.unique("model")) == [UNTUNED, TUNED]  # neither decoder nor control nor other noise
     assert list(table.frame.index.unique("level")) == [0, 1, 2]
-    assert table.frame.loc[(UNTUNED, 1, HIGH), "fd"] == pytest.approx(120)
+    assert table.frame.loc[(UNTUNED, 1, HIGH, WHITE), "fd"] == pytest.approx(120)
+    assert table.frame.loc[(UNTUNED, 1, HIGH, CORRECTED), "fd_rec"] == pytest.approx(60)
+    assert len(table.frame) == 2 * 3 * 2 * 2
     assert table.caption == f"Distances, bias taken off; {COUNT}."
 
 
 def test_curves_record_every_measure_of_their_model(results: Results) -> None:
     base, tuned = report.guidance(results)
     assert (base.name, tuned.name) == ("guidance_untuned", f"guidance_{TUNED}")
-    assert len(base.metrics) == 3 * 2 * len(MEASURES)
+    assert len(base.metrics) == 3 * 2 * 2 * len(MEASURES)
+    assert base.metrics["fd/untuned/level-1/guidance-4/corrected"].value.mean == pytest.approx(30)
     assert not set(base.metrics) & set(tuned.metrics)
     metric = tuned.metrics[f"fd/{TUNED}/level-2/guidance-4"]
     assert isinstance(metric.value, Interval)
     assert (metric.value.mean, metric.n, metric.unit) == (pytest.approx(46), 6, "1")
     assert COUNT in base.caption
-    axes = [axis.get_ylabel() for axis in base.figure.axes[: len(words.AXES)]]
-    assert axes == list(words.AXES.values())
+    axes = [axis.get_ylabel() for axis in base.figure.axes[: len(starts.AXES)]]
+    assert axes == list(starts.AXES.values())
     legend = [text.get_text() for text in base.figure.legends[0].get_texts()]
-    assert legend == ["level 0", "level 1", "level 2"]
+    assert legend == [f"level {level}, {start}" for start in ("white noise", "corrected start") for level in (0, 1, 2)]
+    drawn = [container.lines[0].get_ydata().tolist() for container in base.figure.axes[0].containers]
+    assert drawn == [[100, 200], [60, 120], [56, 112], [50, 100], [30, 60], [34, 68]]
 
 
 def test_attributes_are_of_all_pictures_at_once_and_only_what_was_measured(results: Results) -> None:
     table = report.attributes(results)
     assert list(table.frame) == ["style", "precision", "recall"]
-    assert table.frame.loc[(UNTUNED, 0, LOW), "style"] == pytest.approx(1100)
+    assert table.frame.loc[(UNTUNED, 0, LOW, WHITE), "style"] == pytest.approx(1100)
     assert COUNT in table.caption
 
 
@@ -127,6 +138,7 @@ def test_side_by_side_steps_from_level_to_level(results: Results) -> None:
     first = frame.loc[("level 0 to 1", LOW)]
     assert first["FD paper"] == pytest.approx(100 * (75.22 / 83.17 - 1))
     assert first["FD here"] == pytest.approx(-40)
+    assert first["FD corrected"] == pytest.approx(-40)  # 50 to 30
     assert first["PSD paper"] == pytest.approx(0.14 - 0.18)  # a difference, not per cent
     assert first["PSD here"] == pytest.approx(-0.40)
 
@@ -134,43 +146,63 @@ def test_side_by_side_steps_from_level_to_level(results: Results) -> None:
 def test_side_by_side_has_no_paper_where_the_poster_has_no_such_scale(results: Results) -> None:
     protocol = {**PARAMS.protocol.model_dump(mode="json"), "guidance": [7.5]}
     sections = {"protocol": protocol, "vae_decoder": {**_section("vae_decoder"), "guidance": [7.5]}}
-    halved = {cell.replace("/4", "/7.5"): value for cell, value in VALUES.items() if cell.endswith("/4")}
+    halved = {cell.replace("/4", "/7.5"): value for cell, value in VALUES.items() if "/4" in cell}
     changed = replace(results, params=params.with_sections(sections, PROFILE), table=rows(halved))
-    assert list(report.side_by_side(changed).frame) == ["FD here", "PR here", "PSD here"]
+    assert list(report.side_by_side(changed).frame) == [
+        f"{measure} {start}" for measure in ("FD", "PR", "PSD") for start in ("here", "corrected")
+    ]
+
+
+def test_sensitivity_calls_what_the_decoder_hides_saturated(results: Results) -> None:
+    table = report.sensitivity(results)
+    assert table.frame.loc["FD", "floor"] == pytest.approx(85)
+    assert table.frame.loc["FD", "saturated, white noise"] == "yes"  # 85 of the 60 of level 1
+    assert table.frame.loc["FD_REC", "floor"] == pytest.approx(5)
+    assert table.frame.loc["FD_REC", "saturated, corrected start"] == "no"
+    assert "full-mixed, white noise" in table.frame
+    assert report.floors(results)["pr_rec"] == pytest.approx(5)
+
+
+def test_a_step_that_helps_from_white_noise_alone_is_named(results: Results) -> None:
+    text = report.disagreements(results).text
+    assert "FD of untuned@2/4 against untuned@1/4: -4 (-4 to -4) from white noise, +4 (+4 to +4) from the" in text
+    assert "against untuned@0/4" not in text
 
 
 def test_interventions_are_against_the_untuned_model_with_least_words(results: Results) -> None:
     frame = report.interventions(results).frame
     names = [f"{TUNED}, level 0", "untuned, level 1", "untuned, level 2", "tuned decoder"]
-    assert list(frame.index) == [(name, scale) for scale in (LOW, HIGH) for name in names]
-    assert frame.loc[(f"{TUNED}, level 0", LOW)].to_dict() == pytest.approx(
-        {"FD": -10, "KID": -10, "FWD": -10, "PR": -10, "PSD": -0.10}
+    assert list(frame.index) == [(name, scale, s) for scale in (LOW, HIGH) for s in STARTS for name in names]
+    assert frame.loc[(f"{TUNED}, level 0", LOW, WHITE)].to_dict() == pytest.approx(
+        {"FD": -10, "FD_REC": -10, "KID": -10, "FWD": -10, "PR": -10, "PR_REC": -10, "PSD": -0.10, "PSD_REC": -10}
     )
-    assert frame.loc[("untuned, level 2", HIGH), "FD"] == pytest.approx(-44)
-    assert frame.loc[("tuned decoder", HIGH), "FD"] == pytest.approx(100 * (95 / 200 - 1))
+    assert frame.loc[("untuned, level 2", HIGH, WHITE), "FD"] == pytest.approx(-44)
+    assert frame.loc[("tuned decoder", HIGH, WHITE), "FD"] == pytest.approx(100 * (95 / 200 - 1))
+    assert frame.loc[("tuned decoder", HIGH, CORRECTED), "FD"] == pytest.approx(100 * (95 / 100 - 1))
 
 
 def test_interventions_do_without_a_decoder_that_was_not_measured(results: Results) -> None:
     frame = report.interventions(replace(results, table=rows(VALUES))).frame
     assert "tuned decoder" not in frame.index.get_level_values("intervention")
-    assert len(frame) == 6
+    assert len(frame) == 2 * 6
 
 
 def test_parts_of_fd_are_of_the_untuned_model(results: Results) -> None:
     table = report.parts_of_fd(results)
     assert set(table.frame.index.get_level_values("model")) == {UNTUNED}
-    assert list(table.frame) == ["fd", "fd_mean", "fd_spread", "precision", "recall"]
+    assert list(table.frame) == ["fd", "fd_mean", "fd_spread", "share between means", "precision", "recall"]
     few = results.table[~results.table["measure"].isin(["precision", "recall"])].reset_index(drop=True)
-    assert list(report.parts_of_fd(replace(results, table=few)).frame) == ["fd", "fd_mean", "fd_spread"]
+    without = report.parts_of_fd(replace(results, table=few)).frame
+    assert list(without) == ["fd", "fd_mean", "fd_spread", "share between means"]
 
 
 def test_acquaintance_is_the_step_to_the_protocols_level(results: Results) -> None:
     table = pd.concat([results.table, by_artist(70.0, 110.0)], ignore_index=True)
     item = report.acquaintance(replace(results, table=table))
     assert isinstance(item, Table)
-    assert item.frame.loc[("artists known", "FD", LOW), "change"] == pytest.approx(-30)
-    assert item.frame.loc[("artists unknown", "FD", LOW), "change"] == pytest.approx(10)
-    assert len(item.frame) == 2 * 4  # nothing at 16, which has too few pictures here
+    assert item.frame.loc[("artists known", "FD", LOW, WHITE), "change"] == pytest.approx(-30)
+    assert item.frame.loc[("artists unknown", "FD", LOW, WHITE), "change"] == pytest.approx(10)
+    assert len(item.frame) == 2 * 4  # nothing at 16 nor from the other start, which have too few pictures here
     assert "n = 2 to 4 pictures a cell, 1 training seed." in item.caption
     assert "level 1 less level 0" in item.caption
 
@@ -193,24 +225,25 @@ def test_prompts_are_of_the_first_annotated_work(results: Results) -> None:
 
 
 def test_sheets_show_models_at_every_level(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[tuple[str, str, float]] = []
+    read: list[tuple[str, str, float, str]] = []
 
-    def cell(samples: Path, study: str, folder: str, guidance: float) -> tuple[Tensor, pd.DataFrame]:
+    def cell(samples: Path, study: str, folder: str, guidance: float, start: str) -> tuple[Tensor, pd.DataFrame]:
         assert samples == Workspace(ROOT).samples
-        read.append((study, folder, guidance))
+        read.append((study, folder, guidance, start))
         return pictures(6), pd.DataFrame()
 
     monkeypatch.setattr(store, "read", cell)
-    low, high = report.sheets(results)
-    assert (low.name, high.name) == ("sheet_4", "sheet_16")
+    low, high, corrected = report.sheets(results)
+    assert (low.name, high.name, corrected.name) == ("sheet_4", "sheet_16", "sheet_4_corrected")
     assert contact_sheets.labels(low.figure) == [
         f"{model}, level {level}" for model in (UNTUNED, TUNED) for level in (0, 1, 2)
     ]
     assert read[:3] == [
-        ("prompt_enrichment", "untuned/level-0", LOW),
-        ("prompt_enrichment-protocol-level", "untuned", LOW),  # copied from the study that painted it
-        ("prompt_enrichment", "untuned/level-2", LOW),
+        ("prompt_enrichment", "untuned/level-0", LOW, WHITE),
+        ("prompt_enrichment-protocol-level", "untuned", LOW, WHITE),  # copied from the study that painted it
+        ("prompt_enrichment", "untuned/level-2", LOW, WHITE),
     ]
+    assert {each[2:] for each in read[-6:]} == {(LOW, CORRECTED)}
 
 
 # ---------------------------------------------------------------------------------------- evidence, loading
@@ -218,10 +251,11 @@ def test_sheets_show_models_at_every_level(results: Results, monkeypatch: pytest
 
 def test_evidence_holds_the_cells_of_three_studies(results: Results) -> None:
     evidence = report.evidence(results)
-    assert {cell for _, cell in evidence.values} == {*VALUES, *DECODER, *CONTROL}
+    assert {cell for _, cell in evidence.values} == {*VALUES, *DECODER, *CONTROL, *REAL_WORKS}
     assert evidence.counts == {"": 6}
     assert [(part.measure, part.changed, part.reference) for part in evidence.null_comparisons] == [
-        (measure, ["untuned-again@1/4"], ["untuned@1/4"]) for measure in ("fd", "pr", "psd")
+        (measure, ["untuned-again@1/4"], ["untuned@1/4"])
+        for measure in ("fd", "pr", "psd", "fd_rec", "pr_rec", "psd_rec")
     ]
     assert evidence.resolutions["style", "untuned@0/4"] == pytest.approx(2 / 6)
 

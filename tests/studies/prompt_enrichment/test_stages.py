@@ -1,5 +1,6 @@
 """Prompts at the other levels: of the same works and noise, measured by cells, collected for the page."""
 
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +13,7 @@ from atelier.evaluation import judges
 from atelier.evaluation.cells import by_known_artist
 from atelier.evaluation.tables import write_rows
 from atelier.files import write_seal
-from atelier.params import Params
+from atelier.params import CORRECTED, STARTS, WHITE, Params
 from atelier.sampling import store
 from atelier.sampling.store import TABLE, guidance_folder
 from atelier.studies.art_finetuning import measure as tuned_measure
@@ -45,6 +46,9 @@ def test_levels_are_of_the_same_works_and_noise(config: Params, workspace: Works
         assert {tuple(pictures.shape) for pictures, _ in cells.values()} == {(12, 3, 64, 64)}
         for name, table in ordered.items():
             assert list(table["path"]) == list(ordered["untuned"]["path"]), name
+        cell = (workspace.samples, "prompt_enrichment", "mixed/level-2", guidance, CORRECTED)
+        pd.testing.assert_frame_equal(store.read(*cell)[1].sort_values("file", ignore_index=True), ordered["mixed@2"])
+        assert not torch.equal(store.read(*cell)[0], cells["mixed@2"][0])
         texts = [list(ordered[name]["prompt"]) for name in ("untuned@0", "untuned", "untuned@2")]
         assert all(two.startswith(one) and two != one for one, two in zip(texts[0], texts[1], strict=True))
         assert sum(two != one for one, two in zip(texts[1], texts[2], strict=True)) > 0
@@ -59,8 +63,10 @@ def test_every_cell_has_its_folder() -> None:
     config = Config.of(SMOKE)
     models = ("untuned", *config.models)
     cells = {name: location for model in models for name, location in measure.cells(SMOKE, model).items()}
-    assert len(cells) == len(set(cells.values())) == len(config.levels) * len(models) * len(SMOKE.protocol.guidance)
-    assert cells["rank8-unconditional@0/16"] == ("prompt_enrichment", "rank8-unconditional/level-0", 16.0)
+    conditions = len(config.levels) * len(SMOKE.protocol.guidance) * len(STARTS)
+    assert len(cells) == len(set(cells.values())) == conditions * len(models)
+    assert cells["rank8-unconditional@0/16"] == ("prompt_enrichment", "rank8-unconditional/level-0", 16.0, WHITE)
+    assert cells["untuned@2/4/corrected"] == ("prompt_enrichment", "untuned/level-2", 4.0, CORRECTED)
 
 
 def test_known_and_unknown_artists_share_out_a_cells_pictures(
@@ -81,7 +87,8 @@ def test_known_and_unknown_artists_share_out_a_cells_pictures(
     rows = by_known_artist(config, workspace, cells)
     kid = rows[rows["measure"] == "kid"].set_index("cell")["n"]
     for level in (0, 1, 2):
-        assert kid[f"untuned-known@{level}/4"] + kid[f"untuned-unknown@{level}/4"] == len(listed)
+        for end in ("", "/corrected"):
+            assert kid[f"untuned-known@{level}/4{end}"] + kid[f"untuned-unknown@{level}/4{end}"] == len(listed)
     assert {name.split("@")[0] for name in kid.index} == {"untuned-known", "untuned-unknown"}
 
 
@@ -102,7 +109,7 @@ def test_what_is_collected_are_the_pages_cells_of_three_studies(config: Params, 
         "art_finetuning/mixed.csv": "mixed@1/4",
         "art_finetuning/full.csv": "full@1/4",
         "prompt_enrichment/untuned.csv": "untuned-known@0/4",
-        "prompt_enrichment/mixed.csv": "mixed@2/1",
+        "prompt_enrichment/mixed.csv": "mixed@2/1/corrected",
         "vae_decoder/plain-words.csv": "untuned-decoder@0/4",
     }
     for number, (name, cell) in enumerate(cells.items()):
@@ -111,8 +118,8 @@ def test_what_is_collected_are_the_pages_cells_of_three_studies(config: Params, 
         target.parent.mkdir(parents=True, exist_ok=True)
         write_rows(pd.DataFrame([row]), target)
     for model in ("untuned", "mixed"):
-        for guidance in config.protocol.guidance:
-            folder = workspace.samples / "art_finetuning" / model / guidance_folder(guidance)
+        for guidance, start in product(config.protocol.guidance, STARTS):
+            folder = workspace.samples / "art_finetuning" / model / guidance_folder(guidance, start)
             folder.mkdir(parents=True)
             files = [f"{number}.png" for number in range(collect.SHOWN + 3)]
             pd.DataFrame({"file": files}).to_csv(folder / TABLE, index=False)
@@ -127,7 +134,7 @@ def test_what_is_collected_are_the_pages_cells_of_three_studies(config: Params, 
     rows = pd.read_csv(compared, dtype=str)
     wanted = collect.cells(config)
     assert list(rows["cell"]) == [cell for cell in cells.values() if cell in wanted]
-    assert {"untuned@1/4", "mixed@1/4", "untuned-known@0/4", "mixed@2/1", "untuned-decoder@0/4"} <= set(rows["cell"])
+    assert set(cells.values()) - set(rows["cell"]) <= {"conditional@1/4", "full@1/4"}
     assert "conditional@1/4" not in set(rows["cell"])
     written = {path: path.read_text() for path in workspace.measures.rglob("*.csv")}
     for line in compared.read_text().splitlines()[1:]:

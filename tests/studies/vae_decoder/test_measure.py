@@ -14,13 +14,13 @@ from atelier.data import prepare
 from atelier.data.images import to_pixels
 from atelier.evaluation.cells import Location
 from atelier.evaluation.groups import group
-from atelier.evaluation.tables import write_rows
+from atelier.evaluation.tables import REFERENCE_ROWS, write_rows
 from atelier.files import SEAL
 from atelier.metrics import kernel_distance, log_power_error, mean_power_spectrum
 from atelier.models import base
 from atelier.models.autoencoders import load_like
 from atelier.models.latents import decode, encode_pictures
-from atelier.params import Params
+from atelier.params import CORRECTED, Params
 from atelier.sampling import store
 from atelier.studies.art_finetuning import sample as art_sampling
 from atelier.studies.art_finetuning import train as art_finetuning
@@ -108,9 +108,13 @@ def test_a_repeat_is_decoded_by_its_training_seeds_decoder(params: Params, works
 
 
 def test_every_cell_that_claims_need_is_there(params: Params) -> None:
-    assert measure.cells(params, "mixed")["mixed+all@1/4"] == Redecoded(Location("art_finetuning", "mixed", 4.0), "all")
+    cells, tuned = measure.cells(params, "mixed"), Location("art_finetuning", "mixed", 4.0)
+    assert cells["mixed+all@1/4"] == Redecoded(tuned, "all")
+    assert cells["mixed+all@1/4/corrected"] == Redecoded(tuned._replace(start=CORRECTED), "all")
+    plain = Location("prompt_enrichment", "untuned/level-0", 4.0)
     assert measure.cells(params, PLAIN_WORDS) == {
-        "untuned-decoder@0/4": Redecoded(Location("prompt_enrichment", "untuned/level-0", 4.0), "all")
+        "untuned-decoder@0/4": Redecoded(plain, "all"),
+        "untuned-decoder@0/4/corrected": Redecoded(plain._replace(start=CORRECTED), "all"),
     }
     with pytest.raises(ValueError, match=r"vae_decoder\.models: no 'conditional'"):
         measure.cells(params, "conditional")
@@ -157,11 +161,11 @@ def test_the_stages_measure_all_of_it(params: Params, workspace: Workspace) -> N
     table = measure.load(params, workspace.measures)
     assert set(table["cell"]) == {cell for model in models for cell in measure.cells(params, model)}
     assert not {"untuned-decoder@0/4", "mixed+all@1/4"} - set(table["cell"])
-    one, two = (
-        table[(table["cell"] == cell) & (table["measure"] == "pr")]["whole"].item()
-        for cell in ("mixed+mse@1/4", "mixed+all@1/4")
-    )
-    assert one != two
+    several = [
+        table[(table["cell"] == cell) & (table["measure"] == "pr_rec")]["whole"].item()
+        for cell in ("mixed+mse@1/4", "mixed+all@1/4", "mixed+all@1/4/corrected")
+    ]
+    assert len(set(several)) == 3
     assert list(workspace.scratch.glob("*")) == []  # nothing is kept for a stage that has ended
 
 
@@ -169,8 +173,11 @@ def test_the_page_compares_cells_through_the_original_decoder(params: Params, wo
     folder = workspace.measures / "art_finetuning"
     folder.mkdir(parents=True)
     for model in ("untuned", *params.section("art_finetuning").variants):
-        rows = {"measure": "fd", "cell": [f"{model}@1/4", f"{model}@1/1"], "n": 12, "whole": 1.0}
+        cells = [f"{model}@1/4", f"{model}@1/1", f"{model}@1/4/corrected"]
+        cells += REFERENCE_ROWS if model == "untuned" else []
+        rows = {"measure": "fd", "cell": cells, "n": 12, "whole": 1.0}
         write_rows(pd.DataFrame(rows), folder / f"{model}.csv")
     collect.main(params, workspace)
     compared = pd.read_csv(workspace.compared("vae_decoder"))
-    assert {"untuned@1/4", "mixed@1/4"} <= set(compared["cell"]) <= collect.cells(params)
+    wanted = {"untuned@1/4", "mixed@1/4", "untuned@1/4/corrected", "mixed@1/4/corrected", *REFERENCE_ROWS}
+    assert wanted <= set(compared["cell"]) <= collect.cells(params)

@@ -1,8 +1,6 @@
-"""Two experiments on whether and why fine-tuning shows in pictures, for one tuned model or the untuned base.
+"""Whether fine-tuning shows in what it trains, for one tuned model or the untuned base: errors on held-out works.
 
-Held-out errors: does a tuned model predict the noise in unseen works better than the untuned one, and at which noise
-levels? This is what training optimises. Carried means: the same prompts and noise, but first latents with works' means
-added, as noised latents have them in training and white noise does not (Everaert et al. 2024).
+Does a tuned model predict the noise in unseen works better than the untuned one, and at which noise levels?
 """
 
 from collections.abc import Iterator
@@ -14,30 +12,24 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
-from atelier import machine, scratch
+from atelier import machine
 from atelier.data import prepare
 from atelier.data.prompts import prompt
 from atelier.diffusion import noised
-from atelier.evaluation import reference as references
-from atelier.evaluation.cells import Location, measure_cells
 from atelier.evaluation.tables import read_rows, write_rows
 from atelier.files import check_seal
-from atelier.methods.signal_leak import add_leak
 from atelier.models import base
 from atelier.models.adapters import tuned
 from atelier.models.latents import encode_pictures, encode_prompts
 from atelier.params import Params
-from atelier.sampling.conditions import Condition, Start, sample_model, white_noise
-from atelier.sampling.held_out import held_out_table
 from atelier.sampling.sampler import Seed, settled
-from atelier.sampling.store import UNTUNED, guidance_folder
+from atelier.sampling.store import UNTUNED
 from atelier.seeds import torch_generator
 from atelier.studies.art_finetuning.params import Config
 from atelier.training.denoiser import path, target
 from atelier.workspace import Workspace
 
 ERRORS = "held_out_errors"  # in the folder of measures
-CARRIED = "carried"  # folder of the pictures, in place of a study's name, and of their measures
 LEVELS = 10  # noise levels: midpoints of equal intervals of the training steps
 
 
@@ -47,28 +39,10 @@ def models(params: Params) -> list[str]:
 
 
 def main(params: Params, workspace: Workspace, model: str) -> None:
-    """Write one model's errors, its pictures from first latents with works' means, and their measures."""
+    """Write ``build/measures/held_out_errors/MODEL.csv``."""
     if model not in models(params):
         raise ValueError(f"art_finetuning.diagnosed: no '{model}'")
-    errors = held_out_errors(params, workspace, model)
-    paint_carried(params, workspace, model)
-    inputs = [workspace.samples / CARRIED / model, workspace.reference, workspace.evaluator, workspace.manifests]
-    out = workspace.measures / CARRIED / f"{model}.csv"
-    run = scratch.of_stage(params, workspace, __name__, out, inputs)
-    cells = {carried_cell(params, model): carried_location(params, model)}
-    rows = measure_cells(params, workspace, references.load(workspace.reference), cells, run)
-    write_rows(pd.concat(rows, ignore_index=True), out)
-    write_rows(errors, workspace.measures / ERRORS / f"{model}.csv")
-    scratch.discard(run)
-
-
-def carried_location(params: Params, model: str) -> Location:
-    return Location(CARRIED, model, min(params.protocol.guidance))
-
-
-def carried_cell(params: Params, model: str) -> str:
-    """The cell name of a model's pictures from first latents with works' means."""
-    return f"{model}-{CARRIED}@{params.protocol.prompts.level}/{min(params.protocol.guidance):g}"
+    write_rows(held_out_errors(params, workspace, model), workspace.measures / ERRORS / f"{model}.csv")
 
 
 def pipelines(params: Params, workspace: Workspace, model: str) -> Iterator[StableDiffusionPipeline]:
@@ -138,47 +112,7 @@ def squared_errors(
     return torch.cat(parts)
 
 
-def paint_carried(params: Params, workspace: Workspace, model: str) -> None:
-    """Paint a model's pictures at the lowest guidance from first latents with works' means.
-
-    Prompts and white noise are those of the study, so that nothing else differs from its pictures.
-    """
-    manifests = workspace.manifests
-    table = held_out_table(params, manifests, params.protocol.prompts.level, params.protocol.pictures)
-    guidance = min(params.protocol.guidance)
-    folder = f"{model}/{guidance_folder(guidance)}"
-    condition = Condition(folder, table, latents_with_means(params, workspace), guidance, params.sampling.steps)
-    out, works = workspace.samples / CARRIED, scratch.digest(workspace.root, manifests)
-    sample_model(params, workspace, __name__, Config.STUDY, model, [condition], out, [model], works=works)
-
-
-def latents_with_means(params: Params, workspace: Workspace) -> Start:
-    """White noise plus the mean of a training work's latent, drawn for each picture."""
-    means = means_of(prepare.works(workspace.manifests).table.query("split == 'train'"), params, workspace)
-    white = white_noise(params, "picture")
-
-    def start(pipeline: StableDiffusionPipeline, rows: pd.DataFrame) -> Tensor:
-        keys = zip(rows["repeat"].tolist(), rows["place"].tolist(), strict=True)
-        generators = [torch_generator(params.seed, "carried mean", *key) for key in keys]
-        chosen = [int(torch.randint(len(means), (), generator=generator)) for generator in generators]
-        return add_leak(means[chosen], white(pipeline, rows), pipeline.scheduler, params.sampling.steps)
-
-    return start
-
-
-def means_of(works: pd.DataFrame, params: Params, workspace: Workspace) -> Tensor:
-    """Means (n, c, 1, 1) of the works' latents."""
-    vae = settled(base.load(check_seal(workspace.base)), machine.accelerator(params.machine).device).vae
-    return encode_pictures(vae, prepare.pictures(works, params.data, workspace)).mean.mean((2, 3), keepdim=True)
-
-
 def load_errors(params: Params, measures: Path) -> pd.DataFrame:
     """Load all models' errors by model and timestep."""
     tables = [read_rows(measures / ERRORS / f"{model}.csv", ("model", "timestep")) for model in models(params)]
     return pd.concat(tables).set_index(["model", "timestep"])
-
-
-def load_carried(params: Params, measures: Path) -> pd.DataFrame:
-    """Load measures of all models' pictures from first latents with works' means."""
-    tables = [read_rows(measures / CARRIED / f"{model}.csv") for model in models(params)]
-    return pd.concat(tables, ignore_index=True)

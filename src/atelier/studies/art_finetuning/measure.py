@@ -4,6 +4,7 @@ For the untuned base this adds the rows that all models are compared with: the b
 its cells split by whether it was trained on a work's artist.
 """
 
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +13,7 @@ from atelier import scratch
 from atelier.evaluation import reference as references
 from atelier.evaluation.cells import Location, by_known_artist, measure_cells, real_rows
 from atelier.evaluation.tables import read_rows, write_rows
-from atelier.params import Params
+from atelier.params import STARTS, Params, cell_name
 from atelier.sampling.store import UNTUNED, UNTUNED_AGAIN
 from atelier.studies.art_finetuning.params import Config
 from atelier.workspace import Workspace
@@ -29,7 +30,7 @@ def main(params: Params, workspace: Workspace, model: str) -> None:
     if model == UNTUNED:
         protocol = params.protocol
         each = protocol.repeats * protocol.pictures // len(protocol.groups)
-        rows += real_rows(params, workspace, reference, each, references.reconstructed_works(workspace.reference))
+        rows += real_rows(params, workspace, reference, each)
     rows += measure_cells(params, workspace, reference, located, run)
     if model == UNTUNED:
         rows.append(by_known_artist(params, workspace, located))
@@ -43,12 +44,11 @@ def folders(model: str) -> list[str]:
 
 
 def cells(params: Params, model: str) -> dict[str, Location]:
-    """A model's cells by name, MODEL@LEVEL/GUIDANCE."""
+    """A model's cells by name, MODEL@LEVEL/GUIDANCE, of both starts."""
     level = params.protocol.prompts.level
     return {
-        f"{folder}@{level}/{guidance:g}": Location(Config.STUDY, folder, guidance)
-        for folder in folders(model)
-        for guidance in params.protocol.guidance
+        cell_name(folder, level, guidance, start): Location(Config.STUDY, folder, guidance, start)
+        for folder, guidance, start in product(folders(model), params.protocol.guidance, STARTS)
     }
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, model_validator
 
 from atelier.params import (
+    STARTS,
     Name,
     Optimisation,
     Params,
@@ -16,8 +17,6 @@ from atelier.params import (
     parts_of,
     subset_once,
 )
-
-DERIVED = "-carried"  # what cells of the stage ``diagnose`` end in
 
 
 class Adapter(Section):
@@ -39,15 +38,13 @@ class Config(StudySection):
         names_once("variants", self.variants, self.adapters, "adapters")
         if taken := [name for name in self.adapters if name == "untuned" or name.startswith("untuned-")]:
             raise ValueError(f"adapters: '{taken[0]}' is what the model without an adapter is called")
-        if taken := [name for name in self.adapters if name.endswith(DERIVED)]:
-            raise ValueError(f"adapters: '{taken[0]}' ends as what is made of a model does")
         subset_once("diagnosed", self.diagnosed, self.variants)
         return self
 
     def samples(self, params: Params) -> int:
         protocol = params.protocol
-        each = protocol.repeats * protocol.pictures * len(protocol.guidance)
-        return each * (2 + len(self.variants) + len(self.diagnosed))
+        each = protocol.repeats * protocol.pictures * len(protocol.guidance) * len(STARTS)
+        return each * (2 + len(self.variants))
 
     def measures(self, params: Params, measure: str, cell: str) -> bool:
         model, _, level, guidance = parts_of(cell)

@@ -10,20 +10,31 @@ from atelier.evaluation.groups import SIMPLE, group
 from atelier.files import read_table
 from atelier.metrics import nearest
 from atelier.metrics.summary import SLOPE_LOW
-from atelier.report import figures, words
+from atelier.params import CORRECTED, STARTS, WHITE
+from atelier.report import figures, starts, words
 from atelier.report.items import Data, Figure, Item, Metric, Table, Text
 from atelier.sampling import store
 from atelier.sampling.store import UNTUNED
-from atelier.studies.art_finetuning.report_reasons import carried, errors, parts_of_fd, power, slope_over_guidance
-from atelier.studies.art_finetuning.report_results import COMPARED, STUDY, Results, evidence, load
+from atelier.studies.art_finetuning.report_reasons import (
+    by_start,
+    disagreements,
+    errors,
+    parts_of_fd,
+    power,
+    slope_over_guidance,
+)
+from atelier.studies.art_finetuning.report_results import COMPARED, STUDY, Results, evidence, floors, load
 
-__all__ = ["Results", "carried", "errors", "evidence", "load", "parts_of_fd", "power", "slope_over_guidance"]
+__all__ = [
+    "Results", "by_start", "disagreements", "errors", "evidence", "floors", "load", "parts_of_fd", "power",
+    "slope_over_guidance",
+]  # fmt: skip
 
 POSTER = "sickert2025_finetuning.csv"  # in the folder of papers
 POSTER_BLOCKS = ("-", "A", "B")  # untuned, rank 4 and rank 8 without decoder tuning
-DISTANCES = ["fd", "kid", "fd_haar", "fwd", "pr", "psd", "psd10"]
+DISTANCES = ["fd", "fd_rec", "kid", "fd_haar", "fwd", "pr", "pr_rec", "psd", "psd_rec", "psd10"]
 HIGHER_IS_BETTER = ["precision", "recall", "density", "coverage", "clip", "subject", "style", "emotion"]
-GAP = ["fd", "kid", "fwd", "pr"]
+GAP = ["fd", "fd_rec", "kid", "fwd", "pr", "pr_rec"]
 CONTROL = "full-mixed"  # the whole denoiser tuned
 NEAREST_OF = (UNTUNED, "rank8-mixed", CONTROL)
 SHEET, NEIGHBOURS, PROMPTS = 12, 10, 4  # pictures a row, nearest works, prompts
@@ -38,15 +49,22 @@ def headline(results: Results) -> list[str]:
 
 
 def sheets(results: Results) -> list[Figure]:
-    """Unpicked pictures of every model, at the lowest and the highest guidance scale."""
-    return [_sheet(results, guidance) for guidance in (results.low, results.high)]
+    """Unpicked pictures of every model: at both ends of guidance from white noise, at the low one corrected, too."""
+    shown = [(results.low, WHITE), (results.high, WHITE), (results.low, CORRECTED)]
+    return [_sheet(results, guidance, start) for guidance, start in shown]
 
 
-def _sheet(results: Results, guidance: float) -> Figure:
+def _sheet(results: Results, guidance: float, start: str) -> Figure:
     columns = min(SHEET, results.params.protocol.pictures)
-    rows = {name: results.generated(name, guidance)[:columns] for name in results.models}
-    caption = f"Unpicked pictures at guidance {guidance:g}: one row per model; columns share prompt and first latent."
-    return Figure(f"sheet_{guidance:g}", figures.contact_sheet(rows), caption)
+    rows = {name: results.generated(name, guidance, start)[:columns] for name in results.models}
+    caption = f"Unpicked pictures at guidance {guidance:g}, {starts.NAMES[start]}: one row per model; columns share "
+    drawn = figures.contact_sheet(rows)
+    return Figure(f"sheet_{_file(guidance, start)}", drawn, f"{caption}prompt and first latent.")
+
+
+def _file(guidance: float, start: str) -> str:
+    """The end of a figure's name."""
+    return f"{guidance:g}" + ("" if start == WHITE else f"_{start}")
 
 
 def prompts(results: Results) -> Text:
@@ -84,18 +102,23 @@ def history(results: Results) -> Figure:
 # ----------------------------------------------------------------------------------------------- distances
 
 
-def guidance(results: Results) -> Figure:
-    """Distances over guidance, with intervals."""
-    drawn = figures.curves(tables.wide(results.rows, words.AXES), words.AXES, "guidance", "model", "guidance scale")
-    return Figure("guidance", drawn, f"Distance to art with 95 % intervals; {results.count}.")
+def guidance(results: Results) -> list[Figure]:
+    """Distances over guidance, with intervals, a figure a start."""
+    drawn = []
+    for start in STARTS:
+        wide = tables.wide(results.rows[results.rows["start"] == start], starts.AXES)
+        curves = figures.curves(wide, starts.AXES, "guidance", "model", "guidance scale")
+        caption = f"Distance to art, {starts.NAMES[start]}, 95 % intervals; {results.count}."
+        drawn.append(Figure(f"guidance_{start}", curves, caption))
+    return drawn
 
 
 def distances(results: Results) -> Table:
-    """Distances of every model and guidance scale; records every measure of them."""
+    """Distances of every model, guidance scale and start; records every measure of them."""
     metrics = {
-        f"{measure}/{model}/guidance-{scale:g}": Metric(interval, results.n)
-        for measure, model, scale, interval in zip(
-            *(results.rows[column] for column in ("measure", "model", "guidance", "interval")), strict=True
+        starts.from_start(f"{measure}/{model}/guidance-{scale:g}", start): Metric(interval, results.n)
+        for measure, model, scale, start, interval in zip(
+            *(results.rows[column] for column in ("measure", "model", "guidance", "start", "interval")), strict=True
         )
     }
     caption = f"Distances, bias taken off; {results.count}. PR: {results.residual_label}."
@@ -109,26 +132,31 @@ def coverage(results: Results) -> Table:
     return Table("others", wholes[[name for name in HIGHER_IS_BETTER if name in wholes]], caption)
 
 
-def floors(results: Results) -> Table:
-    """Distances of real works: training works, and held-out works through the autoencoder."""
-    n = int(results.reference_rows["n"].min())
-    caption = f"Reference rows against {results.held_out} held-out works; n = {n} works each."
-    return Table("floors", results.floors[DISTANCES], caption)
+def sensitivity(results: Results) -> Table:
+    """Distances of real works, of the untuned model and of the positive control, and which of them can tell."""
+    return results.sensitivity(CONTROL, results.held_out)
 
 
 def gap(results: Results) -> Table:
-    """The share of the distance between the untuned model and real works that tuning closed."""
-    cells, floor = dict(results.cells[GAP].iterrows()), results.floors.loc[tables.REAL, GAP]
-    closed = {}
+    """The share of the distance between the untuned model and other works that tuning closed.
+
+    Real works, or reconstructed ones for a distance to reconstructed works.
+    """
+    cells, closed = dict(results.cells[GAP].iterrows()), {}
+    ends = {name: tables.RECONSTRUCTED_TRAINING if name in starts.RECONSTRUCTED else tables.REAL for name in GAP}
+    target = pd.Series({name: float(results.values[name, row].mean()) for name, row in ends.items()})
     for name in results.config.variants:
         for scale in (results.low, results.high):
-            before, after = cells[UNTUNED, scale], cells[name, scale]
-            closed[name, scale] = (before - after) / (before - floor)
-    caption = "Share of the gap between the untuned model and real works that tuning closed; 1 is all of it."
+            for start in STARTS:
+                before, after = cells[UNTUNED, scale, start], cells[name, scale, start]
+                closed[name, scale, start] = (before - after) / (before - target)
+    caption = "Share of the gap between the untuned model and other works that tuning closed; 1 is all of it."
     metrics = {}
     if CONTROL in results.config.variants:
-        metrics[f"gap/fd/{CONTROL}"] = Metric(closed[CONTROL, results.low]["fd"], results.n)
-    frame = pd.DataFrame(closed).T.rename_axis(["variant", "guidance"])
+        for start in STARTS:
+            share = closed[CONTROL, results.low, start]["fd"]
+            metrics[starts.from_start(f"gap/fd/{CONTROL}", start)] = Metric(share, results.n)
+    frame = pd.DataFrame(closed).T.rename_axis(["variant", "guidance", "start"])
     return Table("gap", frame, f"{caption} {results.count}.", metrics)
 
 
@@ -158,13 +186,15 @@ def between_styles(results: Results) -> list[Item]:
 
 def spectra(results: Results) -> Figure:
     """Mean power spectra of works, the untuned model and adapters of the highest rank."""
-    caption = f"Mean power spectra at guidance {results.high:g}; the slope is fitted right of the dotted line."
+    caption = (
+        f"Mean power spectra, guidance {results.high:g}, white noise; the slope is fitted right of the dotted line."
+    )
     return Figure("spectra", figures.radial_spectra(_pictures_for_spectra(results), SLOPE_LOW), caption)
 
 
 def residuals(results: Results) -> Figure:
     """Mean residual spectra of the same pictures."""
-    caption = f"Mean residual spectra at guidance {results.high:g}; {results.residual_label}."
+    caption = f"Mean residual spectra at guidance {results.high:g}, white noise; {results.residual_label}."
     return Figure("residuals", figures.residual_spectra(_pictures_for_spectra(results)), caption)
 
 
@@ -189,8 +219,8 @@ def neighbours(results: Results) -> Figure:
             first = distance.argsort(kind="stable")[: min(NEIGHBOURS, len(pictures))]
             rows[f"{name}, by {label}"] = pictures[first]
             rows[f"nearest works ({name}, {label})"] = training[index[first]]
-    caption = f"The pictures nearest to a training work at guidance {results.low:g}, and that work below each; "
-    return Figure("neighbours", figures.contact_sheet(rows), f"{caption}nearest first.")
+    caption = f"The pictures nearest to a training work at guidance {results.low:g}, white noise, and that work below "
+    return Figure("neighbours", figures.contact_sheet(rows), f"{caption}each; nearest first.")
 
 
 def near(results: Results) -> Table:
@@ -211,15 +241,17 @@ def side_by_side(results: Results) -> Item:
             if key not in poster:
                 continue
             paper = poster[key] / poster["untuned", 0, scale] - 1
-            ours = cells[name, scale] / cells[UNTUNED, scale] - 1
+            ours = {start: cells[name, scale, start] / cells[UNTUNED, scale, start] - 1 for start in STARTS}
+            sources = {"paper": paper, "here": ours[WHITE], "corrected": ours[CORRECTED]}
             rows[name, scale] = {
                 f"{measure.upper()} {source}": 100 * change[measure]
                 for measure in COMPARED
-                for source, change in {"paper": paper, "here": ours}.items()
+                for source, change in sources.items()
             }
     if not rows:
         return Text("none of these variants stands on the poster")
-    caption = f"Change against the untuned model in per cent; paper: FID; here: {results.count}."
+    caption = "Change against the untuned model in per cent; paper: FID; here, and corrected start: "
+    caption += f"{results.count}."
     return Table("side_by_side", pd.DataFrame(rows).T.rename_axis(["variant", "guidance"]), caption)
 
 

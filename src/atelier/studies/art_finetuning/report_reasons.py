@@ -1,4 +1,4 @@
-"""Why comparisons come out as they do: their power, errors on held-out works, carried means, parts of FD."""
+"""Why comparisons come out as they do: their power, errors on held-out works, both starts, parts of FD."""
 
 import pandas as pd
 
@@ -6,13 +6,14 @@ from atelier import claims
 from atelier.evaluation import tables
 from atelier.evaluation.intervals import t_interval
 from atelier.evidence import LEVEL, groups_needed
-from atelier.report import figures, words
+from atelier.params import CORRECTED, STARTS
+from atelier.report import figures, starts, words
 from atelier.report.items import Figure, Item, Metric, Table, Text
-from atelier.sampling.store import UNTUNED
-from atelier.studies.art_finetuning import diagnose
-from atelier.studies.art_finetuning.report_results import STUDY, Results, evidence
+from atelier.sampling.store import UNTUNED, UNTUNED_AGAIN
+from atelier.studies.art_finetuning.report_results import COMPARED, STUDY, Results, evidence
 
-CARRIED = ("fd", "kid", "fwd", "pr", "psd")
+SHARE = "share between means"
+BY_START = ("fd", "fd_mean", "fd_rec", "kid", "pr_rec", "psd_rec")
 
 
 def power(results: Results) -> Item:
@@ -57,29 +58,44 @@ def errors(results: Results) -> Item:
     return Figure("errors", drawn, caption, metrics)
 
 
-def carried(results: Results) -> Table:
-    """What tuning changes from white noise, and from first latents that carry works' means."""
-    white = {name: results.cell(name) for name in diagnose.models(results.params)}
-    means = {name: diagnose.carried_cell(results.params, name) for name in white}
-    pairs = {"works' means instead of white noise, untuned": (means[UNTUNED], white[UNTUNED])}
-    for name in results.config.diagnosed:
-        pairs[f"{name} instead of untuned, white noise"] = (white[name], white[UNTUNED])
-        pairs[f"{name} instead of untuned, works' means"] = (means[name], means[UNTUNED])
-    rows = {}
-    for measure in CARRIED:
-        for label, (changed, reference) in pairs.items():
-            interval = results.change(measure, changed, reference)
-            rows[measure.upper(), label] = {"change": interval.mean, "low": interval.low, "high": interval.high}
-    caption = f"Changes at guidance {results.low:g} with 95 % intervals; below zero is nearer to art; {results.count}."
-    return Table("carried", pd.DataFrame(rows).T.rename_axis(["measure", "changed"]), caption)
+def by_start(results: Results) -> Table:
+    """What the first latent alone changes, and what other noise and tuning change from each start; records FD."""
+    once = results.cell(UNTUNED)
+    pairs = {"corrected start instead of white noise, untuned": (starts.from_start(once, CORRECTED), once)}
+    for model in [UNTUNED_AGAIN, *results.config.variants]:
+        for start in STARTS:
+            ends = (results.cell(model, None, start), results.cell(UNTUNED, None, start))
+            pairs[f"{model} instead of untuned, {starts.NAMES[start]}"] = ends
+    changes = {
+        label: {measure: results.change(measure, *ends) for measure in BY_START if (measure, ends[0]) in results.values}
+        for label, ends in pairs.items()
+    }
+    frame = pd.DataFrame(
+        {label: {name.upper(): words.signed(each) for name, each in row.items()} for label, row in changes.items()}
+    )
+    metrics = {f"change/fd/{label}": Metric(row["fd"], results.n) for label, row in changes.items() if "fd" in row}
+    caption = f"Changes at guidance {results.low:g}, 95 % intervals; below zero is nearer to art; {results.count}."
+    return Table("by_start", frame.T.rename_axis("changed"), caption, metrics)
+
+
+def disagreements(results: Results) -> Text:
+    """Where tuning's changes have opposite signs at the two starts."""
+    pairs = [
+        (results.cell(name, scale), results.cell(UNTUNED, scale))
+        for name in results.config.variants
+        for scale in results.params.protocol.guidance
+    ]
+    return starts.disagreements(results.values, pairs, [*COMPARED, *starts.RECONSTRUCTED])
 
 
 def parts_of_fd(results: Results) -> Table:
     """FD between means and between covariances, with precision and recall where they were measured."""
     wholes = results.wholes
     neighbourhoods = wholes[[name for name in ("precision", "recall") if name in wholes]]
-    frame = results.cells[["fd", "fd_mean", "fd_spread"]].join(neighbourhoods)
-    return Table("parts_of_fd", frame, f"FD, its two parts, precision and recall; {results.count}.")
+    frame = results.cells[["fd", "fd_mean", "fd_spread"]]
+    frame = frame.assign(**{SHARE: frame["fd_mean"] / frame["fd"]}).join(neighbourhoods)
+    caption = f"FD, its two parts, the share of it between the means, precision and recall; {results.count}."
+    return Table("parts_of_fd", frame, caption)
 
 
 def slope_over_guidance(results: Results) -> Table:

@@ -9,12 +9,11 @@ from torch import Tensor
 
 from atelier import claims
 from atelier.data import prepare
-from atelier.evaluation import tables
 from atelier.evaluation.tables import read_rows
 from atelier.files import check_seal, read_table
 from atelier.metrics import residual_spectrum_label
-from atelier.params import Params
-from atelier.report import words
+from atelier.params import WHITE, Params
+from atelier.report import starts, words
 from atelier.report.painted import Painted
 from atelier.sampling import store
 from atelier.sampling.store import UNTUNED, UNTUNED_AGAIN
@@ -68,19 +67,14 @@ class Results(Painted):
         return residual_spectrum_label(self.params.data.size, self.params.data.size)
 
     @cached_property
-    def summary(self) -> pd.DataFrame:
-        """Every measure of every cell with its interval."""
-        return tables.intervals(self.table)
-
-    @cached_property
     def rows(self) -> pd.DataFrame:
-        """``summary`` of the models' cells: prompts of the protocol's level, white noise."""
+        """``summary`` of the models' cells: prompts of the protocol's level, both starts."""
         at_level = self.summary["level"] == self.params.protocol.prompts.level
         return self.summary[self.summary["model"].isin(self.models) & at_level]
 
     @property
     def cells(self) -> pd.DataFrame:
-        """Measures less their bias: one row per model and guidance scale, one column per measure."""
+        """Measures less their bias: one row per model, guidance scale and start, one column per measure."""
         return self._by_model("value")
 
     @property
@@ -88,37 +82,23 @@ class Results(Painted):
         """``cells``, measured on all repeats at once."""
         return self._by_model("whole")
 
-    @property
-    def floors(self) -> pd.DataFrame:
-        """Reference rows as ``cells``: training works in place of pictures, and reconstructed held-out works."""
-        return self.reference_rows.pivot(index="cell", columns="measure", values="value")
-
-    @property
-    def reference_rows(self) -> pd.DataFrame:
-        """``summary`` of real works."""
-        return self.summary[self.summary["cell"].isin([tables.REAL, tables.RECONSTRUCTED])]
-
-    def cell(self, model: str) -> str:
-        """The name of a model's cell at the lowest guidance scale."""
-        return f"{model}@{self.params.protocol.prompts.level}/{self.low:g}"
-
     def real(self, split: str) -> Tensor:
         """Works of a split, uint8 (n, 3, h, w)."""
         return prepare.pictures(self.works[self.works["split"] == split], self.params.data, self.workspace)
 
-    def generated(self, model: str, guidance: float) -> Tensor:
+    def generated(self, model: str, guidance: float, start: str = WHITE) -> Tensor:
         """A model's pictures, uint8 (n, 3, h, w)."""
-        return store.read(self.workspace.samples, STUDY, model, guidance)[0]
+        return store.read(self.workspace.samples, STUDY, model, guidance, start)[0]
 
     def _by_model(self, column: str) -> pd.DataFrame:
-        return self.rows.pivot(index=["model", "guidance"], columns="measure", values=column).loc[self.models]
+        return starts.pivoted(self.rows, ["model", "guidance"], column).loc[self.models]
 
 
 def load(params: Params, workspace: Workspace) -> Results:
     """Read what the stages left. Raises ValueError for samples that are missing, or of variants no parameter names."""
     store.check_variants(workspace.samples / STUDY, [UNTUNED, *Config.of(params).variants, UNTUNED_AGAIN])
     measures = workspace.measures
-    rows = [measure.load(params, measures), _rows_of_prompts(measures), diagnose.load_carried(params, measures)]
+    rows = [measure.load(params, measures), _rows_of_prompts(measures)]
     return Results(
         params=params,
         workspace=workspace,
@@ -132,7 +112,12 @@ def load(params: Params, workspace: Workspace) -> Results:
 
 def evidence(results: Results) -> claims.Evidence:
     """What the verdicts need."""
-    return results.evidence(COMPARED)
+    return results.evidence([*COMPARED, *starts.RECONSTRUCTED])
+
+
+def floors(results: Results) -> dict[str, float]:
+    """The value of each measure that no model can get below."""
+    return results.floors
 
 
 def by_acquaintance_last(table: pd.DataFrame) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
-from atelier.params import Guidance, Pictures, StudySection
+from atelier.params import STARTS, Guidance, Params, Pictures, StudySection
 
 
 class Config(StudySection):
@@ -21,3 +21,6 @@ class Config(StudySection):
         if self.measured_at not in self.guidance:
             raise ValueError(f"measured_at: expected one of guidance's scales, got {self.measured_at!r}")
         return self
+
+    def samples(self, params: Params) -> int:
+        return 2 * self.pictures * len(STARTS)  # of works and of photographs; the sheets are small

@@ -9,9 +9,23 @@ from atelier.data import prepare
 from atelier.evaluation import judges
 from atelier.metrics import residual_spectrum_label
 from atelier.metrics.summary import SLOPE_LOW
+from atelier.params import CORRECTED, WHITE
 from atelier.report import figures
 from atelier.report.items import Figure, Item, Metric, Table, Text
-from atelier.studies.base_model.report_results import ALL_WORKS, BASE, FLOOR, Results, Sheet, groups_of, load
+from atelier.report.sensitivity import CAPTION, sensitivity
+from atelier.report.starts import NAMES, from_start
+from atelier.studies.base_model.report_results import (
+    ALL_WORKS,
+    BASE,
+    CORRECTED_BASE,
+    FLOOR,
+    FLOOR_RETURNED,
+    RETURNED,
+    Results,
+    Sheet,
+    groups_of,
+    load,
+)
 
 __all__ = ["Results", "load"]
 
@@ -25,6 +39,9 @@ LOSS_TERMS = {
     "discriminator": "hinge loss of the discriminator",
     "denoising": "mean squared error of the noise",
 }
+DISTANCES = ("fd evaluator", "fd evaluator_rec", "fd", "fd_rec", "kid", "pr", "pr_rec", "psd", "psd_rec", "psd10")
+HIDDEN = ("kid_rec", "psd10_rec", "share of means_rec")  # from the table of distances, which is wide
+SETS = (FLOOR, RETURNED, FLOOR_RETURNED, BASE, CORRECTED_BASE)
 RECORDED_BARS = ("base", "positive control")  # bars of these names are of the base, not of what judges it
 
 
@@ -45,6 +62,12 @@ def missing(results: Results) -> list[Text]:
         "The data folder does not tell what its pictures show: no share of subjects and emotions is measured.": (
             results.has_truth
         ),
+    }
+    notes |= {
+        f"Too few {kind} to fit what training leaves in first latents: painted from white noise only.": (
+            painted.corrected is not None
+        )
+        for kind, painted in results.painted.items()
     }
     return [Text(note) for note, present in notes.items() if not present]
 
@@ -171,8 +194,10 @@ def samples(results: Results) -> Iterator[Item]:
             shown = slice(start, start + COLUMNS)
             rows[f"held out {number}"] = painted.real.pictures[shown]
             rows[f"painted {number}"] = painted.pictures[shown]
+            if painted.corrected is not None:
+                rows[f"corrected {number}"] = painted.corrected[shown]
         caption = f"Held-out {kind}, and what the base painted from their prompts at guidance "
-        caption += f"{results.config.measured_at:g}; unpicked."
+        caption += f"{results.config.measured_at:g}, from white noise and from the corrected start; unpicked."
         yield Figure(f"samples_{kind}", figures.contact_sheet(rows), caption)
         yield _prompts(kind, painted.prompts[:4])
 
@@ -220,21 +245,37 @@ def steering(results: Results) -> Table | Text:
 
 
 def distances(results: Results) -> Table:
-    """Distances to held-out pictures, of training pictures (the floor) and of what the base painted."""
+    """Distances to held-out pictures, of training and returned pictures and of what the base painted."""
     rows = {f"{kind}, {name}": row for (kind, name), row in results.distances.items()}
+    ends = {BASE: "", CORRECTED_BASE: f"/{CORRECTED}"}
     metrics = {
-        f"base/{measure.replace(' ', '_')}/{kind}": Metric(value, int(row["n"]), _unit(measure))
+        f"base/{measure.replace(' ', '_')}/{kind}{ends[name]}": Metric(value, int(row["n"]), _unit(measure))
         for (kind, name), row in results.distances.items()
         for measure, value in row.items()
-        if name == BASE and measure not in ("n", "of")
+        if name in ends and measure not in ("n", "of")
     }
     label = residual_spectrum_label(results.params.data.size, results.params.data.size)
-    caption = f"n pictures against all held-out ones (of); PR: {label}; psd from {SLOPE_LOW} cycles, psd10 from 10."
-    return Table("distances", pd.DataFrame(rows).T.astype({"n": int, "of": int}), caption, metrics)
+    caption = "n pictures against all held-out ones (of), _rec: against these as the autoencoder returns them; "
+    caption += f"PR: {label}; psd from {SLOPE_LOW} cycles, psd10 from 10."
+    frame = pd.DataFrame(rows).T.astype({"n": int, "of": int})
+    return Table("distances", frame[[name for name in frame if name not in HIDDEN]], caption, metrics)
+
+
+def saturation(results: Results) -> Table:
+    """The floor of each distance, and whether it leaves the base's distance any room, by kind and start."""
+    kinds = {}
+    for kind in results.painted:
+        sets = {name: results.distances[kind, name] for name in SETS if (kind, name) in results.distances}
+        names = [name for name in DISTANCES if name in sets[BASE]]
+        frame = pd.DataFrame({label: [row[name] for name in names] for label, row in sets.items()}, index=names)
+        floor = [sets[FLOOR_RETURNED if name.endswith("_rec") else RETURNED][name] for name in names]
+        kinds[kind] = sensitivity(frame, floor, {WHITE: BASE, CORRECTED: CORRECTED_BASE})
+    caption = f"At guidance {results.config.measured_at:g}; {CAPTION}; n as above."
+    return Table("sensitivity", pd.concat(kinds, names=["kind", "measure"]), caption)
 
 
 def _unit(measure: str) -> str:
-    return "ratio" if "spread" in measure else "1"
+    return "ratio" if "spread" in measure or "share" in measure else "1"
 
 
 def spectra(results: Results) -> Figure:
@@ -243,6 +284,8 @@ def spectra(results: Results) -> Figure:
     for kind, painted in results.painted.items():
         pictures[f"{kind}, real"] = results.corpora[kind].where("split", "test").pictures / 255
         pictures[f"{kind}, base"] = painted.pictures / 255
+        if painted.corrected is not None:
+            pictures[f"{kind}, base, corrected"] = painted.corrected / 255
     caption = "Mean power spectra, ring means; the slope is fitted right of the dotted line."
     return Figure("spectra", figures.radial_spectra(pictures, SLOPE_LOW), caption)
 
@@ -250,12 +293,14 @@ def spectra(results: Results) -> Figure:
 def attributes(results: Results) -> Table | Text:
     """Shares of pictures in which the evaluator sees what is true of the held-out ones."""
     rows, metrics = {}, {}
-    for (kind, attribute), (held_out, base) in results.shares.items():
+    for (kind, attribute), seen in results.shares.items():
         name = attribute.replace("art_", "")
-        rows[kind, name] = {
-            "n": base.n, "held-out": held_out.mean, "base": base.mean, "low": base.low, "high": base.high,
-        }  # fmt: skip
-        metrics[f"base/sees_{name}/{kind}"] = Metric(base, base.n, "share")
+        rows[kind, name] = {"n": seen.base.n, "held-out": seen.held_out.mean}
+        for start, share in {WHITE: seen.base, CORRECTED: seen.corrected}.items():
+            if share is not None:
+                ends = {"base": share.mean, "low": share.low, "high": share.high}
+                rows[kind, name] |= {f"{label}, {NAMES[start]}": value for label, value in ends.items()}
+                metrics[from_start(f"base/sees_{name}/{kind}", start)] = Metric(share, share.n, "share")
     if not rows:
         return Text("No evaluator, or no truth that it knows: nothing to count.")
     frame = pd.DataFrame(rows).T.rename_axis(["prompts of", "attribute"]).astype({"n": int})
@@ -268,11 +313,22 @@ def summary(results: Results) -> Text:
     lines = []
     for kind in results.painted:
         base, floor = (results.distances[kind, name]["kid"] for name in (BASE, FLOOR))
-        lines.append(f"{kind}: KID {base:.2f}; between two sets of real pictures {floor:.2f}.")
+        corrected = results.distances.get((kind, CORRECTED_BASE), {}).get("kid")
+        start = "" if corrected is None else f", {corrected:.2f} from the corrected start"
+        lines.append(f"{kind}: KID {base:.2f}{start}; between two sets of real pictures {floor:.2f}.")
     if prepare.PHOTOGRAPHS in results.painted and prepare.WORKS in results.painted:
         works, photographs = (results.distances[kind, BASE]["kid"] for kind in (prepare.WORKS, prepare.PHOTOGRAPHS))
         ratio = f"{works / photographs:.1f} times its KID to photographs"
         lines.append(f"Its KID to art is {ratio}. Above 1: the shift that tuning has to make.")
-    spreads = [f"{kind} {results.distances[kind, BASE]['brightness spread']:.2f}" for kind in results.painted]
-    lines.append(f"Spread of brightness over that of real pictures: {', '.join(spreads)}.")
+    lines.append(f"Spread of brightness over that of real pictures: {', '.join(_spreads(results))}.")
     return Text("\n".join(lines))
+
+
+def _spreads(results: Results) -> list[str]:
+    """Like ``works 0.55, corrected 0.82``."""
+    spreads = []
+    for kind in results.painted:
+        ends = {kind: BASE, "corrected": CORRECTED_BASE}
+        rows = {name: results.distances.get((kind, which)) for name, which in ends.items()}
+        spreads += [f"{name} {row['brightness spread']:.2f}" for name, row in rows.items() if row is not None]
+    return spreads

@@ -11,6 +11,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from atelier.data import prepare
+from atelier.data.checks import FloatArray
 from atelier.data.images import to_pixels
 from atelier.evaluation import judges
 from atelier.evaluation.intervals import Interval
@@ -19,12 +20,12 @@ from atelier.files import check_seal, read_table
 from atelier.machine import accelerator
 from atelier.metrics import alignment, frechet_distance, power_spectrum_slope
 from atelier.metrics.reconstruction import linear_patch_code, psnr
-from atelier.metrics.summary import SLOPE_LOW, brightness_spread, distances, measure
+from atelier.metrics.summary import SLOPE_LOW, Measured, brightness_spread, distances, measure
 from atelier.models import base
 from atelier.models.evaluator import Evaluator
 from atelier.models.latents import decode, encode_pictures
 from atelier.models.stored import load_json
-from atelier.params import Params
+from atelier.params import CORRECTED, Params
 from atelier.sampling import store
 from atelier.sampling.sampler import settled
 from atelier.studies.base_model import sheets
@@ -32,7 +33,9 @@ from atelier.studies.base_model.params import Config
 from atelier.workspace import Workspace
 
 ALL_WORKS = "all works"
-FLOOR, BASE = "training split", "base"  # the two sets that are compared with held-out pictures
+# the sets that are compared with held-out pictures
+FLOOR, RETURNED, FLOOR_RETURNED = "training split", "held out, returned", "training split, returned"
+BASE, CORRECTED_BASE = "base", "base, corrected start"
 
 
 class Corpus(NamedTuple):
@@ -69,6 +72,7 @@ class Painted(NamedTuple):
     prompts: Sequence[str]
     real: Corpus
     pictures: Tensor
+    corrected: Tensor | None = None  # from the corrected start; None: too few pictures to fit its leak to
 
 
 class Sheet(NamedTuple):
@@ -87,6 +91,7 @@ class Shares(NamedTuple):
 
     held_out: Interval
     base: Interval
+    corrected: Interval | None = None  # of the base, from the corrected start
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ class Results:
     returned: Mapping[str, Returned]  # by group; absent where it lacks one of the splits
     painted: Mapping[str, Painted]  # by kind
     sheets: Mapping[str, Sheet]  # by what varies, as ``sheets.ATTRIBUTES``
-    distances: Mapping[tuple[str, str], Mapping[str, float]]  # by kind, and FLOOR or BASE
+    distances: Mapping[tuple[str, str], Mapping[str, float]]  # by kind, and set of pictures: FLOOR, BASE, ...
     shares: Mapping[tuple[str, str], Shares]  # by kind and attribute
 
 
@@ -117,7 +122,7 @@ def load(params: Params, workspace: Workspace) -> Results:
     painted = {kind: read_painted(samples, kind, corpus, config) for kind, corpus in corpora.items()}
     painted = {kind: each for kind, each in painted.items() if each.prompts}
     returned = [reconstructed(vae, kind, corpus) for kind, corpus in corpora.items()]
-    measured = {kind: measured_distances(corpora[kind], each, evaluator) for kind, each in painted.items()}
+    measured = {kind: measured_distances(corpora[kind], each, evaluator, vae) for kind, each in painted.items()}
     return Results(
         params=params,
         config=config,
@@ -180,7 +185,9 @@ def read_painted(samples: Path, kind: str, corpus: Corpus, config: Config) -> Pa
     """What the base painted from held-out pictures' prompts, beside these pictures."""
     pictures, table = store.read(samples, config.STUDY, kind, config.measured_at)
     rows = pd.Series(range(len(corpus.table)), index=corpus.table["path"]).loc[table["path"]]
-    return Painted(table["prompt"].tolist(), corpus.rows(rows.tolist()), pictures)
+    cell = (samples, config.STUDY, kind, config.measured_at, CORRECTED)
+    corrected = store.read(*cell)[0] if store.cell_folder(*cell).is_dir() else None
+    return Painted(table["prompt"].tolist(), corpus.rows(rows.tolist()), pictures, corrected)
 
 
 def read_sheet(samples: Path, kind: str, config: Config, evaluator: Evaluator | None) -> Sheet:
@@ -194,18 +201,50 @@ def read_sheet(samples: Path, kind: str, config: Config, evaluator: Evaluator | 
     return Sheet(table, pictures, {guidance: share for guidance, share in shares.items() if share is not None})
 
 
-def measured_distances(corpus: Corpus, painted: Painted, evaluator: Evaluator | None) -> dict[str, dict[str, float]]:
-    """Distances of painted pictures to the held-out ones; and, as the floor, of as many training pictures."""
-    real, training = (corpus.where("split", name).pictures / 255 for name in ("test", "train"))
+def measured_distances(
+    corpus: Corpus, painted: Painted, evaluator: Evaluator | None, vae: AutoencoderKL
+) -> dict[str, dict[str, float]]:
+    """Distances of painted pictures to the held-out ones, as they are and as the autoencoder returns them (``_rec``).
+
+    And, as the floors, of as many training pictures, and of both returned.
+    """
+    real, training = (corpus.where("split", name).pictures for name in ("test", "train"))
     n = min(len(painted.pictures), len(real))
-    pictures = {FLOOR: training[torch.arange(n) * len(training) // n], BASE: painted.pictures[:n] / 255}
+    training = training[torch.arange(n) * len(training) // n]
+    returned, floor = (to_pixels(decode(vae, encode_pictures(vae, x).mean)) for x in (real, training))
+    pictures = {FLOOR: training, RETURNED: returned[:n], FLOOR_RETURNED: floor, BASE: painted.pictures[:n]}
+    pictures |= {} if painted.corrected is None else {CORRECTED_BASE: painted.corrected[:n]}
+    held_out = {"": reduced(real, evaluator), "_rec": reduced(returned, evaluator)}
     rows: dict[str, dict[str, float]] = {}
-    for name, made in pictures.items():
-        rows[name] = {"n": n, "of": len(real), **distances(measure(real), measure(made))._asdict()}
-        if evaluator is not None:
-            rows[name]["fd evaluator"] = frechet_distance(*(alignment.features(evaluator, x) for x in (real, made)))
-        rows[name]["brightness spread"] = brightness_spread(made) / brightness_spread(real)
+    for name, x in pictures.items():
+        made = reduced(x, evaluator)
+        rows[name] = {"n": n, "of": len(real)}
+        for suffix, each in held_out.items():
+            rows[name] |= {f"{measure}{suffix}": value for measure, value in between(each, made).items()}
+        rows[name]["brightness spread"] = brightness_spread(x / 255) / brightness_spread(real / 255)
     return rows
+
+
+class Reduced(NamedTuple):
+    """A set of pictures' statistics, and its features where there is an evaluator."""
+
+    measured: Measured
+    features: FloatArray | None
+
+
+def reduced(pictures: Tensor, evaluator: Evaluator | None) -> Reduced:
+    x = pictures / 255
+    return Reduced(measure(x), None if evaluator is None else alignment.features(evaluator, x))
+
+
+def between(real: Reduced, made: Reduced) -> dict[str, float]:
+    """Every distance between two sets."""
+    values = {name: float(value) for name, value in distances(real.measured, made.measured)._asdict().items()}
+    if real.features is not None and made.features is not None:
+        values["fd evaluator"] = frechet_distance(real.features, made.features)
+        means = float(((real.features.mean(axis=0) - made.features.mean(axis=0)) ** 2).sum())
+        values["share of means"] = means / values["fd evaluator"]  # of that distance
+    return values
 
 
 def shares(painted: Mapping[str, Painted], evaluator: Evaluator | None) -> dict[tuple[str, str], Shares]:
@@ -216,10 +255,8 @@ def shares(painted: Mapping[str, Painted], evaluator: Evaluator | None) -> dict[
     for kind, each in painted.items():
         for attribute in sheets.ATTRIBUTES.values():
             wanted = each.real.table[attribute].tolist()
-            held_out, made = (
-                judges.share_seen(evaluator, pictures, attribute, wanted)
-                for pictures in (each.real.pictures, each.pictures)
-            )
-            if held_out is not None and made is not None:
-                shares[kind, attribute] = Shares(held_out, made)
+            sets = [x for x in (each.real.pictures, each.pictures, each.corrected) if x is not None]
+            seen = [judges.share_seen(evaluator, x, attribute, wanted) for x in sets]
+            if known := [share for share in seen if share is not None]:  # all, or none where no name is known
+                shares[kind, attribute] = Shares(*known)
     return shares

@@ -1,6 +1,9 @@
-"""Paint with the base: prompts of held-out photographs and works, and sheets of prompts that vary by one word."""
+"""Paint with the base: prompts of held-out photographs and works, and sheets of prompts that vary by one word.
 
-from pathlib import Path
+Held-out pictures' prompts are painted from both starts, each kind with its own leak; the sheets from white noise.
+"""
+
+from collections.abc import Iterator
 
 import pandas as pd
 import torch
@@ -12,8 +15,9 @@ from atelier.data import prepare
 from atelier.data.prompts import prompt
 from atelier.files import check_seal, write_seal, write_table
 from atelier.models import base
-from atelier.params import Params
-from atelier.sampling.conditions import Condition, Start, paint_conditions, write_conditions
+from atelier.params import CORRECTED, WHITE, Params
+from atelier.sampling import starts
+from atelier.sampling.conditions import Condition, Start, paint_conditions, white_noise, write_conditions
 from atelier.sampling.sampler import Seed, first_latents, with_ddim
 from atelier.sampling.store import guidance_folder
 from atelier.seeds import torch_generator
@@ -24,10 +28,10 @@ from atelier.workspace import Workspace, replacing
 
 def main(params: Params, workspace: Workspace) -> None:
     """Write the base's pictures to ``build/samples/base_model``."""
-    config, out, manifests = Config.of(params), workspace.samples / Config.STUDY, workspace.manifests
-    conditions = all_conditions(params, manifests)
+    config, out = Config.of(params), workspace.samples / Config.STUDY
+    conditions = [*held_out(params, workspace), *steering(params, workspace)]
     present = [condition for condition in conditions if len(condition.table)]
-    inputs = [workspace.base, manifests]
+    inputs = [workspace.base, workspace.manifests, workspace.starts]
     run = scratch.of_stage(params, workspace, __name__, out, inputs, config=config.model_dump(mode="json"))
     if present:  # empty if the data has no photographs, or no truth table
         paint_conditions(params, present, lambda seed: with_ddim(base.load(check_seal(workspace.base))), False, run)
@@ -39,35 +43,37 @@ def main(params: Params, workspace: Workspace) -> None:
     scratch.discard(run)
 
 
-def all_conditions(params: Params, manifests: Path) -> list[Condition]:
-    """Held-out works and photographs at one scale, and sheets at every scale; a sheet's pictures share one latent."""
-    config = Config.of(params)
+def held_out(params: Params, workspace: Workspace) -> Iterator[Condition]:
+    """Prompts of held-out works and photographs at one scale, from both starts where the kind's leak was fitted."""
+    config, steps = Config.of(params), params.sampling.steps
+    manifests = {prepare.WORKS: (prepare.works, 1), prepare.PHOTOGRAPHS: (prepare.photographs, 0)}
+    for kind, (manifest, level) in manifests.items():
+        table = held_out_pictures(manifest(workspace.manifests).table, kind, level, params)
+        begun = {WHITE: white_noise(params, "picture", kind)}
+        if len(table) and starts.fitted(workspace.starts, kind):
+            leak = starts.load(workspace.starts, kind)
+            begun[CORRECTED] = starts.started(params, CORRECTED, leak, "picture", kind)
+        for start, latents in begun.items():
+            folder = f"{kind}/{guidance_folder(config.measured_at, start)}"
+            yield Condition(folder, table, latents, config.measured_at, steps)
+
+
+def steering(params: Params, workspace: Workspace) -> Iterator[Condition]:
+    """Sheets at every scale; the pictures of a sheet share one first latent."""
+    manifests = workspace.manifests
     works, photographs = prepare.works(manifests).table, prepare.photographs(manifests).table
-    once = {
-        "works": held_out_pictures(works, "works", 1, params),
-        "photographs": held_out_pictures(photographs, "photographs", 0, params),
-    }
-    steering = sheets.steering(prepare.with_truth(photographs, manifests), prepare.with_truth(works, manifests))
-    listed = [(kind, table, [config.measured_at]) for kind, table in once.items()]
-    listed += [(kind, table, config.guidance) for kind, table in steering.items()]
-    return [
-        Condition(
-            f"{kind}/{guidance_folder(guidance)}",
-            table,
-            first_latents_of(params, kind, one=kind in steering),
-            guidance,
-            params.sampling.steps,
-        )
-        for kind, table, scales in listed
-        for guidance in scales
-    ]
+    tables = sheets.steering(prepare.with_truth(photographs, manifests), prepare.with_truth(works, manifests))
+    for kind, table in tables.items():
+        for guidance in Config.of(params).guidance:
+            folder = f"{kind}/{guidance_folder(guidance)}"
+            yield Condition(folder, table, one_latent(params, kind), guidance, params.sampling.steps)
 
 
-def first_latents_of(params: Params, kind: str, one: bool) -> Start:
-    """White noise per picture, or ``one`` for all."""
+def one_latent(params: Params, kind: str) -> Start:
+    """The same white noise for all pictures."""
 
     def start(pipeline: StableDiffusionPipeline, rows: pd.DataFrame) -> Tensor:
-        seeds: list[Seed] = [(params.seed, "picture", kind, 0 if one else number) for number in rows["place"].tolist()]
+        seeds: list[Seed] = [(params.seed, "picture", kind, 0)] * len(rows)
         return first_latents(pipeline, seeds, params.data.size)
 
     return start

@@ -1,13 +1,15 @@
 """Collect rows for the page from three studies' measures: cells of all levels, and those that claims name."""
 
+from itertools import product
 from pathlib import Path
 
 from atelier import claims
 from atelier.evaluation import compared
+from atelier.evaluation.tables import REFERENCE_ROWS
 from atelier.files import check_seal, copy, read_table, write_seal, write_table
-from atelier.params import Params
+from atelier.params import STARTS, Params, cell_name
 from atelier.sampling.store import TABLE, UNTUNED, UNTUNED_AGAIN, guidance_folder
-from atelier.studies.prompt_enrichment.params import TUNED_BY, Config
+from atelier.studies.prompt_enrichment.params import CONTROL, TUNED_BY, Config
 from atelier.workspace import Workspace, replacing
 
 SHOWN, SHOWN_OF = (
@@ -26,8 +28,8 @@ def main(params: Params, workspace: Workspace) -> None:
     compared.collect(tables, cells(params), workspace.compared(config.STUDY))
     with replacing(samples / SHOWN_OF) as part:
         for model in [UNTUNED, *config.models]:
-            for guidance in params.protocol.guidance:
-                cell = Path(model) / guidance_folder(guidance)
+            for guidance, start in product(params.protocol.guidance, STARTS):
+                cell = Path(model) / guidance_folder(guidance, start)
                 copy_shown(samples / TUNED_BY / cell, part / cell)
 
 
@@ -46,7 +48,6 @@ def cells(params: Params) -> set[str]:
     levels = {*config.levels, params.protocol.prompts.level}
     words = ("known", "unknown")
     models = [UNTUNED, UNTUNED_AGAIN, *(f"{UNTUNED}-{word}" for word in words), f"{UNTUNED}-decoder", *config.models]
-    shown = {
-        f"{model}@{level}/{guidance:g}" for model in models for level in levels for guidance in params.protocol.guidance
-    }
-    return shown | claims.cells_of(claims.load(config.STUDY))
+    shown = {cell_name(*each) for each in product(models, levels, params.protocol.guidance, STARTS)}
+    control = {cell_name(CONTROL, params.protocol.prompts.level, min(params.protocol.guidance), s) for s in STARTS}
+    return {*REFERENCE_ROWS, *shown, *control} | claims.cells_of(claims.load(config.STUDY))

@@ -1,5 +1,6 @@
 """Measure one model's pictures from prompts of the other levels against held-out works."""
 
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -8,7 +9,7 @@ from atelier import scratch
 from atelier.evaluation import reference as references
 from atelier.evaluation.cells import Location, by_known_artist, measure_cells
 from atelier.evaluation.tables import read_rows, write_rows
-from atelier.params import Params
+from atelier.params import STARTS, Params, cell_name
 from atelier.sampling.store import UNTUNED, at_level
 from atelier.studies.prompt_enrichment.params import Config
 from atelier.workspace import Workspace
@@ -28,12 +29,11 @@ def main(params: Params, workspace: Workspace, model: str) -> None:
 
 
 def cells(params: Params, model: str) -> dict[str, Location]:
-    """A model's cells by name, MODEL@LEVEL/GUIDANCE."""
+    """A model's cells by name, MODEL@LEVEL/GUIDANCE, of both starts."""
     config = Config.of(params)
     return {
-        f"{model}@{level}/{guidance:g}": Location(config.STUDY, at_level(model, level), guidance)
-        for level in config.levels
-        for guidance in params.protocol.guidance
+        cell_name(model, level, guidance, start): Location(config.STUDY, at_level(model, level), guidance, start)
+        for level, guidance, start in product(config.levels, params.protocol.guidance, STARTS)
     }
 
 

@@ -4,9 +4,10 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from atelier.params import Level, Name, Params, StudySection, parts_of, subset_once
+from atelier.params import STARTS, Level, Name, Params, StudySection, parts_of, subset_once
 
 TUNED_BY = "art_finetuning"  # the study whose models paint from these prompts
+CONTROL = "full-mixed"  # its positive control, the whole denoiser tuned
 
 
 class Config(StudySection):
@@ -24,7 +25,8 @@ class Config(StudySection):
 
     def samples(self, params: Params) -> int:
         protocol = params.protocol
-        return protocol.repeats * protocol.pictures * len(protocol.guidance) * len(self.levels) * (1 + len(self.models))
+        each = protocol.repeats * protocol.pictures * len(protocol.guidance) * len(STARTS)
+        return each * len(self.levels) * (1 + len(self.models))
 
     def measures(self, params: Params, measure: str, cell: str) -> bool:
         model, _, level, guidance = parts_of(cell)

@@ -1,26 +1,31 @@
 """The page of prompts at three levels: its tables and figures, and the evidence of its verdicts."""
 
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pandas as pd
 
 from atelier.data.prompts import LEVELS, prompt
 from atelier.evaluation import tables
 from atelier.files import read_table
-from atelier.report import figures, words
+from atelier.params import CORRECTED, STARTS, WHITE, cell_name
+from atelier.report import figures, starts, words
 from atelier.report.items import Figure, Item, Metric, Table, Text
 from atelier.sampling.store import UNTUNED
 from atelier.studies.prompt_enrichment.collect import SHOWN
-from atelier.studies.prompt_enrichment.report_results import COMPARED, Results, evidence, load
+from atelier.studies.prompt_enrichment.params import CONTROL
+from atelier.studies.prompt_enrichment.report_results import COMPARED, Results, evidence, floors, load
 
-__all__ = ["Results", "evidence", "load"]
+__all__ = ["Results", "evidence", "floors", "load"]
 
 POSTER = "sickert2025_prompts.csv"  # in the folder of papers
-DISTANCES = ["fd", "kid", "fd_haar", "fwd", "pr", "psd", "psd10"]
+DISTANCES = ["fd", "fd_rec", "kid", "fd_haar", "fwd", "pr", "pr_rec", "psd", "psd_rec", "psd10"]
 ATTRIBUTES = ["subject", "style", "emotion", "precision", "recall", "density", "coverage", "clip"]
-RELATIVE = ("fd", "kid", "fwd", "pr")  # in per cent; PSD, which comes near zero, is not
+RELATIVE = ("fd", "fd_rec", "kid", "fwd", "pr", "pr_rec")  # in per cent
+SLOPES = ("psd", "psd_rec")  # which come near zero, as they are
 DECODER = f"{UNTUNED}-decoder"  # the untuned model's latents through a retuned decoder
 BY_ARTIST = ("fd", "kid", "pr", "style")
+SHARE = "share between means"  # of FD
+LABELS = {WHITE: "here", CORRECTED: "corrected"}  # of our numbers beside the poster's
 
 
 def headline(results: Results) -> list[str]:
@@ -37,47 +42,68 @@ def prompts(results: Results) -> Text:
 
 
 def sheets(results: Results) -> list[Figure]:
-    """Unpicked pictures of every model and level, at the lowest and the highest guidance scale."""
-    return [_sheet(results, guidance) for guidance in (results.low, results.high)]
+    """Unpicked pictures of every model and level: at both ends of guidance, at the low one from both starts."""
+    shown = [(results.low, WHITE), (results.high, WHITE), (results.low, CORRECTED)]
+    return [_sheet(results, guidance, start) for guidance, start in shown]
 
 
-def _sheet(results: Results, guidance: float) -> Figure:
+def _sheet(results: Results, guidance: float, start: str) -> Figure:
     columns = min(SHOWN, results.params.protocol.pictures)
     rows = {
-        f"{model}, level {level}": results.generated(model, level, guidance)[:columns]
+        f"{model}, level {level}": results.generated(model, level, guidance, start)[:columns]
         for model in results.models
         for level in results.levels
     }
-    caption = f"Unpicked, guidance {guidance:g}: one row per model and level; columns share work and first latent."
-    return Figure(f"sheet_{guidance:g}", figures.contact_sheet(rows), caption)
+    caption = (
+        f"Unpicked, guidance {guidance:g}, {starts.NAMES[start]}: one row per model and level; columns share work "
+    )
+    name = f"sheet_{guidance:g}" + ("" if start == WHITE else f"_{start}")
+    return Figure(name, figures.contact_sheet(rows), f"{caption}and first latent.")
 
 
 # ----------------------------------------------------------------------------------------------- distances
 
 
 def guidance(results: Results) -> list[Figure]:
-    """Distances over guidance by prompt level, a figure a model; records every measure."""
+    """Distances over guidance by prompt level and start, a figure a model; records every measure."""
     return [_guidance(results, model) for model in results.models]
 
 
 def _guidance(results: Results, model: str) -> Figure:
-    rows = results.rows[results.rows["model"] == model].sort_values("level")
-    rows = rows.assign(prompts=[f"level {level}" for level in rows["level"]])
-    curves = tables.wide(rows, words.AXES, ("prompts", "guidance"))
+    rows = results.rows[results.rows["model"] == model].sort_values(["start", "level"], ascending=[False, True])
+    named = zip(rows["level"], rows["start"], strict=True)
+    rows = rows.assign(prompts=[f"level {level}, {starts.NAMES[start]}" for level, start in named])
+    curves = tables.wide(rows, starts.AXES, ("prompts", "guidance"))
     metrics = {
-        f"{measure}/{model}/level-{level}/guidance-{scale:g}": Metric(interval, results.n)
-        for measure, level, scale, interval in zip(
-            *(rows[column] for column in ("measure", "level", "guidance", "interval")), strict=True
+        starts.from_start(f"{measure}/{model}/level-{level}/guidance-{scale:g}", start): Metric(interval, results.n)
+        for measure, level, scale, start, interval in zip(
+            *(rows[column] for column in ("measure", "level", "guidance", "start", "interval")), strict=True
         )
     }
-    drawn = figures.curves(curves, words.AXES, "guidance", "prompts", "guidance scale")
-    caption = f"{model}: distance to art by prompt level, 95 % intervals; {results.count}."
+    drawn = figures.curves(curves, starts.AXES, "guidance", "prompts", "guidance scale")
+    caption = f"{model}: distance to art by prompt level and start, 95 % intervals; {results.count}."
     return Figure(f"guidance_{model}", drawn, caption, metrics)
 
 
 def distances(results: Results) -> Table:
-    """Distances of every model, level and guidance scale."""
+    """Distances of every model, level, guidance scale and start."""
     return Table("distances", results.cells[DISTANCES], f"Distances, bias taken off; {results.count}.")
+
+
+def sensitivity(results: Results) -> Table:
+    """Distances of real works, of the untuned model and of the positive control, and which of them can tell."""
+    return results.sensitivity(CONTROL, len(results.works))
+
+
+def disagreements(results: Results) -> Text:
+    """Where the steps between prompt levels have opposite signs at the two starts."""
+    pairs = [
+        (cell_name(model, after, scale), cell_name(model, before, scale))
+        for model, (before, after), scale in product(
+            results.models, pairwise(results.levels), results.params.protocol.guidance
+        )
+    ]
+    return starts.disagreements(results.values, pairs, [*COMPARED, *starts.RECONSTRUCTED])
 
 
 def attributes(results: Results) -> Table:
@@ -91,7 +117,9 @@ def side_by_side(results: Results) -> Table:
     """The change from one level to the next, the poster's and ours; only ours at scales the poster has not."""
     table = read_table(results.workspace.papers / POSTER, ("level", "guidance")).set_index(["level", "guidance"])
     poster = table[["fid", "pr", "psd"]].set_axis(list(COMPARED), axis=1)
-    sources = {"paper": dict(poster.iterrows()), "here": dict(results.cells.loc[UNTUNED].iterrows())}
+    cells = results.cells.loc[UNTUNED]
+    ours = {label: dict(cells.xs(start, level="start").iterrows()) for start, label in LABELS.items()}
+    sources = {"paper": dict(poster.iterrows()), **ours}
     steps = {}
     for scale in results.params.protocol.guidance:
         for before, after in pairwise(results.levels):
@@ -102,12 +130,13 @@ def side_by_side(results: Results) -> Table:
                 if (after, scale) in rows
             }
     frame = pd.DataFrame(steps).T.rename_axis(["step", "guidance"])
-    return Table("side_by_side", frame, f"FD and PR in per cent, PSD as it is; paper: FID; here: {results.count}.")
+    caption = f"FD and PR in per cent, PSD as it is; paper: FID; here, and corrected start: {results.count}."
+    return Table("side_by_side", frame, caption)
 
 
 def _step(before: float, after: float, measure: str) -> float:
     """A change in per cent; of PSD, a difference."""
-    return after - before if measure == "psd" else 100 * (after / before - 1)
+    return after - before if measure in SLOPES else 100 * (after / before - 1)
 
 
 def interventions(results: Results) -> Table:
@@ -116,26 +145,26 @@ def interventions(results: Results) -> Table:
     Without a row of the decoder where its study has not measured it.
     """
     rows = {}
-    for scale in (results.low, results.high):
-        start = dict(results.cells.iterrows())[UNTUNED, results.levels[0], scale]
-        for name, changed in _interventions(results, scale).items():
-            rows[name, scale] = {
-                measure.upper(): _step(start[measure], changed[measure], measure) for measure in (*RELATIVE, "psd")
+    for scale, start in product((results.low, results.high), STARTS):
+        before = dict(results.cells.iterrows())[UNTUNED, results.levels[0], scale, start]
+        for name, changed in _interventions(results, scale, start).items():
+            rows[name, scale, start] = {
+                measure.upper(): _step(before[measure], changed[measure], measure) for measure in (*RELATIVE, *SLOPES)
             }
-    frame = pd.DataFrame(rows).T.rename_axis(["intervention", "guidance"])
+    frame = pd.DataFrame(rows).T.rename_axis(["intervention", "guidance", "start"])
     base = f"the untuned model with level-{results.levels[0]} prompts"
     return Table("interventions", frame, f"Change against {base} in per cent (PSD as it is); {results.count}.")
 
 
-def _interventions(results: Results, scale: float) -> dict[str, pd.Series]:
-    """Each intervention's measures at one guidance scale."""
+def _interventions(results: Results, scale: float, start: str) -> dict[str, pd.Series]:
+    """Each intervention's measures at one guidance scale and start."""
     cells, (first, *others) = dict(results.cells.iterrows()), results.levels
-    changed = {f"{model}, level {first}": cells[model, first, scale] for model in results.config.models}
-    changed |= {f"{UNTUNED}, level {level}": cells[UNTUNED, level, scale] for level in others}
-    decoded = f"{DECODER}@{first}/{scale:g}"
+    changed = {f"{model}, level {first}": cells[model, first, scale, start] for model in results.config.models}
+    changed |= {f"{UNTUNED}, level {level}": cells[UNTUNED, level, scale, start] for level in others}
+    decoded = cell_name(DECODER, first, scale, start)
     if ("fd", decoded) in results.values:
         changed["tuned decoder"] = pd.Series(
-            {measure: results.values[measure, decoded].mean() for measure in (*RELATIVE, "psd")}
+            {measure: results.values[measure, decoded].mean() for measure in (*RELATIVE, *SLOPES)}
         )
     return changed
 
@@ -147,8 +176,10 @@ def parts_of_fd(results: Results) -> Table:
     """The untuned model's FD between means and between covariances, with precision and recall."""
     wholes = results.wholes
     neighbourhoods = wholes[[name for name in ("precision", "recall") if name in wholes]]
-    frame = results.cells[["fd", "fd_mean", "fd_spread"]].join(neighbourhoods).loc[[UNTUNED]]
-    return Table("parts_of_fd", frame, f"Untuned; FD, its parts, precision, recall; {results.count}.")
+    frame = results.cells[["fd", "fd_mean", "fd_spread"]]
+    frame = frame.assign(**{SHARE: frame["fd_mean"] / frame["fd"]}).join(neighbourhoods).loc[[UNTUNED]]
+    caption = f"Untuned; FD, its parts, the share of it between the means, precision, recall; {results.count}."
+    return Table("parts_of_fd", frame, caption)
 
 
 def acquaintance(results: Results) -> Item:
@@ -157,14 +188,13 @@ def acquaintance(results: Results) -> Item:
     A sentence where the data does not name the artists that the base knows, or has too few pictures of either kind.
     """
     least, level, rows = results.levels[0], results.params.protocol.prompts.level, {}
-    for word in ("known", "unknown"):
-        for scale in results.params.protocol.guidance:
-            for measure in BY_ARTIST:
-                before, after = (f"{UNTUNED}-{word}@{end}/{scale:g}" for end in (least, level))
-                if {(measure, before), (measure, after)} <= set(results.values):
-                    interval = results.change(measure, after, before)
-                    ends = {"change": interval.mean, "low": interval.low, "high": interval.high}
-                    rows[f"artists {word}", measure.upper(), scale] = ends
+    cases = product(("known", "unknown"), results.params.protocol.guidance, STARTS, BY_ARTIST)
+    for word, scale, start, measure in cases:
+        before, after = (cell_name(f"{UNTUNED}-{word}", end, scale, start) for end in (least, level))
+        if {(measure, before), (measure, after)} <= set(results.values):
+            interval = results.change(measure, after, before)
+            ends = {"change": interval.mean, "low": interval.low, "high": interval.high}
+            rows[f"artists {word}", measure.upper(), scale, start] = ends
     if not rows:
         return Text("whose names this base learnt is not known, or there are too few pictures of either kind")
     n = results.table.loc[results.table["cell"].str.contains("known@"), "n"]
@@ -172,5 +202,5 @@ def acquaintance(results: Results) -> Item:
         f"Untuned, level {level} less level {least}, 95 % intervals over groups of unequal size; "
         f"n = {n.min()} to {n.max()} pictures a cell, {words.seeds(results.params)}."
     )
-    frame = pd.DataFrame(rows).T.rename_axis(["works by", "measure", "guidance"])
+    frame = pd.DataFrame(rows).T.rename_axis(["works by", "measure", "guidance", "start"])
     return Table("acquaintance", frame, caption)

@@ -8,10 +8,9 @@ from torch import Tensor
 
 from atelier import claims
 from atelier.data import prepare
-from atelier.evaluation import tables
 from atelier.evaluation.tables import read_rows
-from atelier.params import Params
-from atelier.report import words
+from atelier.params import WHITE, Params
+from atelier.report import starts, words
 from atelier.report.painted import Painted
 from atelier.sampling import store
 from atelier.sampling.store import UNTUNED
@@ -50,14 +49,14 @@ class Results(Painted):
 
     @cached_property
     def rows(self) -> pd.DataFrame:
-        """Every measure of every model, level and guidance scale with its interval."""
-        summary = tables.intervals(self.table)
+        """Every measure of every model, level, guidance scale and start with its interval."""
+        summary = self.summary
         rows = summary[summary["model"].isin(self.models) & summary["level"].isin(self.levels)]
         return rows.astype({"level": int})
 
     @property
     def cells(self) -> pd.DataFrame:
-        """Measures less their bias: one row per model, level and guidance scale, one column per measure."""
+        """Measures less their bias: one row per model, level, guidance scale and start, one column per measure."""
         return self._by_model("value")
 
     @property
@@ -65,16 +64,15 @@ class Results(Painted):
         """``cells``, measured on all repeats at once."""
         return self._by_model("whole")
 
-    def generated(self, model: str, level: int, guidance: float) -> Tensor:
+    def generated(self, model: str, level: int, guidance: float, start: str = WHITE) -> Tensor:
         """A model's pictures from prompts of one level, uint8 (n, 3, h, w)."""
         samples = self.workspace.samples
         if level == self.params.protocol.prompts.level:
-            return store.read(samples, SHOWN_OF, model, guidance)[0]
-        return store.read(samples, STUDY, store.at_level(model, level), guidance)[0]
+            return store.read(samples, SHOWN_OF, model, guidance, start)[0]
+        return store.read(samples, STUDY, store.at_level(model, level), guidance, start)[0]
 
     def _by_model(self, column: str) -> pd.DataFrame:
-        index = ["model", "level", "guidance"]
-        return self.rows.pivot(index=index, columns="measure", values=column).loc[self.models]
+        return starts.pivoted(self.rows, ["model", "level", "guidance"], column).loc[self.models]
 
 
 def load(params: Params, workspace: Workspace) -> Results:
@@ -86,4 +84,9 @@ def load(params: Params, workspace: Workspace) -> Results:
 
 def evidence(results: Results) -> claims.Evidence:
     """What the verdicts need."""
-    return results.evidence(COMPARED)
+    return results.evidence([*COMPARED, *starts.RECONSTRUCTED])
+
+
+def floors(results: Results) -> dict[str, float]:
+    """The value of each measure that no model can get below."""
+    return results.floors

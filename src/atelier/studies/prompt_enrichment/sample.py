@@ -1,10 +1,15 @@
 """Paint held-out works from prompts of the other levels, with a tuned model or the untuned base.
 
-All levels use the same works and first latents as the protocol's level.
+All levels use the same works and first latents as the protocol's level, from both starts.
 """
 
-from atelier.params import Params
-from atelier.sampling.conditions import Condition, sample_model, white_noise
+from itertools import product
+
+from atelier import scratch
+from atelier.data import prepare
+from atelier.params import STARTS, Params
+from atelier.sampling import starts
+from atelier.sampling.conditions import Condition, sample_model
 from atelier.sampling.held_out import held_out_table
 from atelier.sampling.store import UNTUNED, at_level, guidance_folder
 from atelier.studies.prompt_enrichment.params import TUNED_BY, Config
@@ -18,11 +23,17 @@ def main(params: Params, workspace: Workspace, model: str) -> None:
         raise ValueError(f"prompt_enrichment.models: no '{model}'")
     pictures, manifests = params.protocol.pictures, workspace.manifests
     tables = {level: held_out_table(params, manifests, level, pictures) for level in config.levels}
-    start, steps = white_noise(params, "picture"), params.sampling.steps
+    leak, steps = starts.load(workspace.starts, prepare.WORKS), params.sampling.steps
     conditions = [
-        Condition(f"{at_level(model, level)}/{guidance_folder(guidance)}", table, start, guidance, steps)
-        for level, table in tables.items()
-        for guidance in params.protocol.guidance
+        Condition(
+            f"{at_level(model, level)}/{guidance_folder(guidance, start)}",
+            table,
+            starts.started(params, start, leak, "picture"),
+            guidance,
+            steps,
+        )
+        for (level, table), guidance, start in product(tables.items(), params.protocol.guidance, STARTS)
     ]
     out, folders = workspace.samples / config.STUDY, [at_level(model, level) for level in config.levels]
-    sample_model(params, workspace, __name__, TUNED_BY, model, conditions, out, folders)
+    leaks = scratch.digest(workspace.root, workspace.starts)
+    sample_model(params, workspace, __name__, TUNED_BY, model, conditions, out, folders, starts=leaks)

@@ -1,9 +1,11 @@
 """Collect rows for the page: cells with the original decoder, from the study that painted them."""
 
+from itertools import product
+
 from atelier import claims
 from atelier.evaluation import compared
-from atelier.evaluation.tables import REAL, RECONSTRUCTED
-from atelier.params import Params
+from atelier.evaluation.tables import REFERENCE_ROWS
+from atelier.params import STARTS, Params, cell_name
 from atelier.sampling.store import UNTUNED
 from atelier.studies.vae_decoder.params import TUNED_BY, Config
 from atelier.workspace import Workspace
@@ -19,5 +21,5 @@ def main(params: Params, workspace: Workspace) -> None:
 def cells(params: Params) -> set[str]:
     """All cells with the original decoder that the page shows or compares, and real works."""
     config, level = Config.of(params), params.protocol.prompts.level
-    shown = {f"{model}@{level}/{guidance:g}" for model in config.models for guidance in config.guidance}
-    return {REAL, RECONSTRUCTED} | shown | claims.cells_of(claims.load(config.STUDY))
+    shown = {cell_name(model, level, *each) for model in config.models for each in product(config.guidance, STARTS)}
+    return {*REFERENCE_ROWS, *shown} | claims.cells_of(claims.load(config.STUDY))

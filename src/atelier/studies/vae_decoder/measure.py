@@ -16,7 +16,7 @@ from atelier.evaluation import reference as references
 from atelier.evaluation.cells import Location, truth_of_works
 from atelier.evaluation.groups import groups_of, measured
 from atelier.evaluation.tables import read_rows, write_rows
-from atelier.params import Params
+from atelier.params import STARTS, Params, cell_name
 from atelier.sampling.store import UNTUNED, at_level, listed, read_latents
 from atelier.studies.vae_decoder.decoding import MAIN, decoded, decoders
 from atelier.studies.vae_decoder.params import TUNED_BY, Config
@@ -57,20 +57,24 @@ def main(params: Params, workspace: Workspace, model: str) -> None:
 
 
 def cells(params: Params, model: str) -> dict[str, Redecoded]:
-    """A model's cells, MODEL+DECODER@LEVEL/GUIDANCE; for ``plain-words``: ``untuned-decoder@0/GUIDANCE``."""
+    """A model's cells, MODEL+DECODER@LEVEL/GUIDANCE; for ``plain-words``: ``untuned-decoder@0/GUIDANCE``.
+
+    Of both starts.
+    """
     config, level = Config.of(params), params.protocol.prompts.level
+    located = list(product(config.guidance, STARTS))
     if model == PLAIN_WORDS:
         if MAIN not in config.variants or 0 not in params.section(PROMPTS).levels:
             return {}
         return {
-            f"{UNTUNED}-decoder@0/{guidance:g}": Redecoded(Location(PROMPTS, at_level(UNTUNED, 0), guidance), MAIN)
-            for guidance in config.guidance
+            cell_name(f"{UNTUNED}-decoder", 0, *each): Redecoded(Location(PROMPTS, at_level(UNTUNED, 0), *each), MAIN)
+            for each in located
         }
     if model not in config.models:
         raise ValueError(f"vae_decoder.models: no '{model}'")
     return {
-        f"{model}+{decoder}@{level}/{guidance:g}": Redecoded(Location(TUNED_BY, model, guidance), decoder)
-        for decoder, guidance in product(config.variants, config.guidance)
+        cell_name(f"{model}+{decoder}", level, *each): Redecoded(Location(TUNED_BY, model, *each), decoder)
+        for decoder, each in product(config.variants, located)
     }
 
 

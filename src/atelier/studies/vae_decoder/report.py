@@ -1,15 +1,20 @@
 """The page of the retuned decoder: its tables, figures and sentences, and the evidence of its verdicts."""
 
+from itertools import product
+
 import pandas as pd
 from torch import Tensor
 
 from atelier import claims
 from atelier.evaluation import tables
 from atelier.evaluation.intervals import Interval, t_interval
-from atelier.evaluation.tables import REAL, RECONSTRUCTED
+from atelier.evaluation.tables import REAL, REFERENCE_ROWS
 from atelier.metrics import mean_power_spectrum, radial_power, residual_spectrum_label
-from atelier.report import figures, words
+from atelier.params import CORRECTED, STARTS
+from atelier.report import figures, starts, words
+from atelier.report import sensitivity as sensitivities
 from atelier.report.items import Figure, Item, Metric, Table, Text
+from atelier.sampling.store import UNTUNED
 from atelier.studies.vae_decoder.decoding import ORIGINAL
 from atelier.studies.vae_decoder.report_results import COLUMNS, Results, load
 
@@ -18,7 +23,7 @@ __all__ = ["Results", "load"]
 LOSS_TERMS = ("mse", "lpips", "ffl")
 RECONSTRUCTIONS = ("psnr", "mse", "lpips", "judge", "kid_judge", "pr", "psd", "psd10", "high", "fd", "fwd")
 BY_STYLE = ("psnr", "lpips", "judge", "pr", "high")
-DISTANCES = ("fd", "fwd", "pr", "psd", "psd10")
+DISTANCES = ("fd", "fd_rec", "fwd", "pr", "pr_rec", "psd", "psd_rec", "psd10")
 REGIMES = ("unconditional", "conditional", "mixed")
 RANK = 8
 WITHOUT, WITH = "B", "C"  # the poster's blocks of that rank, without the decoder's loss and with it
@@ -38,6 +43,11 @@ def evidence(results: Results) -> claims.Evidence:
         counts={"": results.n, "B2": results.n_works},
         over={"": tables.described_groups(results.params), "B2": groups},
     )
+
+
+def floors(results: Results) -> dict[str, float]:
+    """The value of each measure that no decoder can get below: what other works are, against held-out ones."""
+    return sensitivities.floors(results.values, sensitivities.OF_DECODERS)
 
 
 # ---------------------------------------------------------------------------------------------- training
@@ -202,19 +212,19 @@ def _works_counted(results: Results) -> str:
 def samples(results: Results) -> Figure:
     """Generated pictures of two models, each latent through the original and the main decoder."""
     caption = (
-        f"Unpicked pictures at guidance {min(results.config.guidance):g}: one column per prompt; each model's latents "
+        f"Unpicked pictures at guidance {min(results.config.guidance):g}, white noise: one column per prompt; each "
     )
-    caption += "are decoded twice."
+    caption += "model's latents are decoded twice."
     return Figure("generated", figures.contact_sheet(results.first_pictures), caption)
 
 
 def generated(results: Results) -> Table:
-    """Distances of generated pictures to held-out works, with the original and the main decoder."""
-    rows = {REAL: REAL, RECONSTRUCTED: RECONSTRUCTED}
-    for guidance in results.config.guidance:
-        for model in results.config.models:
-            rows[f"{model}, guidance {guidance:g}"] = results.cell(model, guidance)
-            rows[f"{model} with {results.main}, guidance {guidance:g}"] = results.cell(model, guidance, results.main)
+    """Distances of generated pictures to held-out works, with the original and the main decoder, from both starts."""
+    rows = {name: name for name in REFERENCE_ROWS}
+    for guidance, start, model in product(results.config.guidance, STARTS, results.config.models):
+        how = f"guidance {guidance:g}, {starts.NAMES[start]}"
+        rows[f"{model}, {how}"] = results.cell(model, guidance, "", start)
+        rows[f"{model} with {results.main}, {how}"] = results.cell(model, guidance, results.main, start)
     frame = {
         name: {measure: words.plus_minus(_interval(results, measure, cell), sign="") for measure in DISTANCES}
         for name, cell in rows.items()
@@ -225,20 +235,36 @@ def generated(results: Results) -> Table:
     )
 
 
+def sensitivity(results: Results) -> Table:
+    """Distances of real works and of the untuned model, and which of them can tell decoders apart."""
+    guidance = min(results.config.guidance)
+    untuned = {start: results.cell(UNTUNED, guidance, "", start) for start in STARTS}
+    count = f"original decoder, guidance {guidance:g}, {words.pictures(results.params)}"
+    return sensitivities.table(results.values, {UNTUNED: untuned}, sensitivities.OF_DECODERS, count)
+
+
+def disagreements(results: Results) -> Text:
+    """Where exchanging the decoder makes opposite changes at the two starts."""
+    config = results.config
+    cases = product(config.models, config.guidance, config.variants)
+    pairs = [(results.cell(model, scale, name), results.cell(model, scale)) for model, scale, name in cases]
+    return starts.disagreements(results.values, pairs, DISTANCES)
+
+
 def exchanged(results: Results) -> Table:
     """What each retuned decoder changes of generated pictures' distances, the latents being the same."""
     config = results.config
     changes, metrics = {}, {}
-    for model in config.models:
-        for guidance in config.guidance:
-            for name in config.variants:
-                before, after = results.cell(model, guidance), results.cell(model, guidance, name)
-                for measure in DISTANCES:
-                    interval = _change(results.values, measure, before, after)
-                    metrics[f"{measure}/{model}+{name}/guidance-{guidance:g}"] = Metric(interval, results.n)
-                    changes[model, guidance, name, measure] = words.signed(interval)
-    index = ["model", "guidance", "decoder", "measure"]
-    frame = pd.Series(changes).rename_axis(index).unstack("measure")[list(DISTANCES)].loc[config.models]
+    cases = product(config.models, config.guidance, STARTS, config.variants, DISTANCES)
+    for model, guidance, start, name, measure in cases:
+        before, after = (results.cell(model, guidance, decoder, start) for decoder in ("", name))
+        interval = _change(results.values, measure, before, after)
+        metric = starts.from_start(f"{measure}/{model}+{name}/guidance-{guidance:g}", start)
+        metrics[metric] = Metric(interval, results.n)
+        changes[model, guidance, start, name, measure] = words.signed(interval)
+    index = ["model", "guidance", "start", "decoder", "measure"]
+    frame = pd.Series(changes).rename_axis(index).unstack("measure")[list(DISTANCES)]
+    frame = frame.loc[list(dict.fromkeys(key[:-1] for key in changes))]
     caption = f"Decoder exchanged, same latents: change (95 % interval); {words.pictures(results.params)}."
     return Table("exchanged", frame, caption, metrics)
 
@@ -250,10 +276,6 @@ def _interval(results: Results, measure: str, cell: str) -> Interval:
 def _change(values: tables.Values, measure: str, before: str, after: str, scale: float = 1.0) -> Interval:
     """A measure of one cell less that of another, group by group."""
     return t_interval((scale * (values[measure, after] - values[measure, before])).tolist())
-
-
-def _pictures_counted(results: Results) -> str:
-    return words.pictures(results.params)
 
 
 # ---------------------------------------------------------------------------------------------- the poster
@@ -278,13 +300,13 @@ def poster(results: Results) -> list[Item]:
     columns = ["paper, without", "paper, with", "here, without", "here, with"]
     blocks = pd.DataFrame(rows, index=columns).T.rename_axis(["regime", "guidance", "measure"])
     gains = pd.DataFrame({key: _poster_changes(results, key, ends) for key, ends in cells.items()})
-    here = f"here: {results.main}, {words.pictures(results.params)}"
+    here = f"{results.main}, {words.pictures(results.params)}"
     return [
-        Table("blocks", blocks, f"The poster's blocks and ours; FD: the paper's is FID; {here}."),
+        Table("blocks", blocks, f"The poster's blocks and ours; FD: the paper's is FID; here: white noise, {here}."),
         Table(
             "side_by_side",
             gains.T.rename_axis(["regime", "guidance"]),
-            f"With less without: FD and PR in per cent, PSD as it is; paper: FID; {here}.",
+            f"With less without: FD and PR in per cent, PSD as it is; paper: FID; here, and corrected start: {here}.",
         ),
     ]
 
@@ -301,7 +323,14 @@ def _poster_changes(results: Results, key: tuple[str, float], ends: list[str]) -
     row = {}
     for measure in ("fd", "pr", "psd"):
         paper = [results.poster[block, *key][measure] for block in (WITHOUT, WITH)]
-        here = [float(results.values[measure, cell].mean()) for cell in ends]
-        for name, (without, with_) in {"paper": paper, "here": here}.items():
+        sources = {"paper": paper, "here": _means(results, measure, ends)}
+        corrected = [starts.from_start(cell, CORRECTED) for cell in ends]
+        if all((measure, cell) in results.values for cell in corrected):
+            sources["corrected"] = _means(results, measure, corrected)
+        for name, (without, with_) in sources.items():
             row[f"{measure.upper()} {name}"] = with_ - without if measure == "psd" else 100 * (with_ / without - 1)
     return row
+
+
+def _means(results: Results, measure: str, cells: list[str]) -> list[float]:
+    return [float(results.values[measure, cell].mean()) for cell in cells]

@@ -14,7 +14,7 @@ from torch import Tensor
 from atelier.evaluation import tables
 from atelier.evaluation.tables import read_rows
 from atelier.files import check_seal, read_json, read_table
-from atelier.params import Params
+from atelier.params import WHITE, Params, cell_name
 from atelier.sampling import store
 from atelier.studies.vae_decoder import decoding, measure, reconstruct
 from atelier.studies.vae_decoder.decoding import MAIN, ORIGINAL, Repainted
@@ -71,10 +71,10 @@ class Results:
         """The pseudo-values of all cells."""
         return tables.values(self.rows)
 
-    def cell(self, model: str, guidance: float, decoder: str = "") -> str:
+    def cell(self, model: str, guidance: float, decoder: str = "", start: str = WHITE) -> str:
         """The name of a cell of generated pictures; through the original decoder where none is named."""
         name = f"{model}+{decoder}" if decoder else model
-        return f"{name}@{self.params.protocol.prompts.level}/{guidance:g}"
+        return cell_name(name, self.params.protocol.prompts.level, guidance, start)
 
     def pooled(self, decoder: str) -> Repainted:
         """All groups of works through a decoder, concatenated."""
