@@ -119,7 +119,8 @@ write_world(Path("data"), works=24, photographs=8, seed=3, size=64, workers=1)
 from atelier.models import trunk
 net = trunk.build(3)
 trunk.save(net, [torch.ones(c) for c in net.channels], Path("data/trunk"), {})
-assert all(main(stage) == 0 for stage in (["prepare"], ["judges"], ["base"], ["cache"], ["reference"]))
+shared = (["prepare"], ["judges"], ["base"], ["cache"], ["starts"], ["reference"], ["latent_perceptual", "corpus"])
+assert all(main(stage) == 0 for stage in shared)
 """
 
 
