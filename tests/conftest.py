@@ -86,6 +86,7 @@ signal_leak:
   dark: at night
   bright: at noon
 latent_perceptual:
+  corpus: {photographs: 12, held_out: 10}
   variants: [plain, lpl, reweighted, pixels, older, older-lpl]
   trainings:
     plain: {loss: plain}
@@ -94,7 +95,7 @@ latent_perceptual:
     pixels: {loss: perceptual, depth: pixels, tau: 20.0}
     older: {loss: plain, before: 3}
     older-lpl: {loss: perceptual, before: 3, tau: 20.0}
-  rank: 2
+  rank: null
   crop: 0
   slices: 3
   optimisation: {steps: 24, batch: 4, learning_rate: 0.01, decay: cosine, warmup: 2, beta2: 0.999,
@@ -104,6 +105,7 @@ latent_perceptual:
   followed: [plain, lpl]
   averages: [1, 4]
   steps: [1, 2]
+  pictures_in_steps: 3
   inspected: 3
 """
 
@@ -117,7 +119,8 @@ write_world(Path("data"), works=24, photographs=8, seed=3, size=64, workers=1)
 from atelier.models import trunk
 net = trunk.build(3)
 trunk.save(net, [torch.ones(c) for c in net.channels], Path("data/trunk"), {})
-assert all(main(stage) == 0 for stage in (["prepare"], ["judges"], ["base"], ["cache"], ["starts"], ["reference"]))
+shared = (["prepare"], ["judges"], ["base"], ["cache"], ["starts"], ["reference"], ["latent_perceptual", "corpus"])
+assert all(main(stage) == 0 for stage in shared)
 """
 
 

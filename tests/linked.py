@@ -15,8 +15,9 @@ SHARED = (
     "build/bars.json",
     "build/known_artists.json",
     "build/cache",
-    "build/reference",
     "build/starts",
+    "build/reference",
+    "build/corpus/latent_perceptual",
 )
 
 

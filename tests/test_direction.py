@@ -26,10 +26,10 @@ ORDER: tuple[frozenset[str], ...] = tuple(
             ("metrics",),
             ("evaluation",),
             ("evidence",),
-            ("claims",),
+            ("claims", "verdicts"),
             ("report",),
             ("a study",),
-            ("pipeline", "preflight", "cli", "__main__", "warm", "world"),
+            ("pipeline", "preflight", "cli", "__main__", "warm", "world", "amendments"),
         ),
     )
 )

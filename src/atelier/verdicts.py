@@ -131,10 +131,11 @@ def _decided(name: str, claim: Claim, evidence: Evidence, broken: str) -> Verdic
         return Verdict(name, BROKEN, broken, findings)
     if claim.control and (control is None or control.supported_p > LEVEL):
         return Verdict(name, CANNOT_TELL, f"the control does not show: {claim.control.name}", findings)
-    if saturated := next((finding.part for finding in findings if finding.saturated), None):
-        return Verdict(name, CANNOT_TELL, f"saturated, its floor is nearly as high: {saturated.name}", findings)
-    made = statements(claim, [finding.compared for finding in findings])
+    made = statements(claim, [None if finding.saturated else finding.compared for finding in findings])
     verdict, reason = made.called(LEVEL), ""
+    saturated = next((finding.part for finding in findings if finding.saturated), None)
+    if saturated and verdict == UNDECIDED:  # other parts may still speak against the claim
+        return Verdict(name, CANNOT_TELL, f"saturated, its floor is nearly as high: {saturated.name}", findings)
     if verdict == UNDECIDED and (missing or not claim.parts):
         reason = f"not measured: {', '.join(missing) or 'any part'}"
     return Verdict(name, verdict, reason, findings, made)
@@ -171,7 +172,7 @@ def is_saturated(part: Comparison, evidence: Evidence) -> bool:
 
 
 def statements(claim: Claim, results: Sequence[Compared | None]) -> Statements:
-    """A claim's p-values; a part that was not measured counts as saying nothing.
+    """A claim's p-values; a part without a result (not measured, or saturated) says nothing.
 
     supported: all parts hold, by the largest p-value (an intersection-union test, Berger 1982), or ``enough`` of them.
     reversed, not seen: of one part, adjusted over all (Holm), or of so many that too few are left. With ``any_of``, of

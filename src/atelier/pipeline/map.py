@@ -30,10 +30,13 @@ LAYERS = (
     (("sampling",), "sampler, conditions, held-out prompts, stored pictures"),
     (("metrics",), "Frechet distances, spectra, neighbours, alignment"),
     (("evaluation",), "groups of pictures, pseudo-values, intervals, tables of measures, judges"),
-    (("evidence", "claims"), "tests of differences, verdicts"),
+    (("evidence", "claims", "verdicts"), "tests of differences, verdicts"),
     (("report",), "Study, Table, Figure, cards"),
     (("studies",), "one folder per study: params, train, sample, measure, report, claims"),
-    (("preflight", "cli", "warm", "pipeline", "world"), "command line, notebooks to pages, how the world is made"),
+    (
+        ("preflight", "cli", "warm", "pipeline", "world", "amendments"),
+        "command line, notebooks to pages, how the world is made",
+    ),
 )
 COLUMNS = ("shared", "train", "sample", "measure", "page")
 X = (0.2, 1.7, 3.2, 4.8, 6.5)  # position of each column

@@ -13,6 +13,7 @@ from atelier.params import STARTS, WHITE, Params, cell_name
 from atelier.report import sensitivity, words
 from atelier.report.items import Table
 from atelier.sampling.store import UNTUNED, UNTUNED_AGAIN
+from atelier.verdicts import Evidence
 from atelier.workspace import Workspace
 
 
@@ -68,14 +69,15 @@ class Painted:
         count = f"guidance {self.low:g}, {words.against_works(self.params, held_out, self.n)}"
         return sensitivity.table(self.values, models, sensitivity.OF_DENOISERS, count)
 
-    def evidence(self, compared: Sequence[str]) -> claims.Evidence:
+    def evidence(self, compared: Sequence[str]) -> Evidence:
         """What verdicts need; none can be trusted where the untuned model differs from itself in ``compared``."""
         again, once = self.cell(UNTUNED_AGAIN), self.cell(UNTUNED)
-        return claims.Evidence(
+        return Evidence(
             values=self.values,
             resolutions=tables.resolutions(self.table),
             counts={"": self.n},
             over={"": tables.described_groups(self.params)},
+            floors=self.floors,
             null_comparisons=[
                 claims.Comparison(measure=name, changed=[again], reference=[once], rule="below") for name in compared
             ],

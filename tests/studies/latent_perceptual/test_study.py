@@ -14,13 +14,15 @@ from atelier.evaluation import groups as sets
 from atelier.files import write_seal
 from atelier.metrics import frechet_distance, log_power_error, log_power_ratios
 from atelier.models import base
-from atelier.sampling import store
+from atelier.params import CORRECTED, WHITE
+from atelier.sampling import starts, store
 from atelier.sampling.conditions import white_noise
 from atelier.sampling.sampler import sample, settled
 from atelier.studies.latent_perceptual import features
 from atelier.studies.latent_perceptual import measure as measures
 from atelier.studies.latent_perceptual import sample as stage
 from atelier.studies.latent_perceptual import train as training
+from atelier.studies.latent_perceptual.params import protocol_of
 from atelier.training import denoiser
 from atelier.workspace import Workspace
 
@@ -50,30 +52,69 @@ def test_what_claims_name_is_measured() -> None:
     for name, claim in known.items():
         assert claim.parts, name
         assert {cell for part in claim.every_part for cell in part.cells} <= study, name
-    for name in ("C1", "C2", "C3", "C5", "C7", "C11", "C12"):
+    for name in ("C1", "C2", "C5", "C7", "C11", "C12"):
         assert any(set(part.cells) <= short for part in known[name].every_part), name
     assert {cell for part in measures.null_comparisons() for cell in part.cells} <= study & short
 
 
 def test_every_arm_is_painted_from_the_same_prompts_and_noise(painted: params.Params, workspace: Workspace) -> None:
-    arms = [arm for arm in stage.all_conditions(painted) if arm.variant == "plain"]
-    cells = {arm.name: store.listed(workspace.samples, *measures.location_of(painted, arm)) for arm in arms}
-    assert set(cells) == {"plain", "untuned-plain", "again", "plain-average-1", "plain-average-4", "plain-steps-1",
-                          "plain-steps-2"}  # fmt: skip
+    arms = {arm.cell: arm for arm in stage.all_conditions(painted) if arm.variant == "plain"}
+    cells = {name: store.listed(workspace.samples, *measures.location_of(painted, arm)) for name, arm in arms.items()}
+    both = {f"{name}{start}" for name in ("plain", "untuned-plain", "again") for start in ("", "-corrected")}
+    assert set(cells) == both | {"plain-average-1", "plain-average-4", "plain-steps-1", "plain-steps-2"}
     for name, table in cells.items():
         ordered = table.sort_values(["repeat", "place"]).reset_index(drop=True)
         pd.testing.assert_frame_equal(ordered, cells["untuned-plain"], obj=name)
         assert len(table) == painted.protocol.repeats * painted.latent_perceptual.pictures
 
     def last(name: str) -> Tensor:
-        own = next(arm for arm in arms if arm.name == name)
         order = cells[name].sort_values(["repeat", "place"]).index.tolist()
-        return store.read_latents(workspace.samples, *measures.location_of(painted, own))[order]
+        return store.read_latents(workspace.samples, *measures.location_of(painted, arms[name]))[order]
 
     assert torch.equal(last("plain"), last("plain-steps-2"))  # the profile's own number of steps
-    for other in ("untuned-plain", "again", "plain-average-4", "plain-steps-1"):
+    for other in (*both - {"plain"}, "plain-average-4", "plain-steps-1"):
         assert not torch.equal(last("plain"), last(other)), other
     assert {arm.name for arm in stage.all_conditions(painted) if not stage.trained(arm)} == {"untuned-plain"}
+
+
+def test_both_starts_share_their_noise_and_the_leak_is_one_of_photographs(
+    config: params.Params, workspace: Workspace
+) -> None:
+    white, fixed = (stage.Condition("plain", "plain", start=start) for start in (WHITE, CORRECTED))
+    pipeline = stage.loader(config, workspace, stage.Condition("untuned-plain", "plain"))(0)
+    rows = stage.listed(config, workspace, white).table
+    noise, first = (stage.first_latents(config, workspace, each)(pipeline, rows) for each in (white, fixed))
+    leak = starts.load(workspace.starts, "photographs")
+    assert torch.equal(first, starts.started(config, CORRECTED, leak, "picture")(pipeline, rows))
+    assert torch.equal(noise, white_noise(config, "picture")(pipeline, rows))
+    assert float(torch.corrcoef(torch.stack([noise.flatten(), first.flatten()]))[0, 1]) > 0.5
+
+
+def test_a_flow_starts_from_white_noise_alone() -> None:
+    listed = stage.all_conditions(params.load(ROOT / "profiles" / "study.yaml"))
+    cells = {arm.cell for arm in listed}
+    assert len(cells) == len(listed)
+    assert {"plain-v-corrected", "plain-flow", "lpl-works-corrected", "separate-corrected"} <= cells
+    assert not {name for name in cells if "flow" in name and name.endswith("-corrected")}
+    assert all(arm.start == WHITE for arm in listed if arm.steps is not None or arm.half_life is not None)
+
+
+def test_the_disk_is_estimated_from_all_that_is_painted(config: params.Params) -> None:
+    """Of the tiny world and of a study with works, flows, and variants of fewer seeds."""
+    for profile in (config, params.load(ROOT / "profiles" / "study.yaml")):
+        section, total = profile.latent_perceptual, 0
+        for arm in stage.all_conditions(profile):
+            each = section.pictures if arm.steps is None else section.pictures_in_steps
+            total += protocol_of(profile, arm.variant).protocol.repeats * each
+        assert section.samples(profile) == total
+
+
+def test_every_cell_is_known_to_the_check_before_a_run() -> None:
+    for name in ("smoke", "embedded", "study", "paintings", "paper", "own"):
+        profile = params.load(ROOT / "profiles" / f"{name}.yaml")
+        known = [arm.cell for arm in stage.all_conditions(profile) if "average" not in arm.cell]
+        assert all(profile.latent_perceptual.measures(profile, "fd", cell) for cell in known)
+        assert not profile.latent_perceptual.measures(profile, "fd", "plain-flow-corrected")
 
 
 def test_a_repeat_is_painted_by_its_own_training_seeds_model(painted: params.Params, workspace: Workspace) -> None:
@@ -98,12 +139,15 @@ def test_a_variant_is_held_against_the_plain_one_of_its_kind_and_age() -> None:
     study = params.load(ROOT / "profiles" / "study.yaml").latent_perceptual
     assert study.plain_of("lpl-v") == "plain-v"
     assert study.plain_of("lpl-oldest") == "plain-oldest"
-    assert study.plain_of("tau-1") == study.plain_of("plain-longer") == "plain"
+    assert study.plain_of("reweighted") == study.plain_of("plain-longer") == "plain"
+    assert study.plain_of("tau-1") == study.plain_of("lpl-short") == "plain-short"
+    assert study.plain_of("lpl-works") == "plain-works"
+    assert study.ablated == ("plain-short", "lpl-short")
     found = measures.ages(params.load(ROOT / "profiles" / "study.yaml"))
     assert found == {
-        "gain-after-0": ("plain", "lpl"),
-        "gain-after-100": ("plain-older", "lpl-older"),
-        "gain-after-300": ("plain-oldest", "lpl-oldest"),
+        "gain-after-0": ("plain-short", "lpl-short"),
+        "gain-after-200": ("plain-older", "lpl-older"),
+        "gain-after-1500": ("plain-oldest", "lpl-oldest"),
     }
 
 
@@ -153,8 +197,8 @@ def test_unsteadiness_is_none_where_the_average_is_the_last(painted: params.Para
     assert (moving[["group0", "group1"]] > 0).all(axis=None)
     for seed in painted.protocol.training_seeds:
         folder = workspace.adapter("latent_perceptual", "plain", seed)
-        weights = (folder / "pytorch_lora_weights.safetensors").read_bytes()
-        (folder / "average-1" / "pytorch_lora_weights.safetensors").write_bytes(weights)
+        weights = (folder / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
+        (folder / "average-1" / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(weights)
         write_seal(folder)
     assert (measures.unsteadiness(only, workspace)[["group0", "group1"]] == 0).all(axis=None)
 
@@ -168,7 +212,7 @@ def test_an_estimate_that_is_right_costs_nothing(
     pipeline = base.load(workspace.base)
     some = next(features.inspected(config, workspace, pipeline))
     found = features.losses_of(config, pipeline, some)
-    assert len(found) == features.LEVELS * len(some.works)
+    assert len(found) == features.LEVELS * len(some.table)
     assert (found["loss"] > 0).all()
     alphas, sigmas, _ = denoiser.path(pipeline.scheduler)
     np.testing.assert_allclose(found["sigma"], (sigmas / alphas)[found["t"]], rtol=1e-6)
@@ -227,7 +271,7 @@ def test_planted_outliers_are_counted_by_stage(
 
     monkeypatch.setattr(features, "decoder_stages", stages)
     found = features.outliers_of(pipeline.vae, some, 64).set_index("stage")
-    assert found["maps"].tolist() == [4 * len(some.works)] * 2
+    assert found["maps"].tolist() == [4 * len(some.table)] * 2
     assert found["far"].tolist() == [0, 1]
     assert found["masked"].tolist() == [0, 1]
     assert found.loc[2, "farthest"] == pytest.approx(500, rel=0.1)
@@ -238,12 +282,12 @@ def test_reversals_are_pairs_alike_in_error_whose_order_changes() -> None:
     errors = {place: 2.0**at for at, place in enumerate(places)}  # none alike ...
     errors["bilinear", 1.3], errors["nearest", 1.3] = 1.0, 1.1  # ... but these two
     rows = [
-        {"work": work, "method": method, "factor": factor, "latent_error": errors[method, factor], "distance": errors[
-            method, factor]} for work in range(2) for method, factor in places
+        {"picture": number, "method": method, "factor": factor, "latent_error": errors[method, factor],
+         "distance": errors[method, factor]} for number in range(2) for method, factor in places
     ]  # fmt: skip
     table = pd.DataFrame(rows)
     assert features.reversals(table)[features.PAIRS].tolist() == [0.0, 0.0]
-    changed = (table["work"] == 1) & (table["method"] == "nearest") & (table["factor"] == 1.3)
+    changed = (table["picture"] == 1) & (table["method"] == "nearest") & (table["factor"] == 1.3)
     table.loc[changed, "distance"] = 0.5
     found = features.reversals(table)
     assert found[features.PAIRS].tolist() == [0.0, 1.0]

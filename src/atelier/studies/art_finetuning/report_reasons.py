@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from atelier import claims
+from atelier import claims, verdicts
 from atelier.evaluation import tables
 from atelier.evaluation.intervals import t_interval
 from atelier.evidence import LEVEL, groups_needed
@@ -19,11 +19,11 @@ BY_START = ("fd", "fd_mean", "fd_rec", "kid", "pr_rec", "psd_rec")
 def power(results: Results) -> Item:
     """Comparisons that were not supported, and the number of groups that would find changes as large."""
     rows = {}
-    for verdict in claims.decide(claims.load(STUDY), evidence(results)):
+    for verdict in verdicts.decide(claims.load(STUDY), evidence(results)):
         for finding in verdict.findings:
-            if finding.compared is None or finding.verdict == claims.SUPPORTED:
+            if finding.compared is None or finding.verdict == verdicts.SUPPORTED:
                 continue
-            change = claims.differences(finding.part, results.values)
+            change = verdicts.differences(finding.part, results.values)
             rows[verdict.claim, finding.part.name] = {
                 "rule": finding.part.rule,
                 "change": change.mean(),

@@ -7,7 +7,6 @@ from pathlib import Path
 import pandas as pd
 from torch import Tensor
 
-from atelier import claims
 from atelier.data import prepare
 from atelier.evaluation.tables import read_rows
 from atelier.files import check_seal, read_table
@@ -19,6 +18,7 @@ from atelier.sampling import store
 from atelier.sampling.store import UNTUNED, UNTUNED_AGAIN
 from atelier.studies.art_finetuning import diagnose, measure, styles
 from atelier.studies.art_finetuning.params import Config
+from atelier.verdicts import Evidence
 from atelier.workspace import Workspace
 
 STUDY = Config.STUDY
@@ -110,7 +110,7 @@ def load(params: Params, workspace: Workspace) -> Results:
     )
 
 
-def evidence(results: Results) -> claims.Evidence:
+def evidence(results: Results) -> Evidence:
     """What the verdicts need."""
     return results.evidence([*COMPARED, *starts.RECONSTRUCTED])
 

@@ -1,8 +1,8 @@
 """Measure properties of the latent perceptual loss on the base, before any training.
 
-On held-out works: each decoder stage's share of the loss and its direction by noise level, gradients of the loss and of
-squared error at the parameters, outliers of feature maps, and latents resized down and up again. One table each; each
-group has different works.
+On held-out photographs: each decoder stage's share of the loss and its direction by noise level, gradients of the loss
+and of squared error at the parameters, outliers of feature maps, and latents resized down and up again. One table each;
+each group has different pictures.
 """
 
 import math
@@ -20,9 +20,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from atelier import machine, scratch
-from atelier.data import prepare
 from atelier.data.images import to_model_range, to_pixels
-from atelier.data.prompts import prompt
 from atelier.diffusion import clean_estimate, noised
 from atelier.evaluation.intervals import FloatArray
 from atelier.evaluation.tables import read_rows, write_rows
@@ -42,6 +40,7 @@ from atelier.models.latents import decode, encode_pictures, encode_prompts, unsc
 from atelier.params import Params
 from atelier.sampling.sampler import settled
 from atelier.seeds import evenly, torch_generator
+from atelier.studies.latent_perceptual.corpus import HELD_OUT, folder, main_sources
 from atelier.studies.latent_perceptual.loss import TERM, gated, latent_error
 from atelier.studies.latent_perceptual.params import Config
 from atelier.studies.latent_perceptual.train import PostTrainingSetup
@@ -68,10 +67,10 @@ VALUES = {"one-percent": 0.01, "fifth": 0.2, "half": 0.5}
 
 
 class Inspected(NamedTuple):
-    """A group's inspected works: their rows, latents (n, c, h, w) and prompts' embeddings."""
+    """A group's inspected pictures: their rows, latents (n, c, h, w) and prompts' embeddings."""
 
     group: int
-    works: pd.DataFrame
+    table: pd.DataFrame
     z0: Tensor
     words: Tensor
 
@@ -82,20 +81,21 @@ def last_step_under(alphas: Tensor, sigmas: Tensor, side: int, tau: float = PAPE
 
 
 def inspected(params: Params, workspace: Workspace, pipeline: StableDiffusionPipeline) -> Iterator[Inspected]:
-    """Held-out works per group, evenly from all styles; no work is used twice if there are enough."""
+    """Held-out pictures per group, evenly from all; none is used twice if there are enough."""
     study, groups = Config.of(params), len(params.protocol.groups)
-    table = prepare.works(workspace.manifests).table.query("split == 'test'").reset_index(drop=True)
+    source = main_sources(params, workspace)
+    table = source.split(HELD_OUT)
     chosen = evenly(len(table), min(study.inspected * groups, len(table)))
     for group in range(groups):
-        works = table.iloc[chosen[group::groups]].reset_index(drop=True)
-        texts = [prompt(row, params.protocol.prompts.level, 0) for row in works.to_dict("records")]
-        z0 = encode_pictures(pipeline.vae, prepare.pictures(works, params.data, workspace)).mean
-        yield Inspected(group, works, z0, encode_prompts(pipeline, texts))
+        rows = table.iloc[chosen[group::groups]].reset_index(drop=True)
+        texts = [source.prompt(row, 0) for row in rows.to_dict("records")]
+        z0 = encode_pictures(pipeline.vae, source.pictures(rows)).mean
+        yield Inspected(group, rows, z0, encode_prompts(pipeline, texts))
 
 
 def noise_of(sample: Inspected, purpose: str) -> Tensor:
-    """White noise in the shape of the latents, seeded by each work's path."""
-    names = sample.works["path"]
+    """White noise in the shape of the latents, seeded by each picture's path."""
+    names = sample.table["path"]
     return torch.stack(
         [torch.randn(sample.z0.shape[1:], generator=torch_generator(Config.STUDY, purpose, x)) for x in names]
     )
@@ -105,7 +105,7 @@ def noise_of(sample: Inspected, purpose: str) -> Tensor:
 
 
 def losses_of(params: Params, pipeline: StableDiffusionPipeline, sample: Inspected) -> pd.DataFrame:
-    """By work and noise level: each stage's loss, latent error, and the cosine of their gradients at the estimate.
+    """By picture and noise level: each stage's loss, latent error, and the cosine of their gradients at the estimate.
 
     The gradient of squared error at an estimate points away from the clean latent; that of the loss need not.
     """
@@ -156,7 +156,8 @@ def gradients(params: Params, workspace: Workspace) -> pd.DataFrame:
     Empty if the study has no perceptual variant.
     """
     tables = [pd.DataFrame({"group": [], "batch": [], "of": [], "against": [], "cosine": []})]
-    main = next((name for name, one in Config.of(params).trainings.items() if one.loss == "perceptual"), None)
+    losses = {name: one for name, one in Config.of(params).trainings.items() if one.loss == "perceptual"}
+    main = next((name for name, one in losses.items() if one.seeds is None), None)
     seeds = [params.protocol.seed_of_repeat(repeats[0]) for repeats in params.protocol.groups]
     for seed in dict.fromkeys(seeds) if main else ():
         assert main is not None
@@ -232,7 +233,7 @@ def resized(z: Tensor, method: str, factor: float) -> Tensor:
 
 
 def interpolated_of(params: Params, workspace: Workspace, vae: AutoencoderKL, sample: Inspected) -> pd.DataFrame:
-    """By work, method and factor: squared error of the latent, perceptual distance of the decoded picture."""
+    """By picture, method and factor: squared error of the latent, perceptual distance of the decoded picture."""
     accelerate = machine.accelerator(params.machine)
     network = LPIPS.from_params(params.perceptual, workspace.root).to(accelerate.device)
     whole = to_model_range(to_pixels(decode(vae, sample.z0)))
@@ -245,17 +246,17 @@ def interpolated_of(params: Params, workspace: Workspace, vae: AutoencoderKL, sa
                 pairs = zip(made.split(BATCH), whole.split(BATCH), strict=True)
                 apart = torch.cat([network(*(x.to(accelerate.device) for x in pair)).cpu() for pair in pairs])
             error = (z - sample.z0).square().mean((1, 2, 3))
-            columns = {"group": sample.group, "work": range(len(z)), "method": method, "factor": factor}
+            columns = {"group": sample.group, "picture": range(len(z)), "method": method, "factor": factor}
             rows.append(pd.DataFrame({**columns, "latent_error": error.tolist(), "distance": apart.tolist()}))
     return pd.concat(rows, ignore_index=True)
 
 
 def reversals(table: pd.DataFrame) -> dict[str, FloatArray]:
-    """One value per work: ``pairs``, the share of pairs alike in latent error whose order is reversed in distance;
-    and whether each of the paper's two reversals occurs. NaN if a work has no such pair.
+    """One value per picture: ``pairs``, the share of pairs alike in latent error whose order is reversed in distance;
+    and whether each of the paper's two reversals occurs. NaN if a picture has none.
     """  # fmt: skip
     errors, distances = (
-        table.pivot(index="work", columns=["method", "factor"], values=name) for name in ("latent_error", "distance")
+        table.pivot(index="picture", columns=["method", "factor"], values=name) for name in ("latent_error", "distance")
     )
     changed = np.zeros(len(errors))
     alike = np.zeros(len(errors))
@@ -281,18 +282,18 @@ def reversals(table: pd.DataFrame) -> dict[str, FloatArray]:
 
 
 def rows(params: Params, measures: Path) -> pd.DataFrame:
-    """The rows that claims use from these tables: one per measure and cell, with one value per group of works."""
+    """The rows that claims use from these tables: one per measure and cell, with one value per group of pictures."""
     outliers, interpolated = read_rows(measures / OUTLIERS, ("down", "group")), read_rows(measures / INTERPOLATED)
     deep = outliers[outliers["down"] <= MASKED_FROM]
     shares = deep.groupby("group")[["far", "maps"]].sum()
     by_group = [reversals(each) for _, each in interpolated.groupby("group")]
-    works = len(interpolated.drop_duplicates(["group", "work"]))
-    listed = [_row("outliers", DEEP, works, (shares["far"] / shares["maps"]).to_numpy())]  # over all maps
+    number = len(interpolated.drop_duplicates(["group", "picture"]))
+    listed = [_row("outliers", DEEP, number, (shares["far"] / shares["maps"]).to_numpy())]  # over all maps
     for cell in (PAIRS, *REVERSALS):
         measure = "reversed" if cell == PAIRS else "reversal"
         values = [each[cell] for each in by_group]
         if all(np.isfinite(each).any() for each in values):
-            listed.append(_row(measure, cell, works, np.array([np.nanmean(each) for each in values])))
+            listed.append(_row(measure, cell, number, np.array([np.nanmean(each) for each in values])))
     return pd.concat([pd.DataFrame(listed), fixed_rows(params, FIXED)], ignore_index=True)
 
 
@@ -316,20 +317,20 @@ def cells(params: Params) -> set[str]:
 def main(params: Params, workspace: Workspace) -> None:
     """Write one table each of losses, gradients, outliers and interpolated latents."""
     config, measures = Config.of(params), workspace.measures
-    inputs = [workspace.base, workspace.cache, workspace.manifests]
+    inputs = [workspace.base, workspace.cache, workspace.manifests, folder(workspace)]
     settings = config.model_dump(mode="json")
     run = scratch.of_stage(params, workspace, __name__, measures / LOSSES, inputs, config=settings)
     pipeline = settled(base.load(check_seal(workspace.base)), machine.accelerator(params.machine).device)
     pipeline.vae.requires_grad_(False)
-    works = list(inspected(params, workspace, pipeline))
-    of_works: dict[str, Callable[[Inspected], pd.DataFrame]] = {
+    samples = list(inspected(params, workspace, pipeline))
+    of_pictures: dict[str, Callable[[Inspected], pd.DataFrame]] = {
         LOSSES: partial(losses_of, params, pipeline),
         OUTLIERS: partial(outliers_of, pipeline.vae, side=params.data.size),
         INTERPOLATED: partial(interpolated_of, params, workspace, pipeline.vae),
     }
     tables = {
-        name: pd.concat([scratch.table(run, f"{name} {each.group}", partial(table, each)) for each in works])
-        for name, table in of_works.items()
+        name: pd.concat([scratch.table(run, f"{name} {each.group}", partial(table, each)) for each in samples])
+        for name, table in of_pictures.items()
     }
     tables[GRADIENTS] = scratch.table(run, GRADIENTS, partial(gradients, params, workspace))
     for name, table in tables.items():

@@ -1,4 +1,4 @@
-"""Measure every post-training's pictures against held-out works, with one pseudo-value per group of repeats."""
+"""Measure every post-training's pictures against held-out ones, with one pseudo-value per group of repeats."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,11 +13,9 @@ from torch import Tensor
 
 from atelier import machine, scratch
 from atelier.claims import Comparison
-from atelier.data import prepare
+from atelier.data.images import to_pixels
 from atelier.diffusion import clean_estimate, noised
 from atelier.evaluation import judges
-from atelier.evaluation import reference as references
-from atelier.evaluation.cells import truth_of_works
 from atelier.evaluation.groups import (
     Group,
     Reference,
@@ -31,24 +29,27 @@ from atelier.evaluation.groups import (
     spread_over_groups,
 )
 from atelier.evaluation.intervals import FloatArray
-from atelier.evaluation.tables import REAL, RECONSTRUCTED, combined, read_rows, write_rows
+from atelier.evaluation.tables import combined, read_rows, write_rows
 from atelier.files import check_seal
 from atelier.metrics import frechet_distance, log_power_error, log_power_ratios, radial_power
 from atelier.models import base
+from atelier.models.latents import decode, encode_pictures
 from atelier.params import Params
 from atelier.sampling.store import read
+from atelier.seeds import evenly
+from atelier.studies.latent_perceptual.corpus import TRAINING, Sources, folder, main_sources, sources
 from atelier.studies.latent_perceptual.features import FIXED as FEATURES_FIXED
 from atelier.studies.latent_perceptual.features import Inspected, fixed_rows, inspected, last_step_under, noise_of
 from atelier.studies.latent_perceptual.features import cells as feature_cells
-from atelier.studies.latent_perceptual.params import Config
-from atelier.studies.latent_perceptual.sample import AGAIN, Condition, all_conditions, averaged, in_steps, location_of
+from atelier.studies.latent_perceptual.params import AGAIN, MAIN, PLAIN, Config, averaged, in_steps, protocol_of
+from atelier.studies.latent_perceptual.sample import Condition, all_conditions, location_of
 from atelier.studies.latent_perceptual.train import tuned_pipeline
 from atelier.training import denoiser
 from atelier.workspace import Workspace
 
 OUT, SPECTRA = f"{Config.STUDY}.csv", f"{Config.STUDY}_spectra.csv"  # in the folder of measures
-PLAIN, MAIN = "plain", "lpl"  # the two variants that claims compare
 LOW, HIGH = 0.15, 0.29  # cycles per pixel: 75 and 150 cycles of the paper's 512 px pictures
+BANDS = {"high": (HIGH, math.inf), "middle": (LOW, HIGH), "low": (0.0, LOW)}
 LOWEST = 2.0  # cycles per picture
 PROBED = 4  # number of noise levels at which estimates of averages are compared
 HALF_LIVES = 6  # number that claim C10 requires
@@ -56,33 +57,35 @@ FIXED = {"nothing": "fd"}  # a gain of 0
 
 
 def in_bands(reference: Reference, made: Group) -> dict[str, float]:
-    """Every measure, and the spectrum in bands: errors of log power, and the log power ratios at both ends."""
+    """Every measure, and the spectrum in bands: errors of log power, and the log power ratios at both ends.
+
+    Errors ``_rec`` are against reconstructed pictures, which lack what the decoder does not paint.
+    """
     real, generated = reference.held_out.spectrum, made.spectrum
     side = min(real.shape)
+    returned = {} if reference.reconstructed is None else {"_rec": reference.reconstructed.works.spectrum}
+    errors = {
+        f"{band}{suffix}": log_power_error(spectrum, generated, low * side, high * side)
+        for suffix, spectrum in {"": real, **returned}.items()
+        for band, (low, high) in BANDS.items()
+    }
     return {
         **all_measures(reference, made),
-        "high": log_power_error(real, generated, HIGH * side),
-        "middle": log_power_error(real, generated, LOW * side, HIGH * side),
-        "low": log_power_error(real, generated, 0.0, LOW * side),
+        **errors,
         "top": float(log_power_ratios(real, generated, HIGH * side).mean()),
         "bottom": float(log_power_ratios(real, generated, 0.0, LOWEST).mean()),
     }
 
 
-def age(params: Params, variant: str) -> str:
-    """The cell name of the loss's gain after a variant's number of previous steps."""
-    return f"gain-after-{Config.of(params).trainings[variant].before}"
-
-
 def ages(params: Params) -> dict[str, tuple[str, str]]:
     """Pairs of variants (plain, with the loss), by cell, that differ otherwise only in the steps trained before."""
-    study, wanted = Config.of(params), Config.of(params).trainings.get(MAIN)
-    pairs = {}
+    study = Config.of(params)
+    wanted, pairs = study.trainings.get(study.ablated[1]), {}
     for name, training in study.trainings.items():
         if wanted and training == wanted.model_copy(update={"before": training.before}):
             plain = study.plain_of(name)
             assert plain is not None  # checked in params
-            pairs[age(params, name)] = (plain, name)
+            pairs[f"gain-after-{training.before}"] = (plain, name)
     return pairs
 
 
@@ -137,12 +140,12 @@ def gains_by_steps(params: Params, table: pd.DataFrame) -> pd.DataFrame:
 def unsteadiness(params: Params, workspace: Workspace) -> pd.DataFrame:
     """Distance between one-step clean estimates of the last parameters and of their shortest average.
 
-    Mean squared difference over held-out works at ``PROBED`` noise levels below the threshold, one value per group. It
-    measures the effect of the last few steps; with a long average it would measure the whole training.
+    Mean squared difference over held-out pictures at ``PROBED`` noise levels below the threshold, one value per group.
+    It measures the effect of the last few steps; with a long average it would measure the whole training.
     """
     study, accelerate = Config.of(params), machine.accelerator(params.machine)
     samples = list(inspected(params, workspace, base.load(check_seal(workspace.base)).to(accelerate.device)))
-    n, rows = sum(len(sample.works) for sample in samples), []
+    n, rows = sum(len(sample.table) for sample in samples), []
     for variant in study.followed:
         values = []
         for sample, repeats in zip(samples, params.protocol.groups, strict=True):
@@ -156,7 +159,7 @@ def unsteadiness(params: Params, workspace: Workspace) -> pd.DataFrame:
 
 
 def estimates(params: Params, pipeline: StableDiffusionPipeline, sample: Inspected) -> Tensor:
-    """One-step clean estimates (PROBED, n, c, h, w) of works, at noise levels below the paper's threshold."""
+    """One-step clean estimates (PROBED, n, c, h, w) of held-out pictures, at noise below the paper's threshold."""
     accelerate, z0 = machine.accelerator(params.machine), sample.z0
     alphas, sigmas, times = denoiser.path(pipeline.scheduler)
     kind = pipeline.scheduler.config.prediction_type
@@ -176,9 +179,10 @@ def estimates(params: Params, pipeline: StableDiffusionPipeline, sample: Inspect
 
 def main(params: Params, workspace: Workspace) -> None:
     """Write ``build/measures/latent_perceptual.csv``, and the mean power spectra by rings for the page."""
-    config, reference = Config.of(params), references.load(workspace.reference)
+    config, kinds = Config.of(params), all_sources(params, workspace)
+    real = main_sources(params, workspace).reference().held_out
     inputs = [workspace.samples / config.STUDY, workspace.adapters / config.STUDY, workspace.base]
-    inputs += [workspace.reference, workspace.evaluator, workspace.manifests]
+    inputs += [workspace.reference, workspace.evaluator, workspace.manifests, folder(workspace)]
     out = workspace.measures / OUT
     run = scratch.of_stage(params, workspace, __name__, out, inputs, config=config.model_dump(mode="json"))
     rows, groups = [], {}
@@ -186,54 +190,89 @@ def main(params: Params, workspace: Workspace) -> None:
         groups[name] = kept
         rows.append(scratch.read(scratch.path(run, name, ".parquet")).assign(cell=name))
     if len(config.averages) >= HALF_LIVES:
-        rows += [nearest_average(params, name, groups, reference.held_out) for name in config.followed]
+        rows += [nearest_average(params, name, groups, real) for name in config.followed]
     if config.followed and config.averages:
         rows.append(scratch.table(run, "unsteadiness", partial(unsteadiness, params, workspace)))
-    rows.append(relative_gains(params, groups, reference.held_out))
+    rows.append(relative_gains(params, groups, real))
     table = pd.concat(rows, ignore_index=True)
     derived = [gains_by_steps(params, table), fixed_rows(params, FIXED)]
     write_rows(pd.concat([table, *derived], ignore_index=True), out)
-    write_rows(spectra(reference, groups), workspace.measures / SPECTRA)
+    held_out = {kind: source.reference().held_out for kind, source in kinds.items()}
+    write_rows(spectra(held_out, groups), workspace.measures / SPECTRA)
     scratch.discard(run)
+
+
+def all_sources(params: Params, workspace: Workspace) -> dict[str, Sources]:
+    """What the study's trainings learn from, by kind; that of the first variant is the first."""
+    each = [sources(params, workspace, training) for training in Config.of(params).trainings.values()]
+    return {source.kind: source for source in each}
+
+
+def real_cells(kind: str) -> tuple[str, str, str]:
+    """Cells of real pictures: the training split, the held-out and the training split reconstructed."""
+    return f"training {kind}", f"reconstructed held-out {kind}", f"reconstructed training {kind}"
+
+
+Cells = Mapping[str, tuple[Sources, Callable[[], list[Group]]]]
 
 
 def cell_groups(params: Params, workspace: Workspace, run: Path) -> Iterator[tuple[str, list[Group]]]:
     """Yield every cell's reduced groups; its measures are written to the scratch folder ``run``.
 
-    Real works first: training works, and reconstructed held-out works.
+    Real pictures first: the training split, and both splits reconstructed.
     """
-    config, reference = Config.of(params), references.load(workspace.reference)
-    judge, truth = judges.evaluator(workspace.evaluator), truth_of_works(workspace.manifests)
-    together = params.protocol.groups
-    each = params.protocol.repeats * config.pictures // len(together)
-
-    def real(pictures: Tensor) -> list[Group]:
-        return spread_over_groups(pictures, each, len(together), judge)
-
-    def painted(condition: Condition) -> list[Group]:
-        pictures, listed = read(workspace.samples, *location_of(params, condition))
-        return groups_of(pictures, listed, together, judge, truth)
-
-    works = prepare.works(workspace.manifests).table
-    training = prepare.pictures(works[works["split"] == "train"], params.data, workspace)
-    cells: dict[str, Callable[[], list[Group]]] = {
-        REAL: partial(real, training),
-        RECONSTRUCTED: partial(real, references.reconstructed_works(workspace.reference)),
+    kinds = all_sources(params, workspace)
+    references = {kind: source.reference() for kind, source in kinds.items()}
+    cells: Cells = {
+        **{name: cell for source in kinds.values() for name, cell in _real(params, workspace, source).items()},
+        **{each.cell: _painted(params, workspace, each) for each in all_conditions(params)},
     }
-    cells |= {condition.name: partial(painted, condition) for condition in all_conditions(params)}
-    for name, groups in cells.items():
+    for name, (source, groups) in cells.items():
         file = scratch.path(run, name, ".safetensors")
         if not all(scratch.is_whole(scratch.path(run, name, kind)) for kind in (".safetensors", ".parquet")):
             parts = groups()
-            scratch.table(run, name, partial(measured, reference, parts, in_bands))
+            scratch.table(run, name, partial(measured, references[source.kind], parts, in_bands))
             scratch.part(run, name, ".safetensors", partial(save_groups, parts))
         yield name, load_groups(file)
 
 
-def spectra(reference: Reference, parts: Mapping[str, Sequence[Group]]) -> pd.DataFrame:
-    """Mean power by rings, for held-out works and each cell's groups."""
-    frequency, real = radial_power(reference.held_out.spectrum)
-    rows = [{"cell": "frequency", "group": 0, **_ringed(frequency)}, {"cell": "held-out", "group": 0, **_ringed(real)}]
+def _real(params: Params, workspace: Workspace, source: Sources) -> Cells:
+    """Cells of real pictures of one kind, in as many groups as generated ones."""
+    judge, groups = judges.evaluator(workspace.evaluator), len(params.protocol.groups)
+    each = params.protocol.repeats * Config.of(params).pictures // groups
+
+    def training() -> Tensor:
+        table = source.split(TRAINING)
+        return source.pictures(table.iloc[evenly(len(table), min(each * groups, len(table)))].reset_index(drop=True))
+
+    def returned() -> Tensor:
+        vae = base.load(check_seal(workspace.base)).vae.to(machine.accelerator(params.machine).device)
+        return to_pixels(decode(vae, encode_pictures(vae, training()).mean))
+
+    def spread(pictures: Callable[[], Tensor]) -> list[Group]:
+        return spread_over_groups(pictures(), each, groups, judge)
+
+    made = zip(real_cells(source.kind), (training, source.reconstructed, returned), strict=True)
+    return {name: (source, partial(spread, pictures)) for name, pictures in made}
+
+
+def _painted(params: Params, workspace: Workspace, condition: Condition) -> tuple[Sources, Callable[[], list[Group]]]:
+    """A condition's pictures, in groups of the repeats that its training seeds paint."""
+    source = sources(params, workspace, Config.of(params).trainings[condition.variant])
+    together = protocol_of(params, condition.variant).protocol.groups
+
+    def groups() -> list[Group]:
+        pictures, listed = read(workspace.samples, *location_of(params, condition))
+        return groups_of(pictures, listed, together, judges.evaluator(workspace.evaluator), source.truth())
+
+    return source, groups
+
+
+def spectra(held_out: Mapping[str, Group], parts: Mapping[str, Sequence[Group]]) -> pd.DataFrame:
+    """Mean power by rings, for held-out pictures of every kind and each cell's groups."""
+    powers = {kind: radial_power(group.spectrum) for kind, group in held_out.items()}
+    rows = [{"cell": "frequency", "group": 0, **_ringed(next(iter(powers.values()))[0])}]
+    rows += [{"cell": f"held-out {kind}", "group": 0, **_ringed(power)} for kind, (_, power) in powers.items()]
     for cell, groups in parts.items():
         rows += [
             {"cell": cell, "group": group, **_ringed(radial_power(each.spectrum)[1])}
@@ -251,21 +290,21 @@ def cells(params: Params) -> set[str]:
     study = Config.of(params)
     both = {PLAIN, MAIN} <= set(study.followed)
     gains = {f"gain-in-{n}" for n in study.steps} if both else set()
-    derived = {*ages(params), *gains, *FIXED, *FEATURES_FIXED, REAL, RECONSTRUCTED}
-    return {condition.name for condition in all_conditions(params)} | derived | feature_cells(params)
+    derived = {*ages(params), *gains, *FIXED, *FEATURES_FIXED}
+    return {condition.cell for condition in all_conditions(params)} | derived | feature_cells(params)
 
 
 def null_comparisons() -> list[Comparison]:
     """Null comparisons: the plain variant against itself under other noise, in the claims' measures."""
     return [
         Comparison(measure=measure, changed=[AGAIN], reference=[PLAIN], rule="below")
-        for measure in ("fd", "clip", "precision", "recall", "coverage", "high", "top")
+        for measure in ("fd", "fd_rec", "clip", "precision", "recall", "coverage", "high_rec", "top")
     ]
 
 
-def condition_of(params: Params, name: str) -> Condition:
-    """Find a condition by name."""
-    return next(condition for condition in all_conditions(params) if condition.name == name)
+def condition_of(params: Params, cell: str) -> Condition:
+    """Find a condition by its cell's name."""
+    return next(condition for condition in all_conditions(params) if condition.cell == cell)
 
 
 def load(measures: Path) -> tuple[pd.DataFrame, pd.DataFrame]:

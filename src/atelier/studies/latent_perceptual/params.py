@@ -6,6 +6,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from atelier.params import (
+    CORRECTED,
+    WHITE,
     BatchSize,
     Count,
     DepthWeights,
@@ -17,6 +19,7 @@ from atelier.params import (
     Optimisation,
     Params,
     Pictures,
+    Positive,
     Rank,
     Section,
     StudySection,
@@ -24,8 +27,11 @@ from atelier.params import (
     subset_once,
 )
 
+PLAIN, MAIN = "plain", "lpl"  # the two variants that claims compare
+SHORT_PLAIN, SHORT_MAIN = "plain-short", "lpl-short"  # the same where ablations have fewer steps or seeds
 # cells that are measured of the base, its features and the data, whatever the variants
-DERIVED = {"again", "bicubic", "deep-maps", "fifth", "half", "nearest", "nothing", "one-percent", "pairs"}
+DERIVED = {"bicubic", "deep-maps", "fifth", "half", "nearest", "nothing", "one-percent", "pairs"}
+FEWEST = 8  # photographs of a painted set
 
 
 def _typed(value: object) -> object:
@@ -39,10 +45,24 @@ Depth = Annotated[Literal[1, 2, 3, 4, 5, "pixels"], BeforeValidator(_typed)]
 HalfLife = Annotated[float, Field(ge=0.001, le=1e5), Named]  # of an average of parameters, in steps
 
 
+class Corpus(Section):
+    """Photographs painted for this study alone; none: the data's own, or its works where it has no photographs."""
+
+    photographs: Count  # that trainings learn from
+    held_out: Count  # that measures compare with
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> "Corpus":
+        if (self.photographs, self.held_out) != (0, 0) and min(self.photographs, self.held_out) < FEWEST:
+            raise ValueError(f"photographs: expected at least {FEWEST} of both, or 0 and 0")
+        return self
+
+
 class PostTraining(Section):
-    """One post-training: the kind of denoiser, the loss added to the denoising loss, and the duration."""
+    """One post-training: its pictures, the kind of denoiser, the loss added to the denoising loss, the duration."""
 
     loss: Literal["plain", "perceptual", "reweighted"]  # reweighted: squared error of latents on the same steps
+    of: Literal["photographs", "works"] = "photographs"
     kind: Literal["base", "v_prediction", "flow_prediction"] = "base"
     depth: Depth = 5  # stages of the decoder, or the decoded picture, which is never cropped
     norm: Norm = "predicted"
@@ -54,14 +74,17 @@ class PostTraining(Section):
     share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2  # share of the total loss at the start
     before: Count = 0  # steps of plain post-training before it
     longer: Annotated[float, Field(ge=1.0, le=1000.0)] = 1.0  # factor on the number of steps
+    steps: Positive | None = None  # instead of the optimisation's
+    seeds: Annotated[int, Field(ge=2, le=1000)] | None = None  # so many first ones of the protocol's; None: all
 
 
 class Config(StudySection):
     STUDY: ClassVar[str] = "latent_perceptual"
 
+    corpus: Corpus
     variants: Annotated[list[Name], Field(min_length=1)]
     trainings: dict[Name, PostTraining]
-    rank: Rank  # of adapters on every layer
+    rank: Rank | None  # of adapters on every layer; None: the whole denoiser
     crop: Count  # latent elements per side to which the middle block's features are cropped; 0: no cropping
     slices: BatchSize  # batch size of decoding
     optimisation: Optimisation
@@ -72,19 +95,22 @@ class Config(StudySection):
         list[Annotated[float, Field(ge=0.001, le=1e5), Named]], Field(max_length=100)
     ]  # half-lives in steps
     steps: list[Annotated[int, Field(ge=1, le=1000)]]  # of the sampler
-    inspected: Pictures  # held-out works per group of repeats for the stage ``features``
+    pictures_in_steps: Pictures  # per repeat of a followed variant with another number of steps
+    inspected: Pictures  # held-out pictures per group of repeats for the stage ``features``
 
     @model_validator(mode="after")
     def _variants_are_trainings(self) -> "Config":
         names_once("variants", self.variants, self.trainings, "trainings")
-        if taken := {"untuned", "again", "real", "returned"} & set(self.trainings):
+        if taken := {"untuned", AGAIN, "real", "returned"} & set(self.trainings):
             raise ValueError(f"trainings: '{sorted(taken)[0]}' names something else in this study")
-        derived = {f"untuned-{name}" for name in self.trainings}
-        derived |= {f"{name}-average-{each:g}" for name in self.followed for each in self.averages}
-        derived |= {f"{name}-steps-{each}" for name in self.followed for each in self.steps}
+        derived = {made(name) for name in self.trainings for made in (untuned, again, corrected)}
+        derived |= {averaged(name, each) for name in self.followed for each in self.averages}
+        derived |= {in_steps(name, each) for name in self.followed for each in self.steps}
         if taken := derived & set(self.trainings):
             raise ValueError(f"trainings: '{sorted(taken)[0]}' names pictures of another training")
         subset_once("followed", self.followed, self.variants)
+        if few := [name for name in self.followed if self.trainings[name].seeds is not None]:
+            raise ValueError(f"followed: '{few[0]}' is not trained from all seeds")
         if len(set(self.averages)) != len(self.averages):
             raise ValueError("averages: a half-life is listed twice")
         if len(set(self.steps)) != len(self.steps):
@@ -97,10 +123,22 @@ class Config(StudySection):
     def check(self, params: Params) -> None:
         if self.crop * 8 > params.data.size:
             raise ValueError(f"latent_perceptual.crop: {self.crop} is more than a latent's side")
+        known = len(params.protocol.training_seeds)
+        for name, training in self.trainings.items():
+            if training.seeds is not None and training.seeds > known:
+                raise ValueError(
+                    f"latent_perceptual.trainings.{name}.seeds: {training.seeds} of {known} training seeds"
+                )
 
     def samples(self, params: Params) -> int:
-        sampled = (2 + len(self.variants) + len(self.followed) * len(self.steps)) * params.protocol.repeats
-        return sampled * self.pictures
+        total = 0
+        for name in self.trainings:
+            cells = len(self.starts(name)) * (1 + self.begins(name) + self.repeated(name))
+            each = cells * self.pictures
+            if name in self.followed:
+                each += len(self.averages) * self.pictures + len(self.steps) * self.pictures_in_steps
+            total += each * protocol_of(params, name).protocol.repeats
+        return total
 
     def measures(self, params: Params, measure: str, cell: str) -> bool:
         if measure == "log_half_life":
@@ -109,17 +147,89 @@ class Config(StudySection):
             return match[1] in self.followed and int(match[2]) in self.steps
         if cell.startswith("gain-"):
             return bool(self.followed)
-        return cell in self.variants or cell in DERIVED
+        of = {name: name for name in self.variants}
+        of |= {again(name): name for name in self.variants if self.repeated(name)}
+        of |= {untuned(name): name for name in self.variants if self.begins(name)}
+        of |= {corrected(made): name for made, name in of.items() if CORRECTED in self.starts(name)}
+        return cell in of or cell in DERIVED
 
     def plain_of(self, name: str) -> str | None:
-        """The baseline of ``name``: the plain variant of the same kind with equally many steps before."""
+        """The baseline of ``name``: the plain variant of the same pictures, kind, steps, steps before and seeds."""
         changed = self.trainings[name]
+        alike = {"of", "kind", "before", "steps", "seeds"}
         for baseline, training in self.trainings.items():
-            if (training.loss, training.kind, training.before, training.longer) == (
-                "plain",
-                changed.kind,
-                changed.before,
-                1.0,
+            if (training.loss, training.longer) == ("plain", 1.0) and all(
+                getattr(training, setting) == getattr(changed, setting) for setting in alike
             ):
                 return baseline
         return None
+
+    @property
+    def ablated(self) -> tuple[str, str]:
+        """The plain variant and the one with the loss that ablations are compared with: of as few steps and seeds."""
+        short = {SHORT_PLAIN, SHORT_MAIN} <= set(self.trainings)
+        return (SHORT_PLAIN, SHORT_MAIN) if short else (PLAIN, MAIN)
+
+    def steps_of(self, name: str) -> int:
+        """Steps of a variant's post-training, without those before it."""
+        training = self.trainings[name]
+        return round((training.steps or self.optimisation.steps) * training.longer)
+
+    def starts(self, name: str) -> list[str]:
+        """First latents that a variant paints from; the leak is one of diffusion, and a flow has none."""
+        return [WHITE] if self.trainings[name].kind == "flow_prediction" else [WHITE, CORRECTED]
+
+    def begins(self, name: str) -> bool:
+        """Whether pictures of what a variant begins with are measured: once for each kind of pictures and denoiser."""
+        training = self.trainings[name]
+        alike = [
+            each
+            for each, one in self.trainings.items()
+            if (one.of, one.kind) == (training.of, training.kind) and self._is_baseline(each)
+        ]
+        return alike[:1] == [name]
+
+    def repeated(self, name: str) -> bool:
+        """Whether a variant is painted again with other noise, to estimate the effect of chance."""
+        return self._is_baseline(name) and self.trainings[name].kind == "base"
+
+    def _is_baseline(self, name: str) -> bool:
+        return self.plain_of(name) == name and not self.trainings[name].before
+
+
+def protocol_of(params: Params, variant: str) -> Params:
+    """``params`` with the seeds that a variant is trained from and the repeats that these models paint, alone."""
+    seeds, protocol = Config.of(params).trainings[variant].seeds, params.protocol
+    if seeds is None:
+        return params
+    repeats = protocol.repeats // len(protocol.training_seeds) * seeds
+    fewer = protocol.model_copy(update={"training_seeds": protocol.training_seeds[:seeds], "repeats": repeats})
+    return params.model_copy(update={"protocol": fewer})
+
+
+# ------------------------------------------------------------------------------------------------ names of cells
+
+AGAIN = "again"  # the plain variant under other noise
+
+
+def untuned(variant: str) -> str:
+    """A variant's initial model."""
+    return f"untuned-{variant}"
+
+
+def again(variant: str) -> str:
+    """A plain variant under other noise."""
+    return AGAIN if variant == PLAIN else f"{AGAIN}-{variant}"
+
+
+def corrected(cell: str) -> str:
+    """A cell's pictures from noise with the leak of training pictures."""
+    return f"{cell}-{CORRECTED}"
+
+
+def in_steps(variant: str, steps: int) -> str:
+    return f"{variant}-steps-{steps}"
+
+
+def averaged(variant: str, half_life: float) -> str:
+    return f"{variant}-average-{half_life:g}"

@@ -3,10 +3,9 @@
 Each theme has its module; the page and its tests take all of them from here.
 """
 
-from atelier.claims import Evidence
-from atelier.evaluation import tables
-from atelier.report import words
+from atelier import claims
 from atelier.studies.latent_perceptual import measure
+from atelier.studies.latent_perceptual.measure import real_cells
 from atelier.studies.latent_perceptual.report_ablations import (
     ablation_curves,
     ablations,
@@ -28,21 +27,24 @@ from atelier.studies.latent_perceptual.report_features import (
     shifted,
     stages,
 )
-from atelier.studies.latent_perceptual.report_pictures import bands, changes, measures, pictures, spectra
-from atelier.studies.latent_perceptual.report_reasons import effect, reasons
+from atelier.studies.latent_perceptual.report_pictures import bands, changes, measures, on_works, pictures, spectra
+from atelier.studies.latent_perceptual.report_reasons import answer, effect, reasons
 from atelier.studies.latent_perceptual.report_results import Results, load
 from atelier.studies.latent_perceptual.report_training import curves, history, variants
+from atelier.verdicts import Evidence
 
 __all__ = [
     "Results",
     "ablation_curves",
     "ablations",
+    "answer",
     "bands",
     "changes",
     "curves",
     "direction",
     "effect",
     "evidence",
+    "floors",
     "followed_curves",
     "gains",
     "gradients",
@@ -52,6 +54,7 @@ __all__ = [
     "interpolations",
     "load",
     "measures",
+    "on_works",
     "outlier_maps",
     "outliers",
     "paper_post_training",
@@ -66,6 +69,11 @@ __all__ = [
     "variants",
 ]
 
+DISTANCES = (
+    "kid",
+    *(f"{name}{end}" for name in ("fd", "pr", "psd", "high", "middle", "low") for end in ("", "_rec")),
+)
+
 
 def headline(results: Results) -> list[str]:
     """What the index page shows."""
@@ -73,15 +81,49 @@ def headline(results: Results) -> list[str]:
 
 
 def evidence(results: Results) -> Evidence:
-    """What the verdicts need; C11 is decided on inspected works, C12 on their feature maps and on pictures."""
-    seeds, groups = words.seeds(results.params), results.groups
+    """What the verdicts need: each claim with the n and the groups of the cells that it compares."""
+    known = claims.load(results.config.STUDY)
     return Evidence(
         values=results.values,
-        resolutions=tables.resolutions(results.rows),
-        counts={"": results.n, "C11": results.n_inspected, "C12": [deep_maps(results), results.n]},
-        over={
-            "": f"intervals over {groups} groups of repeats, {seeds}",
-            "C11": f"intervals over {groups} groups of held-out works",
-        },
+        resolutions=results.resolutions,
+        counts={"": results.n} | {name: counts(results, claim) for name, claim in known.items()},
+        over={"": _over(results, results.groups)} | {name: over(results, name, claim) for name, claim in known.items()},
         null_comparisons=measure.null_comparisons(),
+        floors=floors(results),
     )
+
+
+def counts(results: Results, claim: claims.Claim) -> list[int]:
+    """n of each of a claim's comparisons: the fewest pictures, or inspected ones, of its cells; of maps, maps."""
+    listed = []
+    for part in claim.every_part:
+        known = [results.n_of(cell, part.measure) for cell in part.cells if (part.measure, cell) in results.values]
+        measured = [n for n in known if n]  # a fixed value was measured of nothing
+        listed.append(deep_maps(results) if part.measure == "outliers" else min(measured, default=results.n))
+    return listed
+
+
+def over(results: Results, name: str, claim: claims.Claim) -> str:
+    """What a claim's intervals are over: groups of repeats, or of inspected pictures."""
+    if name == "C11":
+        return f"intervals over {results.groups} groups of held-out {results.noun}"
+    part = claim.every_part[-1]  # C12: its second part is of generated pictures
+    known = [results.values[part.measure, cell] for cell in part.cells if (part.measure, cell) in results.values]
+    return _over(results, min(map(len, known), default=results.groups))
+
+
+def _over(results: Results, groups: int) -> str:
+    seeds = len(results.params.protocol.training_seeds)
+    trained = groups if seeds > 1 else 1
+    return f"intervals over {groups} groups of repeats, {trained} training seed{'s' * (trained > 1)}"
+
+
+def floors(results: Results) -> dict[str, float]:
+    """The value of each distance below which no denoiser gets, because its pictures pass through this decoder.
+
+    Against real pictures: of held-out ones reconstructed; against reconstructed ones: of the training split
+    reconstructed.
+    """
+    _, held_out, training = real_cells(results.noun)
+    cells = {name: training if name.endswith("_rec") else held_out for name in DISTANCES}
+    return {name: results.interval(name, cell).mean for name, cell in cells.items() if (name, cell) in results.values}

@@ -9,9 +9,9 @@ import pandas as pd
 from atelier.evaluation.intervals import Interval, t_interval
 from atelier.report import figures, words
 from atelier.report.items import Figure, Metric, Table
-from atelier.studies.latent_perceptual.measure import MAIN, PLAIN, ages
+from atelier.studies.latent_perceptual.measure import ages
+from atelier.studies.latent_perceptual.params import MAIN, PLAIN, averaged, in_steps
 from atelier.studies.latent_perceptual.report_results import INTERVALS, Results, change_text
-from atelier.studies.latent_perceptual.sample import averaged, in_steps
 
 GRIDS = {"depth": "stages of the decoder", "tau": "threshold, at a latent of 64", "share": "share of the whole loss"}
 SINGLE = ("norm", "depth_weights", "mask", "depth")  # settings of which the table of ablations has one changed
@@ -23,22 +23,24 @@ Metrics = dict[str, Metric]
 # ---------------------------------------------------------------------------------------------- ablations
 
 
-def _varied(results: Results, setting: str) -> dict[str, Any]:
-    """The main variant and those that differ from it in one setting alone: its values by variant."""
-    if results.main is None:
+def _varied(results: Results, setting: str, main: str) -> dict[str, Any]:
+    """A variant with the loss and those that differ from it in one setting alone: its values by variant."""
+    wanted = results.config.trainings.get(main)
+    if wanted is None:
         return {}
     values = {name: getattr(training, setting) for name, training in results.config.trainings.items()}
-    alike = {name: results.main.model_copy(update={setting: value}) for name, value in values.items()}
+    alike = {name: wanted.model_copy(update={setting: value}) for name, value in values.items()}
     return {name: value for name, value in values.items() if results.config.trainings[name] == alike[name]}
 
 
 def changed_alone(results: Results) -> dict[str, tuple[str, Any]]:
     """Variants that change one of ``SINGLE``: the setting and its value."""
+    main = results.config.ablated[1]
     changed = {
         name: (setting, value)
         for setting in SINGLE
-        for name, value in _varied(results, setting).items()
-        if results.config.trainings[name] != results.main
+        for name, value in _varied(results, setting, main).items()
+        if name != main
     }
     return {name: changed[name] for name in results.config.trainings if name in changed}
 
@@ -49,20 +51,22 @@ def ablation_curves(results: Results) -> list[Figure]:
         return []
     shown = []
     for setting, label in GRIDS.items():
-        numeric = {value: name for name, value in _varied(results, setting).items() if isinstance(value, int | float)}
+        varied = _varied(results, setting, results.config.ablated[1])
+        numeric = {value: name for name, value in varied.items() if isinstance(value, int | float)}
         if len(numeric) >= 3:
             shown.append(_ablation_curve(results, setting, label, {float(x): numeric[x] for x in sorted(numeric)}))
     return shown
 
 
 def _ablation_curve(results: Results, setting: str, label: str, variants: Mapping[float, str]) -> Figure:
-    changes = {value: results.change("fd", name, PLAIN) for value, name in variants.items()}
+    plain, _ = results.config.ablated
+    changes = {value: results.change("fd", name, plain) for value, name in variants.items()}
     best = min(changes, key=lambda value: changes[value].mean)
     figure = _against_log(list(changes), {"change by the loss": list(changes.values())}, "fd less plain's", label)
     figure.axes[0].axhline(0.0, color="0.6", linewidth=0.8, linestyle=":")
     caption = (
-        f"Change of fd against plain, which is the dotted line; smallest for {best:g}; 95 % intervals; "
-        f"{results.pictures_counted}."
+        f"Change of fd against {plain}, which is the dotted line; smallest for {best:g}; 95 % intervals; "
+        f"{results.counted([*variants.values()])}."
     )
     return Figure(f"ablation_{setting}", figure, caption)
 
@@ -84,13 +88,20 @@ def ablations(results: Results) -> list[Table]:
     changed = changed_alone(results)
     if not changed:
         return []
-    intervals = {name: results.change("fd", name, MAIN) for name in changed}
-    rows = {
-        name: {"changed": f"{setting}: {value}", "fd less lpl's": change_text(intervals[name])}
-        for name, (setting, value) in changed.items()
-    }
-    metrics = {f"ablation/fd/{name}": Metric(interval, results.n) for name, interval in intervals.items()}
-    caption = f"Above 0: worse than lpl; {INTERVALS}; {results.pictures_counted}."
+    plain, main = results.config.ablated
+    rows: Rows = {}
+    metrics: Metrics = {}
+    for name, (setting, value) in changed.items():
+        interval = results.change("fd", name, main)
+        rows[name] = {
+            "changed": f"{setting}: {value}",
+            f"fd less {main}'s": change_text(interval),
+            f"fd less {plain}'s": change_text(results.change("fd", name, plain)),
+        }
+        metrics[f"ablation/fd/{name}"] = Metric(interval, results.n_of(name))
+    caption = (
+        f"From white noise. Above 0: worse than {main}, or than {plain}; {INTERVALS}; {results.counted([*changed])}."
+    )
     return [Table("ablations", pd.DataFrame(rows).T.rename_axis("variant"), caption, metrics)]
 
 
@@ -120,7 +131,9 @@ def _followed_curve(
         return None
     lines = {variant: [results.interval("fd", cell(variant, value)) for value in values] for variant in variants}
     ticks = ", ".join(f"{value:g}" for value in values)
-    caption = f"fd less bias by {label}: {ticks}; 95 % intervals; {results.pictures_counted}."
+    number = results.config.pictures_in_steps if name == "steps" else None
+    counted = results.counted(variants, number)
+    caption = f"fd less bias by {label}: {ticks}; 95 % intervals; {counted}."
     return Figure(name, _against_log(values, lines, "fd", label), caption)
 
 
@@ -134,7 +147,12 @@ def gains(results: Results) -> list[Table]:
         metrics |= numbers
     if not rows:
         return []
-    caption = f"{INTERVALS}; {results.pictures_counted}; squared distances of estimates: {results.works_counted}."
+    aged = [name for pair in ages(results.params).values() for name in pair]
+    in_steps_counted = results.counted(results.compared, results.config.pictures_in_steps)
+    caption = (
+        f"{INTERVALS}; by steps of the sampler: {in_steps_counted}; by steps trained before: {results.counted(aged)}; "
+        f"squared distances of estimates: {results.inspected_counted}."
+    )
     return [Table("gains", pd.DataFrame(rows).T.rename_axis("what").fillna(""), caption, metrics)]
 
 
@@ -142,14 +160,16 @@ def _gains_by_steps(results: Results) -> tuple[Rows, Metrics]:
     cells = {steps: f"gain-in-{steps}" for steps in results.config.steps}
     intervals = {n: results.interval("fd", cell) for n, cell in cells.items() if ("fd", cell) in results.values}
     rows = {f"in {n} steps": {"gain of fd": change_text(interval)} for n, interval in intervals.items()}
-    return rows, {f"gain/steps/{n}": Metric(interval, results.n) for n, interval in intervals.items()}
+    return rows, {f"gain/steps/{n}": Metric(interval, results.n_of(cells[n])) for n, interval in intervals.items()}
 
 
 def _gains_by_age(results: Results) -> tuple[Rows, Metrics]:
     intervals = {cell: results.interval("relative_gain", cell) for cell in ages(results.params)}
     labels = {cell: cell.replace("gain-", "").replace("-", " ") + " steps" for cell in intervals}
     rows = {labels[cell]: {"gain, share of plain's fd": change_text(interval)} for cell, interval in intervals.items()}
-    return rows, {f"gain/{cell}": Metric(interval, results.n) for cell, interval in intervals.items()}
+    return rows, {
+        f"gain/{cell}": Metric(interval, results.n_of(cell, "relative_gain")) for cell, interval in intervals.items()
+    }
 
 
 def _averages(results: Results) -> tuple[Rows, Metrics]:
@@ -192,7 +212,7 @@ def paper_post_training(results: Results) -> Table:
 
 def side_by_side(results: Results) -> Table:
     """The paper's three parameterisations, without and with the loss, beside ours."""
-    by_kind = {kind: name for name, kind in _varied(results, "kind").items()}
+    by_kind = {kind: name for name, kind in _varied(results, "kind", MAIN).items()}
     rows = {
         (kind, "fd" if measure == "fid" else measure): _beside(results, kind, measure, by_kind.get(here))
         for kind, here in KINDS.items()

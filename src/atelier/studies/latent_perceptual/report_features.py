@@ -55,7 +55,7 @@ def stages(results: Results) -> Table:
     metrics |= {f"stage/{name}/ratio": Metric(ratios[name], results.n_inspected) for name in _doublings(results)}
     caption = (
         f"Sigma up to {threshold(PAPER_TAU, results.latent_side):g}; the premise: {_premise()} where the side doubles; "
-        f"{INTERVALS}; {results.works_counted}."
+        f"{INTERVALS}; {results.inspected_counted}."
     )
     return Table("stages", pd.DataFrame(rows).T.rename_axis("stage"), caption, metrics)
 
@@ -85,7 +85,7 @@ def _sides(results: Results) -> list[int]:
 
 
 def _stage_losses(results: Results) -> dict[str, FloatArray]:
-    """Mean losses by stage, one value per group of works."""
+    """Mean losses by stage, one value per group of pictures."""
     counted = _counted(results)
     return {name: counted.groupby("group")[name].mean().to_numpy() for name in stage_columns(counted)}
 
@@ -115,8 +115,8 @@ def shifted(results: Results) -> Table:
         rows[norm] = {f"stage {number}": f"{loss.mean():.2g}" for number, loss in enumerate(losses, 1)}
         metrics[f"shifted/{norm}"] = Metric(max(float(loss.mean()) for loss in losses), len(results.maps[0]))
     caption = (
-        f"The loss where predicted features are 2 phi + 1, phi those of {len(results.maps[0])} held-out works: with "
-        "separate statistics, which cannot see the change, and with shared ones."
+        f"The loss where predicted features are 2 phi + 1, phi those of {len(results.maps[0])} held-out "
+        f"{results.noun}: with separate statistics, which cannot see the change, and with shared ones."
     )
     return Table("shifted", pd.DataFrame(rows).T.rename_axis("statistics"), caption, metrics)
 
@@ -136,7 +136,7 @@ def direction(results: Results) -> Figure:
     axes = {"cosine": "cosine of gradients", "loss": "weighted loss"}
     caption = (
         f"By training step (0: clean); steps up to {int(_counted(results)['t'].max())} of these count at tau = "
-        f"{PAPER_TAU:g}; 95 % intervals; {results.works_counted}."
+        f"{PAPER_TAU:g}; 95 % intervals; {results.inspected_counted}."
     )
     figure = figures.curves(pd.DataFrame(rows), axes, "t", "of", "training step")
     metrics = {"direction/cosine": Metric(direction_cosine(results), results.n_inspected)}
@@ -149,7 +149,7 @@ def direction_cosine(results: Results) -> Interval:
 
 
 def gradient_cosines(results: Results) -> dict[tuple[str, str], Interval]:
-    """Cosines between gradients with respect to the adapter's parameters, by pair of losses."""
+    """Cosines between gradients with respect to the trained parameters, by pair of losses."""
     table = results.gradients
     pairs = table[["of", "against"]].drop_duplicates().itertuples(index=False, name=None)
     return {
@@ -175,7 +175,7 @@ def gradients(results: Results) -> list[Table]:
     }
     rows = {pair: {"cosine": words.unsigned(interval, ".2f")} for pair, interval in cosines.items()}
     caption = (
-        f"Gradients at the adapter's parameters, before training; 95 % intervals; n = {gradient_batches(results)} "
+        f"Gradients at the trained parameters, before training; 95 % intervals; n = {gradient_batches(results)} "
         f"batches of {results.config.optimisation.batch}."
     )
     frame = pd.DataFrame(rows).T.rename_axis(["gradient of", "with that of"])
@@ -202,7 +202,7 @@ def outliers(results: Results) -> Table:
     }
     caption = (
         f"Outliers; the loss masks stages with 1/{MASKED_FROM} of the picture's side and more, "
-        f"and leaves the others whole; {results.works_counted}."
+        f"and leaves the others whole; {results.inspected_counted}."
     )
     metrics = {"outliers/deep": Metric(results.interval("outliers", DEEP), deep_maps(results))}
     return Table("outliers", pd.DataFrame(rows).T.rename_axis("stage"), caption, metrics)
@@ -230,7 +230,10 @@ def outlier_maps(results: Results) -> Figure:
             valid = outlier_mask(features, down)
             channel = int((~valid).sum((0, 2, 3)).argmax())
             rows[f"stage {stage}, channel {channel}"] = _marked(features[:, channel], valid[:, channel])
-    caption = "The channel with most masked places of each deep stage; masked places in orange; first works of a group."
+    caption = (
+        "The channel with most masked places of each deep stage, masked places in orange; "
+        f"first {results.noun} of a group."
+    )
     return Figure("outlier_maps", figures.contact_sheet(rows), caption)
 
 
@@ -251,42 +254,42 @@ def interpolated(results: Results) -> Table:
     side, rows = results.latent_side, {}
     table = results.interpolated
     for method, factor in table[["method", "factor"]].drop_duplicates().itertuples(index=False, name=None):
-        works = table[(table["method"] == method) & (table["factor"] == factor)]
+        part = table[(table["method"] == method) & (table["factor"] == factor)]
         index = (method, f"{factor:g}", f"{side / round(side / factor):.2f}")
-        rows[index] = {label: words.unsigned(by_group(works, name)) for label, name in columns.items()}
+        rows[index] = {label: words.unsigned(by_group(part, name)) for label, name in columns.items()}
     caption = (
         f"Means and 95 % intervals; LPIPS through `{results.params.perceptual.network}`; a latent has {side} elements "
-        f"a side, so that factors are near the paper's; {results.works_counted}."
+        f"a side, so that factors are near the paper's; {results.inspected_counted}."
     )
     frame = pd.DataFrame(rows).T.rename_axis(["method", "the paper's factor", "here"])
     return Table("interpolated", frame, caption)
 
 
 def interpolations(results: Results) -> Figure:
-    """The decoded pictures of a few works."""
-    caption = "Decoded; first works of a group, unpicked."
+    """The decoded pictures of a few latents."""
+    caption = f"Decoded; first {results.noun} of a group, unpicked."
     return Figure("interpolations", figures.contact_sheet(results.decoded), caption)
 
 
 def reversals(results: Results) -> Table:
-    """Shares of works in which latent error and perceptual distance rank interpolations differently."""
+    """Shares of pictures in which latent error and perceptual distance rank interpolations differently."""
     rows, metrics = {}, {}
     for (measure, cell), label in REVERSAL_LABELS.items():
         if (measure, cell) in results.values:
             interval = results.interval(measure, cell)
-            rows[label] = {"share of works": words.unsigned(interval, ".2f")}
+            rows[label] = {"share of pictures": words.unsigned(interval, ".2f")}
             metrics[f"{measure}/{cell}"] = Metric(interval, results.n_inspected)
     for factor in FACTORS:
-        rows[f"nearest, by {factor:g}"] = {"share of works": f"{_nearest_reversed(results, factor):.2f}"}
-    caption = f"Shares, 95 % intervals; {results.works_counted}."
+        rows[f"nearest, by {factor:g}"] = {"share of pictures": f"{_nearest_reversed(results, factor):.2f}"}
+    caption = f"Shares, 95 % intervals; {results.inspected_counted}."
     return Table("reversals", pd.DataFrame(rows).T.rename_axis("what"), caption, metrics)
 
 
 def _nearest_reversed(results: Results, factor: float) -> float:
-    """Share of works farther as a latent and nearer as a picture by nearest than by bilinear interpolation."""
+    """Share of pictures farther as a latent and nearer as a picture by nearest than by bilinear interpolation."""
     table = results.interpolated[results.interpolated["factor"] == factor]
     nearest, bilinear = (
-        table[table["method"] == method].set_index(["group", "work"]) for method in ("nearest", "bilinear")
+        table[table["method"] == method].set_index(["group", "picture"]) for method in ("nearest", "bilinear")
     )
     farther = nearest["latent_error"] > bilinear["latent_error"]
     nearer = nearest["distance"] < bilinear["distance"]

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from diffusers import AutoencoderKL
@@ -23,14 +24,13 @@ from atelier.models.latents import decode, unscaled
 from atelier.params import Params
 from atelier.report import words
 from atelier.sampling import store
-from atelier.studies.latent_perceptual import features, measure
-from atelier.studies.latent_perceptual.measure import MAIN, PLAIN
-from atelier.studies.latent_perceptual.params import Config, PostTraining
-from atelier.studies.latent_perceptual.sample import all_conditions, location_of, untuned
+from atelier.studies.latent_perceptual import corpus, features, measure
+from atelier.studies.latent_perceptual.params import MAIN, PLAIN, Config, PostTraining, protocol_of, untuned
+from atelier.studies.latent_perceptual.sample import all_conditions, location_of
 from atelier.workspace import Workspace
 
 REWEIGHTED = "reweighted"  # the control: squared error of latents in place of the loss
-INSPECTED = 8  # inspected works in a row of a contact sheet
+INSPECTED = 8  # inspected pictures in a row of a contact sheet
 COLUMNS = 10  # generated pictures in a row
 CLEAN = "the latent"  # decoded as it is
 INTERVALS = "95 % intervals, not adjusted for their number"
@@ -43,25 +43,53 @@ class Results:
     params: Params
     config: Config
     latent_side: int
-    n_held_out: int
+    kind: str  # of pictures that are learnt and asked for: painted photographs, the data's photographs, or works
+    n_held_out: Mapping[str, int]  # pictures that measures compare with: of photographs, of works
     weights: Mapping[str, Sequence[float | None]]  # of the term beside the denoiser's, by variant, one a training seed
     history: pd.DataFrame  # losses of all variants, with columns ``variant`` and ``training_seed``
     rows: pd.DataFrame  # measures of all cells, and of decoder features
-    spectra: pd.DataFrame  # mean power by rings: one row per cell and group, held-out works, the rings' frequency
-    losses: pd.DataFrame  # the base's estimates before training: by work and noise level, each stage's loss
+    spectra: pd.DataFrame  # mean power by rings: one row per cell and group, held-out pictures, the rings' frequency
+    losses: pd.DataFrame  # the base's estimates before training: by picture and noise level, each stage's loss
     gradients: pd.DataFrame  # cosines between gradients before training: by batch and pair of losses
-    outliers: pd.DataFrame  # of feature maps, by group of works and stage
-    interpolated: pd.DataFrame  # latents made smaller and larger again: by work, method and factor
+    outliers: pd.DataFrame  # of feature maps, by group of pictures and stage
+    interpolated: pd.DataFrame  # latents made smaller and larger again: by picture, method and factor
     maps: Sequence[Tensor]  # features of a few clean latents, by stage: (n, c, h, w)
     decoded: Mapping[str, Tensor]  # the same latents decoded, (n, 3, h, w): ``CLEAN``, and after each interpolation
-    first_pictures: Mapping[str, Tensor]  # of the first repeat, by cell: (n, 3, h, w) uint8
+    first_pictures: Mapping[str, Tensor]  # of the first repeat, by cell, (n, 3, h, w) uint8
     post_trainings: pd.DataFrame  # the paper's table 2
     parameterisations: pd.DataFrame  # the paper's table 3, by measure
 
     @property
+    def noun(self) -> str:
+        """What the main variants learn: photographs, or works where there are none."""
+        return prepare.WORKS if self.kind == prepare.WORKS else prepare.PHOTOGRAPHS
+
+    def of(self, variant: str) -> str:
+        """What a variant learns: photographs or works."""
+        return prepare.WORKS if self.config.trainings[variant].of == prepare.WORKS else self.noun
+
+    @property
+    def of_photographs(self) -> list[str]:
+        """Variants of the main tables."""
+        return [name for name in self.config.variants if self.of(name) == self.noun]
+
+    @property
+    def of_works(self) -> list[str]:
+        """Variants of the second table."""
+        return [name for name in self.config.variants if self.of(name) != self.noun]
+
+    @property
     def n(self) -> int:
-        """Pictures a cell."""
+        """Pictures a cell of a variant that is trained from all seeds."""
         return self.params.protocol.repeats * self.config.pictures
+
+    @cached_property
+    def _counts(self) -> Mapping[tuple[str, str], int]:
+        return dict(zip(zip(self.rows["measure"], self.rows["cell"], strict=True), self.rows["n"], strict=True))
+
+    def n_of(self, cell: str, measure: str = "fd") -> int:
+        """Pictures that a measure of a cell was taken of."""
+        return int(self._counts[measure, cell])
 
     @property
     def groups(self) -> int:
@@ -69,8 +97,8 @@ class Results:
 
     @property
     def n_inspected(self) -> int:
-        """Held-out works whose features were inspected."""
-        return len(self.interpolated.drop_duplicates(["group", "work"]))
+        """Held-out pictures whose features were inspected."""
+        return len(self.interpolated.drop_duplicates(["group", "picture"]))
 
     @property
     def main(self) -> PostTraining | None:
@@ -90,11 +118,20 @@ class Results:
     @cached_property
     def generated(self) -> set[str]:
         """The cells that pictures were generated for."""
-        return {condition.name for condition in all_conditions(self.params)}
+        return {condition.cell for condition in all_conditions(self.params)}
 
     @cached_property
     def values(self) -> tables.Values:
-        return tables.values(self.rows)
+        """Pseudo-values by measure and cell, one per group: variants of fewer seeds have fewer."""
+        return {key: row[np.isfinite(row)] for key, row in tables.values(self.rows).items()}
+
+    @cached_property
+    def resolutions(self) -> tables.Resolutions:
+        """The smallest possible change of a group's value, where a table has a column for each group of all seeds."""
+        steps = tables.resolutions(self.rows)
+        groups = max(len(row) for row in self.values.values())
+        scale = {key: 1.0 if key[0] in tables.STEPS else len(self.values[key]) / groups for key in steps}
+        return {key: step * scale[key] for key, step in steps.items()}
 
     @cached_property
     def whole(self) -> Mapping[tuple[str, str], float]:
@@ -109,24 +146,36 @@ class Results:
         """Of a cell less the reference, group by group."""
         return t_interval((self.values[measure, cell] - self.values[measure, reference]).tolist())
 
-    @property
-    def pictures_counted(self) -> str:
-        """n of generated pictures, for a caption."""
-        works = f"{self.n_held_out} held-out works"
-        pictures = words.pictures(self.params, self.n, "row")
-        return f"{pictures}, against {works}; same prompts and noise; guidance {self.config.guidance:g}"
+    def counted(self, variants: Sequence[str], pictures: int | None = None) -> str:
+        """n of these variants' pictures, for a caption; ``pictures``: of a repeat, if not the section's number."""
+        each = self.config.pictures if pictures is None else pictures
+        sizes = {}
+        for name in variants:
+            fewer = protocol_of(self.params, name)
+            n = fewer.protocol.repeats * each
+            sizes[n] = words.pictures(fewer, n, "row")
+        against = " and ".join(
+            f"{self.n_held_out[kind]} held-out {kind}" for kind in dict.fromkeys(map(self.of, variants))
+        )
+        said = f"{', or '.join(sizes.values())}, against {against}"
+        return f"{said}; same prompts and noise; guidance {self.config.guidance:g}"
 
     @property
-    def works_counted(self) -> str:
-        """n of inspected works, for a caption."""
-        return f"n = {self.n_inspected} held-out works in {self.groups} groups"
+    def pictures_counted(self) -> str:
+        """n of the main variants' pictures, for a caption."""
+        return self.counted(self.compared or self.of_photographs)
+
+    @property
+    def inspected_counted(self) -> str:
+        """n of inspected pictures, for a caption."""
+        return f"n = {self.n_inspected} held-out {self.noun} in {self.groups} groups"
 
 
 def load(params: Params, workspace: Workspace) -> Results:
-    """Read what the stages left, and decode a few inspected works."""
+    """Read what the stages left, and decode a few inspected pictures."""
     config, pipeline = Config.of(params), base.load(check_seal(workspace.base))
     measures, papers = workspace.measures, workspace.papers
-    vae = pipeline.vae.requires_grad_(False)
+    vae, sources = pipeline.vae.requires_grad_(False), measure.all_sources(params, workspace)
     generated, spectra = measure.load(measures)
     losses = read_rows(measures / features.LOSSES)
     latents = next(features.inspected(params, workspace, pipeline)).z0[:INSPECTED]
@@ -136,7 +185,8 @@ def load(params: Params, workspace: Workspace) -> Results:
         params=params,
         config=config,
         latent_side=params.data.size // pipeline.vae_scale_factor,
-        n_held_out=int((prepare.works(workspace.manifests).table["split"] == "test").sum()),
+        kind=corpus.kind_of(workspace),
+        n_held_out={kind: len(each.split(corpus.HELD_OUT)) for kind, each in sources.items()},
         weights=weights(params, workspace),
         history=histories(params, workspace),
         rows=pd.concat([generated, features.rows(params, measures)], ignore_index=True),
@@ -155,9 +205,9 @@ def load(params: Params, workspace: Workspace) -> Results:
 
 def weights(params: Params, workspace: Workspace) -> dict[str, list[float | None]]:
     """Weights of the term beside the denoiser's, one a training seed; None for plain variants."""
-    config, seeds = Config.of(params), params.protocol.training_seeds
+    config = Config.of(params)
     cards = {
-        name: [check_seal(workspace.adapter(config.STUDY, name, seed)) / "card.json" for seed in seeds]
+        name: [check_seal(workspace.adapter(config.STUDY, name, seed)) / "card.json" for seed in seeds_of(params, name)]
         for name in config.variants
     }
     return {name: [_weight(card) for card in listed] for name, listed in cards.items()}
@@ -177,9 +227,14 @@ def histories(params: Params, workspace: Workspace) -> pd.DataFrame:
             variant=name, training_seed=seed
         )
         for name in Config.of(params).variants
-        for seed in params.protocol.training_seeds
+        for seed in seeds_of(params, name)
     ]
     return pd.concat(runs, ignore_index=True)
+
+
+def seeds_of(params: Params, variant: str) -> list[int]:
+    """The seeds that a variant is trained from."""
+    return protocol_of(params, variant).protocol.training_seeds
 
 
 def stage_columns(losses: pd.DataFrame) -> list[str]:
@@ -202,7 +257,7 @@ def first_pictures(params: Params, samples: Path) -> dict[str, Tensor]:
     wanted = {*config.variants, *(untuned(name) for name in config.variants)}
     pictures = {}
     for condition in all_conditions(params):
-        if condition.name in wanted:
+        if condition.cell in wanted:
             sampled, listed = store.read(samples, *location_of(params, condition))
             first = listed.query("repeat == 0 and place < @COLUMNS").sort_values("place")
             pictures[condition.name] = sampled[first.index.tolist()]

@@ -21,10 +21,12 @@ SMOOTHING = "running means over a twelfth of a run"
 def variants(results: Results) -> Table:
     """Settings of each variant, and the share that the loss had of the whole."""
     frame = pd.DataFrame({name: _settings(results, name) for name in results.config.variants}).T
+    what = "the whole denoiser" if results.config.rank is None else f"adapters of rank {results.config.rank}"
     sigma = threshold(PAPER_TAU, results.latent_side)
     caption = (
-        f"Batches of {results.config.optimisation.batch}; tau = {PAPER_TAU:g} counts steps up to sigma = {sigma:g} "
-        f"here. Share over the whole run, and weight: means of {words.seeds(results.params)}."
+        f"Trained: {what}, on {results.kind}; batches of {results.config.optimisation.batch}; tau = {PAPER_TAU:g} "
+        f"counts steps up to sigma = {sigma:g} here. Share over the whole run, and weight: means over a variant's "
+        f"training seeds, at most {words.seeds(results.params)}."
     )
     return Table("variants", frame.rename_axis("variant").fillna(""), caption)
 
@@ -38,7 +40,8 @@ def _settings(results: Results, variant: str) -> dict[str, str]:
         weights = [weight for weight in results.weights[variant] if weight is not None]
         row |= {"measured share": f"{losses[TERM] / losses.sum():.2f}", "weight": f"{np.mean(weights):.3g}"}
     before = f"{training.before} + " if training.before else ""
-    return row | {"steps": before + str(round(results.config.optimisation.steps * training.longer))}
+    row["steps"] = before + str(results.config.steps_of(variant))
+    return row | {"seeds": str(len(results.weights[variant])), "learns": results.of(variant)}
 
 
 def history(results: Results) -> Data:
@@ -64,7 +67,7 @@ def curves(results: Results) -> list[Figure]:
     table = table[table["variant"].isin(results.compared)]
     caption = (
         f"Denoising error, training seed {results.params.protocol.training_seeds[0]}; {SMOOTHING}. "
-        "Works, noise and steps are the same for all variants, so that the lines nearly coincide."
+        "Pictures, noise and steps are the same for all variants, so that the lines nearly coincide."
     )
     denoising = figures.training_curves(table, "denoising", "variant", "squared error")
     shown = [Figure("history", denoising, caption)]

@@ -1,4 +1,4 @@
-"""Paint held-out works' prompts with every post-training, from the same noise.
+"""Paint held-out pictures' prompts with every post-training, from the same noise, and from noise with the leak.
 
 Followed variants are also painted with averages of their parameters, and with other numbers of steps.
 """
@@ -10,52 +10,52 @@ from diffusers import StableDiffusionPipeline
 
 from atelier import scratch
 from atelier.evaluation.cells import Location
-from atelier.params import Params
+from atelier.params import CORRECTED, WHITE, Params
 from atelier.sampling import conditions as sampling
-from atelier.sampling.conditions import paint_conditions, white_noise, write_conditions
-from atelier.sampling.held_out import held_out_table
+from atelier.sampling import starts
+from atelier.sampling.conditions import Start, paint_conditions, white_noise, write_conditions
 from atelier.sampling.sampler import with_ddim
-from atelier.sampling.store import UNTUNED, guidance_folder
-from atelier.studies.latent_perceptual.params import Config
-from atelier.studies.latent_perceptual.train import start, tuned_pipeline
+from atelier.sampling.store import guidance_folder
+from atelier.studies.latent_perceptual.corpus import folder, sources
+from atelier.studies.latent_perceptual.params import (
+    Config,
+    again,
+    averaged,
+    corrected,
+    in_steps,
+    protocol_of,
+    untuned,
+)
+from atelier.studies.latent_perceptual.train import check_variant, start, tuned_pipeline
 from atelier.workspace import Workspace, replacing
-
-AGAIN = "again"  # the plain variant under other noise, to estimate the effect of chance
 
 
 class Condition(NamedTuple):
     """Pictures by one variant: with its last parameters or an average, and a number of steps (None: the default)."""
 
-    name: str
+    name: str  # of the model: the cell's, but for the start
     variant: str
     half_life: float | None = None
     steps: int | None = None
     noise: str = "picture"
+    start: str = WHITE
 
-
-def untuned(variant: str) -> str:
-    """The cell name of a variant's initial model."""
-    return f"{UNTUNED}-{variant}"
-
-
-def in_steps(variant: str, steps: int) -> str:
-    return f"{variant}-steps-{steps}"
-
-
-def averaged(variant: str, half_life: float) -> str:
-    return f"{variant}-average-{half_life:g}"
+    @property
+    def cell(self) -> str:
+        """The name of what is measured of it."""
+        return self.name if self.start == WHITE else corrected(self.name)
 
 
 def all_conditions(params: Params) -> list[Condition]:
     """All conditions, grouped by variant; also the initial models of plain variants without previous steps."""
     config, listed = Config.of(params), []
-    for name, training in config.trainings.items():
-        listed.append(Condition(name, name))
-        plain = config.plain_of(name) == name
-        if plain and not training.before:
-            listed.append(Condition(untuned(name), name))
-        if plain and training.kind == "base" and not training.before:
-            listed.append(Condition(AGAIN, name, noise="picture again"))
+    for name in config.trainings:
+        models = [Condition(name, name)]
+        if config.begins(name):
+            models.append(Condition(untuned(name), name))
+        if config.repeated(name):
+            models.append(Condition(again(name), name, noise="picture again"))
+        listed += [model._replace(start=start) for model in models for start in config.starts(name)]
         if name in config.followed:
             listed += [Condition(averaged(name, each), name, half_life=each) for each in config.averages]
             listed += [Condition(in_steps(name, each), name, steps=each) for each in config.steps]
@@ -64,37 +64,45 @@ def all_conditions(params: Params) -> list[Condition]:
 
 def main(params: Params, workspace: Workspace, variant: str) -> None:
     """Write one variant's conditions to ``build/samples/latent_perceptual/VARIANT``."""
-    config = Config.of(params)
-    if variant not in config.trainings:
-        known = ", ".join(config.variants)
-        raise ValueError(f"latent_perceptual.trainings: no variant '{variant}', there are {known}")
+    check_variant(params, variant)
+    config, params = Config.of(params), protocol_of(params, variant)
     out = workspace.samples / config.STUDY / variant
-    table = held_out_table(params, workspace.manifests, params.protocol.prompts.level, config.pictures)
-    inputs = [workspace.base, workspace.manifests, workspace.adapters / config.STUDY / variant]
+    inputs = [workspace.base, workspace.manifests, workspace.adapters / config.STUDY / variant, folder(workspace)]
+    inputs.append(workspace.starts)
     inputs.append(workspace.named(params.data.folder) / "conversions")  # what variants of another kind begin with
-    training = config.trainings[variant].model_dump(mode="json")
-    key = {"training": training, "guidance": config.guidance, "pictures": config.pictures}
+    key = {name: getattr(config, name) for name in ("guidance", "pictures", "pictures_in_steps", "rank")} | {
+        "training": config.trainings[variant].model_dump(mode="json")
+    }
     described = [condition for condition in all_conditions(params) if condition.variant == variant]
     run = scratch.of_stage(params, workspace, __name__, out, inputs, conditions=described, **key)
-    painted = [
-        (
-            sampling.Condition(
-                f"{condition.name}/{guidance_folder(config.guidance)}",
-                table,
-                white_noise(params, condition.noise),
-                config.guidance,
-                condition.steps or params.sampling.steps,
-            ),
-            condition,
-        )
-        for condition in described
-    ]
-    for listed, condition in painted:
-        paint_conditions(params, [listed], loader(params, workspace, condition), trained(condition), run)
+    painted = [(listed(params, workspace, condition), condition) for condition in described]
+    for one, condition in painted:
+        paint_conditions(params, [one], loader(params, workspace, condition), trained(condition), run)
     with replacing(out) as part:
-        for listed, condition in painted:
-            write_conditions(params, [listed], trained(condition), run, part)
+        for one, condition in painted:
+            write_conditions(params, [one], trained(condition), run, part)
     scratch.discard(run)
+
+
+def listed(params: Params, workspace: Workspace, condition: Condition) -> sampling.Condition:
+    """A condition as the library paints it: its folder, prompts, first latents, guidance and steps."""
+    config = Config.of(params)
+    number = config.pictures if condition.steps is None else config.pictures_in_steps
+    return sampling.Condition(
+        f"{condition.name}/{guidance_folder(config.guidance, condition.start)}",
+        sources(params, workspace, config.trainings[condition.variant]).asked(number),
+        first_latents(params, workspace, condition),
+        config.guidance,
+        condition.steps or params.sampling.steps,
+    )
+
+
+def first_latents(params: Params, workspace: Workspace, condition: Condition) -> Start:
+    """White noise, or the same noise with the leak of the pictures that the variant is trained on."""
+    if condition.start != CORRECTED:
+        return white_noise(params, condition.noise)
+    kind = sources(params, workspace, Config.of(params).trainings[condition.variant]).kind
+    return starts.started(params, CORRECTED, starts.load(workspace.starts, kind), condition.noise)
 
 
 def trained(condition: Condition) -> bool:
@@ -112,4 +120,4 @@ def loader(params: Params, workspace: Workspace, condition: Condition) -> Callab
 def location_of(params: Params, condition: Condition) -> Location:
     """Where a condition's pictures are stored."""
     config = Config.of(params)
-    return Location(config.STUDY, f"{condition.variant}/{condition.name}", config.guidance)
+    return Location(config.STUDY, f"{condition.variant}/{condition.name}", config.guidance, condition.start)

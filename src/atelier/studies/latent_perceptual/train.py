@@ -1,34 +1,36 @@
 """Post-train the denoiser with a loss on decoder features (Berrada Ifriqi et al. 2024), and its baselines.
 
-Every variant starts from the base, or from its conversion to another kind of prediction, and trains an adapter on all
-layers on the training works; variants differ in the loss added to the denoising loss, and share samples and noise. One
-process trains a variant from all training seeds, because starting a process takes long compared with one training.
+Every variant starts from the base, or from its conversion to another kind of prediction, and trains the whole denoiser,
+or an adapter on all layers, on photographs or on the training works; variants differ in the loss added to the denoising
+loss, and share samples and noise. One process trains a variant from all of its seeds, because starting a process takes
+long compared with one training.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
-from atelier.files import check_seal
+from atelier.files import check_seal, filling
 from atelier.machine import accelerator
 from atelier.methods.latent_perceptual import threshold
 from atelier.models import base
 from atelier.models.adapters import converted
 from atelier.params import Params
 from atelier.seeds import seed_of
+from atelier.studies.latent_perceptual.corpus import sources
 from atelier.studies.latent_perceptual.loss import TERM, Compare, gated, latent_error, perceptual, weight_for
-from atelier.studies.latent_perceptual.params import Config, PostTraining
+from atelier.studies.latent_perceptual.params import Config, PostTraining, protocol_of
 from atelier.training import denoiser
-from atelier.training.caches import WORKS, read_cache, training_works
 from atelier.training.conversion import add_conversion
 from atelier.training.denoiser import Extra
 from atelier.training.loop import Task
-from atelier.training.lora import save_with_scheduler
+from atelier.training.lora import save_denoiser, save_with_scheduler
 from atelier.training.order import Turn, turns
 from atelier.training.run import TrainingRun, check, training_run
 from atelier.workspace import Workspace
@@ -42,13 +44,15 @@ def main(params: Params, workspace: Workspace, variant: str) -> None:
 
     A seed's checkpoints are kept until all seeds are done, because DVC deletes outputs when a stage restarts.
     """
-    runs = [train(params, workspace, variant, seed) for seed in params.protocol.training_seeds]
+    check_variant(params, variant)
+    seeds = protocol_of(params, variant).protocol.training_seeds
+    runs = [train(params, workspace, variant, seed) for seed in seeds]
     for run in runs:
         run.discard()
 
 
 def train(params: Params, workspace: Workspace, variant: str, training_seed: int) -> TrainingRun:
-    """Train one seed and write its adapter, scheduler and, for followed variants, averages; keeps checkpoints."""
+    """Train one seed and write what it learnt, its scheduler and, where followed, averages; keeps checkpoints."""
     setup = PostTrainingSetup(params, workspace, variant, training_seed)
     config, training = setup.config, setup.training
     half_lives = config.averages if variant in config.followed else []
@@ -71,18 +75,17 @@ def train(params: Params, workspace: Workspace, variant: str, training_seed: int
     history = [before(setup, run)] if training.before else []
     weight = None if training.loss == "plain" else setup.weight()
     task = setup.task(setup.seed, None if weight is None else setup.extra(weight))
-    steps = round(config.optimisation.steps * training.longer)
-    optimisation = config.optimisation.model_copy(update={"steps": steps})
+    optimisation = config.optimisation.model_copy(update={"steps": config.steps_of(variant)})
     averages: dict[float, dict[str, Tensor]] = {half_life: {} for half_life in half_lives}
     after = run.fit(task, optimisation, setup.accelerator, setup.seed, averages=averages)
     history.append(after.assign(step=after["step"] + training.before))
 
     def save(folder: Path, card: dict[str, object]) -> None:
-        save_with_scheduler(setup.pipeline, folder, card)
+        setup.save(folder, card)
         for half_life, average in averages.items():
             for name, value in average.items():
                 setup.trainable[name].data.copy_(value)
-            save_with_scheduler(setup.pipeline, folder / average_folder(half_life), {**card, "half_life": half_life})
+            setup.save(folder / average_folder(half_life), {**card, "half_life": half_life})
 
     run.write(save, pd.concat(history, ignore_index=True), weight=weight, works=len(setup.works.names))
     return run
@@ -111,11 +114,12 @@ class PostTrainingSetup:
 
     def __init__(self, params: Params, workspace: Workspace, variant: str, training_seed: int) -> None:
         self.config = Config.of(params)
-        check(params, "latent_perceptual.trainings", variant, self.config.trainings, training_seed)
+        check_seed(params, variant, training_seed)
         self.training = self.config.trainings[variant]
         self.seed = seed_of(params.seed, Config.STUDY, training_seed)
-        self.works = training_works(params, workspace)
-        self.examples = read_cache(workspace.cache / WORKS, self.works.key).examples(self.works.names)
+        source = sources(params, workspace, self.training)
+        self.works = source.training()
+        self.examples = source.cache(self.works.key).examples(self.works.names)
         self.accelerator = accelerator(params.machine)
         self.pipeline = start(params, workspace, self.training)
         self.kind: str = self.pipeline.scheduler.config.prediction_type
@@ -123,7 +127,17 @@ class PostTrainingSetup:
         self.unet = self.pipeline.unet.to(device)
         self.vae = self.pipeline.vae.to(device, memory_format=torch.channels_last)
         self.vae.requires_grad_(False).eval()
-        self.trainable = add_conversion(self.unet, self.config.rank, self.seed)
+        if self.config.rank is None:
+            self.trainable = dict(self.unet.requires_grad_(True).named_parameters())
+        else:
+            self.trainable = add_conversion(self.unet, self.config.rank, self.seed)
+
+    def save(self, folder: Path, card: Mapping[str, Any]) -> None:
+        """Write what was trained, its card and its scheduler."""
+        if self.config.rank is None:
+            save_whole(self.pipeline, folder, card)
+        else:
+            save_with_scheduler(self.pipeline, folder, card)
 
     def task(self, seed: int, extra: Extra | None = None) -> Task:
         """The denoising task with additional loss terms."""
@@ -189,8 +203,31 @@ def tuned_pipeline(
 ) -> StableDiffusionPipeline:
     """Load a trained variant, or one of its averages."""
     config = Config.of(params)
-    check(params, "latent_perceptual.trainings", variant, config.trainings, training_seed)
+    check_seed(params, variant, training_seed)
     folder = check_seal(workspace.adapter(config.STUDY, variant, training_seed))
     if half_life is not None:
         folder = folder / average_folder(half_life)
+    if config.rank is None:  # the whole denoiser replaces whatever it began with
+        return converted(base.load(check_seal(workspace.base)), folder)
     return converted(start(params, workspace, config.trainings[variant]), folder)
+
+
+def save_whole(pipeline: StableDiffusionPipeline, folder: Path, card: Mapping[str, Any]) -> None:
+    """Write a whole denoiser, its card and its scheduler."""
+    save_denoiser(pipeline.unet, folder, card)
+    with filling(folder / "scheduler"):
+        pipeline.scheduler.save_pretrained(folder / "scheduler")
+
+
+def check_variant(params: Params, variant: str) -> None:
+    """Raise ValueError for a variant that the parameters do not name."""
+    known = Config.of(params).trainings
+    if variant not in known:
+        raise ValueError(f"latent_perceptual.trainings: no variant '{variant}', there are {', '.join(known)}")
+
+
+def check_seed(params: Params, variant: str, training_seed: int) -> None:
+    """Raise ValueError for an unknown variant, or a seed that it is not trained from."""
+    check_variant(params, variant)
+    known = Config.of(params).trainings
+    check(protocol_of(params, variant), "latent_perceptual.trainings", variant, known, training_seed)

@@ -6,7 +6,6 @@ from functools import cached_property
 import pandas as pd
 from torch import Tensor
 
-from atelier import claims
 from atelier.data import prepare
 from atelier.evaluation.tables import read_rows
 from atelier.params import WHITE, Params
@@ -16,6 +15,7 @@ from atelier.sampling import store
 from atelier.sampling.store import UNTUNED
 from atelier.studies.prompt_enrichment.collect import SHOWN_OF
 from atelier.studies.prompt_enrichment.params import Config
+from atelier.verdicts import Evidence
 from atelier.workspace import Workspace
 
 STUDY = Config.STUDY
@@ -82,7 +82,7 @@ def load(params: Params, workspace: Workspace) -> Results:
     return Results(params, workspace, table, prepare.works(workspace.manifests).table.query("split == 'test'"))
 
 
-def evidence(results: Results) -> claims.Evidence:
+def evidence(results: Results) -> Evidence:
     """What the verdicts need."""
     return results.evidence([*COMPARED, *starts.RECONSTRUCTED])
 

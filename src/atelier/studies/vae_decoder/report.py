@@ -5,7 +5,6 @@ from itertools import product
 import pandas as pd
 from torch import Tensor
 
-from atelier import claims
 from atelier.evaluation import tables
 from atelier.evaluation.intervals import Interval, t_interval
 from atelier.evaluation.tables import REAL, REFERENCE_ROWS
@@ -17,6 +16,7 @@ from atelier.report.items import Figure, Item, Metric, Table, Text
 from atelier.sampling.store import UNTUNED
 from atelier.studies.vae_decoder.decoding import ORIGINAL
 from atelier.studies.vae_decoder.report_results import COLUMNS, Results, load
+from atelier.verdicts import Evidence
 
 __all__ = ["Results", "load"]
 
@@ -34,14 +34,15 @@ def headline(results: Results) -> list[str]:
     return [f"reconstructed/{measure}/{name}" for measure in ("pr", "psnr") for name in (ORIGINAL, results.main)]
 
 
-def evidence(results: Results) -> claims.Evidence:
+def evidence(results: Results) -> Evidence:
     """What the verdicts need; B2 is decided on held-out works through decoders, B1 on generated pictures."""
     groups = f"intervals over {len(results.params.protocol.groups)} groups of works, {words.seeds(results.params)}"
-    return claims.Evidence(
+    return Evidence(
         values=results.values,
         resolutions=tables.resolutions(results.rows),
         counts={"": results.n, "B2": results.n_works},
         over={"": tables.described_groups(results.params), "B2": groups},
+        floors=floors(results),
     )
 
 
