@@ -62,6 +62,9 @@ def test_the_other_measures_have_no_parts() -> None:
     text = starts.disagreements(values({"pr_rec": pair(-3, 12)}), PAIRS, ["pr_rec"]).text
     assert "PR_REC of tuned@1/4" in text
     assert "what turns" not in text
+    assert "absolute difference" not in text
+    slopes = starts.disagreements(values({"psd_rec": pair(-3, 12)}), PAIRS, ["psd_rec"]).text
+    assert "PSD is an absolute difference" in slopes
 
 
 def test_rows_are_pivoted_with_white_noise_first() -> None:
@@ -97,23 +100,23 @@ def test_the_floor_of_a_decoder_is_that_of_other_works() -> None:
 
 
 def test_a_measure_is_saturated_where_its_floor_is_most_of_the_untuned_distance() -> None:
-    table = sensitivity.table(values(NUMBERS, 2.0), {"untuned": UNTUNED}, sensitivity.OF_DENOISERS, "n = 6")
+    table = sensitivity.table(values(NUMBERS, 2.0), [("untuned", UNTUNED)], sensitivity.OF_DENOISERS, "n = 6")
     frame = table.frame
     assert list(frame.index) == ["FD", "PR", "PR_REC"]
-    assert frame["saturated, white noise"].to_dict() == {"FD": "no", "PR": "yes", "PR_REC": "no"}
-    assert frame.loc["FD", "saturated, corrected start"] == "yes"  # 28 of 34
-    assert frame.loc["PR", "saturated, corrected start"] == ""  # not measured there
-    assert frame.loc["PR", "untuned, white noise"] == pytest.approx(26)
+    assert frame["saturated", WHITE].to_dict() == {"FD": "no", "PR": "yes", "PR_REC": "no"}
+    assert frame.loc["FD", ("saturated", CORRECTED)] == "yes"  # 28 of 34
+    assert frame.loc["PR", ("saturated", CORRECTED)] == ""  # not measured there
+    assert frame.loc["PR", ("untuned", WHITE)] == pytest.approx(26)
     assert table.caption.endswith("; n = 6.")
 
 
 def test_four_fifths_are_not_more_than_four_fifths() -> None:
-    frame = pd.DataFrame({"untuned": [10.0, 10.0]}, index=["a", "b"])
-    found = sensitivity.sensitivity(frame, [8.0, 8.1], {WHITE: "untuned"})
-    assert found["saturated, white noise"].tolist() == ["no", "yes"]
+    frame = pd.DataFrame({("untuned", WHITE): [10.0, 10.0]}, index=["a", "b"])
+    found = sensitivity.sensitivity(frame, [8.0, 8.1], "untuned")
+    assert found["saturated", WHITE].tolist() == ["no", "yes"]
 
 
 def test_a_start_that_was_not_measured_has_no_column() -> None:
     white = {key: value for key, value in NUMBERS["fd"].items() if "corrected" not in key}
-    frame = sensitivity.table(values({"fd": white}), {"untuned": UNTUNED}, sensitivity.OF_DENOISERS, "n = 6").frame
-    assert not [name for name in frame if "corrected" in name]
+    frame = sensitivity.table(values({"fd": white}), [("untuned", UNTUNED)], sensitivity.OF_DENOISERS, "n = 6").frame
+    assert [name for name in frame if name[0] in ("untuned", "saturated")] == [("untuned", WHITE), ("saturated", WHITE)]

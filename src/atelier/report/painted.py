@@ -65,7 +65,7 @@ class Painted:
 
     def sensitivity(self, control: str, held_out: int) -> Table:
         """What each distance is of real works, of the untuned model and of a control, from both starts."""
-        models = {name: {start: self.cell(name, None, start) for start in STARTS} for name in (UNTUNED, control)}
+        models = [(name, {start: self.cell(name, None, start) for start in STARTS}) for name in (UNTUNED, control)]
         count = f"guidance {self.low:g}, {words.against_works(self.params, held_out, self.n)}"
         return sensitivity.table(self.values, models, sensitivity.OF_DENOISERS, count)
 

@@ -5,14 +5,20 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from atelier.evaluation import tables
-from atelier.evaluation.tables import REAL, RECONSTRUCTED, RECONSTRUCTED_TRAINING, REFERENCE_ROWS
+from atelier.evaluation.tables import REAL, RECONSTRUCTED, RECONSTRUCTED_TRAINING
+from atelier.params import STARTS
 from atelier.report.items import Table
-from atelier.report.starts import NAMES
 
 SATURATED = 0.8  # a floor above this share of the untuned model's distance leaves a change too little room
 DISTANCES = ("fd", "fd_rec", "kid", "fd_haar", "fwd", "pr", "pr_rec", "psd", "psd_rec", "psd10")
 # whose distances to held-out works are the floor: what a denoiser paints is decoded, what a decoder returns is not
 OF_DENOISERS, OF_DECODERS = RECONSTRUCTED, REAL
+Column = tuple[str, str]  # works or a model; of which split, or from which start
+WORKS: dict[Column, str] = {
+    ("works", "training"): REAL,
+    ("reconstructed works", "held out"): RECONSTRUCTED,
+    ("reconstructed works", "training"): RECONSTRUCTED_TRAINING,
+}
 CAPTION = (
     "floor: the value below which no model can get; saturated: the floor is more than four fifths of the untuned "
     "model's distance, so that the measure cannot tell"
@@ -28,41 +34,43 @@ def floors(values: tables.Values, row: str) -> dict[str, float]:
     return {measure: float(values[key].mean()) for measure, cell in rows.items() if (key := (measure, cell)) in values}
 
 
-def numbers(values: tables.Values, cells: Mapping[str, str]) -> pd.DataFrame:
-    """Distances of the reference rows and of cells (label -> cell), one row per measure; only what was measured."""
-    columns = {**{row: row for row in REFERENCE_ROWS}, **cells}
+def numbers(values: tables.Values, cells: Mapping[Column, str]) -> pd.DataFrame:
+    """Distances of the reference rows and of cells, one row per measure; only what was measured."""
+    columns = {**WORKS, **cells}
     measured = [measure for measure in DISTANCES if any((measure, cell) in values for cell in columns.values())]
     nan = float("nan")
-    return pd.DataFrame(
+    frame = pd.DataFrame(
         {
             label: [float(values[measure, cell].mean()) if (measure, cell) in values else nan for measure in measured]
             for label, cell in columns.items()
         },
         index=pd.Index([measure.upper() for measure in measured], name="measure"),
-    ).dropna(axis="columns", how="all")
+    )
+    return frame.dropna(axis="columns", how="all")
 
 
-def sensitivity(distances: pd.DataFrame, floor: Sequence[float], untuned: Mapping[str, str]) -> pd.DataFrame:
-    """``distances`` (a row a measure, a column a set) with each measure's floor and whether it is saturated.
+def sensitivity(distances: pd.DataFrame, floor: Sequence[float], untuned: str) -> pd.DataFrame:
+    """``distances`` (a row a measure, columns of two levels) with each measure's floor and whether it is saturated.
 
-    ``untuned``: start -> the column of the untuned model; a start that was not measured has no column.
+    Saturated by the distance of the column (``untuned``, start); a start that was not measured has no such column.
     """
-    frame = distances.assign(floor=list(floor))
-    for start, column in untuned.items():
-        if column in frame:
-            high = (frame["floor"] > SATURATED * frame[column]).map({True: "yes", False: "no"})
-            frame[f"saturated, {NAMES[start]}"] = high.where(frame["floor"].notna() & frame[column].notna(), "")
+    frame = distances.copy()
+    frame["floor", ""] = list(floor)
+    for start in [start for start in STARTS if (untuned, start) in distances]:
+        distance = distances[untuned, start]
+        high = (frame["floor", ""] > SATURATED * distance).map({True: "yes", False: "no"})
+        frame["saturated", start] = high.where(frame["floor", ""].notna() & distance.notna(), "")
     return frame
 
 
-def table(values: tables.Values, models: Mapping[str, Mapping[str, str]], row: str, count: str) -> Table:
+def table(values: tables.Values, models: Sequence[tuple[str, Mapping[str, str]]], row: str, count: str) -> Table:
     """Distances of reference rows and models, floors, and which measures are saturated.
 
-    ``models``: model -> start -> cell, the untuned one first; ``row``: as in ``floors``; ``count``: n, for the caption.
+    ``models``: each model and its cells by start, the untuned one first; ``row``: as in ``floors``; ``count``: n, for
+    the caption.
     """
-    columns = {model: {start: f"{model}, {NAMES[start]}" for start in cells} for model, cells in models.items()}
-    cells = {columns[model][start]: cell for model, by_start in models.items() for start, cell in by_start.items()}
+    cells = {(model, start): cell for model, by_start in models for start, cell in by_start.items()}
     distances, floor = numbers(values, cells), floors(values, row)
     listed = [floor.get(name.lower(), float("nan")) for name in distances.index]
-    frame = sensitivity(distances, listed, next(iter(columns.values())))
+    frame = sensitivity(distances, listed, models[0][0])
     return Table("sensitivity", frame, f"Distances, bias taken off; {CAPTION}; {count}.")

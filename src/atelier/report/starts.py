@@ -79,6 +79,8 @@ def disagreements(values: tables.Values, pairs: Sequence[tuple[str, str]], measu
     for each in opposed:
         lines.append(f"  {each.measure.upper()} of {each.changed} against {each.reference}: {each.text}.")
         lines += [f"    {line}" for line in _reasons(values, each)]
+    if any(each.measure.startswith("psd") for each in opposed):
+        lines.append("PSD is an absolute difference: it also turns where slopes lie on either side of the reference's.")
     lines.append(
         "From white noise, a change is also one of what a denoiser makes of first latents that training never showed "
         "it; the corrected start leaves that out. Verdicts follow white noise, from which the papers sample."

@@ -17,7 +17,7 @@ from atelier import claims, params
 from atelier.evaluation import judges, tables
 from atelier.evaluation.intervals import Interval
 from atelier.metrics.spectra import residual_spectrum_label
-from atelier.params import CORRECTED, WHITE, cell_name
+from atelier.params import CORRECTED, STARTS, WHITE, cell_name
 from atelier.report.items import Data, Figure, Table, Text
 from atelier.sampling import store
 from atelier.sampling.store import UNTUNED, UNTUNED_AGAIN
@@ -169,14 +169,12 @@ def test_shares_are_of_all_pictures_at_once(results: Results) -> None:
 def test_sensitivity_sets_works_beside_the_base_and_the_control(results: Results) -> None:
     table = report.sensitivity(results)
     row = table.frame.loc["FD"]
-    assert row[[tables.REAL, tables.RECONSTRUCTED, tables.RECONSTRUCTED_TRAINING]].tolist() == [20, 30, 10]
-    names = [f"{name}, {start}" for name in (UNTUNED, "full-mixed") for start in ("white noise", "corrected start")]
-    assert row[names].tolist() == [100, 50, 86, 51]
-    assert row[["saturated, white noise", "saturated, corrected start"]].tolist() == ["no", "no"]
+    assert row["works"].tolist() + row["reconstructed works"].tolist() == [20, 30, 10]
+    assert [row[name, start] for name in (UNTUNED, "full-mixed") for start in STARTS] == [100, 50, 86, 51]
+    assert row["saturated"].tolist() == ["no", "no"]
     assert COUNT in table.caption
-    without = report.sensitivity(with_variants(replace(results, table=results.table.query("cell != 'full-mixed@1/4'")),
-                                               ["rank8-unconditional"], []))  # fmt: skip
-    assert "full-mixed, white noise" not in without.frame
+    uncontrolled = results.table[~results.table["cell"].str.startswith("full-mixed")].reset_index(drop=True)
+    assert "full-mixed" not in report.sensitivity(replace(results, table=uncontrolled)).frame
 
 
 def test_floors_are_of_decoded_works_and_of_others_where_the_reference_is_decoded(results: Results) -> None:
@@ -205,8 +203,9 @@ def test_gap_records_nothing_without_the_control(results: Results) -> None:
 
 def test_near_copies_of_every_model(results: Results) -> None:
     table = report.near(results)
-    assert list(table.frame) == ["near_features", "near_pixels"]
-    assert len(table.frame) == 2 * 2 * (1 + len(VARIANTS))
+    assert list(table.frame) == [(name, start) for name in ("near_features", "near_pixels") for start in STARTS]
+    assert len(table.frame) == 2 * (1 + len(VARIANTS))
+    assert table.frame.loc[(UNTUNED, LOW), "near_pixels"].tolist() == [100, 50]
 
 
 def test_losses_are_of_the_first_and_last_fifth(results: Results) -> None:
@@ -340,11 +339,11 @@ def test_what_the_first_latent_changes_stands_beside_what_tuning_does(results: R
     table = report.by_start(results)
     assert len(table.frame) == 1 + 2 * (1 + len(VARIANTS))  # other noise, too
     fd = {label: metric.value.mean for label, metric in table.metrics.items()}
-    assert fd["change/fd/corrected start instead of white noise, untuned"] == pytest.approx(50 - 100)
-    assert fd["change/fd/untuned-again instead of untuned, corrected start"] == pytest.approx(0)
-    assert fd["change/fd/full-mixed instead of untuned, white noise"] == pytest.approx(86 - 100)
-    assert fd["change/fd/full-mixed instead of untuned, corrected start"] == pytest.approx(51 - 50)
-    assert table.frame.loc["full-mixed instead of untuned, white noise", "FD"] == "-14 (-14 to -14)"
+    assert fd["change/fd/first latent, untuned/corrected less white"] == pytest.approx(50 - 100)
+    assert fd["change/fd/untuned-again/corrected"] == pytest.approx(0)
+    assert fd["change/fd/full-mixed/white"] == pytest.approx(86 - 100)
+    assert fd["change/fd/full-mixed/corrected"] == pytest.approx(51 - 50)
+    assert table.frame.loc[("full-mixed", WHITE), "FD"] == "-14 ± 0"
 
 
 def test_a_variant_that_helps_from_one_start_alone_is_named(results: Results) -> None:

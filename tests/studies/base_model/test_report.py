@@ -145,18 +145,18 @@ def test_a_kind_that_no_leak_was_fitted_to_is_painted_from_white_noise_only(resu
     plt.close(figure.figure)
     assert "base/kid/photographs/corrected" not in report.distances(less).metrics
     frame = report.saturation(less).frame
-    assert frame.loc["photographs", "saturated, corrected start"].isna().all()
-    assert frame.loc["works", "saturated, corrected start"].notna().all()
+    assert frame.loc["photographs", ("saturated", CORRECTED)].isna().all()
+    assert frame.loc["works", ("saturated", CORRECTED)].notna().all()
     assert "photographs: KID 5.00; between" in report.summary(less).text
 
 
 def test_a_distance_is_saturated_where_the_decoder_alone_is_as_far(results: report.Results) -> None:
     frame = report.saturation(results).frame
-    assert frame.loc[("photographs", "kid"), "floor"] == 4.0  # of returned pictures, which only the decoder changed
-    assert frame.loc[("photographs", "kid"), "saturated, white noise"] == "no"  # 4 of 5: no more than four fifths
-    assert frame.loc[("photographs", "kid"), "saturated, corrected start"] == "yes"
-    assert frame.loc[("works", "kid"), "saturated, white noise"] == "no"
-    assert frame.loc[("works", "fd_rec"), "floor"] == 2.5
+    assert frame.loc[("photographs", "kid"), ("floor", "")] == 4.0  # of returned pictures
+    assert frame.loc[("photographs", "kid"), ("saturated", WHITE)] == "no"  # 4 of 5: no more than four fifths
+    assert frame.loc[("photographs", "kid"), ("saturated", CORRECTED)] == "yes"
+    assert frame.loc[("works", "kid"), ("saturated", WHITE)] == "no"
+    assert frame.loc[("works", "fd_rec"), ("floor", "")] == 2.5
     distances = {"fd", "kid", "psd", "fd evaluator"}
     assert set(frame.loc["works"].index) == distances | {"fd_rec", "psd_rec", "fd evaluator_rec"}
 
@@ -298,7 +298,7 @@ def fading(monkeypatch: pytest.MonkeyPatch) -> Fading:
 def test_the_floors_are_of_as_many_training_pictures_as_were_painted(fading: Fading) -> None:
     painted = Painted(["a"] * 3, WORKS, pictures(3, 1))
     rows = report_results.measured_distances(WORKS, painted, None, fading)  # type: ignore[arg-type]
-    assert list(rows) == list(SETS[:4])  # nothing from a corrected start
+    assert list(rows) == list(SETS)[:4]  # nothing from a corrected start
     assert {(row["n"], row["of"]) for row in rows.values()} == {(3, 3)}
     assert "fd evaluator" not in rows["base"]
 

@@ -155,11 +155,11 @@ def test_side_by_side_has_no_paper_where_the_poster_has_no_such_scale(results: R
 
 def test_sensitivity_calls_what_the_decoder_hides_saturated(results: Results) -> None:
     table = report.sensitivity(results)
-    assert table.frame.loc["FD", "floor"] == pytest.approx(85)
-    assert table.frame.loc["FD", "saturated, white noise"] == "yes"  # 85 of the 60 of level 1
-    assert table.frame.loc["FD_REC", "floor"] == pytest.approx(5)
-    assert table.frame.loc["FD_REC", "saturated, corrected start"] == "no"
-    assert "full-mixed, white noise" in table.frame
+    assert table.frame.loc["FD", ("floor", "")] == pytest.approx(85)
+    assert table.frame.loc["FD", ("saturated", WHITE)] == "yes"  # 85 of the 60 of level 1
+    assert table.frame.loc["FD_REC", ("floor", "")] == pytest.approx(5)
+    assert table.frame.loc["FD_REC", ("saturated", CORRECTED)] == "no"
+    assert ("full-mixed", WHITE) in table.frame
     assert report.floors(results)["pr_rec"] == pytest.approx(5)
 
 

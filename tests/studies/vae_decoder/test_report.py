@@ -152,8 +152,8 @@ def test_an_exchanged_decoder_is_recorded_with_its_interval_and_n(results: repor
     assert set(table.frame.columns) == set(DISTANCES)
     assert list(table.frame.index.unique("start")) == [WHITE, CORRECTED]
     assert len(table.frame) == 2 * 2 * len(CONFIG.variants)
-    assert table.frame.loc[("rank8-mixed", 4.0, WHITE, "all"), "fd"] == "+1 (+1 to +1)"
-    assert table.frame.loc[("rank8-mixed", 4.0, CORRECTED, "all"), "fd"] == "-2 (-2 to -2)"
+    assert table.frame.loc[("rank8-mixed", 4.0, WHITE, "all"), "fd"] == "+1 ± 0"
+    assert table.frame.loc[("rank8-mixed", 4.0, CORRECTED, "all"), "fd"] == "-2 ± 0"
     assert table.metrics["fd/rank8-mixed+all/guidance-4/corrected"].value.mean == pytest.approx(-2)
     metric = table.metrics["pr/untuned+mse/guidance-4"]
     assert (metric.value.mean, metric.n) == (pytest.approx(10), 6)
@@ -178,8 +178,8 @@ def test_decoders_that_help_from_one_start_alone_are_named(results: report.Resul
 def test_the_floor_of_a_decoder_is_that_of_other_works(results: report.Results) -> None:
     assert report.floors(results) == pytest.approx({name: 0.9 * value for name, value in DISTANCES.items()})
     frame = report.sensitivity(results).frame
-    assert set(frame["saturated, white noise"]) == {"yes"}  # nine tenths
-    assert frame.loc["PR", REAL] == frame.loc["PR", "floor"]
+    assert set(frame["saturated", WHITE]) == {"yes"}  # nine tenths
+    assert frame.loc["PR", ("works", "training")] == frame.loc["PR", ("floor", "")]
 
 
 def test_the_poster_stands_beside_ours_in_per_cent(results: report.Results) -> None:

@@ -225,7 +225,7 @@ def neighbours(results: Results) -> Figure:
 
 def near(results: Results) -> Table:
     """The share of near copies of every model."""
-    frame = results.cells[["near_features", "near_pixels"]]
+    frame = pd.DataFrame(results.cells[["near_features", "near_pixels"]].unstack("start", sort=False))
     return Table("near", frame, f"Share of near copies; {results.count}.")
 
 

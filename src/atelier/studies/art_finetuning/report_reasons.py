@@ -1,19 +1,22 @@
 """Why comparisons come out as they do: their power, errors on held-out works, both starts, parts of FD."""
 
+from itertools import product
+
 import pandas as pd
 
 from atelier import claims, verdicts
 from atelier.evaluation import tables
 from atelier.evaluation.intervals import t_interval
 from atelier.evidence import LEVEL, groups_needed
-from atelier.params import CORRECTED, STARTS
+from atelier.params import CORRECTED, STARTS, WHITE
 from atelier.report import figures, starts, words
 from atelier.report.items import Figure, Item, Metric, Table, Text
 from atelier.sampling.store import UNTUNED, UNTUNED_AGAIN
 from atelier.studies.art_finetuning.report_results import COMPARED, STUDY, Results, evidence
 
 SHARE = "share between means"
-BY_START = ("fd", "fd_mean", "fd_rec", "kid", "pr_rec", "psd_rec")
+BY_START = ("fd", "fd_mean", "fd_rec", "pr", "pr_rec", "psd", "psd_rec")
+FIRST_LATENT = "first latent, untuned"
 
 
 def power(results: Results) -> Item:
@@ -61,21 +64,24 @@ def errors(results: Results) -> Item:
 def by_start(results: Results) -> Table:
     """What the first latent alone changes, and what other noise and tuning change from each start; records FD."""
     once = results.cell(UNTUNED)
-    pairs = {"corrected start instead of white noise, untuned": (starts.from_start(once, CORRECTED), once)}
-    for model in [UNTUNED_AGAIN, *results.config.variants]:
-        for start in STARTS:
-            ends = (results.cell(model, None, start), results.cell(UNTUNED, None, start))
-            pairs[f"{model} instead of untuned, {starts.NAMES[start]}"] = ends
+    pairs = {(FIRST_LATENT, f"{CORRECTED} less {WHITE}"): (starts.from_start(once, CORRECTED), once)}
+    for model, start in product([UNTUNED_AGAIN, *results.config.variants], STARTS):
+        pairs[model, start] = (results.cell(model, None, start), results.cell(UNTUNED, None, start))
     changes = {
         label: {measure: results.change(measure, *ends) for measure in BY_START if (measure, ends[0]) in results.values}
         for label, ends in pairs.items()
     }
     frame = pd.DataFrame(
-        {label: {name.upper(): words.signed(each) for name, each in row.items()} for label, row in changes.items()}
+        {label: {name.upper(): words.plus_minus(each) for name, each in row.items()} for label, row in changes.items()}
     )
-    metrics = {f"change/fd/{label}": Metric(row["fd"], results.n) for label, row in changes.items() if "fd" in row}
-    caption = f"Changes at guidance {results.low:g}, 95 % intervals; below zero is nearer to art; {results.count}."
-    return Table("by_start", frame.T.rename_axis("changed"), caption, metrics)
+    metrics = {
+        f"change/fd/{changed}/{start}": Metric(row["fd"], results.n)
+        for (changed, start), row in changes.items()
+        if "fd" in row
+    }
+    caption = f"Changes against the untuned model at guidance {results.low:g} ± half of the 95 % interval; below zero: "
+    caption += f"nearer to art; {results.count}."
+    return Table("by_start", frame.T.rename_axis(["changed", "start"]), caption, metrics)
 
 
 def disagreements(results: Results) -> Text:

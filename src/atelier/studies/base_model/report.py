@@ -41,7 +41,13 @@ LOSS_TERMS = {
 }
 DISTANCES = ("fd evaluator", "fd evaluator_rec", "fd", "fd_rec", "kid", "pr", "pr_rec", "psd", "psd_rec", "psd10")
 HIDDEN = ("kid_rec", "psd10_rec", "share of means_rec")  # from the table of distances, which is wide
-SETS = (FLOOR, RETURNED, FLOOR_RETURNED, BASE, CORRECTED_BASE)
+SETS = {  # in two levels, as ``sensitivity`` has its columns
+    FLOOR: ("real", "training"),
+    RETURNED: ("returned", "held out"),
+    FLOOR_RETURNED: ("returned", "training"),
+    BASE: (BASE, WHITE),
+    CORRECTED_BASE: (BASE, CORRECTED),
+}
 RECORDED_BARS = ("base", "positive control")  # bars of these names are of the base, not of what judges it
 
 
@@ -267,9 +273,9 @@ def saturation(results: Results) -> Table:
     for kind in results.painted:
         sets = {name: results.distances[kind, name] for name in SETS if (kind, name) in results.distances}
         names = [name for name in DISTANCES if name in sets[BASE]]
-        frame = pd.DataFrame({label: [row[name] for name in names] for label, row in sets.items()}, index=names)
+        frame = pd.DataFrame({SETS[label]: [row[name] for name in names] for label, row in sets.items()}, index=names)
         floor = [sets[FLOOR_RETURNED if name.endswith("_rec") else RETURNED][name] for name in names]
-        kinds[kind] = sensitivity(frame, floor, {WHITE: BASE, CORRECTED: CORRECTED_BASE})
+        kinds[kind] = sensitivity(frame, floor, BASE)
     caption = f"At guidance {results.config.measured_at:g}; {CAPTION}; n as above."
     return Table("sensitivity", pd.concat(kinds, names=["kind", "measure"]), caption)
 

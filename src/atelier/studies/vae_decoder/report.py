@@ -24,6 +24,7 @@ LOSS_TERMS = ("mse", "lpips", "ffl")
 RECONSTRUCTIONS = ("psnr", "mse", "lpips", "judge", "kid_judge", "pr", "psd", "psd10", "high", "fd", "fwd")
 BY_STYLE = ("psnr", "lpips", "judge", "pr", "high")
 DISTANCES = ("fd", "fd_rec", "fwd", "pr", "pr_rec", "psd", "psd_rec", "psd10")
+COMPARED = ("fd", "pr", "psd")  # what the poster has
 REGIMES = ("unconditional", "conditional", "mixed")
 RANK = 8
 WITHOUT, WITH = "B", "C"  # the poster's blocks of that rank, without the decoder's loss and with it
@@ -241,15 +242,14 @@ def sensitivity(results: Results) -> Table:
     guidance = min(results.config.guidance)
     untuned = {start: results.cell(UNTUNED, guidance, "", start) for start in STARTS}
     count = f"original decoder, guidance {guidance:g}, {words.pictures(results.params)}"
-    return sensitivities.table(results.values, {UNTUNED: untuned}, sensitivities.OF_DECODERS, count)
+    return sensitivities.table(results.values, [(UNTUNED, untuned)], sensitivities.OF_DECODERS, count)
 
 
 def disagreements(results: Results) -> Text:
-    """Where exchanging the decoder makes opposite changes at the two starts."""
-    config = results.config
-    cases = product(config.models, config.guidance, config.variants)
-    pairs = [(results.cell(model, scale, name), results.cell(model, scale)) for model, scale, name in cases]
-    return starts.disagreements(results.values, pairs, DISTANCES)
+    """Where the main decoder in place of the original makes opposite changes at the two starts."""
+    cases = product(results.config.models, results.config.guidance)
+    pairs = [(results.cell(model, scale, results.main), results.cell(model, scale)) for model, scale in cases]
+    return starts.disagreements(results.values, pairs, [*COMPARED, *starts.RECONSTRUCTED])
 
 
 def exchanged(results: Results) -> Table:
@@ -262,11 +262,11 @@ def exchanged(results: Results) -> Table:
         interval = _change(results.values, measure, before, after)
         metric = starts.from_start(f"{measure}/{model}+{name}/guidance-{guidance:g}", start)
         metrics[metric] = Metric(interval, results.n)
-        changes[model, guidance, start, name, measure] = words.signed(interval)
+        changes[model, guidance, start, name, measure] = words.plus_minus(interval)
     index = ["model", "guidance", "start", "decoder", "measure"]
     frame = pd.Series(changes).rename_axis(index).unstack("measure")[list(DISTANCES)]
     frame = frame.loc[list(dict.fromkeys(key[:-1] for key in changes))]
-    caption = f"Decoder exchanged, same latents: change (95 % interval); {words.pictures(results.params)}."
+    caption = f"Decoder exchanged, same latents: change ± half of the 95 % interval; {words.pictures(results.params)}."
     return Table("exchanged", frame, caption, metrics)
 
 
@@ -296,7 +296,7 @@ def poster(results: Results) -> list[Item]:
     rows = {
         (*key, measure.upper()): _poster_row(results, key, ends, measure)
         for key, ends in cells.items()
-        for measure in ("fd", "pr", "psd")
+        for measure in COMPARED
     }
     columns = ["paper, without", "paper, with", "here, without", "here, with"]
     blocks = pd.DataFrame(rows, index=columns).T.rename_axis(["regime", "guidance", "measure"])
@@ -322,7 +322,7 @@ def _poster_row(results: Results, key: tuple[str, float], ends: list[str], measu
 def _poster_changes(results: Results, key: tuple[str, float], ends: list[str]) -> dict[str, float]:
     """With less without, the poster's and ours; FD and PR in per cent."""
     row = {}
-    for measure in ("fd", "pr", "psd"):
+    for measure in COMPARED:
         paper = [results.poster[block, *key][measure] for block in (WITHOUT, WITH)]
         sources = {"paper": paper, "here": _means(results, measure, ends)}
         corrected = [starts.from_start(cell, CORRECTED) for cell in ends]
