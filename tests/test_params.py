@@ -450,9 +450,8 @@ def shape(tree: dict[str, Any]) -> dict[str, str]:
                 r"(adapters|decoders|signal_leak/(?:models|styles)|latent_perceptual/trainings)/[^/]+", r"\1/*", place
             )
             found[named] = kind(value)
-    return {
-        place: "may be null" if re.fullmatch(r"base/(location|revision)", place) else k for place, k in found.items()
-    }
+    null = r"base/(location|revision)|latent_perceptual/rank"
+    return {place: "may be null" if re.fullmatch(null, place) else k for place, k in found.items()}
 
 
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
