@@ -7,7 +7,8 @@ time, which other processes change less. The other tells the most memory, its ra
 much came after what was held before the first step.
 ``--steps 5 --batch 16`` shows that it works, and no more. ``--big``: the same for a denoiser and an autoencoder of
 Stable Diffusion's size, 512 px, bf16, on CUDA. ``--gradients``: how a loss on crops changes the gradient; with the
-pipeline's base and cache.
+pipeline's base and corpus. ``--hours profiles/study.yaml``: what the study's trainings and pictures take by that
+profile, from the times of a plain step, of one with the loss, and of a picture, here and now.
 """
 
 import argparse
@@ -40,12 +41,13 @@ from atelier.methods.latent_perceptual import latent_perceptual_loss, threshold 
 from atelier.models import base  # noqa: E402
 from atelier.models.autoencoders import decoder_stages  # noqa: E402
 from atelier.models.latents import Moments, unscaled  # noqa: E402
+from atelier.sampling.sampler import first_latents, sample, settled, with_ddim  # noqa: E402
+from atelier.studies.latent_perceptual.corpus import folder  # noqa: E402
 from atelier.studies.latent_perceptual.loss import TERM, gated, perceptual  # noqa: E402
-from atelier.studies.latent_perceptual.params import Config, PostTraining  # noqa: E402
+from atelier.studies.latent_perceptual.params import Config, PostTraining, protocol_of  # noqa: E402
+from atelier.studies.latent_perceptual.sample import all_conditions  # noqa: E402
 from atelier.studies.latent_perceptual.train import PostTrainingSetup  # noqa: E402
 from atelier.training import denoiser  # noqa: E402
-from atelier.training.caches import WORKS  # noqa: E402
-from atelier.training.conversion import add_conversion  # noqa: E402
 from atelier.training.denoiser import Denoised, Examples, Extra  # noqa: E402
 from atelier.training.loop import Task  # noqa: E402
 from atelier.training.lora import add_adapter  # noqa: E402
@@ -54,6 +56,7 @@ from atelier.workspace import Workspace  # noqa: E402
 
 PAPER = PostTraining(loss="perceptual")
 WARM_UP, SEED = 3, 1
+PROMPT = "a boat on the sea"
 NAMES = [f"work {at}" for at in range(256)]
 
 
@@ -89,9 +92,9 @@ class Parts(NamedTuple):
 
 
 def embedded() -> Parts:
-    """The embedded base as the study trains it: an adapter on every layer."""
-    pipeline = base.build("embedded", 64, ["a boat on the sea"], SEED)
-    trainable = add_conversion(pipeline.unet, 8, SEED)
+    """The embedded base as the study trains it: the whole denoiser."""
+    pipeline = base.build("embedded", 64, [PROMPT], SEED)
+    trainable = dict(pipeline.unet.named_parameters())
     return Parts(pipeline.unet, pipeline.vae, pipeline.scheduler, trainable, base.MAX_TOKENS)
 
 
@@ -183,30 +186,37 @@ def most_held(place: Accelerator) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def measured(name: str, what: str, big: bool, place: Accelerator, batch: int, steps: int) -> dict[str, float]:
-    """A row's median time and ratio, or its memory."""
-    parts = stable_diffusion() if big else embedded()
-    parts.unet.to(place.device)
-    parts.vae.to(place.device, memory_format=torch.channels_last).requires_grad_(False).eval()
+def stepping(parts: Parts, extra: Extra | None, place: Accelerator, batch: int) -> Callable[[int], Taken]:
+    """A step of these parts, with a loss beside the squared error or without, on random latents."""
     config = parts.unet.config
     generator = torch.Generator().manual_seed(SEED)
     latents = torch.randn(len(NAMES), config.in_channels, config.sample_size, config.sample_size, generator=generator)
     words = torch.randn(batch, parts.tokens, config.cross_attention_dim, generator=generator)
+    task = denoiser.task(
+        parts.unet,
+        parts.trainable,
+        parts.scheduler,
+        Examples(Moments(0.5 * latents, torch.full_like(latents, 0.05)), NAMES, 1, lambda *chosen: words),
+        empty_share=0.0,
+        seed=SEED,
+        device=place.device,
+        extra=extra,
+    )
+    return step_of(task, place, batch)
 
-    def step_with(extra: Extra | None) -> Callable[[int], Taken]:
-        task = denoiser.task(
-            parts.unet,
-            parts.trainable,
-            parts.scheduler,
-            Examples(Moments(0.5 * latents, torch.full_like(latents, 0.05)), NAMES, 1, lambda *chosen: words),
-            empty_share=0.0,
-            seed=SEED,
-            device=place.device,
-            extra=extra,
-        )
-        return step_of(task, place, batch)
 
-    own = step_with(extra_of(name, parts))
+def placed(big: bool, place: Accelerator) -> Parts:
+    """The parts on their device; the decoder is frozen."""
+    parts = stable_diffusion() if big else embedded()
+    parts.unet.to(place.device)
+    parts.vae.to(place.device, memory_format=torch.channels_last).requires_grad_(False).eval()
+    return parts
+
+
+def measured(name: str, what: str, big: bool, place: Accelerator, batch: int, steps: int) -> dict[str, float]:
+    """A row's median time and ratio, or its memory."""
+    parts = placed(big, place)
+    own = stepping(parts, extra_of(name, parts), place, batch)
     if what == "memory":
         before = held(place)
         if place.device.type == "cuda":
@@ -217,7 +227,7 @@ def measured(name: str, what: str, big: bool, place: Accelerator, batch: int, st
     if name == PLAIN:
         alone = [own(number) for number in range(WARM_UP + steps)][WARM_UP:]
         return {"ms": 1000 * statistics.median(step.clock for step in alone), "clock": 1.0, "processor": 1.0}
-    plain = step_with(None)
+    plain = stepping(parts, None, place, batch)
     pairs = [(plain(number), own(number)) for number in range(WARM_UP + steps)][WARM_UP:]
     # medians: a sum would be that of its slowest step
     return {
@@ -227,12 +237,49 @@ def measured(name: str, what: str, big: bool, place: Accelerator, batch: int, st
     }
 
 
+def hours(profile: str, place: Accelerator, steps: int) -> None:
+    """Print what a profile's trainings and pictures take of one core; two threads would wait for a busy machine."""
+    torch.set_num_threads(1)
+    config = params.load(profile)
+    study, parts = Config.of(config), placed(False, place)
+    losses = {"plain": None, "lpl": extra_of(DEFAULT, parts)}
+    kinds = {name: stepping(parts, loss, place, study.optimisation.batch) for name, loss in losses.items()}
+    each = {name: [step(number) for number in range(WARM_UP + steps)][WARM_UP:] for name, step in kinds.items()}
+    each["pictures"] = [picture(config, place) for _ in range(3)]
+    numbers = dict.fromkeys(each, 0.0)
+    for name, training in study.trainings.items():
+        seeds = len(protocol_of(config, name).protocol.training_seeds)
+        numbers["plain"] += seeds * training.before
+        numbers["lpl" if training.loss == "perceptual" else "plain"] += seeds * study.steps_of(name)
+    for one in all_conditions(config):
+        of_repeat = study.pictures if one.steps is None else study.pictures_in_steps
+        share = (one.steps or config.sampling.steps) / config.sampling.steps
+        numbers["pictures"] += share * of_repeat * protocol_of(config, one.variant).protocol.repeats
+    seconds = {name: statistics.median(each_one.processor for each_one in taken) for name, taken in each.items()}
+    for name, taken in seconds.items():
+        print(f"{name:9} {numbers[name]:9.0f} x {taken:6.3f} s of a core", flush=True)
+    total = sum(numbers[name] * taken for name, taken in seconds.items()) / 3600
+    print(f"{profile}: {total:.1f} core-hours, {total / 2:.1f} hours of two cores at best; measures not counted")
+    print(f"a step with the loss takes {seconds['lpl'] / seconds['plain']:.2f} times a plain one's")
+
+
+def picture(config: params.Params, place: Accelerator) -> Taken:
+    """Seconds of a picture, in a full batch, by this profile's sampler."""
+    pipeline = settled(with_ddim(base.build("embedded", config.data.size, [PROMPT], SEED)), place.device)
+    pipeline.set_progress_bar_config(disable=True)
+    batch, guidance = config.sampling.batch, Config.of(config).guidance
+    latents = first_latents(pipeline, [(SEED, number) for number in range(batch)], config.data.size)
+    start, processor = time.perf_counter(), time.process_time()
+    sample(pipeline, [PROMPT] * batch, latents, guidance=guidance, steps=config.sampling.steps, batch=batch)
+    return Taken((time.perf_counter() - start) / batch, (time.process_time() - processor) / batch)
+
+
 def cosines(steps: int) -> None:
     """Print how much alike gradients of the loss on crops and on whole pictures are."""
     workspace = Workspace()
-    for path, made_by in {workspace.base: "base", workspace.cache / WORKS: "cache"}.items():
+    for path in (workspace.base, folder(workspace)):
         if not path.exists():
-            raise SystemExit(f"{path}: not there; --gradients needs real weights: make repro, or dvc repro {made_by}")
+            raise SystemExit(f"{path}: not there; --gradients needs real weights: make repro")
     config = params.load(workspace.params_file)
     study = Config.of(config)
     variants = [name for name, training in study.trainings.items() if training.loss == "perceptual"]
@@ -252,7 +299,7 @@ def cosines(steps: int) -> None:
     pairs = {"whole, and the next batch's": pairwise(whole)}
     for crop in (round(side * share) for share in CROPS.values()):
         pairs[f"crops of {crop} of {side} elements, and whole"] = zip(whole, gradients(crop), strict=True)
-    print(f"cosine of gradients at the adapter's start, '{variants[0]}', batches of {batch}: mean, 95 % interval")
+    print(f"cosine of gradients at the start, '{variants[0]}', batches of {batch}: mean, 95 % interval")
     for label, compared in pairs.items():
         found = [float(torch.cosine_similarity(a, b, 0)) for a, b in compared if a is not None and b is not None]
         mean, low, high, n = t_interval(found)
@@ -266,6 +313,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu")
     parser.add_argument("--big", action="store_true", help="Stable Diffusion's size; on CUDA alone")
     parser.add_argument("--gradients", action="store_true", help="cosines instead of times")
+    parser.add_argument("--hours", metavar="PROFILE", help="what the study takes by this profile, instead of times")
     parser.add_argument("--row", nargs=2, metavar=("NAME", "WHAT"), help="time or memory of this row alone, as JSON")
     options = parser.parse_args()
     if options.gradients:
@@ -276,6 +324,9 @@ def main() -> None:
         place = machine.accelerator(params.Machine(threads=2, device=options.device, precision=precision))
     except ValueError as error:
         raise SystemExit(str(error)) from None
+    if options.hours:
+        hours(options.hours, place, options.steps)
+        return
     if options.big and place.device.type != "cuda":
         raise SystemExit(f"--big: 865 million parameters at 512 px need --device cuda, this is {place.device}")
     batch = options.batch or (8 if options.big else 32)

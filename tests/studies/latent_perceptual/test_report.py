@@ -537,7 +537,7 @@ def test_gains_by_steps_age_and_average() -> None:
     assert table.metrics["gain/steps/250"].n == 100
     curves = {figure.name: figure for figure in report.followed_curves(results(STUDY))}
     assert "5, 10, 25, 50, 100, 250" in curves["steps"].caption
-    assert "n = 1000 pictures a row" in curves["steps"].caption
+    assert "n = 500 pictures a row" in curves["steps"].caption
     assert "8, 16, 32, 64, 128, 256" in curves["averages"].caption
     assert "n = 2500 pictures a row" in curves["averages"].caption
     (short,) = report.gains(results())

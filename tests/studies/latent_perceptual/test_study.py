@@ -90,12 +90,13 @@ def test_both_starts_share_their_noise_and_the_leak_is_one_of_photographs(
     assert float(torch.corrcoef(torch.stack([noise.flatten(), first.flatten()]))[0, 1]) > 0.5
 
 
-def test_a_flow_starts_from_white_noise_alone() -> None:
+def test_flows_and_ablations_start_from_white_noise_alone() -> None:
     listed = stage.all_conditions(params.load(ROOT / "profiles" / "study.yaml"))
     cells = {arm.cell for arm in listed}
     assert len(cells) == len(listed)
-    assert {"plain-v-corrected", "plain-flow", "lpl-works-corrected", "separate-corrected"} <= cells
+    assert {"plain-v-corrected", "plain-flow", "lpl-works-corrected", "reweighted-corrected"} <= cells
     assert not {name for name in cells if "flow" in name and name.endswith("-corrected")}
+    assert not {"separate-corrected", "lpl-short-corrected", "plain-oldest-corrected"} & cells  # ablations
     assert all(arm.start == WHITE for arm in listed if arm.steps is not None or arm.half_life is not None)
 
 

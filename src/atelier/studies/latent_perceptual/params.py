@@ -176,8 +176,14 @@ class Config(StudySection):
         return round((training.steps or self.optimisation.steps) * training.longer)
 
     def starts(self, name: str) -> list[str]:
-        """First latents that a variant paints from; the leak is one of diffusion, and a flow has none."""
-        return [WHITE] if self.trainings[name].kind == "flow_prediction" else [WHITE, CORRECTED]
+        """First latents that a variant paints from.
+
+        White noise alone for a flow, because the leak is one of diffusion; and for photographs' variants of fewer
+        seeds, which are ablations: white noise decides, and the other start is told of what they are taken from.
+        """
+        training = self.trainings[name]
+        ablation = training.seeds is not None and training.of == "photographs"
+        return [WHITE] if training.kind == "flow_prediction" or ablation else [WHITE, CORRECTED]
 
     def begins(self, name: str) -> bool:
         """Whether pictures of what a variant begins with are measured: once for each kind of pictures and denoiser."""
