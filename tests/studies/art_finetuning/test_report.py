@@ -13,7 +13,7 @@ from matplotlib import pyplot as plt
 from torch import Tensor
 
 import contact_sheets
-from atelier import claims, params
+from atelier import claims, params, verdicts
 from atelier.evaluation import judges, tables
 from atelier.evaluation.intervals import Interval
 from atelier.metrics.spectra import residual_spectrum_label
@@ -365,9 +365,9 @@ def test_power_lists_what_was_not_supported(results: Results) -> None:
     assert isinstance(table, Table)
     supported = {
         (verdict.claim, finding.part.name)
-        for verdict in claims.decide(claims.load("art_finetuning"), report.evidence(results))
+        for verdict in verdicts.decide(claims.load("art_finetuning"), report.evidence(results))
         for finding in verdict.findings
-        if finding.verdict == claims.SUPPORTED
+        if finding.verdict == verdicts.SUPPORTED
     }
     assert supported  # without scatter in differences these are certain
     assert not supported & set(table.frame.index)
@@ -394,8 +394,8 @@ def test_evidence_compares_the_base_with_itself_under_two_noises(results: Result
 def test_a_base_that_differs_from_itself_breaks_every_verdict(results: Results) -> None:
     table = results.table.copy()
     table.loc[(table["cell"] == "untuned-again@1/4") & (table["measure"] == "fd"), ["group0", "group1"]] += 50
-    verdicts = claims.decide(claims.load("art_finetuning"), report.evidence(replace(results, table=table)))
-    assert {verdict.verdict for verdict in verdicts} == {claims.BROKEN}
+    decided = verdicts.decide(claims.load("art_finetuning"), report.evidence(replace(results, table=table)))
+    assert {verdict.verdict for verdict in decided} == {verdicts.BROKEN}
 
 
 def test_headline_was_recorded(results: Results) -> None:

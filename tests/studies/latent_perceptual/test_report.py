@@ -13,7 +13,7 @@ import torch
 from matplotlib import pyplot as plt
 
 import contact_sheets
-from atelier import claims, params
+from atelier import claims, params, verdicts
 from atelier.evaluation.intervals import Interval
 from atelier.files import write_seal
 from atelier.report import figures as report_figures
@@ -266,11 +266,11 @@ def test_a_loss_that_helps_is_supported() -> None:
     nearer = [7.9, 8.0, 8.0, 8.0, 8.1]
     evidence = report.evidence(results(STUDY, {("fd", "lpl"): nearer}))
     known = {name: claim for name, claim in claims.load("latent_perceptual").items() if name in ("C1", "C7")}
-    verdicts = {verdict.claim: verdict for verdict in claims.decide(known, evidence)}
-    interval = next(each.compared.interval for each in verdicts["C1"].findings if each.part.changed == ["lpl"])
+    decided = {verdict.claim: verdict for verdict in verdicts.decide(known, evidence)}
+    interval = next(each.compared.interval for each in decided["C1"].findings if each.part.changed == ["lpl"])
     assert interval.mean == pytest.approx(-2.0)
     assert interval.high < 0
-    assert verdicts["C1"].verdict != claims.CONTRADICTED
+    assert decided["C1"].verdict != verdicts.REVERSED
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from matplotlib import pyplot as plt
 from safetensors.torch import save_file
 
 import contact_sheets
-from atelier import claims, params
+from atelier import claims, params, verdicts
 from atelier.data import prepare
 from atelier.diffusion import signal_and_noise
 from atelier.evaluation.intervals import Interval
@@ -380,9 +380,9 @@ def test_evidence_decides_what_was_measured() -> None:
     colour = pd.concat([obeys, rank], ignore_index=True)
     colour.loc[colour["cell"] == COLOURS, "group0"] += 0.05  # differences that are all equal have no interval
     evidence = report.evidence(results(colour))
-    verdicts = {verdict.claim: verdict for verdict in claims.decide(claims.load("signal_leak"), evidence)}
-    assert verdicts["D5"].verdict == claims.SUPPORTED
-    assert verdicts["D4"].reason.startswith("not measured: ")
-    assert evidence.counts_of(verdicts["D5"]) == [20, 20]
+    decided = {verdict.claim: verdict for verdict in verdicts.decide(claims.load("signal_leak"), evidence)}
+    assert decided["D5"].verdict == verdicts.SUPPORTED
+    assert decided["D4"].reason.startswith("not measured: ")
+    assert evidence.counts_of(decided["D5"]) == [20, 20]
     assert evidence.over_of("D5") == "intervals over 4 groups of repeats, 1 training seed"
     assert evidence.null_comparisons == measure.null_comparisons()
