@@ -24,14 +24,22 @@ def against_works(params: Params, works: int, n: int | None = None) -> str:
 
 def plus_minus(interval: Interval, sign: str = "+") -> str:
     """``+1.23 ± 0.45``, half of the interval; ``sign=""`` for a value that is not a change: ``1.23 ± 0.45``."""
-    return f"{interval.mean:{sign}.3g} ± {interval.high - interval.mean:.2g}"
+    return f"{_plain(f'{interval.mean:{sign}.3g}')} ± {_plain(f'{interval.high - interval.mean:.2g}')}"
 
 
 def signed(interval: Interval, spec: str = ".3g") -> str:
     """A change and its interval, ``+1.23 (+0.78 to +1.68)``; ``spec``: the numbers' format."""
-    return f"{interval.mean:+{spec}} ({interval.low:+{spec}} to {interval.high:+{spec}})"
+    mean, low, high = (_plain(f"{value:+{spec}}") for value in (interval.mean, interval.low, interval.high))
+    return f"{mean} ({low} to {high})"
 
 
 def unsigned(interval: Interval, spec: str = ".3f") -> str:
     """A value and its interval, ``1.230 (0.780 to 1.680)``."""
     return f"{interval.mean:{spec}} ({interval.low:{spec}} to {interval.high:{spec}})"
+
+
+def _plain(number: str) -> str:
+    """A formatted number without the exponent that .3g gives to thousands: ``-1.82e+03`` is ``-1820``."""
+    if "e+" not in number or abs(float(number)) >= 1e7:
+        return number
+    return f"{float(number):{'+' if number[0] == '+' else ''}.0f}"

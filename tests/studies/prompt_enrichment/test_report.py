@@ -305,6 +305,10 @@ def test_phrases_of_captions() -> None:
     assert words.against_works(PARAMS, 2) == COUNT  # the protocol's number of pictures
     assert words.plus_minus(change) == "+1.23 ± 0.53"
     assert words.plus_minus(change, sign="") == "1.23 ± 0.53"
+    large = Interval(-1823.4, -1993.0, 1653.8, 5)
+    assert words.plus_minus(large) == "-1820 ± 3500"
+    assert words.signed(large) == "-1820 (-1990 to +1650)"
+    assert words.plus_minus(Interval(3e8, 2e8, 4e8, 5)) == "+3e+08 ± 1e+08"
     assert words.signed(change) == "+1.23 (+0.7 to +1.77)"
     assert words.signed(change, ".2f") == "+1.23 (+0.70 to +1.77)"
     assert words.unsigned(change) == "1.234 (0.700 to 1.768)"

@@ -162,11 +162,11 @@ def test_an_exchanged_decoder_is_recorded_with_its_interval_and_n(results: repor
 
 def test_generated_pictures_stand_below_real_ones(results: report.Results) -> None:
     frame = report.generated(results).frame
-    how = "guidance 4, white noise"
-    assert list(frame.index[:5]) == [*REFERENCE_ROWS, f"untuned, {how}", f"untuned with all, {how}"]
+    assert list(frame.index[:3]) == [(name, "", "", "") for name in REFERENCE_ROWS]
+    assert list(frame.index[3:5]) == [("untuned", "4", WHITE, "original"), ("untuned", "4", WHITE, "all")]
     assert len(frame) == 3 + 2 * 2 * 2
-    assert frame.loc[f"untuned with all, {how}", "fd"].startswith("11 ± ")
-    assert frame.loc["untuned with all, guidance 4, corrected start", "fd"].startswith("8 ± ")
+    assert frame.loc[("untuned", "4", WHITE, "all"), "fd"].startswith("11 ± ")
+    assert frame.loc[("untuned", "4", CORRECTED, "all"), "fd"].startswith("8 ± ")
 
 
 def test_decoders_that_help_from_one_start_alone_are_named(results: report.Results) -> None:

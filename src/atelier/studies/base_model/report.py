@@ -301,15 +301,15 @@ def attributes(results: Results) -> Table | Text:
     rows, metrics = {}, {}
     for (kind, attribute), seen in results.shares.items():
         name = attribute.replace("art_", "")
-        rows[kind, name] = {"n": seen.base.n, "held-out": seen.held_out.mean}
+        rows[kind, name] = {("n", ""): seen.base.n, ("held-out", ""): seen.held_out.mean}
         for start, share in {WHITE: seen.base, CORRECTED: seen.corrected}.items():
             if share is not None:
-                ends = {"base": share.mean, "low": share.low, "high": share.high}
-                rows[kind, name] |= {f"{label}, {NAMES[start]}": value for label, value in ends.items()}
+                ends = {"share": share.mean, "low": share.low, "high": share.high}
+                rows[kind, name] |= {(f"base, {NAMES[start]}", label): value for label, value in ends.items()}
                 metrics[from_start(f"base/sees_{name}/{kind}", start)] = Metric(share, share.n, "share")
     if not rows:
         return Text("No evaluator, or no truth that it knows: nothing to count.")
-    frame = pd.DataFrame(rows).T.rename_axis(["prompts of", "attribute"]).astype({"n": int})
+    frame = pd.DataFrame(rows).T.rename_axis(["prompts of", "attribute"]).astype({("n", ""): int})
     caption = "Share of pictures in which the evaluator sees what is true of the held-out ones; low, high: of the base."
     return Table("attributes", frame, caption, metrics)
 

@@ -222,19 +222,17 @@ def samples(results: Results) -> Figure:
 
 def generated(results: Results) -> Table:
     """Distances of generated pictures to held-out works, with the original and the main decoder, from both starts."""
-    rows = {name: name for name in REFERENCE_ROWS}
+    rows = {(name, "", "", ""): name for name in REFERENCE_ROWS}
     for guidance, start, model in product(results.config.guidance, STARTS, results.config.models):
-        how = f"guidance {guidance:g}, {starts.NAMES[start]}"
-        rows[f"{model}, {how}"] = results.cell(model, guidance, "", start)
-        rows[f"{model} with {results.main}, {how}"] = results.cell(model, guidance, results.main, start)
+        for label, decoder in {ORIGINAL: "", results.main: results.main}.items():
+            rows[model, f"{guidance:g}", start, label] = results.cell(model, guidance, decoder, start)
     frame = {
         name: {measure: words.plus_minus(_interval(results, measure, cell), sign="") for measure in DISTANCES}
         for name, cell in rows.items()
     }
     caption = f"Distances to held-out works with the original and the retuned decoder ({results.main})"
-    return Table(
-        "generated", pd.DataFrame(frame).T.rename_axis("pictures"), f"{caption}; {words.pictures(results.params)}."
-    )
+    shown = pd.DataFrame(frame).T.rename_axis(["pictures", "guidance", "start", "decoder"])
+    return Table("generated", shown, f"{caption}; {words.pictures(results.params)}.")
 
 
 def sensitivity(results: Results) -> Table:
