@@ -42,9 +42,9 @@ from atelier.models import base  # noqa: E402
 from atelier.models.autoencoders import decoder_stages  # noqa: E402
 from atelier.models.latents import Moments, unscaled  # noqa: E402
 from atelier.sampling.sampler import first_latents, sample, settled, with_ddim  # noqa: E402
-from atelier.studies.latent_perceptual.corpus import folder  # noqa: E402
 from atelier.studies.latent_perceptual.loss import TERM, gated, perceptual  # noqa: E402
 from atelier.studies.latent_perceptual.params import Config, PostTraining, protocol_of  # noqa: E402
+from atelier.studies.latent_perceptual.pictures import folder  # noqa: E402
 from atelier.studies.latent_perceptual.sample import all_conditions  # noqa: E402
 from atelier.studies.latent_perceptual.train import PostTrainingSetup  # noqa: E402
 from atelier.training import denoiser  # noqa: E402

@@ -16,8 +16,16 @@ from atelier.files import SEAL, write_json
 from atelier.models import base
 from atelier.models.latents import decode, encode_pictures, encode_prompts
 from atelier.studies.latent_perceptual import corpus
-from atelier.studies.latent_perceptual.corpus import HELD_OUT, TRAINING, Sources, main_sources, sources
 from atelier.studies.latent_perceptual.params import PostTraining
+from atelier.studies.latent_perceptual.pictures import (
+    HELD_OUT,
+    TRAINING,
+    Sources,
+    folder,
+    kind_of,
+    main_sources,
+    sources,
+)
 from atelier.training.base import corpus as base_corpus
 from atelier.workspace import Workspace
 
@@ -76,16 +84,16 @@ def test_the_cache_is_of_the_training_photographs_and_their_prompts(
 def test_the_reference_is_of_the_held_out_photographs(config: params.Params, workspace: Workspace) -> None:
     source, vae = main_sources(config, workspace), base.load(workspace.base).vae
     held_out = source.pictures(source.split(HELD_OUT))
-    np.testing.assert_allclose(source.reference().held_out.haar, group(held_out, None).haar, rtol=1e-6)
+    np.testing.assert_allclose(corpus.reference(source).held_out.haar, group(held_out, None).haar, rtol=1e-6)
     training = group(source.pictures(source.split(TRAINING)), None)
-    np.testing.assert_allclose(source.reference().training.haar, training.haar, rtol=1e-6)
-    assert torch.equal(source.reconstructed(), to_pixels(decode(vae, encode_pictures(vae, held_out).mean)))
+    np.testing.assert_allclose(corpus.reference(source).training.haar, training.haar, rtol=1e-6)
+    assert torch.equal(corpus.reconstructed(source), to_pixels(decode(vae, encode_pictures(vae, held_out).mean)))
 
 
 def test_every_repeat_asks_for_held_out_photographs(config: params.Params, workspace: Workspace) -> None:
     """In one order that wraps around, so that each is asked for equally often, and then in other words."""
     source = main_sources(config, workspace)
-    table, truth = source.asked(5), source.truth()
+    table, truth = source.asked(5), corpus.truth(source)
     assert list(table["repeat"]) == [repeat for repeat in range(4) for _ in range(5)]
     assert set(table["path"][:10]) == set(table["path"][10:]) == set(source.split(HELD_OUT)["path"])
     assert list(table["path"][:10]) == list(table["path"][10:])
@@ -109,7 +117,7 @@ def without_painted(config: params.Params, workspace: Workspace) -> params.Param
 def test_without_painted_ones_the_datas_photographs_are_taken(config: params.Params, workspace: Workspace) -> None:
     config = without_painted(config, workspace)
     corpus.main(config, workspace)
-    assert corpus.kind_of(workspace) == "photographs"
+    assert kind_of(workspace) == "photographs"
     source, table = main_sources(config, workspace), prepare.photographs(workspace.manifests).table
     for split, name in ((TRAINING, "train"), (HELD_OUT, "test")):
         rows = table[table["split"] == name]
@@ -124,15 +132,15 @@ def test_without_any_photographs_all_is_of_works(
     monkeypatch.setattr(corpus, "photographed", lambda workspace: {})
     config = without_painted(config, workspace)
     corpus.main(config, workspace)
-    assert {path.name for path in corpus.folder(workspace).iterdir()} == {corpus.CARD, SEAL}
+    assert {path.name for path in folder(workspace).iterdir()} == {corpus.CARD, SEAL}
     assert main_sources(config, workspace) == Sources(config, workspace, "works")
 
 
 def test_a_damaged_corpus_is_refused(config: params.Params, workspace: Workspace, tmp_path: Path) -> None:
     corpus.main(config, workspace)
-    write_json(corpus.folder(workspace) / corpus.CARD, {"kind": "works"})
+    write_json(folder(workspace) / corpus.CARD, {"kind": "works"})
     with pytest.raises(ValueError, match="damaged"):
-        corpus.kind_of(workspace)
+        kind_of(workspace)
 
 
 @pytest.mark.parametrize("change", [{"photographs": 0}, {"held_out": 0}, {"photographs": 5}])

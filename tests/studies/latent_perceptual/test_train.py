@@ -21,9 +21,9 @@ from atelier.models.autoencoders import decoder_stages
 from atelier.models.latents import unscaled
 from atelier.seeds import seed_of
 from atelier.studies.latent_perceptual import train as training
-from atelier.studies.latent_perceptual.corpus import main_sources
 from atelier.studies.latent_perceptual.loss import TERM
 from atelier.studies.latent_perceptual.params import Config
+from atelier.studies.latent_perceptual.pictures import main_sources
 from atelier.studies.latent_perceptual.train import PostTrainingSetup, tuned_pipeline
 from atelier.training import denoiser
 from atelier.training.conversion import add_conversion, save_conversion

@@ -40,9 +40,9 @@ from atelier.models.latents import decode, encode_pictures, encode_prompts, unsc
 from atelier.params import Params
 from atelier.sampling.sampler import settled
 from atelier.seeds import evenly, torch_generator
-from atelier.studies.latent_perceptual.corpus import HELD_OUT, folder, main_sources
 from atelier.studies.latent_perceptual.loss import TERM, gated, latent_error
 from atelier.studies.latent_perceptual.params import Config
+from atelier.studies.latent_perceptual.pictures import HELD_OUT, folder, main_sources
 from atelier.studies.latent_perceptual.train import PostTrainingSetup
 from atelier.training import denoiser
 from atelier.training.denoiser import Denoised

@@ -37,11 +37,12 @@ from atelier.models.latents import decode, encode_pictures
 from atelier.params import Params
 from atelier.sampling.store import read
 from atelier.seeds import evenly
-from atelier.studies.latent_perceptual.corpus import TRAINING, Sources, folder, main_sources, sources
+from atelier.studies.latent_perceptual.corpus import reconstructed, reference, truth
 from atelier.studies.latent_perceptual.features import FIXED as FEATURES_FIXED
 from atelier.studies.latent_perceptual.features import Inspected, fixed_rows, inspected, last_step_under, noise_of
 from atelier.studies.latent_perceptual.features import cells as feature_cells
 from atelier.studies.latent_perceptual.params import AGAIN, MAIN, PLAIN, Config, averaged, in_steps, protocol_of
+from atelier.studies.latent_perceptual.pictures import TRAINING, Sources, folder, main_sources, sources
 from atelier.studies.latent_perceptual.sample import Condition, all_conditions, location_of
 from atelier.studies.latent_perceptual.train import tuned_pipeline
 from atelier.training import denoiser
@@ -180,7 +181,7 @@ def estimates(params: Params, pipeline: StableDiffusionPipeline, sample: Inspect
 def main(params: Params, workspace: Workspace) -> None:
     """Write ``build/measures/latent_perceptual.csv``, and the mean power spectra by rings for the page."""
     config, kinds = Config.of(params), all_sources(params, workspace)
-    real = main_sources(params, workspace).reference().held_out
+    real = reference(main_sources(params, workspace)).held_out
     inputs = [workspace.samples / config.STUDY, workspace.adapters / config.STUDY, workspace.base]
     inputs += [workspace.reference, workspace.evaluator, workspace.manifests, folder(workspace)]
     out = workspace.measures / OUT
@@ -197,7 +198,7 @@ def main(params: Params, workspace: Workspace) -> None:
     table = pd.concat(rows, ignore_index=True)
     derived = [gains_by_steps(params, table), fixed_rows(params, FIXED)]
     write_rows(pd.concat([table, *derived], ignore_index=True), out)
-    held_out = {kind: source.reference().held_out for kind, source in kinds.items()}
+    held_out = {kind: reference(source).held_out for kind, source in kinds.items()}
     write_rows(spectra(held_out, groups), workspace.measures / SPECTRA)
     scratch.discard(run)
 
@@ -222,7 +223,7 @@ def cell_groups(params: Params, workspace: Workspace, run: Path) -> Iterator[tup
     Real pictures first: the training split, and both splits reconstructed.
     """
     kinds = all_sources(params, workspace)
-    references = {kind: source.reference() for kind, source in kinds.items()}
+    references = {kind: reference(source) for kind, source in kinds.items()}
     cells: Cells = {
         **{name: cell for source in kinds.values() for name, cell in _real(params, workspace, source).items()},
         **{each.cell: _painted(params, workspace, each) for each in all_conditions(params)},
@@ -252,8 +253,10 @@ def _real(params: Params, workspace: Workspace, source: Sources) -> Cells:
     def spread(pictures: Callable[[], Tensor]) -> list[Group]:
         return spread_over_groups(pictures(), each, groups, judge)
 
-    made = zip(real_cells(source.kind), (training, source.reconstructed, returned), strict=True)
-    return {name: (source, partial(spread, pictures)) for name, pictures in made}
+    made: list[Callable[[], Tensor]] = [training, partial(reconstructed, source), returned]
+    return {
+        name: (source, partial(spread, pictures)) for name, pictures in zip(real_cells(source.kind), made, strict=True)
+    }
 
 
 def _painted(params: Params, workspace: Workspace, condition: Condition) -> tuple[Sources, Callable[[], list[Group]]]:
@@ -263,7 +266,7 @@ def _painted(params: Params, workspace: Workspace, condition: Condition) -> tupl
 
     def groups() -> list[Group]:
         pictures, listed = read(workspace.samples, *location_of(params, condition))
-        return groups_of(pictures, listed, together, judges.evaluator(workspace.evaluator), source.truth())
+        return groups_of(pictures, listed, together, judges.evaluator(workspace.evaluator), truth(source))
 
     return source, groups
 

@@ -24,8 +24,9 @@ from atelier.models.latents import decode, unscaled
 from atelier.params import Params
 from atelier.report import words
 from atelier.sampling import store
-from atelier.studies.latent_perceptual import corpus, features, measure
+from atelier.studies.latent_perceptual import features, measure
 from atelier.studies.latent_perceptual.params import MAIN, PLAIN, Config, PostTraining, protocol_of, untuned
+from atelier.studies.latent_perceptual.pictures import HELD_OUT, kind_of
 from atelier.studies.latent_perceptual.sample import all_conditions, location_of
 from atelier.workspace import Workspace
 
@@ -185,8 +186,8 @@ def load(params: Params, workspace: Workspace) -> Results:
         params=params,
         config=config,
         latent_side=params.data.size // pipeline.vae_scale_factor,
-        kind=corpus.kind_of(workspace),
-        n_held_out={kind: len(each.split(corpus.HELD_OUT)) for kind, each in sources.items()},
+        kind=kind_of(workspace),
+        n_held_out={kind: len(each.split(HELD_OUT)) for kind, each in sources.items()},
         weights=weights(params, workspace),
         history=histories(params, workspace),
         rows=pd.concat([generated, features.rows(params, measures)], ignore_index=True),

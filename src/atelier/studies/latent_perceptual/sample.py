@@ -16,7 +16,6 @@ from atelier.sampling import starts
 from atelier.sampling.conditions import Start, paint_conditions, white_noise, write_conditions
 from atelier.sampling.sampler import with_ddim
 from atelier.sampling.store import guidance_folder
-from atelier.studies.latent_perceptual.corpus import folder, sources
 from atelier.studies.latent_perceptual.params import (
     Config,
     again,
@@ -26,6 +25,7 @@ from atelier.studies.latent_perceptual.params import (
     protocol_of,
     untuned,
 )
+from atelier.studies.latent_perceptual.pictures import folder, sources
 from atelier.studies.latent_perceptual.train import check_variant, start, tuned_pipeline
 from atelier.workspace import Workspace, replacing
 

@@ -23,9 +23,9 @@ from atelier.models import base
 from atelier.models.adapters import converted
 from atelier.params import Params
 from atelier.seeds import seed_of
-from atelier.studies.latent_perceptual.corpus import sources
 from atelier.studies.latent_perceptual.loss import TERM, Compare, gated, latent_error, perceptual, weight_for
 from atelier.studies.latent_perceptual.params import Config, PostTraining, protocol_of
+from atelier.studies.latent_perceptual.pictures import sources
 from atelier.training import denoiser
 from atelier.training.conversion import add_conversion
 from atelier.training.denoiser import Extra
