@@ -360,22 +360,6 @@ def test_curves_are_of_one_start_each(results: Results) -> None:
     assert [list(line) for line in lines] == [[100, 200], [50, 100]]
 
 
-def test_power_lists_what_was_not_supported(results: Results) -> None:
-    table = report.power(results)
-    assert isinstance(table, Table)
-    supported = {
-        (verdict.claim, finding.part.name)
-        for verdict in verdicts.decide(claims.load("art_finetuning"), report.evidence(results))
-        for finding in verdict.findings
-        if finding.verdict == verdicts.SUPPORTED
-    }
-    assert supported  # without scatter in differences these are certain
-    assert not supported & set(table.frame.index)
-    change = table.frame.loc[("A3", "PSD of rank8-mixed@1/16 against untuned@1/16")]
-    assert change["change"] == pytest.approx(1.70 - 2.00)  # the wrong way: it was to rise
-    assert change["groups"] == 2
-
-
 # ---------------------------------------------------------------------------------------- evidence, loading
 
 

@@ -20,13 +20,12 @@ from atelier.studies.art_finetuning.report_reasons import (
     disagreements,
     errors,
     parts_of_fd,
-    power,
     slope_over_guidance,
 )
 from atelier.studies.art_finetuning.report_results import COMPARED, STUDY, Results, evidence, floors, load
 
 __all__ = [
-    "Results", "by_start", "disagreements", "errors", "evidence", "floors", "load", "parts_of_fd", "power",
+    "Results", "by_start", "disagreements", "errors", "evidence", "floors", "load", "parts_of_fd",
     "slope_over_guidance",
 ]  # fmt: skip
 

@@ -1,44 +1,20 @@
-"""Why comparisons come out as they do: their power, errors on held-out works, both starts, parts of FD."""
+"""Why comparisons come out as they do: errors on held-out works, both starts, parts of FD."""
 
 from itertools import product
 
 import pandas as pd
 
-from atelier import claims, verdicts
 from atelier.evaluation import tables
 from atelier.evaluation.intervals import t_interval
-from atelier.evidence import LEVEL, groups_needed
 from atelier.params import CORRECTED, STARTS, WHITE
 from atelier.report import figures, starts, words
 from atelier.report.items import Figure, Item, Metric, Table, Text
 from atelier.sampling.store import UNTUNED, UNTUNED_AGAIN
-from atelier.studies.art_finetuning.report_results import COMPARED, STUDY, Results, evidence
+from atelier.studies.art_finetuning.report_results import COMPARED, Results
 
 SHARE = "share between means"
 BY_START = ("fd", "fd_mean", "fd_rec", "pr", "pr_rec", "psd", "psd_rec")
 FIRST_LATENT = "first latent, untuned"
-
-
-def power(results: Results) -> Item:
-    """Comparisons that were not supported, and the number of groups that would find changes as large."""
-    rows = {}
-    for verdict in verdicts.decide(claims.load(STUDY), evidence(results)):
-        for finding in verdict.findings:
-            if finding.compared is None or finding.verdict == verdicts.SUPPORTED:
-                continue
-            change = verdicts.differences(finding.part, results.values)
-            rows[verdict.claim, finding.part.name] = {
-                "rule": finding.part.rule,
-                "change": change.mean(),
-                "detectable": finding.compared.detectable,
-                "groups": len(change),
-                "groups that would find it": groups_needed(change, LEVEL / 2),
-            }
-    if not rows:
-        return Text("Every comparison that was measured was supported.")
-    frame = pd.DataFrame(rows).T.infer_objects().rename_axis(["claim", "comparison"])
-    caption = f"Comparisons that were not supported; {results.count}. –: more than 10,000, or none."
-    return Table("power", frame, caption)
 
 
 def errors(results: Results) -> Item:
