@@ -18,12 +18,11 @@ import pytest
 from atelier import params as parameters
 from atelier.evaluation import cells as measured_cells
 from atelier.models import base
-from atelier.params import Params
+from atelier.params import CORRECTED, STARTS, Params
 from atelier.sampling import conditions as sampling
 from atelier.sampling.held_out import held_out_table
 from atelier.sampling.sampler import with_ddim
 from atelier.sampling.store import UNTUNED
-from atelier.studies.art_finetuning import diagnose
 from atelier.studies.art_finetuning import measure as art_measure
 from atelier.studies.art_finetuning import sample as art_sample
 from atelier.studies.art_finetuning import train as art_train
@@ -129,8 +128,8 @@ def changed(params: Params, study: str, **settings: Any) -> Params:
 
 
 def test_the_second_of_two_conditions_alone_is_painted_again(params: Params, workspace: Workspace) -> None:
-    conditions = art_sample.all_conditions(params, workspace.manifests, "picture", "two")
-    samples = workspace.samples
+    every, samples = art_sample.all_conditions(params, workspace, "picture", "two"), workspace.samples
+    conditions = [each for each in every if not each.folder.endswith(CORRECTED)]  # no two share their batches
     assert len(conditions) == 2
     each = batches(params, conditions[0])
     assert each > 1  # the kill is in the middle of a condition
@@ -174,7 +173,7 @@ def test_conditions_that_are_kept_are_not_painted_with_others(params: Params, wo
 def test_a_stage_of_two_folders_keeps_the_first(
     params: Params, workspace: Workspace, stage: ModuleType, folders: list[str]
 ) -> None:
-    each = batches(params, art_sample.all_conditions(params, workspace.manifests, "picture", UNTUNED)[0])
+    each = batches(params, art_sample.all_conditions(params, workspace, "picture", UNTUNED)[0])
     outputs = [workspace.samples / folder for folder in folders]
 
     def run() -> None:
@@ -255,24 +254,6 @@ def test_a_decoders_reconstructions_are_neither_painted_nor_measured_again(
         assert check(run, outputs, workspace.scratch, reconstruct, name, deadly=2) == 0
 
 
-@pytest.mark.long
-def test_a_diagnosis_goes_on_with_the_second_training_seed(params: Params, workspace: Workspace) -> None:
-    params = changed(params, "art_finetuning")
-    for seed in params.protocol.training_seeds:
-        art_train.train(params, workspace, "mixed", seed)
-    outputs = [
-        workspace.measures / diagnose.ERRORS / "mixed.csv",
-        workspace.measures / diagnose.CARRIED / "mixed.csv",
-        workspace.samples / diagnose.CARRIED / "mixed",
-    ]
-
-    def run() -> None:
-        diagnose.main(params, workspace, "mixed")
-
-    # two batches a seed: killed in the second one's second
-    assert check(run, outputs, workspace.scratch, *PAINTING, deadly=4) == 1
-
-
 # ------------------------------------------------------------------------------------------------ a real process
 
 
@@ -310,7 +291,7 @@ def test_killed_once_the_first_part_is_there(params: Params, workspace: Workspac
     assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
     assert not out.exists()
     before = {path: path.stat() for path in kept(world)}
-    parts = len(params.protocol.guidance) * len(params.protocol.training_seeds)
+    parts = len(params.protocol.guidance) * len(STARTS) * len(params.protocol.training_seeds)
     assert 1 <= len(before) < parts
 
     process, most = started(world), 0
