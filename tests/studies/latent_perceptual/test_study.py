@@ -48,10 +48,14 @@ def test_what_claims_name_is_measured() -> None:
     """All of it in a study; of a short run, something of the main claims."""
     study, short = (measures.cells(params.load(ROOT / "profiles" / f"{name}.yaml")) for name in ("study", "embedded"))
     known = claims.load("latent_perceptual")
+    profile = params.load(ROOT / "profiles" / "study.yaml")
+    groups = {arm.cell: len(protocol_of(profile, arm.variant).protocol.groups) for arm in stage.all_conditions(profile)}
     assert len(known) == 12
     for name, claim in known.items():
         assert claim.parts, name
         assert {cell for part in claim.every_part for cell in part.cells} <= study, name
+        for part in claim.every_part:  # of as many training seeds
+            assert len({groups[cell] for cell in part.cells if cell in groups}) <= 1, part.name
     for name in ("C1", "C2", "C5", "C7", "C11", "C12"):
         assert any(set(part.cells) <= short for part in known[name].every_part), name
     assert {cell for part in measures.null_comparisons() for cell in part.cells} <= study & short
