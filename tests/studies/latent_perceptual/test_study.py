@@ -1,5 +1,6 @@
 """The study of the latent perceptual loss: arms share noise and prompts; what is measured is what its names say."""
 
+import re
 from itertools import product
 from pathlib import Path
 
@@ -154,6 +155,31 @@ def test_a_variant_is_held_against_the_plain_one_of_its_kind_and_age() -> None:
         "gain-after-200": ("plain-older", "lpl-older"),
         "gain-after-1500": ("plain-oldest", "lpl-oldest"),
     }
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"trainings": {"plain": {"loss": "plain", "seeds": 3}}}, "trainings.plain.seeds: 3 of 2 training seeds"),
+        (
+            {"trainings": {"plain": {"loss": "plain", "seeds": 2}}, "followed": ["plain"]},
+            "followed: 'plain' is not trained from all seeds",
+        ),
+        (
+            {"trainings": {"plain": {"loss": "plain"}, "lpl": {"loss": "perceptual", "steps": 5}}},
+            "trainings.lpl: nothing to compare it with, no plain one of its kind and before",
+        ),
+        (
+            {"trainings": {"plain": {"loss": "plain"}, "plain-corrected": {"loss": "plain"}}},
+            "trainings: 'plain-corrected' names pictures of another training",
+        ),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(workspace: Workspace, change: dict[str, object], said: str) -> None:
+    section = params.read(workspace.params_file)["latent_perceptual"] | {"followed": []} | change
+    section["variants"] = list(section["trainings"])
+    with pytest.raises(ValueError, match=re.escape(f"latent_perceptual.{said}")):
+        params.with_sections({"latent_perceptual": section}, workspace.params_file)
 
 
 # ------------------------------------------------------------------------------------------------ pictures' measures
