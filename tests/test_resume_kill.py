@@ -69,7 +69,7 @@ PERCEPTUAL = Run(
     "latent_perceptual",
     "older-lpl",
     "build/adapters/latent_perceptual/older-lpl",
-    f"1/{ADAPTER.weights}",
+    "1/unet/diffusion_pytorch_model.safetensors",
     seeds=2,
     before=3,
 )

@@ -298,6 +298,7 @@ def test_variants_lists_the_settings_that_a_loss_uses() -> None:
     assert list(table.frame.loc["lpl-older", ["seeds", "learns"]]) == ["3", "photographs"]
     assert list(table.frame.loc["lpl-works", ["seeds", "learns"]]) == ["3", "works"]
     assert "the whole denoiser, on painted photographs" in table.caption
+    assert not {"seeds", "learns"} & set(report.variants(results()).frame)  # one seed, and no works
     # the term is 1, the denoising error 2 to 2 + 4/3 by seed
     assert table.frame.loc["lpl", "measured share"] == f"{1 / (1 + 2 + 2 / 3):.2f}"
     assert table.frame.loc["lpl", "weight"] == "0.125"

@@ -1,5 +1,6 @@
 """The study of the latent perceptual loss: arms share noise and prompts; what is measured is what its names say."""
 
+import re
 from itertools import product
 from pathlib import Path
 
@@ -48,11 +49,15 @@ def test_what_claims_name_is_measured() -> None:
     """All of it in a study; of a short run, something of the main claims."""
     study, short = (measures.cells(params.load(ROOT / "profiles" / f"{name}.yaml")) for name in ("study", "embedded"))
     known = claims.load("latent_perceptual")
+    profile = params.load(ROOT / "profiles" / "study.yaml")
+    groups = {arm.cell: len(protocol_of(profile, arm.variant).protocol.groups) for arm in stage.all_conditions(profile)}
     assert len(known) == 12
     for name, claim in known.items():
         assert claim.parts, name
         assert {cell for part in claim.every_part for cell in part.cells} <= study, name
-    for name in ("C1", "C2", "C5", "C7", "C11", "C12"):
+        for part in claim.every_part:  # of as many training seeds
+            assert len({groups[cell] for cell in part.cells if cell in groups}) <= 1, part.name
+    for name in ("C1", "C2", "C7", "C11", "C12"):
         assert any(set(part.cells) <= short for part in known[name].every_part), name
     assert {cell for part in measures.null_comparisons() for cell in part.cells} <= study & short
 
@@ -150,6 +155,31 @@ def test_a_variant_is_held_against_the_plain_one_of_its_kind_and_age() -> None:
         "gain-after-200": ("plain-older", "lpl-older"),
         "gain-after-1500": ("plain-oldest", "lpl-oldest"),
     }
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"trainings": {"plain": {"loss": "plain", "seeds": 3}}}, "trainings.plain.seeds: 3 of 2 training seeds"),
+        (
+            {"trainings": {"plain": {"loss": "plain", "seeds": 2}}, "followed": ["plain"]},
+            "followed: 'plain' is not trained from all seeds",
+        ),
+        (
+            {"trainings": {"plain": {"loss": "plain"}, "lpl": {"loss": "perceptual", "steps": 5}}},
+            "trainings.lpl: nothing to compare it with, no plain one of its kind and before",
+        ),
+        (
+            {"trainings": {"plain": {"loss": "plain"}, "plain-corrected": {"loss": "plain"}}},
+            "trainings: 'plain-corrected' names pictures of another training",
+        ),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(workspace: Workspace, change: dict[str, object], said: str) -> None:
+    section = params.read(workspace.params_file)["latent_perceptual"] | {"followed": []} | change
+    section["variants"] = list(section["trainings"])
+    with pytest.raises(ValueError, match=re.escape(f"latent_perceptual.{said}")):
+        params.with_sections({"latent_perceptual": section}, workspace.params_file)
 
 
 # ------------------------------------------------------------------------------------------------ pictures' measures

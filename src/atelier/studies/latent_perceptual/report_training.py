@@ -41,7 +41,9 @@ def _settings(results: Results, variant: str) -> dict[str, str]:
         row |= {"measured share": f"{losses[TERM] / losses.sum():.2f}", "weight": f"{np.mean(weights):.3g}"}
     before = f"{training.before} + " if training.before else ""
     row["steps"] = before + str(results.config.steps_of(variant))
-    return row | {"seeds": str(len(results.weights[variant])), "learns": results.of(variant)}
+    if len(results.params.protocol.training_seeds) > 1:
+        row["seeds"] = str(len(results.weights[variant]))
+    return row | ({"learns": results.of(variant)} if results.of_works else {})
 
 
 def history(results: Results) -> Data:
