@@ -264,7 +264,7 @@ def test_floors_are_of_reconstructed_pictures() -> None:
 
 def test_a_loss_that_helps_is_supported() -> None:
     nearer = [7.9, 8.0, 8.0, 8.0, 8.1]
-    evidence = report.evidence(results(STUDY, {("fd", "lpl"): nearer}))
+    evidence = report.evidence(results(STUDY, {("fd_rec", "lpl"): nearer}))
     known = {name: claim for name, claim in claims.load("latent_perceptual").items() if name in ("C1", "C7")}
     decided = {verdict.claim: verdict for verdict in verdicts.decide(known, evidence)}
     interval = next(each.compared.interval for each in decided["C1"].findings if each.part.changed == ["lpl"])
