@@ -27,6 +27,7 @@ NAMES = {
     "known_artists": "build/known_artists.json",
     "cache": "build/cache",
     "reference": "build/reference",
+    "starts": "build/starts",
     "leaks": "build/leaks",
     "adapters": "build/adapters",
     "decoders": "build/decoders",

@@ -23,6 +23,8 @@ def test_every_cell_has_its_folder() -> None:
     }
     conditions = len(SMOKE.protocol.guidance) * len(STARTS)
     assert len(cells) == len(set(cells.values())) == conditions * (2 + len(config.variants))
+    pictures = SMOKE.protocol.repeats * SMOKE.protocol.pictures
+    assert config.samples(SMOKE) == len(cells) * pictures  # both starts need their room
     assert cells["untuned@1/4"] == ("art_finetuning", "untuned", 4.0, WHITE)
     assert cells["untuned-again@1/4/corrected"] == ("art_finetuning", "untuned-again", 4.0, CORRECTED)
     assert cells["rank8-mixed@1/16"] == ("art_finetuning", "rank8-mixed", 16.0, WHITE)

@@ -339,7 +339,7 @@ def test_what_the_first_latent_changes_stands_beside_what_tuning_does(results: R
     table = report.by_start(results)
     assert len(table.frame) == 1 + 2 * (1 + len(VARIANTS))  # other noise, too
     fd = {label: metric.value.mean for label, metric in table.metrics.items()}
-    assert fd["change/fd/first latent, untuned/corrected less white"] == pytest.approx(50 - 100)
+    assert fd["change/fd/first-latent"] == pytest.approx(50 - 100)
     assert fd["change/fd/untuned-again/corrected"] == pytest.approx(0)
     assert fd["change/fd/full-mixed/white"] == pytest.approx(86 - 100)
     assert fd["change/fd/full-mixed/corrected"] == pytest.approx(51 - 50)
@@ -385,8 +385,9 @@ def test_a_base_that_differs_from_itself_breaks_every_verdict(results: Results) 
 def test_headline_was_recorded(results: Results) -> None:
     names = report.headline(results)
     assert names[0] == "fd/untuned/guidance-4"
-    assert names[1:] == [f"fd/rank8-{regime}/guidance-4" for regime in ("unconditional", "conditional", "mixed")]
-    assert set(names) <= set(report.distances(results).metrics)
+    assert names[1:4] == [f"fd/rank8-{regime}/guidance-4" for regime in ("unconditional", "conditional", "mixed")]
+    assert names[4:] == ["change/fd/first-latent"]
+    assert set(names) <= {*report.distances(results).metrics, *report.by_start(results).metrics}
 
 
 def test_captions_count_training_seeds(results: Results) -> None:

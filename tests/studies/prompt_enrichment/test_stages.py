@@ -65,6 +65,7 @@ def test_every_cell_has_its_folder() -> None:
     cells = {name: location for model in models for name, location in measure.cells(SMOKE, model).items()}
     conditions = len(config.levels) * len(SMOKE.protocol.guidance) * len(STARTS)
     assert len(cells) == len(set(cells.values())) == conditions * len(models)
+    assert config.samples(SMOKE) == len(cells) * SMOKE.protocol.repeats * SMOKE.protocol.pictures
     assert cells["rank8-unconditional@0/16"] == ("prompt_enrichment", "rank8-unconditional/level-0", 16.0, WHITE)
     assert cells["untuned@2/4/corrected"] == ("prompt_enrichment", "untuned/level-2", 4.0, CORRECTED)
 

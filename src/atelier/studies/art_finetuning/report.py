@@ -16,6 +16,7 @@ from atelier.report.items import Data, Figure, Item, Metric, Table, Text
 from atelier.sampling import store
 from atelier.sampling.store import UNTUNED
 from atelier.studies.art_finetuning.report_reasons import (
+    CHANGED_BY_START,
     by_start,
     disagreements,
     errors,
@@ -41,7 +42,7 @@ SHEET, NEIGHBOURS, PROMPTS = 12, 10, 4  # pictures a row, nearest works, prompts
 
 def headline(results: Results) -> list[str]:
     """What the index page shows."""
-    return [f"fd/{name}/guidance-{results.low:g}" for name in (UNTUNED, *results.highest_rank)]
+    return [*(f"fd/{name}/guidance-{results.low:g}" for name in (UNTUNED, *results.highest_rank)), CHANGED_BY_START]
 
 
 # ------------------------------------------------------------------------------------ pictures and training

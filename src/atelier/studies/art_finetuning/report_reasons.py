@@ -15,6 +15,7 @@ from atelier.studies.art_finetuning.report_results import COMPARED, Results
 SHARE = "share between means"
 BY_START = ("fd", "fd_mean", "fd_rec", "pr", "pr_rec", "psd", "psd_rec")
 FIRST_LATENT = "first latent, untuned"
+CHANGED_BY_START = "change/fd/first-latent"  # the metric of that row
 
 
 def errors(results: Results) -> Item:
@@ -55,6 +56,7 @@ def by_start(results: Results) -> Table:
         for (changed, start), row in changes.items()
         if "fd" in row
     }
+    metrics[CHANGED_BY_START] = metrics.pop(f"change/fd/{FIRST_LATENT}/{CORRECTED} less {WHITE}")
     caption = f"Changes against the untuned model at guidance {results.low:g} ± half of the 95 % interval; below zero: "
     caption += f"nearer to art; {results.count}."
     return Table("by_start", frame.T.rename_axis(["changed", "start"]), caption, metrics)

@@ -299,10 +299,10 @@ def spectra(results: Results) -> Figure:
 def attributes(results: Results) -> Table | Text:
     """Shares of pictures in which the evaluator sees what is true of the held-out ones."""
     rows, metrics = {}, {}
-    for (kind, attribute), seen in results.shares.items():
+    for (kind, attribute), shares in results.shares.items():
         name = attribute.replace("art_", "")
-        rows[kind, name] = {("n", ""): seen.base.n, ("held-out", ""): seen.held_out.mean}
-        for start, share in {WHITE: seen.base, CORRECTED: seen.corrected}.items():
+        rows[kind, name] = {("n", ""): shares.base.n, ("held-out", ""): shares.held_out.mean}
+        for start, share in {WHITE: shares.base, CORRECTED: shares.corrected}.items():
             if share is not None:
                 ends = {"share": share.mean, "low": share.low, "high": share.high}
                 rows[kind, name] |= {(f"base, {NAMES[start]}", label): value for label, value in ends.items()}

@@ -256,7 +256,7 @@ def shares(painted: Mapping[str, Painted], evaluator: Evaluator | None) -> dict[
         for attribute in sheets.ATTRIBUTES.values():
             wanted = each.real.table[attribute].tolist()
             sets = [x for x in (each.real.pictures, each.pictures, each.corrected) if x is not None]
-            seen = [judges.share_seen(evaluator, x, attribute, wanted) for x in sets]
-            if known := [share for share in seen if share is not None]:  # all, or none where no name is known
+            by_set = [judges.share_seen(evaluator, x, attribute, wanted) for x in sets]
+            if known := [share for share in by_set if share is not None]:  # all, or none where no name is known
                 shares[kind, attribute] = Shares(*known)
     return shares
