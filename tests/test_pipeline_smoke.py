@@ -92,7 +92,7 @@ def test_forced_stages_give_the_same_bytes(clone: Path) -> None:
         "prompt_enrichment": ["measure-untuned"],
         "vae_decoder": ["train@all-0", "reconstruct", "measure@untuned"],
         "signal_leak": ["fit", "train@watercolor-0", "sample", "measure"],
-        "latent_perceptual": ["train@lpl", "sample@lpl", "features", "measure"],
+        "latent_perceptual": ["corpus", "train@lpl", "sample@lpl", "features", "measure"],
     }
     targets = ["base", "cache", "reference"]
     targets += [f"pipelines/{study}/dvc.yaml:{study}-{stage}" for study, stages in again.items() for stage in stages]
