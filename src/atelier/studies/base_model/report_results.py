@@ -243,7 +243,8 @@ def between(real: Reduced, made: Reduced) -> dict[str, float]:
     if real.features is not None and made.features is not None:
         values["fd evaluator"] = frechet_distance(real.features, made.features)
         means = float(((real.features.mean(axis=0) - made.features.mean(axis=0)) ** 2).sum())
-        values["share of means"] = means / values["fd evaluator"]  # of that distance
+        distance = values["fd evaluator"]
+        values["share of means"] = means / distance if distance else float("nan")  # 0 of pictures against themselves
     return values
 
 
