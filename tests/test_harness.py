@@ -13,19 +13,20 @@ HOSTILE = "def _refuse_hostile(archive: Path, info: zipfile.ZipInfo, spelt: str)
 HEADERS = "def check_headers(tensors: Mapping[str, Header], shapes: Mapping[str, Shape], source: Path) -> None:\n"
 SEALED = "def check_seal(folder: Path, only: Collection[Path] | None = None) -> Path:\n"
 PREPARE = 'def main(params: Params, workspace: Workspace) -> None:\n    """Stage ``prepare``."""\n'
+LOADED = 'raise BadPicture(path, f"truncated or damaged data ({reason(fault)})") from fault\n\n\ndef _conversions'
 HOME = f'{PREPARE}    __import__("os").environ["HOME"]\n'
 PUT_BACK = "write_whole(root / name, read_bytes(kept))"
 # group of attacks, part of their names, source, what stands there and what is planted instead
 PLANTED = {
-    "unknown parameters are accepted": ("parameters", "", "params.py", 'extra="forbid"', 'extra="ignore"'),
+    "a parameter of another type is accepted": ("parameters", "", "params.py", "strict=True", "strict=False"),
     "columns may be missing": ("tables", "", "files.py", "if missing := [name for", "if missing := [] and [name for"),
-    "pictures of any size are decoded": ("pictures", "", "data/images.py", "if pixels > PIXEL_LIMIT", "if False"),
+    "damaged data count as a picture": ("pictures", "", "data/images.py", LOADED, LOADED.replace("raise", "return  #")),
     "members may leave their folder": ("archives and names", "", "data/members.py", HOSTILE, HOSTILE + "    return\n"),
     "tensors are not compared": ("weights", "", "models/headers.py", HEADERS, HEADERS + "    return\n"),
     "seals are not checked": ("damage", "", "files.py", SEALED, SEALED + "    return folder\n"),
     "a stage needs HOME": ("surroundings", "HOME", "data/prepare.py", PREPARE, HOME),
     "locks are not put back": ("kills", "a lock's write", "locks.py", PUT_BACK, "pass"),
-    "a signal ends the server at once": ("signals", "SIGTERM", "warm.py", "signal.signal(number, _leave)", "pass"),
+    "a signal is ignored": ("signals", "SIGTERM", "warm.py", "ended.append(number)", "None"),
 }  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atelier import locks
@@ -21,6 +21,7 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@settings(deadline=None)  # a lock takes a tenth of a second to read, on a machine with nothing else to do
 @given(st.data())
 def test_a_cut_anywhere_is_noticed(data: st.DataObject) -> None:
     whole = data.draw(st.sampled_from(LOCKS))

@@ -11,7 +11,7 @@ from atelier import params
 from atelier.data import prepare
 from atelier.evaluation import judges
 from atelier.params import Params
-from atelier.sampling import store
+from atelier.sampling import starts, store
 from atelier.studies.base_model import sample
 from atelier.studies.base_model.params import Config
 from atelier.training import autoencoder
@@ -141,6 +141,7 @@ def test_works_without_captions_or_photographs_go_through(config: Params, tiny_w
     mine = linked(tmp_path / "bare", tiny_world, ["build/base"])
     report = prepare.prepare(config.data, config.seed, mine)
     assert report["photographs"]["works"] == 0
+    starts.main(config, mine)
     sample.main(config, mine)
     settings = Config.of(config)
     pictures, listed = store.read(mine.samples, "base_model", "works", settings.measured_at)

@@ -146,7 +146,7 @@ def test_seals_are_no_part_of_a_models_identity(workspace: Workspace, tmp_path: 
 @pytest.fixture
 def mine(workspace: Workspace) -> Workspace:
     """A workspace whose shared outputs are copies."""
-    for path in sorted(workspace.build.iterdir()):
+    for path in sorted(path for path in workspace.build.rglob("*") if path.is_symlink()):
         content = path.resolve()
         path.unlink()
         (shutil.copytree if content.is_dir() else shutil.copyfile)(content, path)

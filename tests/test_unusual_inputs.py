@@ -406,6 +406,8 @@ ROWS = [
     Row("evidence.some_hold", "p_values|enough", [SHARES],
         lambda x: evidence.some_hold(x, 2), "SS SSS RR --- RRR WS RRR SS"),
     Row("evidence.holm", "p_values", [SHARES], evidence.holm, "SS SSS RR --- WWW WS RRR SS"),
+    Row("evidence.benjamini_hochberg", "p_values", [SHARES], evidence.benjamini_hochberg,
+        "SS SSS RR --- WWW WS RRR SS"),
 ]  # fmt: skip
 
 

@@ -61,23 +61,24 @@ def serve(command: Sequence[str]) -> int:
     import torch
 
     copies: set[int] = set()
+    ended: list[int] = []  # by which signals; an exception from a handler is lost where it meets a finaliser
     with contextlib.ExitStack() as stack:
         listening = None if torch.cuda.is_available() else stack.enter_context(_listening())
         environment = os.environ | ({lifetime.ADDRESS: listening.getsockname()} if listening else {})
         for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, _leave)
+            signal.signal(number, lambda number, _: ended.append(number))
         running = subprocess.Popen(command, env=environment, preexec_fn=_bound)
         stack.callback(_end, running)
         stack.callback(_end_copies, copies)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal also sends it to the command and the forks
-        while running.poll() is None:
+        while running.poll() is None and not ended:
             copies -= {copy for copy in copies if os.waitpid(copy, os.WNOHANG)[0]}
             if listening is None:
                 time.sleep(WAIT)
                 continue
             with contextlib.suppress(TimeoutError):
                 copies |= _answered(listening)
-    return running.returncode
+    return 128 + ended[0] if ended else running.returncode
 
 
 @contextlib.contextmanager
@@ -117,10 +118,6 @@ def _remove_stale(folder: Path) -> None:
 def _bound() -> None:
     """In the command, before it starts: it gets SIGTERM when the server dies."""
     lifetime.end_with_parent(signal.SIGTERM)
-
-
-def _leave(number: int, _: object) -> NoReturn:
-    raise SystemExit(128 + number)  # unwinds ``serve``, which ends the command and the forks
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
