@@ -101,7 +101,7 @@ def test_a_cards_heading_is_escaped_and_gives_a_reason_where_there_is_one() -> N
         "<b>A1: a &lt; b &amp; c</b>",
         "Verdict by itself: <b>undecided</b> (not measured: fd of c@1/4)",
         "&lt;answer&gt;",
-        "The rule, written beforehand: r",
+        "The rule, written before these pictures were made: r",
     ]
     amended = Amendment(date="2026-01-02", reason="Why.", before="undecided")
     claim, verdict, _ = card_of(parts=PARTS[:1] * 3, amended=amended)

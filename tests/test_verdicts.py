@@ -7,7 +7,7 @@ import pytest
 
 from atelier import verdicts
 from atelier.claims import Claim, Comparison
-from atelier.evaluation.intervals import FloatArray, t_interval
+from atelier.evaluation.intervals import FloatArray
 from atelier.evaluation.tables import Resolutions, Values
 from atelier.verdicts import (
     BROKEN,
@@ -127,6 +127,38 @@ def test_a_saturated_measure_cannot_tell() -> None:
     assert verdict.reason == "saturated, its floor is nearly as high: FD of a@1/4 against untuned@1/4"
     assert verdict.findings[0].verdict == CANNOT_TELL
     assert verdicts.decide({"A1": claim(part("a"))}, given._replace(floors={"fd": 70.0}))[0].verdict == SUPPORTED
+
+
+def test_a_saturated_measure_hides_a_fall_and_equality_and_no_rise() -> None:
+    even = np.linspace(-0.1, 0.1, GROUPS)
+    values = {("fd", "untuned@1/4"): 100 + 0 * even, ("fd", "like@1/4"): 100 + even, ("fd", "up@1/4"): 300 + even}
+    given = evidence(values)._replace(floors={"fd": 95.0})
+
+    def called(name: str, rule: str, **more: float) -> str:
+        return verdicts.decide({"A1": claim(part(name, rule, **more))}, given)[0].verdict
+
+    assert called("like", "at least", share=0.02) == CANNOT_TELL
+    assert called("like", "same", share=0.02) == CANNOT_TELL
+    assert called("up", "above") == SUPPORTED
+
+
+def test_a_least_effect_that_was_measured_moves_with_its_group() -> None:
+    """At the edge, with a baseline that scatters: called not seen in 2.5 % of studies; for a fixed one in 20 %."""
+    rng, called = np.random.default_rng(22), []
+    for _ in range(2000):
+        baseline = 1 + 0.3 * rng.normal(size=GROUPS)
+        changed = baseline + 0.65 * baseline + 0.05 * rng.normal(size=GROUPS)
+        values = {("fd", "untuned@1/4"): baseline, ("fd", "a@1/4"): changed}
+        called.append(
+            verdict_of(values, claim(part("a", "above", least={"share": 0.65})))[0].statements.not_seen <= 0.05
+        )
+    assert np.mean(called) <= 0.025 + 4 * (0.025 / 2000) ** 0.5
+
+
+def test_q_is_of_the_statement_that_is_made() -> None:
+    overall = over_all({"A1": Statements(1.0, 0.01, 0.0001), "B1": Statements(0.02)})
+    assert (overall["A1"].verdict, overall["A1"].q) == (REVERSED, pytest.approx(0.02))  # and not 0.0002
+    assert (overall["B1"].verdict, overall["B1"].q) == (SUPPORTED, pytest.approx(0.02))
 
 
 def test_both_starts_are_compared_and_may_disagree() -> None:
@@ -272,25 +304,6 @@ def test_claims_with_one_of_further_parts_are_rarely_called_without_an_effect() 
         called.append(verdict_of(values, one)[0].verdict)
     assert called.count(SUPPORTED) / 400 < 0.05  # half of it to each side
     assert called.count(REVERSED) / 400 < 0.05
-
-
-def test_what_chance_makes_of_equals_is_a_margin() -> None:
-    even = np.linspace(-1.0, 1.0, GROUPS)
-    values = {
-        ("fd", "untuned@1/4"): np.full(GROUPS, 100.0),
-        ("fd", "again@1/4"): 100 + even,
-        ("fd", "near@1/4"): 100.1 + even / 10,
-        ("fd", "far@1/4"): 105 + even / 10,
-    }
-    floor = {"changed": ["again@1/4"], "reference": ["untuned@1/4"]}
-    half = t_interval(even.tolist()).high
-    for name, expected in {"near": SUPPORTED, "far": REVERSED}.items():
-        found = verdict_of(values, claim(part(name, "at most", floor=floor)))[0]
-        assert found.verdict == expected
-        assert found.findings[0].compared is not None
-        assert found.findings[0].compared.margin == pytest.approx(half)
-    del values["fd", "again@1/4"]
-    assert verdict_of(values, claim(part("near", "at most", floor=floor)))[0].reason == "not measured: fd of again@1/4"
 
 
 def test_some_parts_are_enough_where_a_claim_says_so() -> None:

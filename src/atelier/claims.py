@@ -65,15 +65,14 @@ class Comparison(Section):
     share: Annotated[float, Field(ge=0.0)] = 0.0  # the margin as a share of the reference's measure
     half_gain: Difference | None = None  # margin: half of the decrease from ``reference`` to ``changed``
     quarter_gain: Difference | None = None  # margin: a quarter of it
-    floor: Difference | None = None  # margin: half the interval of a null difference (a model under other noise)
     least: Least | None = None  # of below and above
 
     @model_validator(mode="after")
     def _one_margin(self) -> "Comparison":
-        measured = [one for one in (self.half_gain, self.quarter_gain, self.floor) if one is not None]
+        measured = [one for one in (self.half_gain, self.quarter_gain) if one is not None]
         margins = bool(self.margin) + bool(self.share) + len(measured)
         if margins > 1:
-            raise ValueError("margin: with share, half_gain, quarter_gain and floor more than one is given")
+            raise ValueError("margin: with share, half_gain and quarter_gain more than one is given")
         if not self.directed and not margins:
             raise ValueError(f"margin: '{self.rule}' needs one")
         if not self.directed and self.least is not None:
@@ -88,7 +87,7 @@ class Comparison(Section):
     @property
     def differences(self) -> list[Difference]:
         """What sets the margin, where it is measured."""
-        return [of for of in (self.half_gain, self.quarter_gain, self.floor) if of is not None]
+        return [of for of in (self.half_gain, self.quarter_gain) if of is not None]
 
     @property
     def cells(self) -> list[str]:

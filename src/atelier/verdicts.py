@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from atelier.claims import Claim, Comparison
-from atelier.evaluation.intervals import FloatArray, t_interval
+from atelier.evaluation.intervals import FloatArray
 from atelier.evaluation.tables import Resolutions, Values
 from atelier.evidence import LEVEL, Compared, benjamini_hochberg, compare, holm, some_hold
 
@@ -37,11 +37,15 @@ class Evidence(NamedTuple):
 
 
 class Statements(NamedTuple):
-    """p-values of what may be said of a claim. They are two-sided, so that the least of them is one of the claim's."""
+    """p-values of what may be said of a claim: of effects two-sided, of equivalence by two one-sided tests."""
 
     supported: float = 1.0
     reversed: float = 1.0
     not_seen: float = 1.0
+
+    def p_of(self, verdict: str) -> float:
+        """The p-value of the statement that a verdict makes; the least of all where it makes none."""
+        return dict(zip(DECIDED, self, strict=True)).get(verdict, min(self))
 
     def called(self, cutoff: float) -> str:
         """The first statement whose p-value is at most ``cutoff``; undecided where none is."""
@@ -164,9 +168,12 @@ def baseline(part: Comparison, evidence: Evidence) -> float | None:
 
 
 def is_saturated(part: Comparison, evidence: Evidence) -> bool:
-    """Whether a distance cannot tell models apart: its floor is over four fifths of what it is for the reference."""
+    """Whether a distance cannot tell models apart: its floor is over four fifths of what it is for the reference.
+
+    A rise is seen however near the floor it begins; that a distance does not fall, or stays, cannot be.
+    """
     floor = evidence.floors.get(part.measure)
-    if floor is None or not part.directed:
+    if floor is None or part.rule == "above":
         return False
     return floor > SATURATED * float(_mean(part.measure, part.reference, evidence.values).mean())
 
@@ -202,7 +209,7 @@ def _plain(results: Sequence[Compared | None], which: str) -> list[float]:
 
 
 class Overall(NamedTuple):
-    """A claim's q-value among a profile's claims, and its verdict there."""
+    """A claim's verdict among a profile's claims, and the q-value of that statement; of the strongest if undecided."""
 
     q: float
     verdict: str
@@ -217,7 +224,14 @@ def over_all(made: Mapping[str, Statements]) -> dict[str, Overall]:
     least = {name: min(each) for name, each in made.items()}
     q = dict(zip(least, benjamini_hochberg(list(least.values())), strict=True))
     cutoff = max((least[name] for name in least if q[name] <= LEVEL), default=-1.0)
-    return {name: Overall(q[name], each.called(cutoff)) for name, each in made.items()}
+    verdicts = {name: each.called(cutoff) for name, each in made.items()}
+    return {name: Overall(_q(name, verdicts[name], made, least), verdicts[name]) for name in made}
+
+
+def _q(name: str, verdict: str, made: Mapping[str, Statements], least: Mapping[str, float]) -> float:
+    """The q-value of the statement that a verdict makes, among all claims' strongest."""
+    entered = {**least, name: made[name].p_of(verdict)}
+    return dict(zip(entered, benjamini_hochberg(list(entered.values())), strict=True))[name]
 
 
 # ---- comparisons
@@ -243,10 +257,6 @@ def compared(part: Comparison, evidence: Evidence) -> Compared | None:
 
 def _margins(part: Comparison, values: Values) -> FloatArray:
     """A comparison's margin, one value per group."""
-    groups = len(values[part.measure, part.changed[0]])
-    if part.floor is not None:
-        interval = t_interval(_difference(part.measure, part.floor.changed, part.floor.reference, values).tolist())
-        return np.full(groups, (interval.high - interval.low) / 2)
     if gain := part.half_gain or part.quarter_gain:
         share = 0.5 if part.half_gain else 0.25
         return share * _difference(part.measure, gain.reference, gain.changed, values)
@@ -255,12 +265,12 @@ def _margins(part: Comparison, values: Values) -> FloatArray:
 
 def _least(part: Comparison, values: Values) -> FloatArray:
     """The least effect that matters, one value per group; 0 where the comparison has none."""
-    groups, least = len(values[part.measure, part.changed[0]]), part.least
+    least = part.least
     if least is None:
-        return np.zeros(groups)
-    return least.points + least.share * np.full(
-        groups, abs(_mean(part.measure, least.of or part.reference, values).mean())
-    )
+        return np.zeros(len(values[part.measure, part.changed[0]]))
+    # group by group, because a mean that was itself measured would be taken for known
+    baseline = _mean(part.measure, least.of or part.reference, values)
+    return least.points + least.share * baseline * (1.0 if baseline.mean() >= 0 else -1.0)
 
 
 def _difference(measure: str, changed: Sequence[str], reference: Sequence[str], values: Values) -> FloatArray:

@@ -233,8 +233,9 @@ def _children(run: Run) -> dict[int, str]:
 
 
 def _stage(run: Run) -> int:
-    """The fork that runs a stage; the server where there is none."""
-    return next((child for child, command in _children(run).items() if not _is_pipeline(command)), run.process.pid)
+    """The fork that runs a stage, the newest: one that is done may still be ending; the server where there is none."""
+    forks = [child for child, command in _children(run).items() if not _is_pipeline(command)]
+    return max(forks, default=run.process.pid)
 
 
 def _pipeline(run: Run) -> int:
@@ -282,8 +283,12 @@ def _interrupted(moment: Callable[[Run], bool], strike: Callable[[Run], None]) -
         strike(run)
     except ProcessLookupError:  # it had just ended
         tally()["too late"] += 1
+    struck = len(_stages(run.log))
     if failure := _ended(run, struck=True):
-        return failure
+        if len(_stages(run.log)) == struck:
+            return failure
+        tally()["too late"] += 1  # what was struck had done its work, and the pipeline went on until it was ended
+        return ""
     stages = _stages(run.log)
     tally()[STRUCK.format(kind_of(stages[-1])) if stages else "struck before a stage"] += 1
     tally()["checkpoints half written"] += any(disturbed().glob(".scratch/*/part-*"))

@@ -58,7 +58,7 @@ def verdicts_of(studies: Path, order: Sequence[str]) -> list[Row]:
             "study": entry["study"],
             "says": entry["says"],
             "alone": entry["verdict"],
-            "p": f"{min(entry['p'].values()):.2g}" if entry["p"] else "",
+            "p": f"{entry['p'].get(entry['verdict'], min(entry['p'].values())):.2g}" if entry["p"] else "",
             "q": f"{overall[name].q:.2g}" if name in overall else "",
             "verdict": overall[name].verdict if name in overall else entry["verdict"],
         }

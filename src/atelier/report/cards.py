@@ -108,7 +108,7 @@ def heading(claim: Claim, verdict: Verdict, sentence: str) -> str:
         f"<b>{verdict.claim}: {html.escape(claim.says)}</b>",
         f"Verdict by itself: <b>{verdict.verdict}</b>{reason}",
         html.escape(sentence),
-        f"The rule, written beforehand: {html.escape(claim.rule)}",
+        f"The rule, written before these pictures were made: {html.escape(claim.rule)}",
     ]
     if claim.amended:
         said = f"Amended {claim.amended.date}; first verdict: {claim.amended.before}. {claim.amended.reason}"

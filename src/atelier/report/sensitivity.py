@@ -8,8 +8,8 @@ from atelier.evaluation import tables
 from atelier.evaluation.tables import REAL, RECONSTRUCTED, RECONSTRUCTED_TRAINING
 from atelier.params import STARTS
 from atelier.report.items import Table
+from atelier.verdicts import SATURATED
 
-SATURATED = 0.8  # a floor above this share of the untuned model's distance leaves a change too little room
 DISTANCES = ("fd", "fd_rec", "kid", "fd_haar", "fwd", "pr", "pr_rec", "psd", "psd_rec", "psd10")
 # whose distances to held-out works are the floor: what a denoiser paints is decoded, what a decoder returns is not
 OF_DENOISERS, OF_DECODERS = RECONSTRUCTED, REAL
@@ -20,8 +20,8 @@ WORKS: dict[Column, str] = {
     ("reconstructed works", "training"): RECONSTRUCTED_TRAINING,
 }
 CAPTION = (
-    "floor: the value below which no model can get; saturated: the floor is more than four fifths of the untuned "
-    "model's distance, so that the measure cannot tell"
+    "floor: what reconstructed works (of a decoder: real ones) have; saturated: the floor is more than four fifths of "
+    "the untuned model's distance, which leaves too little to tell"
 )
 
 

@@ -301,7 +301,7 @@ def null_comparisons() -> list[Comparison]:
     """Null comparisons: the plain variant against itself under other noise, in the claims' measures."""
     return [
         Comparison(measure=measure, changed=[AGAIN], reference=[PLAIN], rule="below")
-        for measure in ("fd", "fd_rec", "clip", "precision", "recall", "coverage", "high_rec", "top")
+        for measure in ("fd", "fd_rec", "clip", "precision", "recall", "coverage", "high", "top")
     ]
 
 
