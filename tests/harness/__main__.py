@@ -1,4 +1,4 @@
-"""``python -m tests.harness [--short | --without-kills] [--group GROUP ...] [--name TEXT]``: attack, print what held."""
+"""``python -m tests.harness [--short | --without-kills] [--group GROUP ...] [--name TEXT]``: see what holds."""
 
 import argparse
 import sys
