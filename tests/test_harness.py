@@ -13,14 +13,14 @@ HOSTILE = "def _refuse_hostile(archive: Path, info: zipfile.ZipInfo, spelt: str)
 HEADERS = "def check_headers(tensors: Mapping[str, Header], shapes: Mapping[str, Shape], source: Path) -> None:\n"
 SEALED = "def check_seal(folder: Path, only: Collection[Path] | None = None) -> Path:\n"
 PREPARE = 'def main(params: Params, workspace: Workspace) -> None:\n    """Stage ``prepare``."""\n'
-LOADED = 'raise BadPicture(path, f"truncated or damaged data ({reason(fault)})") from fault\n\n\ndef _conversions'
+UNKNOWN = 'raise BadPicture(path, "neither a JPEG nor a PNG, or its header is cut off") from fault'
 HOME = f'{PREPARE}    __import__("os").environ["HOME"]\n'
 PUT_BACK = "write_whole(root / name, read_bytes(kept))"
 # group of attacks, part of their names, source, what stands there and what is planted instead
 PLANTED = {
     "a parameter of another type is accepted": ("parameters", "", "params.py", "strict=True", "strict=False"),
     "columns may be missing": ("tables", "", "files.py", "if missing := [name for", "if missing := [] and [name for"),
-    "damaged data count as a picture": ("pictures", "", "data/images.py", LOADED, LOADED.replace("raise", "return  #")),
+    "a decoder's own words": ("pictures", "", "data/images.py", UNKNOWN, "raise"),
     "members may leave their folder": ("archives and names", "", "data/members.py", HOSTILE, HOSTILE + "    return\n"),
     "tensors are not compared": ("weights", "", "models/headers.py", HEADERS, HEADERS + "    return\n"),
     "seals are not checked": ("damage", "", "files.py", SEALED, SEALED + "    return folder\n"),

@@ -17,7 +17,7 @@ Key = tuple[str | int, ...]
 
 HOSTILE: dict[type, list[Any]] = {
     bool: ["perhaps", 2, [True]],
-    int: [-1, 10**13, "many", 1.5, [1], {"a": 1}],
+    int: [-1, 10**13, "many", 1.5, "4", True, [1], {"a": 1}],
     float: [float("nan"), float("inf"), "much", [0.1]],
     str: ["", "a\0b", "x" * 5000, 5, ["x"], {"a": 1}],
     list: ["x", {"a": 1}, [None], [[]]],
@@ -63,6 +63,9 @@ def attacks(seed: int) -> Iterator[Attack]:
             name = f"{'.'.join(map(str, key))} = {str(hostile)[:20]!r}"
             yield Attack(GROUP, name, partial(_edited, content, key, hostile))
         yield Attack(GROUP, f"{'.'.join(map(str, key))} is missing", partial(_missing, content, key))
+        if isinstance(value, dict):
+            more = {**value, "no such key": 1}
+            yield Attack(GROUP, f"{'.'.join(map(str, key))} has a key too many", partial(_edited, content, key, more))
     for name, data in FILES.items():
         yield Attack(GROUP, f"file: {name}", partial(_file, data))
     yield Attack(GROUP, "file: a folder", _folder)
