@@ -12,12 +12,13 @@ from scipy import stats
 from atelier import amendments, claims
 from atelier.files import read_json
 from atelier.studies import STUDIES
+from atelier.world.report import markdown
 
 ROOT = Path(__file__).parent.parent
 
 
 def test_the_table_in_the_docs_is_the_commands() -> None:
-    table = amendments.markdown(amendments.table(ROOT / amendments.FIRST, ROOT / "results"))
+    table = markdown(amendments.table(ROOT / amendments.FIRST, ROOT / "results"))
     assert table in (ROOT / "docs" / "claims.md").read_text()
 
 

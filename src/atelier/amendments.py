@@ -17,6 +17,7 @@ from atelier.claims import Claim, Comparison
 from atelier.evidence import LEVEL, Compared, compare
 from atelier.files import read_json, read_table
 from atelier.studies import STUDIES
+from atelier.world.report import markdown
 
 FIRST = Path("docs/amendments/first_results.csv")
 GROUPS = 5  # training seeds of those results
@@ -74,12 +75,6 @@ def table(first: Path, results: Path) -> pd.DataFrame:
         if claim.amended
     }
     return pd.DataFrame(listed).T.rename_axis("claim").reset_index()
-
-
-def markdown(frame: pd.DataFrame) -> str:
-    """A table as Markdown."""
-    lines = [list(frame.columns), ["---"] * len(frame.columns), *frame.to_numpy().tolist()]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def main() -> None:
