@@ -1,5 +1,5 @@
 # make repro   from a fresh clone to build/site: environment, data, pipeline, pages
-# make test    the same environment, then lint and tests; make test-all: types, long tests and all attacks but kills, too
+# make test    the same environment, then lint and tests; make test-all: types, long tests and all attacks, too
 # Both are safe to repeat, and need the network for packages only.
 
 SHELL := /bin/bash
@@ -48,12 +48,12 @@ test: env data  ## lint and tests, the smoke pipeline among them, and a tenth of
 	@echo "== attacks, a tenth of them"
 	@python -m tests.harness --short
 
-test-all: env data  ## the same, types, the long tests (the world in miniature, the wheel, a new study) and all attacks but kills
+test-all: env data  ## the same, types, the long tests (the world in miniature, the wheel, a new study) and all attacks and kills
 	@$(MAKE) --no-print-directory lint types
 	@echo "== tests"
 	@$(PYTEST) $(TESTS)
-	@echo "== attacks"
-	@python -m tests.harness --without-kills
+	@echo "== attacks and kills"
+	@python -m tests.harness
 
 .PHONY: lint types
 lint:

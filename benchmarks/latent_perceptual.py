@@ -254,7 +254,7 @@ def hours(profile: str, place: Accelerator, steps: int) -> None:
     for one in all_conditions(config):
         of_repeat = study.pictures if one.steps is None else study.pictures_in_steps
         share = (one.steps or config.sampling.steps) / config.sampling.steps
-        numbers["pictures"] += share * of_repeat * protocol_of(config, one.variant).protocol.repeats
+        numbers["pictures"] += share * of_repeat * len(protocol_of(config, one.variant).protocol.all_repeats)
     seconds = {name: statistics.median(each_one.processor for each_one in taken) for name, taken in each.items()}
     for name, taken in seconds.items():
         print(f"{name:9} {numbers[name]:9.0f} x {taken:6.3f} s of a core", flush=True)

@@ -41,7 +41,7 @@ sampling: {steps: 2, batch: 4}
 perceptual: {network: trunk, weights: data/trunk/trunk.safetensors, heads: data/trunk/heads.safetensors}
 protocol:
   training_seeds: [0, 1]
-  repeats: 4
+  repeats: 2
   pictures: 3
   guidance: [1.0, 4.0]
   prompts: {level: 1, per_work: 2}
@@ -88,6 +88,8 @@ signal_leak:
 latent_perceptual:
   corpus: {photographs: 12, held_out: 10}
   variants: [plain, lpl, reweighted, pixels, older, older-lpl]
+  ablations: []
+  ablation_seeds: []
   trainings:
     plain: {loss: plain}
     lpl: {loss: perceptual, tau: 20.0}

@@ -11,13 +11,16 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from torch import Tensor
 
+from atelier import params as parameters
 from atelier.models import base
 from atelier.models.linear_start import start_at_linear_code
 from atelier.params import Optimisation
 from atelier.seeds import torch_generator
 from atelier.training import autoencoder
+from atelier.training.base import train
 from atelier.training.loop import Task, fit
 from atelier.training.order import Turn
+from linked import linked
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -329,3 +332,21 @@ def test_the_stage_leaves_a_whole_base_and_no_scratch(tiny_world: Path) -> None:
     assert (folder / "history.csv").read_text().count("\n") == 1 + 3 + 4
     assert not list((tiny_world / ".scratch").glob("base-*"))
     assert str(tiny_world) not in "".join(path.read_text() for path in folder.rglob("*.json"))
+
+
+def test_a_base_is_trained_further_from_where_another_ended(tiny_world: Path, tmp_path: Path, one_thread: None) -> None:
+    """With a tiny learning rate it stays near what it begins with, unlike a base that begins with nothing."""
+    begun = base.load(tiny_world / "build/base").unet.state_dict()
+
+    def farthest(location: str | None) -> float:
+        workspace = linked(tmp_path / str(bool(location)), tiny_world, ("params.yaml", "data", "build/manifests"))
+        tree = parameters.read(workspace.params_file)
+        tree["seed"], tree["base"]["location"] = 8, location
+        for part in ("autoencoder", "denoiser"):
+            tree["base"]["train"][part] |= {"learning_rate": 1e-6, "ema": 0}
+        train(parameters.check(tree, "params.yaml"), workspace)
+        now = base.load(workspace.base).unet.state_dict()
+        return max(float((now[name] - value).abs().max()) for name, value in begun.items())
+
+    assert farthest(str(tiny_world / "build/base")) < 1e-4
+    assert farthest(None) > 0.1

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -128,7 +129,7 @@ def changed(params: Params, study: str, **settings: Any) -> Params:
 
 
 def test_the_second_of_two_conditions_alone_is_painted_again(params: Params, workspace: Workspace) -> None:
-    every, samples = art_sample.all_conditions(params, workspace, "picture", "two"), workspace.samples
+    every, samples = art_sample.all_conditions(params, workspace, 0, "picture", "two"), workspace.samples
     conditions = [each for each in every if not each.folder.endswith(CORRECTED)]  # no two share their batches
     assert len(conditions) == 2
     each = batches(params, conditions[0])
@@ -136,14 +137,14 @@ def test_the_second_of_two_conditions_alone_is_painted_again(params: Params, wor
 
     def stage() -> None:
         entry = art_sample.__name__
-        sampling.sample_model(params, workspace, entry, "art_finetuning", UNTUNED, conditions, samples, ["two"])
+        sampling.sample_model(params, workspace, entry, "art_finetuning", UNTUNED, 0, conditions, samples, ["two"])
 
     again = check(stage, [samples / "two"], workspace.scratch, *PAINTING, deadly=each + 2)
     assert again == 1  # the batch that the second condition had
 
 
 def test_conditions_that_are_kept_are_not_painted_with_others(params: Params, workspace: Workspace) -> None:
-    table, run = held_out_table(params, workspace.manifests, 1, 2), workspace.scratch / "run"
+    table, run = held_out_table(params, workspace.manifests, 1, 3, 0), workspace.scratch / "run"
     one, two = (
         sampling.Condition(name, table, sampling.white_noise(params, name), 4.0, params.sampling.steps)
         for name in ("one", "two")
@@ -151,10 +152,10 @@ def test_conditions_that_are_kept_are_not_painted_with_others(params: Params, wo
 
     def paint(*conditions: sampling.Condition) -> int:
         with counted(*PAINTING) as calls:
-            sampling.paint_conditions(params, conditions, lambda seed: with_ddim(base.load(workspace.base)), False, run)
+            sampling.paint_conditions(params, conditions, lambda: with_ddim(base.load(workspace.base)), run)
         return calls.count
 
-    assert paint(one) == batches(params, one)
+    assert paint(one) == batches(params, one) > 1
     before = hashes(run)
     assert paint(two, one) == batches(params, two)
     assert before.items() <= hashes(run).items()
@@ -165,44 +166,50 @@ def test_conditions_that_are_kept_are_not_painted_with_others(params: Params, wo
 @pytest.mark.parametrize(
     ("stage", "folders"),
     [
-        (art_sample, ["art_finetuning/untuned", "art_finetuning/untuned-again"]),
-        (prompt_sample, ["prompt_enrichment/untuned/level-0", "prompt_enrichment/untuned/level-2"]),
+        (art_sample, ["art_finetuning/untuned/0", "art_finetuning/untuned-again/0"]),
+        (prompt_sample, ["prompt_enrichment/untuned/0"]),
     ],
     ids=["art_finetuning", "prompt_enrichment"],
 )
-def test_a_stage_of_two_folders_keeps_the_first(
+def test_of_a_stages_conditions_one_is_lost(
     params: Params, workspace: Workspace, stage: ModuleType, folders: list[str]
 ) -> None:
-    each = batches(params, art_sample.all_conditions(params, workspace, "picture", UNTUNED)[0])
+    each = batches(params, art_sample.all_conditions(params, workspace, 0, "picture", UNTUNED)[0])
     outputs = [workspace.samples / folder for folder in folders]
 
     def run() -> None:
-        stage.main(params, workspace, UNTUNED)
+        stage.main(params, workspace, UNTUNED, "0")
 
     assert check(run, outputs, workspace.scratch, *PAINTING, deadly=2 * each + 2) <= each
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("model", [UNTUNED, "sd-betas"])
 def test_of_the_signal_leaks_conditions_one_is_lost(
-    params: Params, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    params: Params, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
-    """Killed while it paints with a tuned model, and while it examines the first step."""
+    """Killed in the middle of its second condition, and while it examines the first step: all is painted by then."""
     fit.main(params, workspace)
-    for name in ("mosaic", "sd-betas"):
-        for seed in params.protocol.training_seeds:
-            leak_train.train(params, workspace, name, seed)
-    names = ("white", "low-3", "tuned-mosaic", "sd-betas")
+    if model != UNTUNED:
+        leak_train.train(params, workspace, model, 0)
+    names = ("white", "low-3", "sd-betas", "sd-betas-unguided")
     few = [each for each in leak_sample.all_conditions(params) if each.name in names]
     assert len(few) == 4
     monkeypatch.setattr(leak_sample, "all_conditions", lambda params: few)
-    outputs = [workspace.samples / "signal_leak"]
-    each = batches(params, leak_sample.cell_of(params, workspace.manifests, few[0], {}))
+    outputs = [workspace.samples / "signal_leak" / model / "0"]
+    each = batches(params, leak_sample.cell_of(params, workspace.manifests, few[0], {}, 0))
+    # the base's conditions share their batches; the second begins in a batch of the first
+    deadly = each + 1 if model == UNTUNED else each + 2
 
     def run() -> None:
-        leak_sample.main(params, workspace)
+        leak_sample.main(params, workspace, model, "0")
 
-    assert 0 <= check(run, outputs, workspace.scratch, *PAINTING, deadly=2 * each + 2) <= each
-    assert check(run, outputs, workspace.scratch, leak_sample, "first_estimates", deadly=2) == 0
+    assert check(run, outputs, workspace.scratch, *PAINTING, deadly=deadly) == 1
+    with counted(*PAINTING) as undisturbed:
+        run()
+    with counted(*PAINTING) as painted:
+        assert check(run, outputs, workspace.scratch, leak_sample, "first_estimates", deadly=1) == 0
+    assert painted.count == 2 * undisturbed.count  # undisturbed, and before the kill
 
 
 # ------------------------------------------------------------------------------------------------ measuring
@@ -210,7 +217,8 @@ def test_of_the_signal_leaks_conditions_one_is_lost(
 
 @pytest.mark.long
 def test_a_cell_that_was_measured_is_not_measured_again(params: Params, workspace: Workspace) -> None:
-    art_sample.main(params, workspace, UNTUNED)
+    for seed in params.protocol.training_seeds:
+        art_sample.main(params, workspace, UNTUNED, str(seed))
     outputs = [workspace.measures / "art_finetuning" / f"{UNTUNED}.csv"]
 
     def run() -> None:
@@ -225,9 +233,9 @@ def test_a_post_trainings_cell_is_not_measured_again(params: Params, workspace: 
     variants = ["plain", "lpl"]
     trainings = {name: params.section("latent_perceptual").trainings[name] for name in variants}
     params = changed(params, "latent_perceptual", variants=variants, trainings=trainings, followed=[])
-    for name in variants:
-        perceptual_train.main(params, workspace, name)
-        perceptual_sample.main(params, workspace, name)
+    for name, seed in product(variants, map(str, params.protocol.training_seeds)):
+        perceptual_train.main(params, workspace, name, seed)
+        perceptual_sample.main(params, workspace, name, seed)
     outputs = [workspace.measures / name for name in (perceptual_measure.OUT, perceptual_measure.SPECTRA)]
 
     def run() -> None:
@@ -259,7 +267,7 @@ def test_a_decoders_reconstructions_are_neither_painted_nor_measured_again(
 
 def kept(world: Path) -> list[Path]:
     """The parts of a stage that are whole; none while their folder is being deleted."""
-    parts = ".scratch/samples-art_finetuning-mixed-*/*.safetensors"
+    parts = ".scratch/samples-art_finetuning-mixed-0-*/*.safetensors"
     with suppress(FileNotFoundError):
         return [path for path in world.glob(parts) if path.name[0] != "."]
     return []
@@ -267,7 +275,7 @@ def kept(world: Path) -> list[Path]:
 
 def started(world: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "atelier", "art_finetuning", "sample", "mixed"],
+        [sys.executable, "-m", "atelier", "art_finetuning", "sample", "mixed", "0"],
         cwd=world,
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
         stdout=subprocess.DEVNULL,  # what it says on stderr is shown where the test fails
@@ -278,9 +286,8 @@ def started(world: Path) -> subprocess.Popen[bytes]:
 def test_killed_once_the_first_part_is_there(params: Params, workspace: Workspace) -> None:
     """SIGKILL: the first part stays the file that it was while the others are painted."""
     world, params = workspace.root, changed(params, "art_finetuning")
-    for seed in params.protocol.training_seeds:
-        art_train.train(params, workspace, "mixed", seed)
-    out = workspace.samples / "art_finetuning" / "mixed"
+    art_train.train(params, workspace, "mixed", 0)
+    out = workspace.samples / "art_finetuning" / "mixed" / "0"
     assert started(world).wait(300) == 0
     expected = hashes(out)
     assert expected
@@ -294,7 +301,7 @@ def test_killed_once_the_first_part_is_there(params: Params, workspace: Workspac
     assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
     assert not out.exists()
     before = {path: path.stat() for path in kept(world)}
-    parts = len(params.protocol.guidance) * len(STARTS) * len(params.protocol.training_seeds)
+    parts = len(params.protocol.guidance) * len(STARTS)
     assert 1 <= len(before) < parts
 
     process, most = started(world), 0

@@ -116,7 +116,8 @@ def test_a_cell_that_an_earlier_process_has_measured_is_read_and_not_measured_ag
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = params.load(workspace.params_file)
-    art_finetuning_sample.main(config, workspace, "untuned")
+    for seed in config.protocol.training_seeds:
+        art_finetuning_sample.main(config, workspace, "untuned", str(seed))
     located, reference = art_finetuning.cells(config, "untuned"), references.load(workspace.reference)
     first = cells.measure_cells(config, workspace, reference, located, tmp_path / "run")
     assert [part["cell"].unique().tolist() for part in first] == [[name] for name in located]

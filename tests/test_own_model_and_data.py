@@ -14,6 +14,7 @@ from atelier.params import Params
 from atelier.sampling import starts, store
 from atelier.studies.base_model import sample
 from atelier.studies.base_model.params import Config
+from atelier.studies.base_model.report_results import folder_of
 from atelier.training import autoencoder
 from atelier.training import base as base_training
 from atelier.training.base import fetch, keep_history
@@ -144,16 +145,16 @@ def test_works_without_captions_or_photographs_go_through(config: Params, tiny_w
     starts.main(config, mine)
     sample.main(config, mine)
     settings = Config.of(config)
-    pictures, listed = store.read(mine.samples, "base_model", "works", settings.measured_at)
+    pictures, listed = store.read([folder_of(mine.samples, "works", settings.measured_at)])
     assert len(pictures) == len(listed) == settings.pictures
     assert all(text for text in listed["prompt"])
-    pictures, listed = store.read(mine.samples, "base_model", "photographs", settings.measured_at)
+    pictures, listed = store.read([folder_of(mine.samples, "photographs", settings.measured_at)])
     assert len(pictures) == len(listed) == 0
     for guidance in settings.guidance:
         for sheet in ("subjects", "styles", "emotions"):
-            pictures, listed = store.read(mine.samples, "base_model", sheet, guidance)
+            pictures, listed = store.read([folder_of(mine.samples, sheet, guidance)])
             assert len(pictures) == len(listed) > 0
-    assert set(store.read(mine.samples, "base_model", "subjects", guidance)[1]["wanted"]) == {""}
+    assert set(store.read([folder_of(mine.samples, "subjects", guidance)])[1]["wanted"]) == {""}
     judges.main(config, mine)
     assert judges.evaluator(mine.evaluator) is None
     assert judges.read_bars(mine.bars) == []

@@ -127,7 +127,7 @@ def test_a_key_like_no_other_is_refused_without_a_guess() -> None:
         ("base_model/guidance", []),
         ("base_model/measured_at", "4.0"),
         ("protocol/prompts/level", 3),
-        ("protocol/repeats", 1),
+        ("protocol/repeats", 0),
         ("protocol/pictures", 1),
         ("protocol/prompts/per_work", 0),
         ("protocol/training_seeds", []),
@@ -210,12 +210,13 @@ def test_what_is_diagnosed_is_a_variant() -> None:
         assert "art_finetuning.diagnosed: expected a subset of rank4-unconditional" in said
 
 
-def test_repeats_are_shared_by_the_training_seeds() -> None:
+def test_each_training_seed_has_repeats_of_its_own_whatever_other_seeds_there_are() -> None:
     assert "a seed is listed twice" in refusal(edited("protocol/training_seeds", [1, 1]))
-    tree = edited("protocol/training_seeds", [0, 1])
-    tree["protocol"]["repeats"] = 3
-    assert refusal(tree) == "p.yaml: protocol.repeats: 3 cannot be shared by 2 training seeds"
-    for seeds, repeats, groups in (([5], 3, [[0], [1], [2]]), ([5, 6], 4, [[0, 2], [1, 3]]), ([5, 6], 2, [[0], [1]])):
+    tree = edited("protocol/repeats", 1)
+    lacking = "repeats: one training seed needs two or more, because intervals are over them"
+    assert refusal(tree) == f"p.yaml: protocol.{lacking}"
+    several = ([5, 6], 2, [[10, 11], [12, 13]])
+    for seeds, repeats, groups in (([5], 3, [[15], [16], [17]]), several, ([6, 5], 1, [[6], [5]])):
         tree["protocol"] |= {"training_seeds": seeds, "repeats": repeats}
         protocol = params.check(tree, "p.yaml").protocol
         assert protocol.groups == groups
@@ -234,7 +235,8 @@ def test_variants_must_name_each_post_training_once() -> None:
     variants = content()["latent_perceptual"]["variants"]
     for wrong in (variants[:-1], [*variants, "other"], [*variants, variants[0]]):
         said = refusal(edited("latent_perceptual/variants", wrong))
-        assert said.startswith("p.yaml: latent_perceptual.variants: must name each of the trainings once, differs in ")
+        wanted = "must name each of the trainings, with ablations, once, differs in "
+        assert said.startswith(f"p.yaml: latent_perceptual.variants: {wanted}")
         assert len(said.splitlines()) == 1
     assert refusal(edited("latent_perceptual/variants", variants[:-1])).endswith(f"['{variants[-1]}']")
 

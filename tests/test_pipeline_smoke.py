@@ -75,7 +75,7 @@ def test_changed_rank_reruns_what_depends_on_it_and_back_reruns_nothing(clone: P
     original, before = path.read_text(), locks(clone)
     path.write_text(original.replace("rank4-mixed: {rank: 4", "rank4-mixed: {rank: 3"))
     ran = repro(clone)
-    changed = {f"art_finetuning-{stage}" for stage in ("train@rank4-mixed-0", "sample@rank4-mixed")}
+    changed = {f"art_finetuning-{stage}" for stage in ("train@rank4-mixed-0", "sample@rank4-mixed-0")}
     changed |= {"art_finetuning-measure@rank4-mixed", "art_finetuning"}
     collected = {"prompt_enrichment-collect", "vae_decoder-collect"}  # they find the rows that they read unchanged
     # check and site read every parameter; neither computes anything
@@ -90,11 +90,11 @@ def test_forced_stages_give_the_same_bytes(clone: Path) -> None:
     """Each in a process that has loaded its libraries itself."""
     before = locks(clone)
     again = {
-        "art_finetuning": ["train@full-mixed-0", "sample@rank4-mixed", "measure@rank4-mixed", "diagnose-untuned"],
-        "prompt_enrichment": ["measure-untuned"],
+        "art_finetuning": ["train@full-mixed-0", "sample@rank4-mixed-0", "measure@rank4-mixed", "diagnose-untuned"],
+        "prompt_enrichment": ["sample-untuned@0", "measure-untuned"],
         "vae_decoder": ["train@all-0", "reconstruct", "measure@untuned"],
-        "signal_leak": ["fit", "train@watercolor-0", "sample", "measure"],
-        "latent_perceptual": ["corpus", "train@lpl", "sample@lpl", "features", "measure"],
+        "signal_leak": ["fit", "train@watercolor-0", "sample@watercolor-0", "sample-untuned@0", "measure"],
+        "latent_perceptual": ["corpus", "train@lpl-0", "sample@lpl-0", "features", "measure"],
     }
     targets = ["base", "cache", "reference"]
     targets += [f"pipelines/{study}/dvc.yaml:{study}-{stage}" for study, stages in again.items() for stage in stages]

@@ -55,12 +55,12 @@ class Run(NamedTuple):
     variant: str
     folder: str
     weights: str
-    seeds: int = 1  # one after the other in one process
+    seed: str = "0"
     before: int = 0  # steps of a first phase, which has its own journal
 
     @property
     def arguments(self) -> list[str]:
-        return [self.study, "train", self.variant, *(["0"] if self.seeds == 1 else [])]
+        return [self.study, "train", self.variant, self.seed]
 
 
 ADAPTER = Run("art_finetuning", "mixed", "build/adapters/art_finetuning/mixed/0", "pytorch_lora_weights.safetensors")
@@ -68,11 +68,12 @@ DECODER = Run("vae_decoder", "all", "build/decoders/all/0", "vae/diffusion_pytor
 PERCEPTUAL = Run(
     "latent_perceptual",
     "older-lpl",
-    "build/adapters/latent_perceptual/older-lpl",
-    "1/unet/diffusion_pytorch_model.safetensors",
-    seeds=2,
+    "build/adapters/latent_perceptual/older-lpl/1",
+    "unet/diffusion_pytorch_model.safetensors",
+    seed="1",
     before=3,
 )
+OTHER_SEED = PERCEPTUAL._replace(folder="build/adapters/latent_perceptual/older-lpl/0", seed="0")
 
 
 def result(folder: Path, run: Run) -> dict[str, str]:
@@ -84,7 +85,7 @@ def result(folder: Path, run: Run) -> dict[str, str]:
 
 def journals(folder: Path, run: Run) -> list[Path]:
     # not `**`: it would look into a checkpoint's folder, which is renamed meanwhile
-    patterns = (f".scratch/{run.study}-{run.variant}-*/{part}journal" for part in ("", "before/"))
+    patterns = (f".scratch/{run.study}-{run.variant}-{run.seed}-*/{part}journal" for part in ("", "before/"))
     return sorted(path for pattern in patterns for path in folder.glob(pattern))
 
 
@@ -93,13 +94,13 @@ def steps_done(folder: Path, run: Run) -> int:
 
 
 def finish(folder: Path, run_python, run: Run) -> tuple[int, int, dict[str, str]]:
-    """Run to the end: the first seed's first step executed, how many of all were, and what came out."""
+    """Run to the end: the first step executed, how many were, and what came out."""
     done = run_python("-m", "atelier", *run.arguments, cwd=folder)
     assert done.returncode == 0, done.stderr
     told = re.findall(rf"trained steps \d+ to {STEPS}: first executed (\d+), executed here (\d+)", done.stdout)
-    assert len(told) == run.seeds, done.stdout
+    assert len(told) == 1, done.stdout
     assert not journals(folder, run)  # a finished run keeps nothing
-    return int(told[0][0]), sum(int(executed) for _, executed in told), result(folder, run)
+    return int(told[0][0]), int(told[0][1]), result(folder, run)
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +111,7 @@ def undisturbed(tiny_world: Path, run_python) -> Callable[[Run], dict[str, str]]
     def hashes_of(run: Run) -> dict[str, str]:
         shutil.rmtree(tiny_world / ".scratch", ignore_errors=True)
         first, executed, hashes = finish(tiny_world, run_python, run)
-        assert (first, executed) == (0, run.seeds * STEPS)
+        assert (first, executed) == (0, STEPS)
         assert {"card.json", "history.csv", Path(run.weights).name} <= {Path(name).name for name in hashes}
         shutil.rmtree(tiny_world / run.folder)
         return hashes
@@ -121,7 +122,7 @@ def undisturbed(tiny_world: Path, run_python) -> Callable[[Run], dict[str, str]]
 @pytest.fixture
 def fresh(tiny_world: Path) -> Path:
     shutil.rmtree(tiny_world / ".scratch", ignore_errors=True)
-    for run in (ADAPTER, DECODER, PERCEPTUAL):
+    for run in (ADAPTER, DECODER, PERCEPTUAL, OTHER_SEED):
         shutil.rmtree(tiny_world / run.folder, ignore_errors=True)
     return tiny_world
 
@@ -147,14 +148,14 @@ def kill_after(folder: Path, steps: int, run: Run) -> int:
 
 def compare(run: Run, kind: str, before: int, ended: tuple[int, int, dict[str, str]], expected: dict[str, str]) -> None:
     first, executed, hashes = ended
-    allowed = run.seeds * (run.before + STEPS) + EVERY
+    allowed = run.before + STEPS + EVERY
     print(
         f"\n{run.study} killed {kind}: {before} steps done; then first executed {first}, in all {before + executed} "
         f"(allowed {allowed}); weights {hashes[run.weights][:16]}, undisturbed {expected[run.weights][:16]}"
     )
     assert first > 0
     assert first % EVERY == 0
-    assert executed == run.seeds * STEPS - first
+    assert executed == STEPS - first
     assert before + executed <= allowed
     assert hashes == expected
 
@@ -179,22 +180,21 @@ def test_killed_in_the_first_of_two_phases(fresh: Path, undisturbed, run_python,
     assert moment <= before <= PERCEPTUAL.before
     first, executed, hashes = finish(fresh, run_python, PERCEPTUAL)
     print(f"\nkilled after {before} of the first phase's {PERCEPTUAL.before} steps: {hashes == expected}")
-    assert (first, executed) == (0, PERCEPTUAL.seeds * STEPS)
+    assert (first, executed) == (0, STEPS)
     assert hashes == expected
 
 
 @pytest.mark.long
-def test_killed_in_the_second_of_two_seeds(fresh: Path, undisturbed, run_python) -> None:
-    """The first is not trained again, though the pipeline takes away what a stage left that it starts again."""
-    expected = undisturbed(PERCEPTUAL)
-    kill_after(fresh, PERCEPTUAL.before + STEPS + PERCEPTUAL.before + MOMENTS[0], PERCEPTUAL)
-    shutil.rmtree(fresh / PERCEPTUAL.folder)
-    first, executed, hashes = finish(fresh, run_python, PERCEPTUAL)
-    print(f"\nkilled in the second seed: first executed {first}, in all {executed}")
-    assert first == STEPS
-    assert executed < STEPS
-    assert executed % EVERY == STEPS % EVERY
-    assert hashes == expected
+def test_killed_in_one_seed_the_other_is_as_it_was(fresh: Path, undisturbed, run_python) -> None:
+    """Whole, or killed itself and not yet started again: neither takes the other's checkpoints for its own."""
+    expected = {run: undisturbed(run) for run in (OTHER_SEED, PERCEPTUAL)}
+    assert expected[OTHER_SEED] != expected[PERCEPTUAL]
+    before = kill_after(fresh, PERCEPTUAL.before + MOMENTS[1], OTHER_SEED)
+    ended = kill_after(fresh, PERCEPTUAL.before + MOMENTS[0], PERCEPTUAL)
+    assert steps_done(fresh, OTHER_SEED) == before
+    compare(PERCEPTUAL, "beside another seed", ended, finish(fresh, run_python, PERCEPTUAL), expected[PERCEPTUAL])
+    compare(OTHER_SEED, "before another seed", before, finish(fresh, run_python, OTHER_SEED), expected[OTHER_SEED])
+    assert result(fresh, PERCEPTUAL) == expected[PERCEPTUAL]
 
 
 @pytest.mark.long

@@ -22,7 +22,7 @@ from atelier.data.manifest import write_manifest
 from atelier.data.prompts import prompt
 from atelier.files import write_seal
 from atelier.models import adapters, base
-from atelier.params import Params
+from atelier.params import CORRECTED, Params
 from atelier.sampling import conditions as sampling
 from atelier.sampling import held_out, store
 from atelier.sampling.sampler import Seed, first_latents, sample, with_ddim
@@ -213,31 +213,36 @@ def test_without_a_held_out_work_it_says_so(workspace: Workspace, tmp_path: Path
 
 
 def test_pictures_are_written_and_read_without_loss(tmp_path: Path) -> None:
+    """Those of several training seeds in the order in which the seeds are asked for."""
     generator = torch.Generator().manual_seed(0)
     pictures = to_pixels(torch.rand(4, 3, 16, 16, generator=generator) * 2.4 - 1.2)
     latents = torch.randn(4, 4, 2, 2, generator=generator)
-    table = pd.DataFrame({"repeat": 0, "place": range(4), "prompt": ["a, \"b\"", "", "NA", "ü"],
-                          "file": [f"{i:04d}.png" for i in range(4)]})  # fmt: skip
+    table = pd.DataFrame({"repeat": [3, 3, 3, 1], "place": [0, 1, 2, 0], "prompt": ["a, \"b\"", "", "NA", "ü"],
+                          "file": [f"{i:04d}.png" for i in (0, 1, 2, 0)]})  # fmt: skip
     for study in ("one", "two"):
-        store.write(pictures, latents, table, tmp_path / study / "v" / store.guidance_folder(7.5))
-    read, listed = store.read(tmp_path, "one", "v", 7.5)
+        for seed, rows in ((3, slice(0, 3)), (1, slice(3, 4))):
+            folder = store.Location(study, "v", 7.5).folder(tmp_path, seed)
+            store.write(pictures[rows], latents[rows], table[rows], folder)
+    folders = store.Location("one", "v", 7.5).folders(tmp_path, [3, 1])
+    read, listed = store.read(folders)
     assert torch.equal(read, pictures)
-    assert torch.equal(store.read_latents(tmp_path, "one", "v", 7.5), latents)
+    assert torch.equal(store.read_latents(folders), latents)
     pd.testing.assert_frame_equal(listed, table, check_dtype=False)
-    pd.testing.assert_frame_equal(store.listed(tmp_path, "one", "v", 7.5), listed)
+    pd.testing.assert_frame_equal(store.listed(folders), listed)
+    assert torch.equal(store.read(folders[::-1])[0], pictures[[3, 0, 1, 2]])
     for path in (tmp_path / "one").rglob("*.*"):
         if path.is_file():
             assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes()
 
 
 def test_latents_that_are_absent_or_damaged_are_refused_in_one_line(tmp_path: Path) -> None:
-    folder = tmp_path / "one" / "v" / store.guidance_folder(4.0)
+    folder = store.Location("one", "v", 4.0).folder(tmp_path, 0)
     folder.mkdir(parents=True)
     for damage in (lambda: None, lambda: (folder / store.LATENTS).write_bytes(b"no tensor")):
         damage()
         write_seal(folder)
         with pytest.raises(ValueError, match="not readable as latents") as caught:
-            store.read_latents(tmp_path, "one", "v", 4.0)
+            store.read_latents([folder])
         assert len(str(caught.value).splitlines()) == 1
 
 
@@ -258,6 +263,15 @@ def test_guidance_folders_tell_scales_apart() -> None:
     ]  # fmt: skip
 
 
+def test_folders_tell_models_seeds_conditions_and_starts_apart() -> None:
+    samples = Path("samples")
+    assert store.Location("one", "v", 4.0).folders(samples, [0, 7]) == [
+        samples / "one/v/0/guidance-4", samples / "one/v/7/guidance-4",
+    ]  # fmt: skip
+    conditioned = store.Location("one", "v", 4.0, CORRECTED, store.at_level(2))
+    assert conditioned.folder(samples, 0) == samples / "one/v/0/level-2/guidance-4-corrected"
+
+
 def files_of(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -266,7 +280,7 @@ def test_a_stage_that_died_keeps_what_it_painted_and_ends_with_the_same_bytes(
     config: Params, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = paint_shades(monkeypatch)
-    art_sampling.main(config, workspace, "untuned")
+    art_sampling.main(config, workspace, "untuned", "0")
     assert calls == [1.0, 4.0]  # both noises together
     expected = files_of(workspace.samples)
     shaded = sampling.last_latents
@@ -279,11 +293,11 @@ def test_a_stage_that_died_keeps_what_it_painted_and_ends_with_the_same_bytes(
     shutil.rmtree(workspace.samples)
     monkeypatch.setattr(sampling, "last_latents", dying)
     with pytest.raises(KeyboardInterrupt):
-        art_sampling.main(config, workspace, "untuned")
+        art_sampling.main(config, workspace, "untuned", "0")
     assert not workspace.samples.exists()  # nothing is there before all is
     monkeypatch.setattr(sampling, "last_latents", shaded)
     calls.clear()
-    art_sampling.main(config, workspace, "untuned")
+    art_sampling.main(config, workspace, "untuned", "0")
     assert calls == [4.0]
     assert files_of(workspace.samples) == expected
     assert list(workspace.scratch.glob("*")) == []
@@ -295,9 +309,9 @@ def test_other_parameters_do_not_go_on_where_these_were(
     calls = paint_shades(monkeypatch)
     monkeypatch.setattr(sampling, "write_conditions", lambda *_: None)
     monkeypatch.setattr(sampling.scratch, "discard", lambda run: None)
-    art_sampling.main(config, workspace, "untuned")
+    art_sampling.main(config, workspace, "untuned", "0")
     calls.clear()
-    art_sampling.main(config, workspace, "untuned")
+    art_sampling.main(config, workspace, "untuned", "0")
     assert calls == []
     for change in (
         {"seed": config.seed + 1},
@@ -305,5 +319,5 @@ def test_other_parameters_do_not_go_on_where_these_were(
         {"protocol": config.protocol.model_copy(update={"pictures": 2})},
     ):
         calls.clear()
-        art_sampling.main(config.model_copy(update=change), workspace, "untuned")
+        art_sampling.main(config.model_copy(update=change), workspace, "untuned", "0")
         assert calls == [1.0, 4.0], change

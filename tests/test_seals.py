@@ -35,6 +35,7 @@ from atelier.training import caches
 from atelier.workspace import Workspace, replacing
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+CELL = store.Location("one", "v", 4.0)
 
 
 def flipped(path: Path) -> Path:
@@ -182,7 +183,7 @@ def test_shared_outputs_are_read_whole_or_not_at_all(mine: Workspace, name: str,
 
 def test_a_base_without_a_seal_is_no_input_of_a_stage(mine: Workspace, params: Params) -> None:
     (mine.base / SEAL).unlink()
-    refusal(lambda: art_sample.main(params, mine, "untuned"), mine.base / SEAL)
+    refusal(lambda: art_sample.main(params, mine, "untuned", "0"), mine.base / SEAL)
     refusal(lambda: art_train.main(params, mine, "mixed", "0"), mine.base / SEAL)
 
 
@@ -231,15 +232,16 @@ def made(mine: Workspace, params: Params) -> Workspace:
         for n, name in enumerate(("pixel", "all-Mosaic"), start=10):
             leak = signal_leak.PixelLeak(np.zeros((4, 8, 8)), np.ones((4, 8, 8)), n)
             signal_leak.save(leak, part / f"{name}.safetensors", {})
-    table = held_out_table(params, mine.manifests, 1, 3).head(4)
+    table = held_out_table(params, mine.manifests, 1, 3, 0).head(4)
     pictures = torch.arange(4 * 3 * 16 * 16).remainder(251).to(torch.uint8).view(4, 3, 16, 16)
-    store.write(pictures, torch.ones(4, 4, 2, 2), table, store.cell_folder(mine.samples, "one", "v", 4.0))
+    store.write(pictures, torch.ones(4, 4, 2, 2), table, CELL.folder(mine.samples, 0))
     return mine
 
 
 def every_cell(workspace: Workspace) -> None:
-    store.read(workspace.samples, "one", "v", 4.0)
-    store.read_latents(workspace.samples, "one", "v", 4.0)
+    folders = CELL.folders(workspace.samples, [0])
+    store.read(folders)
+    store.read_latents(folders)
 
 
 MADE: dict[str, Callable[[Workspace], object]] = {
@@ -253,9 +255,9 @@ MADE: dict[str, Callable[[Workspace], object]] = {
         base.load(w.base).vae, w.decoder("mse", 0) / "vae"
     ),
     "leaks/pixel.safetensors": lambda w: fit.load_all(w.leaks),
-    "samples/one/v/guidance-4/pictures.csv": every_cell,
-    "samples/one/v/guidance-4/latents.safetensors": every_cell,
-    "samples/one/v/guidance-4/PICTURE": every_cell,
+    "samples/one/v/0/guidance-4/pictures.csv": every_cell,
+    "samples/one/v/0/guidance-4/latents.safetensors": every_cell,
+    "samples/one/v/0/guidance-4/PICTURE": every_cell,
 }
 
 

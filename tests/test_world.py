@@ -1,6 +1,7 @@
 """The world's own pipeline with budgets that teach nothing: all of it runs, twice the same, and survives a kill."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -62,7 +63,7 @@ pilots:
   variants:
     as-is: {}
     v-min-snr: {prediction: v_prediction, min_snr: 5.0, changed: {layers: 2}}
-    latent-6: {autoencoder: true, changed: {latent: 6}}
+    latent-3: {autoencoder: true, changed: {latent: 3}}
 """
 
 ORDER = (
@@ -217,6 +218,45 @@ def test_made_again_nothing_runs(made: Path) -> None:
     done = run(made, "dvc", "repro")
     assert done.returncode == 0, done.stderr
     assert "Running stage" not in done.stdout
+
+
+MEASURED = [
+    "pilot", "FD, white", "FD, corrected", "closed", "FD of reconstructions", "style, seen artists",
+    "subject, seen artists", "PR of reconstructions", "PR of works", "PR of works against reconstructions",
+    "parameters, millions",
+]  # fmt: skip
+
+
+@pytest.mark.long
+def test_pilots_are_measured_and_a_finished_one_is_kept(made: Path, tmp_path: Path, run_python) -> None:
+    folder = folder_for(tmp_path / "world")
+    command = ["-m", "atelier.world", "pilots", str(made / "build" / "data")]
+    done = run_python(*command, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    text = (folder / "build" / "report" / "pilots.md").read_text()
+    lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
+    header, _, *rows = [[cell.strip() for cell in line] for line in lines]
+    assert header == MEASURED
+    pilots = {row[0]: dict(zip(MEASURED[1:], map(float, row[1:]), strict=True)) for row in rows}
+    assert list(pilots) == ["as-is", "v-min-snr", "latent-3"]
+    assert all(math.isfinite(value) for measures in pilots.values() for value in measures.values())
+    assert pilots["as-is"]["closed"] == pilots["latent-3"]["closed"] == 0  # the first on their latents
+    assert pilots["v-min-snr"]["parameters, millions"] > pilots["as-is"]["parameters, millions"]
+    (scratch,) = folder.glob(".scratch/world-pilots-*")
+    (scratch / "latent-3.parquet").unlink()  # as if killed before it was measured
+    kept = {path: path.stat() for path in scratch.glob("*.parquet")}
+    assert {path.stem for path in kept} == {"as-is", "v-min-snr"}
+    again = run_python(*command, cwd=folder)
+    assert again.returncode == 0, again.stderr
+    assert (folder / "build" / "report" / "pilots.md").read_text() == text
+    for path, stat in kept.items():
+        assert (path.stat().st_ino, path.stat().st_mtime_ns) == (stat.st_ino, stat.st_mtime_ns)
+    # those two are printed as they were, and no step of their trainings is taken again
+    printed, before = (out.splitlines() for out in (again.stdout, done.stdout))
+    measured = [line for line in before if line.startswith("{")]
+    assert len(measured) == 3
+    assert [line for line in printed if line.startswith("{")] == printed[:2] + printed[-1:] == measured
+    assert sum(line.startswith("trained steps") for line in before) > len(printed) - 3
 
 
 def test_the_committed_parameters_are_in_range() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 from atelier import lifetime, locks, machine, params
-from atelier.files import FileFault, printable, told, write_text
+from atelier.files import FileFault, of_system, printable, write_text
 from atelier.studies import STUDIES
 from atelier.workspace import Workspace
 
@@ -162,7 +162,8 @@ def explained(error: Exception, arguments: list[str]) -> str | None:
     if isinstance(error, OSError) and not isinstance(error, FileFault) and error.errno is not None:
         # every file is named where it is opened: a full disk without a name is that of the output
         unnamed = "standard output" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF) else command
-        return f"{os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else unnamed}: {told(error)}"
+        name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else unnamed
+        return f"{name}: {of_system(error)}"
     if isinstance(error, ValueError | OSError | FloatingPointError | SafetensorError):
         return str(error) or f"{command}: {type(error).__name__}"
     return None

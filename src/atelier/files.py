@@ -242,7 +242,7 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
-def told(fault: OSError) -> str:
+def of_system(fault: OSError) -> str:
     """What the system said of a failed call, without its number."""
     number = _number(fault)
     return os.strerror(number) if number else fault.strerror or str(fault) or type(fault).__name__

@@ -54,6 +54,7 @@ def _as_named(value: float) -> float:
 Count = Annotated[int, Field(ge=0, le=10_000_000)]
 Positive = Annotated[int, Field(ge=1, le=10_000_000)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+TrainingSeed = Annotated[int, Field(ge=0, lt=2**31)]  # pictures are numbered from it
 BatchSize = Annotated[int, Field(ge=1, le=65_536)]
 Rank = Annotated[int, Field(ge=1, le=4096)]  # of an adapter
 Pictures = Annotated[int, Field(ge=2, le=100_000)]  # of one repeat and condition
@@ -162,8 +163,8 @@ class Prompts(Section):
 class Protocol(Section):
     """Settings that all studies share so that their numbers are comparable."""
 
-    training_seeds: Annotated[list[Seed], Field(min_length=1, max_length=1000)]
-    repeats: Annotated[int, Field(ge=2, le=1000)]
+    training_seeds: Annotated[list[TrainingSeed], Field(min_length=1, max_length=1000)]
+    repeats: Annotated[int, Field(ge=1, le=1000)]  # of sampling, per training seed
     pictures: Pictures  # per repeat, model and guidance scale
     guidance: Annotated[list[Guidance], Field(min_length=1, max_length=100)]
     prompts: Prompts
@@ -174,21 +175,41 @@ class Protocol(Section):
             raise ValueError("guidance: a scale is listed twice")
         if len(set(self.training_seeds)) != len(self.training_seeds):
             raise ValueError("training_seeds: a seed is listed twice")
-        if self.repeats % len(self.training_seeds):
-            raise ValueError(f"repeats: {self.repeats} cannot be shared by {len(self.training_seeds)} training seeds")
+        if len(self.groups) < 2:
+            raise ValueError("repeats: one training seed needs two or more, because intervals are over them")
         return self
 
+    def training_seed(self, text: str) -> int:
+        """One of the training seeds, from the command line. Raises ValueError for anything else."""
+        if not text.isdecimal():
+            raise ValueError(f"a training seed is a whole number, got '{text}'")
+        self.check_seed(int(text))
+        return int(text)
+
+    def check_seed(self, seed: int) -> None:
+        """Raise ValueError for what is none of the training seeds."""
+        if seed not in self.training_seeds:
+            raise ValueError(f"protocol.training_seeds: {seed} is not one of {self.training_seeds}")
+
+    def repeats_of(self, seed: int) -> list[int]:
+        """The numbers of a training seed's repeats, the same whatever other seeds there are."""
+        return list(range(seed * self.repeats, (seed + 1) * self.repeats))
+
     def seed_of_repeat(self, repeat: int) -> int:
-        """The training seed of the models that paint a repeat; repeats cycle through the seeds."""
-        return self.training_seeds[repeat % len(self.training_seeds)]
+        """The training seed of the models that paint a repeat."""
+        return repeat // self.repeats
+
+    @property
+    def all_repeats(self) -> list[int]:
+        """The numbers of all training seeds' repeats."""
+        return [repeat for seed in self.training_seeds for repeat in self.repeats_of(seed)]
 
     @property
     def groups(self) -> list[list[int]]:
         """Repeats grouped by training seed, or each repeat by itself where there is only one seed."""
-        seeds = len(self.training_seeds)
-        if seeds == 1:
-            return [[repeat] for repeat in range(self.repeats)]
-        return [list(range(first, self.repeats, seeds)) for first in range(seeds)]
+        if len(self.training_seeds) == 1:
+            return [[repeat] for repeat in self.all_repeats]
+        return [self.repeats_of(seed) for seed in self.training_seeds]
 
 
 class Perceptual(Section):

@@ -74,7 +74,7 @@ def _base(params: Params, workspace: Workspace) -> Iterator[str]:
         folder = workspace.named(params.data.folder) / "base"
         if not (folder / MODEL).is_file():
             yield f"base.source: 'shipped', but {folder} is no diffusers pipeline; name another by 'folder' or 'hub'"
-    elif source == "folder" and not (workspace.named(str(location)) / MODEL).is_file():
+    elif source != "hub" and location and not (workspace.named(location) / MODEL).is_file():
         yield f"base.location: {location} is no diffusers pipeline, it has no {MODEL}"
 
 

@@ -1,4 +1,4 @@
-"""``python -m tests.harness [--short | --without-kills] [--group GROUP ...] [--name TEXT]``: see what holds."""
+"""``python -m tests.harness [--short] [--group GROUP ...] [--name TEXT]``: see what holds."""
 
 import argparse
 import sys
@@ -17,14 +17,11 @@ SHORT = 0.1  # share of the attacks in the short form
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.harness", description=__doc__)
     parser.add_argument("--short", action="store_true", help=f"{SHORT:.0%} of the attacks, without kills")
-    parser.add_argument("--without-kills", action="store_true", help="all attacks on what is read, and surroundings")
     parser.add_argument("--group", action="append", help="only this group; may be repeated")
     parser.add_argument("--name", default="", help="only attacks whose name contains this")
     parser.add_argument("--seed", type=int, default=0, help="of the random attacks and of what the short form chooses")
     options = parser.parse_args()
-    modules = [parameters, data, weights, damage, surroundings] + (
-        [] if options.short or options.without_kills else [kills]
-    )
+    modules = [parameters, data, weights, damage, surroundings, *([] if options.short else [kills])]
     attacks = [attack for module in modules for attack in module.attacks(options.seed)]
     if options.group:
         attacks = [attack for attack in attacks if attack.group in options.group]

@@ -18,7 +18,8 @@ from conftest import STAGES, TINY
 GROUP = "damage"
 FURTHER = """
 from atelier.cli import main
-for stage in (["train", "mixed", "0"], ["train", "mixed", "1"], ["sample", "mixed"], ["sample", "untuned"],
+for stage in (["train", "mixed", "0"], ["train", "mixed", "1"], ["sample", "mixed", "0"], ["sample", "mixed", "1"],
+              ["sample", "untuned", "0"], ["sample", "untuned", "1"],
               ["measure", "mixed"], ["measure", "untuned"]):
     assert main(["art_finetuning", *stage]) == 0
 assert main(["signal_leak", "fit"]) == 0
@@ -42,13 +43,13 @@ OUTPUTS = {
     "a base's configurations": Output("base/*/*.json", ("cache",)),
     "a cache": Output("cache/*.safetensors", ("art_finetuning", "train", "mixed", "0")),
     "a reference": Output("reference/*", ("art_finetuning", "measure", "mixed")),
-    "an adapter": Output("adapters/art_finetuning/mixed/0/*", ("art_finetuning", "sample", "mixed")),
-    "samples": Output("samples/art_finetuning/mixed/guidance-4/*.png", ("art_finetuning", "measure", "mixed")),
+    "an adapter": Output("adapters/art_finetuning/mixed/0/*", ("art_finetuning", "sample", "mixed", "0")),
+    "samples": Output("samples/art_finetuning/mixed/0/guidance-4/*.png", ("art_finetuning", "measure", "mixed")),
     "latents of samples": Output(
-        "samples/art_finetuning/mixed/guidance-4/*.safetensors", ("vae_decoder", "measure", "mixed")
+        "samples/art_finetuning/mixed/0/guidance-4/*.safetensors", ("vae_decoder", "measure", "mixed")
     ),
-    "lists of samples": Output("samples/art_finetuning/mixed/*/*.csv", ("art_finetuning", "measure", "mixed")),
-    "leaks": Output("leaks/*.safetensors", ("signal_leak", "sample")),
+    "lists of samples": Output("samples/art_finetuning/mixed/0/*/*.csv", ("art_finetuning", "measure", "mixed")),
+    "leaks": Output("leaks/*.safetensors", ("signal_leak", "sample", "untuned", "0")),
 }
 
 

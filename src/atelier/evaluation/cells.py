@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 
@@ -14,18 +13,9 @@ from atelier.evaluation import reference as references
 from atelier.evaluation.groups import Reference, group, groups_of, measured, reference_alone, simple, spread_over_groups
 from atelier.evaluation.tables import REAL, RECONSTRUCTED, RECONSTRUCTED_TRAINING
 from atelier.models.evaluator import Evaluator
-from atelier.params import WHITE, Params
-from atelier.sampling.store import UNTUNED, read
+from atelier.params import Params
+from atelier.sampling.store import UNTUNED, Location, read
 from atelier.workspace import Workspace
-
-
-class Location(NamedTuple):
-    """Where a cell's pictures are stored."""
-
-    study: str
-    folder: str
-    guidance: float
-    start: str = WHITE
 
 
 def truth_of_works(manifests: Path) -> pd.DataFrame:
@@ -42,7 +32,7 @@ def cell_rows(
     truth: pd.DataFrame,
 ) -> pd.DataFrame:
     """One row per measure of a cell."""
-    pictures, listed = read(samples, *location)
+    pictures, listed = read(location.folders(samples, params.protocol.training_seeds))
     return measured(reference, groups_of(pictures, listed, params.protocol.groups, model, truth))
 
 
@@ -93,7 +83,7 @@ def by_known_artist(params: Params, workspace: Workspace, cells: Mapping[str, Lo
         for cell, location in cells.items():
             if not cell.startswith(f"{UNTUNED}@"):
                 continue
-            pictures, listed = read(workspace.samples, *location)
+            pictures, listed = read(location.folders(workspace.samples, params.protocol.training_seeds))
             of_them = artists.loc[listed["path"]].isin(known).to_numpy() == wanted
             pictures, listed = pictures[of_them.nonzero()[0]], listed[of_them]
             fewest = min(listed["repeat"].isin(repeats).sum() for repeats in params.protocol.groups)

@@ -38,7 +38,7 @@ class Painted:
     @property
     def n(self) -> int:
         """Pictures a cell."""
-        return self.params.protocol.repeats * self.params.protocol.pictures
+        return len(self.params.protocol.all_repeats) * self.params.protocol.pictures
 
     @cached_property
     def values(self) -> tables.Values:

@@ -13,8 +13,8 @@ def seeds(params: Params) -> str:
 def pictures(params: Params, n: int | None = None, unit: str = "cell") -> str:
     """``n = 480 pictures a cell in 5 repeats, 5 training seeds``; without ``n``, the protocol's number."""
     protocol = params.protocol
-    n = protocol.repeats * protocol.pictures if n is None else n
-    return f"n = {n} pictures a {unit} in {protocol.repeats} repeats, {seeds(params)}"
+    n = len(protocol.all_repeats) * protocol.pictures if n is None else n
+    return f"n = {n} pictures a {unit} in {len(protocol.all_repeats)} repeats, {seeds(params)}"
 
 
 def against_works(params: Params, works: int, n: int | None = None) -> str:

@@ -28,7 +28,6 @@ from atelier.workspace import Workspace, replacing
 
 Start = Callable[[StableDiffusionPipeline, pd.DataFrame], Tensor]  # (pipeline, rows) -> first latents (n, c, h, w)
 LATENTS, PICTURES = "latents", "pictures"
-UNTRAINED = 0  # stands for the training seed of the untuned base, which has none
 
 
 class Condition(NamedTuple):
@@ -55,76 +54,48 @@ def white_noise(params: Params, *names: str | int) -> Start:
     return start
 
 
-def by_training_seed(params: Params, table: pd.DataFrame, trained: bool) -> dict[int, pd.DataFrame]:
-    """The rows painted by each training seed's model: those of its repeats; all rows for an untrained model."""
-    if not trained:
-        return {UNTRAINED: table}
-    seed_of_row = table["repeat"].map(params.protocol.seed_of_repeat)
-    return {seed: table[seed_of_row == seed] for seed in params.protocol.training_seeds}
-
-
 def paint_conditions(
-    params: Params,
-    conditions: Sequence[Condition],
-    load: Callable[[int], StableDiffusionPipeline],
-    trained: bool,
-    run: Path,
+    params: Params, conditions: Sequence[Condition], load: Callable[[], StableDiffusionPipeline], run: Path
 ) -> None:
     """Paint one model's conditions into the scratch folder ``run``; conditions finished by an earlier process are kept.
 
-    ``load``: returns the model of a training seed. Conditions with equal guidance and steps share batches, so that
-    fewer batches are padded.
+    ``load``: returns the model. Conditions with equal guidance and steps share batches, so that fewer batches are
+    padded.
     """
-    for seed in by_training_seed(params, conditions[0].table, trained):
-        waiting = [condition for condition in conditions if not _painted(run, condition.folder, seed)]
-        if waiting:
-            pipeline = settled(load(seed), machine.accelerator(params.machine).device)
-            rows = {condition.folder: by_training_seed(params, condition.table, trained)[seed] for condition in waiting}
-            for _, alike in groupby(sorted(waiting, key=_how), key=_how):
-                _paint(params, pipeline, [(condition, rows[condition.folder]) for condition in alike], run, seed)
+    waiting = [condition for condition in conditions if not _painted(run, condition.folder)]
+    if waiting:
+        pipeline = settled(load(), machine.accelerator(params.machine).device)
+        for _, alike in groupby(sorted(waiting, key=_how), key=_how):
+            _paint(params, pipeline, list(alike), run)
 
 
 def _how(condition: Condition) -> tuple[float, int]:
     return condition.guidance, condition.steps
 
 
-def _paint(
-    params: Params,
-    pipeline: StableDiffusionPipeline,
-    conditions: Sequence[tuple[Condition, pd.DataFrame]],
-    run: Path,
-    seed: int,
-) -> None:
+def _paint(params: Params, pipeline: StableDiffusionPipeline, conditions: Sequence[Condition], run: Path) -> None:
     """Paint conditions with one pipeline, guidance scale and number of steps."""
-    guidance, steps = _how(conditions[0][0])
-    prompts = [text for _, rows in conditions for text in rows["prompt"]]
-    latents = torch.cat([condition.start(pipeline, rows) for condition, rows in conditions])
+    guidance, steps = _how(conditions[0])
+    prompts = [text for condition in conditions for text in condition.table["prompt"]]
+    latents = torch.cat([condition.start(pipeline, condition.table) for condition in conditions])
     batch, accelerator = params.sampling.batch, machine.accelerator(params.machine)
     batches = last_latents(pipeline, prompts, latents, guidance=guidance, steps=steps, batch=batch)
     last = torch.empty(0, *latents.shape[1:])
-    for condition, rows in tqdm(conditions, desc=f"guidance {guidance:g}, {steps} steps", unit="condition"):
+    for condition in tqdm(conditions, desc=f"guidance {guidance:g}, {steps} steps", unit="condition"):
+        rows = condition.table
         with accelerator.autocast():
             while len(last) < len(rows):
                 last = torch.cat([last, next(batches)])
             painted, last = last[: len(rows)], last[len(rows) :]
             pictures = to_pixels(decoded(pipeline.vae, painted, batch))
-        scratch.part(run, _name(condition.folder, seed), ".parquet", rows.to_parquet)
+        scratch.part(run, condition.folder, ".parquet", rows.to_parquet)
         tensors = {LATENTS: painted.contiguous(), PICTURES: pictures.contiguous()}
-        scratch.part(run, _name(condition.folder, seed), ".safetensors", partial(save_file, tensors))
+        scratch.part(run, condition.folder, ".safetensors", partial(save_file, tensors))
 
 
-def _name(folder: str, seed: int) -> str:
-    return f"{folder},{seed}"
-
-
-def _painted(run: Path, folder: str, seed: int) -> bool:
+def _painted(run: Path, folder: str) -> bool:
     """Whether an earlier process has painted a condition, and both of its files are whole."""
-    files = (scratch.path(run, _name(folder, seed), kind) for kind in (".safetensors", ".parquet"))
-    return all(scratch.is_whole(file) for file in files)
-
-
-def _path(run: Path, folder: str, seed: int) -> Path:
-    return scratch.path(run, _name(folder, seed), ".safetensors")
+    return all(scratch.is_whole(scratch.path(run, folder, kind)) for kind in (".safetensors", ".parquet"))
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
@@ -132,9 +103,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
 
 
-def write_conditions(
-    params: Params, conditions: Sequence[Condition], trained: bool, run: Path, out: Path, below: str = "."
-) -> None:
+def write_conditions(conditions: Sequence[Condition], run: Path, out: Path, below: str = ".") -> None:
     """Write a model's conditions from scratch into ``out``: pictures, table and last latents of each.
 
     ``below``: the folder that ``out`` stands for; conditions elsewhere are left out.
@@ -142,11 +111,9 @@ def write_conditions(
     for condition in conditions:
         if not Path(condition.folder).is_relative_to(below):
             continue
-        files = [_path(run, condition.folder, seed) for seed in by_training_seed(params, condition.table, trained)]
-        parts = [_tensors(file) for file in files]
-        rows = pd.concat([scratch.read(file.with_suffix(".parquet")) for file in files])
-        pictures, latents = (torch.cat([part[name] for part in parts]) for name in (PICTURES, LATENTS))
-        write(pictures, latents, rows, out / Path(condition.folder).relative_to(below))
+        part = _tensors(scratch.path(run, condition.folder, ".safetensors"))
+        rows = scratch.read(scratch.path(run, condition.folder, ".parquet"))
+        write(part[PICTURES], part[LATENTS], rows, out / Path(condition.folder).relative_to(below))
 
 
 def sample_model(
@@ -155,29 +122,32 @@ def sample_model(
     entry: str,
     study: str,
     model: str,
+    seed: int,
     conditions: Sequence[Condition],
     out: Path,
     folders: Sequence[str],
     **key: Any,
 ) -> None:
-    """Paint conditions with a study's tuned model or the untuned base, and write each of ``folders`` below ``out``.
+    """Paint conditions with a study's model of one training seed, or the base, and write each of ``folders``.
 
-    ``entry``: the module of the stage; ``key``: further parameters that ``conditions`` depend on. Scratch is discarded
-    when all folders are written: a killed stage starts again without any of them.
+    ``entry``: the module of the stage; ``out``: the folder that ``folders`` and conditions' folders are below; ``key``:
+    further parameters that ``conditions`` depend on. Scratch is discarded when all folders are written: a killed stage
+    starts again without any of them.
     """
     trained = model != UNTUNED
-    inputs = [workspace.base, *([workspace.adapters / study / model] if trained else [])]
+    inputs = [workspace.base, *([workspace.adapter(study, model, seed)] if trained else [])]
     described = [_described(condition) for condition in conditions]
-    run = scratch.of_stage(params, workspace, entry, out / model, inputs, model=model, conditions=described, **key)
+    name = out / model / str(seed)
+    run = scratch.of_stage(params, workspace, entry, name, inputs, model=model, conditions=described, **key)
 
-    def load(seed: int) -> StableDiffusionPipeline:
+    def load() -> StableDiffusionPipeline:
         pipeline = with_ddim(base.load(check_seal(workspace.base)))
         return tuned(pipeline, check_seal(workspace.adapter(study, model, seed))) if trained else pipeline
 
-    paint_conditions(params, conditions, load, trained, run)
+    paint_conditions(params, conditions, load, run)
     for folder in folders:
         with replacing(out / folder) as part:
-            write_conditions(params, conditions, trained, run, part, folder)
+            write_conditions(conditions, run, part, folder)
     scratch.discard(run)
 
 

@@ -23,11 +23,11 @@ def held_out_prompts(manifests: Path, seed: int, level: int, n: int, repeat: int
     return pd.DataFrame([{"prompt": prompt(work, level, draw), "path": work["path"]} for work, draw in chosen])
 
 
-def held_out_table(params: Params, manifests: Path, level: int, pictures: int) -> pd.DataFrame:
-    """``pictures`` held-out prompts for every repeat: prompt, path, repeat, place, file."""
+def held_out_table(params: Params, manifests: Path, level: int, pictures: int, training_seed: int) -> pd.DataFrame:
+    """``pictures`` held-out prompts for every repeat of a training seed: prompt, path, repeat, place, file."""
     repeats = [
         held_out_prompts(manifests, params.seed, level, pictures, repeat).assign(repeat=repeat, place=range(pictures))
-        for repeat in range(params.protocol.repeats)
+        for repeat in params.protocol.repeats_of(training_seed)
     ]
     return with_files(pd.concat(repeats, ignore_index=True))
 

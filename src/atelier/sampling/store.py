@@ -5,6 +5,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -20,9 +21,9 @@ LATENTS, TABLE = "latents.safetensors", "pictures.csv"
 UNTUNED, UNTUNED_AGAIN = "untuned", "untuned-again"  # again: with other noise, to estimate the effect of chance
 
 
-def at_level(model: str, level: int) -> str:
-    """The folder of a model's pictures from prompts of one level."""
-    return f"{model}/level-{level}"
+def at_level(level: int) -> str:
+    """The condition of pictures from prompts of one level."""
+    return f"level-{level}"
 
 
 def guidance_folder(guidance: float, start: str = WHITE) -> str:
@@ -30,18 +31,33 @@ def guidance_folder(guidance: float, start: str = WHITE) -> str:
     return f"guidance-{guidance:g}" if start == WHITE else f"guidance-{guidance:g}-{start}"
 
 
-def cell_folder(samples: Path, study: str, variant: str, guidance: float, start: str = WHITE) -> Path:
-    return samples / study / variant / guidance_folder(guidance, start)
+class Location(NamedTuple):
+    """Pictures by one model at one guidance scale; those of each training seed are in a folder of their own."""
+
+    study: str
+    model: str
+    guidance: float
+    start: str = WHITE
+    condition: str = ""  # whatever else they differ in: a level of prompts, a kind of first latent
+
+    def folder(self, samples: Path, seed: int) -> Path:
+        """The folder of one training seed's pictures."""
+        below = Path(self.condition) / guidance_folder(self.guidance, self.start)
+        return samples / self.study / self.model / str(seed) / below
+
+    def folders(self, samples: Path, seeds: Sequence[int]) -> list[Path]:
+        """The folders of these training seeds' pictures."""
+        return [self.folder(samples, seed) for seed in seeds]
 
 
-def read(samples: Path, study: str, variant: str, guidance: float, start: str = WHITE) -> tuple[Tensor, pd.DataFrame]:
-    """Read one cell's pictures (n, 3, h, w) uint8 and their table: repeat, place, prompt, file.
+def read(folders: Sequence[Path]) -> tuple[Tensor, pd.DataFrame]:
+    """Read the pictures (n, 3, h, w) uint8 of some folders and their table: repeat, place, prompt, file.
 
-    Raises ValueError for a damaged cell, as the two below do.
+    Raises ValueError for a damaged folder, as the two below do.
     """
-    cell = (samples, study, variant, guidance, start)
-    folder, table = cell_folder(*cell), listed(*cell)
-    files = [folder / name for name in table["file"]]
+    tables = [_table(folder) for folder in folders]
+    table = pd.concat(tables, ignore_index=True)
+    files = [folder / name for folder, one in zip(folders, tables, strict=True) for name in one["file"]]
     if not files:  # prompts of photographs, but the data folder has none
         return torch.empty(0, 3, 0, 0, dtype=torch.uint8), table
     with reading(files[0], "not a picture"), Image.open(files[0]) as image:
@@ -49,15 +65,22 @@ def read(samples: Path, study: str, variant: str, guidance: float, start: str = 
     return load_pictures(files, size), table
 
 
-def listed(samples: Path, study: str, variant: str, guidance: float, start: str = WHITE) -> pd.DataFrame:
-    """Read one cell's table: repeat, place, prompt, path, file. Raises ValueError for a damaged cell."""
-    path = check_seal(cell_folder(samples, study, variant, guidance, start)) / TABLE
+def listed(folders: Sequence[Path]) -> pd.DataFrame:
+    """Read the table of some folders' pictures: repeat, place, prompt, path, file. ValueError for a damaged one."""
+    return pd.concat([_table(folder) for folder in folders], ignore_index=True)
+
+
+def _table(folder: Path) -> pd.DataFrame:
+    path = check_seal(folder) / TABLE
     return read_table(path, ("repeat", "place", "prompt", "file"), keep_default_na=False)
 
 
-def read_latents(samples: Path, study: str, variant: str, guidance: float, start: str = WHITE) -> Tensor:
-    """Read the last latents (n, c, h, w) float32 of one cell's pictures, in the order of its table."""
-    path = check_seal(cell_folder(samples, study, variant, guidance, start)) / LATENTS
+def read_latents(folders: Sequence[Path]) -> Tensor:
+    """Read the last latents (n, c, h, w) float32 of some folders' pictures, in the order of their table."""
+    return torch.cat([_latents(check_seal(folder) / LATENTS) for folder in folders])
+
+
+def _latents(path: Path) -> Tensor:
     with reading(path, "not readable as latents"):
         latents = load_file(path)["latents"]
     if latents.ndim != 4 or not latents.is_floating_point():

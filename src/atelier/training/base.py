@@ -1,6 +1,7 @@
 """Stage ``base``: the base model of all studies, copied, downloaded or trained.
 
-``train`` trains a small one: the autoencoder from its linear start, then denoiser and text encoder together.
+``train`` trains a small one, from nothing or further from another: the autoencoder, from nothing from its linear start,
+then denoiser and text encoder together.
 """
 
 import hashlib
@@ -78,13 +79,18 @@ def train(params: Params, workspace: Workspace) -> None:
     pictures, names, prompts, styles = corpus(params, workspace)
     # the data folder's name does not determine its pictures
     key["corpus"] = hashlib.sha256(pictures.numpy().tobytes() + json.dumps([names, prompts]).encode()).hexdigest()
-    pipeline = base.build(recipe.preset, params.data.size, [text for row in prompts for text in row], seed)
-    start_at_linear_code(pipeline.vae, to_model_range(pictures[evenly(len(pictures), LINEAR_START_PICTURES)]))
+    if params.base.location:
+        folder = workspace.named(params.base.location)
+        pipeline, key["begins_with"] = base.load(folder), base.fingerprint(folder)
+    else:
+        pipeline = base.build(recipe.preset, params.data.size, [text for row in prompts for text in row], seed)
+        start_at_linear_code(pipeline.vae, to_model_range(pictures[evenly(len(pictures), LINEAR_START_PICTURES)]))
     accelerate = accelerator(params.machine)
 
     # the denoiser's parameters do not affect the autoencoder, so that changing them does not retrain it
-    of_autoencoder: Any = {"seed": True, "machine": True, "base": {"train": {"preset", "shift", "autoencoder"}}}
-    relevant = params.model_dump(mode="json", include=of_autoencoder)
+    train: Any = {"preset", "shift", "autoencoder"}
+    of_autoencoder: Any = {"seed": True, "machine": True, "base": {"location": True, "train": train}}
+    relevant = params.model_dump(mode="json", include=of_autoencoder) | {"begins_with": key.get("begins_with")}
     first = scratch.folder(workspace.scratch, __name__, "base-autoencoder", **relevant, corpus=key["corpus"])
     task = autoencoder.task(pipeline.vae, pictures, names, seed, accelerate.device, recipe.shift)
     history = [

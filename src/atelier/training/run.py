@@ -65,17 +65,8 @@ def training_run(
     return TrainingRun(study, variant, training_seed, key, output, run)
 
 
-def seed_from(text: str) -> int:
-    """A training seed from the command line; ValueError for what is no number."""
-    if not text.isdecimal():
-        raise ValueError(f"a training seed is a whole number, got '{text}'")
-    return int(text)
-
-
 def check(params: Params, key: str, variant: str, known: Collection[str], training_seed: int) -> None:
     """Raise ValueError for a variant missing in ``key`` (such as ``art_finetuning.adapters``), or an unknown seed."""
     if variant not in known:
         raise ValueError(f"{key}: no variant '{variant}', there are {', '.join(known)}")
-    seeds = params.protocol.training_seeds
-    if training_seed not in seeds:
-        raise ValueError(f"protocol.training_seeds: {training_seed} is not one of {seeds}")
+    params.protocol.check_seed(training_seed)

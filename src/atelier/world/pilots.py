@@ -19,16 +19,17 @@ from atelier.data.images import to_pixels
 from atelier.evaluation.judges import share_seen
 from atelier.files import write_text
 from atelier.machine import accelerator
-from atelier.methods.signal_leak import FrequencyLeak, add_leak
+from atelier.methods.signal_leak import FrequencyLeak
 from atelier.metrics import alignment, frechet_distance, residual_spectrum_distance
 from atelier.models import evaluator as evaluators
 from atelier.models.checked import load_part
 from atelier.models.evaluator import Evaluator
 from atelier.models.latents import decode, encode_pictures
-from atelier.sampling.sampler import Seed, first_latents, sample, settled, with_ddim
+from atelier.sampling.sampler import settled, with_ddim
+from atelier.sampling.starts import FREQUENCIES
 from atelier.seeds import torch_generator
 from atelier.world.params import Corpus, Pilot, World
-from atelier.world.report import markdown, prompted
+from atelier.world.report import markdown, prompted, sampled
 from atelier.world.stages import painted, relevant_params, trained_autoencoder, trained_base, trained_decoder
 from atelier.world.workspace import WorldWorkspace
 
@@ -41,7 +42,6 @@ distance on the evaluator's features; *corrected*: from first latents with a lea
 residual spectra.
 
 """
-FREQUENCIES = 3  # of the leak
 STARTS = ("white", "corrected")
 
 
@@ -83,20 +83,6 @@ def leak_of(world: World, vae: AutoencoderKL) -> FrequencyLeak:
     return FrequencyLeak.fit(batches, FREQUENCIES)
 
 
-def made(
-    world: World, pipeline: StableDiffusionPipeline, prompts: list[str], purpose: str, leak: FrequencyLeak | None
-) -> Tensor:
-    """Pictures uint8 from white noise, or with a leak in it."""
-    setting = world.report
-    seeds: list[Seed] = [(world.seed, "report", purpose, index) for index in range(len(prompts))]
-    latents = first_latents(pipeline, seeds, world.size)
-    if leak is not None:
-        drawn = leak.sample(len(prompts), torch_generator(world.seed, "pilot leak", purpose))
-        latents = add_leak(drawn, latents, pipeline.scheduler, setting.steps)
-    guidance, steps, batch = setting.guidance, setting.steps, setting.batch
-    return to_pixels(sample(pipeline, prompts, latents, guidance=guidance, steps=steps, batch=batch).pictures)
-
-
 @cache
 def judge_of(shipped: Path) -> Evaluator:
     return evaluators.load(shipped / "evaluator")
@@ -115,14 +101,15 @@ def row(world: World, shipped: Path, pipeline: StableDiffusionPipeline) -> dict[
     reference = features(shipped, photographs.pictures)
     returned = to_pixels(decode(pipeline.vae, encode_pictures(pipeline.vae, others.pictures).mean))
     works, seen_prompts = prompted(world, "seen", Corpus(photographs=0, works=n), 1, world.seen)
-    seen = made(world, pipeline, seen_prompts, "seen", None)
+    seen = sampled(world, pipeline, seen_prompts, "seen")
     kinds = torch.tensor([record["kind"] == "work" for record in others.records])
-    starts = {"white": None, "corrected": leak_of(world, pipeline.vae)}
+    drawn = torch_generator(world.seed, "pilot leak", "photographs")
+    leaks = {"white": None, "corrected": leak_of(world, pipeline.vae).sample(len(prompts), drawn)}
     distances = {
         f"FD, {start}": frechet_distance(
-            reference, features(shipped, made(world, pipeline, prompts, "photographs", leak))
+            reference, features(shipped, sampled(world, pipeline, prompts, "photographs", leak))
         )
-        for start, leak in starts.items()
+        for start, leak in leaks.items()
     }
     shares = {
         f"{name}, seen artists": share_seen(

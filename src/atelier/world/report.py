@@ -102,19 +102,19 @@ def _share(judge: Evaluator, made: Tensor, truth: Painted, attribute: str) -> In
     return share
 
 
-def _sampled(
+def sampled(
     world: World,
     pipeline: StableDiffusionPipeline,
     prompts: Sequence[str],
     purpose: str,
-    means: Tensor | None = None,
+    leaked: Tensor | None = None,
 ) -> Tensor:
-    """Samples uint8 (n, 3, h, w); ``means`` (m, c, 1, 1) are added to first latents, which lack them (signal leak)."""
+    """Samples uint8 (n, 3, h, w); ``leaked``: added to first latents, which lack it (signal leak)."""
     seeds: list[Seed] = [(world.seed, "report", purpose, index) for index in range(len(prompts))]
     setting = world.report
     latents = first_latents(pipeline, seeds, world.size)
-    if means is not None:
-        latents = add_leak(means, latents, pipeline.scheduler, setting.steps)
+    if leaked is not None:
+        latents = add_leak(leaked, latents, pipeline.scheduler, setting.steps)
     guidance, steps, batch = setting.guidance, setting.steps, setting.batch
     return to_pixels(sample(pipeline, prompts, latents, guidance=guidance, steps=steps, batch=batch).pictures)
 
@@ -132,7 +132,7 @@ def _photographs(
     """Samples of photographs' prompts by the base and by its conversions; ``real`` photographs are the floor."""
     n = world.report.samples
     truth, prompts = prompted(world, "photographs", Corpus(photographs=n, works=0), 0)
-    made = _sampled(world, pipeline, prompts, "photographs")
+    made = sampled(world, pipeline, prompts, "photographs")
     yield _share_bar("base, photographs, subject", judge, made, truth, "subject", least=0.8)
     ours, reference = alignment.features(judge, made / 255), alignment.features(judge, truth.pictures / 255)
     floor = frechet_distance(reference, alignment.features(judge, real / 255))
@@ -144,17 +144,17 @@ def _photographs(
     for kind in KINDS:
         model = with_ddim(converted(base.load(shipped / "base"), shipped / "conversions" / kind)).to(pipeline.device)
         name = f"{kind.replace('_', ' ')}, photographs, subject"
-        yield _share_bar(name, judge, _sampled(world, model, prompts, "photographs"), truth, "subject")
+        yield _share_bar(name, judge, sampled(world, model, prompts, "photographs"), truth, "subject")
 
 
 def _seen_artists(world: World, pipeline: StableDiffusionPipeline, judge: Evaluator) -> Iterator[Bar]:
     corpus = Corpus(photographs=0, works=world.report.samples)
     truth, prompts = prompted(world, "seen", corpus, 1, world.seen)
-    made = _sampled(world, pipeline, prompts, "seen")
+    made = sampled(world, pipeline, prompts, "seen")
     yield _share_bar("base, works of seen artists, style", judge, made, truth, "art_style", least=0.6)
     yield _share_bar("base, works of seen artists, subject", judge, made, truth, "subject")
     truth, prompts = prompted(world, "seen", corpus, 2, world.seen)
-    made = _sampled(world, pipeline, prompts, "seen")
+    made = sampled(world, pipeline, prompts, "seen")
     yield _share_bar("base, works of seen artists, emotion where asked for", judge, made, truth, "emotion")
 
 
@@ -170,7 +170,7 @@ def _control(
     yield Bar(name="real art against real art, Frechet distance", value=floor, n=n)
 
     def distances() -> list[float]:
-        samples = (_sampled(world, pipeline, prompts, "art", leak) for leak in (None, means))
+        samples = (sampled(world, pipeline, prompts, "art", leak) for leak in (None, means))
         return [frechet_distance(art, alignment.features(judge, made / 255)) for made in samples]
 
     before = distances()

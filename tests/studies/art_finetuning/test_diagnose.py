@@ -31,6 +31,16 @@ def test_held_out_errors_are_the_denoisers_mean_squared_errors(config: Params, t
         assert tuned.min() > 0
 
 
+@pytest.mark.parametrize(("seeds", "groups"), [([0, 1], "01"), ([1, 0], "10"), ([1], "11")])
+def test_a_groups_works_are_used_with_the_model_of_its_training_seed(
+    config: Params, tuned_workspace: Workspace, monkeypatch: pytest.MonkeyPatch, seeds: list[int], groups: str
+) -> None:
+    monkeypatch.setattr(diagnose, "tuned", lambda _, folder: folder.name)
+    monkeypatch.setattr(diagnose, "settled", lambda name, device: name)
+    config = config.model_copy(update={"protocol": config.protocol.model_copy(update={"training_seeds": seeds})})
+    assert list(diagnose.pipelines(config, tuned_workspace, "mixed")) == list(groups)
+
+
 def test_errors_are_of_one_time_and_prompt_a_work(config: Params, workspace: Workspace) -> None:
     pipeline = base.load(workspace.base)
     zt = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(1))

@@ -23,16 +23,17 @@ def test_every_cell_has_its_folder() -> None:
     }
     conditions = len(SMOKE.protocol.guidance) * len(STARTS)
     assert len(cells) == len(set(cells.values())) == conditions * (2 + len(config.variants))
-    pictures = SMOKE.protocol.repeats * SMOKE.protocol.pictures
+    pictures = len(SMOKE.protocol.all_repeats) * SMOKE.protocol.pictures
     assert config.samples(SMOKE) == len(cells) * pictures  # both starts need their room
-    assert cells["untuned@1/4"] == ("art_finetuning", "untuned", 4.0, WHITE)
-    assert cells["untuned-again@1/4/corrected"] == ("art_finetuning", "untuned-again", 4.0, CORRECTED)
-    assert cells["rank8-mixed@1/16"] == ("art_finetuning", "rank8-mixed", 16.0, WHITE)
+    assert cells["untuned@1/4"] == ("art_finetuning", "untuned", 4.0, WHITE, "")
+    assert cells["untuned-again@1/4/corrected"] == ("art_finetuning", "untuned-again", 4.0, CORRECTED, "")
+    assert cells["rank8-mixed@1/16"] == ("art_finetuning", "rank8-mixed", 16.0, WHITE, "")
 
 
 def test_the_stage_measures_every_cell_of_a_model(config: Params, tuned_workspace: Workspace) -> None:
     for model in ("untuned", "mixed"):
-        sample.main(config, tuned_workspace, model)
+        for seed in config.protocol.training_seeds:
+            sample.main(config, tuned_workspace, model, str(seed))
         measure.main(config, tuned_workspace, model)
     folder = tuned_workspace.measures / "art_finetuning"
     tables = {model: pd.read_csv(folder / f"{model}.csv") for model in ("untuned", "mixed")}
@@ -43,4 +44,4 @@ def test_the_stage_measures_every_cell_of_a_model(config: Params, tuned_workspac
         assert {"fd", "fd_rec", "kid", "pr", "pr_rec", "psd_rec", "near_pixels"} <= set(table["measure"])
         assert table[["whole", *groups]].notna().all(axis=None)
         painted = table[~table["cell"].isin(REFERENCE_ROWS)]
-        assert (painted["n"] == config.protocol.repeats * config.protocol.pictures).all()
+        assert (painted["n"] == len(config.protocol.all_repeats) * config.protocol.pictures).all()

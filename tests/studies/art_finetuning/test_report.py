@@ -393,7 +393,7 @@ def test_headline_was_recorded(results: Results) -> None:
 def test_captions_count_training_seeds(results: Results) -> None:
     protocol = {**PARAMS.protocol.model_dump(mode="json"), "training_seeds": [0, 1]}
     two = replace(results, params=params.with_sections({"protocol": protocol}, PROFILE))
-    assert "in 2 repeats, 2 training seeds, against" in report.distances(two).caption
+    assert "n = 12 pictures a cell in 4 repeats, 2 training seeds, against" in report.distances(two).caption
     assert "training seeds" in report.evidence(two).over[""]
 
 

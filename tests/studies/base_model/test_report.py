@@ -268,13 +268,14 @@ def test_painted_pictures_stand_beside_those_whose_prompts_they_have(
 ) -> None:
     table = pd.DataFrame({"path": ["Woodcut/4.png", "Mosaic/1.png"], "prompt": ["a", "b"]})
 
-    def read(samples: Path, study: str, kind: str, guidance: float, start: str = WHITE) -> tuple[Tensor, pd.DataFrame]:
-        return pictures(2, int(guidance) + (start == CORRECTED)), table
+    def read(folders: list[Path]) -> tuple[Tensor, pd.DataFrame]:
+        (name,) = (folder.relative_to(tmp_path / "base_model" / "works").as_posix() for folder in folders)
+        return pictures(2, {"guidance-4": 4, "guidance-4-corrected": 5}[name]), table
 
     monkeypatch.setattr(store, "read", read)
     painted = report_results.read_painted(tmp_path, "works", WORKS, CONFIG)
     assert painted.corrected is None
-    store.cell_folder(tmp_path, "base_model", "works", 4.0, CORRECTED).mkdir(parents=True)
+    (tmp_path / "base_model" / "works" / "guidance-4-corrected").mkdir(parents=True)
     again = report_results.read_painted(tmp_path, "works", WORKS, CONFIG).corrected
     assert again is not None
     assert again.equal(pictures(2, 5))

@@ -17,6 +17,7 @@ from atelier.sampling import starts, store
 from atelier.sampling.sampler import Seed, first_latents, with_ddim
 from atelier.studies.base_model import sample, sheets
 from atelier.studies.base_model.params import Config
+from atelier.studies.base_model.report_results import folder_of
 from atelier.workspace import Workspace
 from shades import paint_shades, shade
 
@@ -108,8 +109,8 @@ def test_the_base_paints_every_sheet_at_every_scale_from_one_latent(
         "photographs", "works", "subjects", "styles", "emotions",
     }  # fmt: skip
     for kind in ("photographs", "works"):
-        pictures, listed = store.read(samples, "base_model", kind, settings.measured_at)
-        again = store.listed(samples, "base_model", kind, settings.measured_at, CORRECTED)
+        pictures, listed = store.read([folder_of(samples, kind, settings.measured_at)])
+        again = store.listed([folder_of(samples, kind, settings.measured_at, CORRECTED)])
         pd.testing.assert_frame_equal(again, listed)
         assert 0 < len(listed) <= settings.pictures
         assert set(listed["path"]) <= set(getattr(prepare, kind)(manifests).table["path"])
@@ -118,7 +119,7 @@ def test_the_base_paints_every_sheet_at_every_scale_from_one_latent(
     for sheet in sheets.ATTRIBUTES:
         tables = []
         for guidance in settings.guidance:
-            pictures, listed = store.read(samples, "base_model", sheet, guidance)
+            pictures, listed = store.read([folder_of(samples, sheet, guidance)])
             assert pictures[:, 0, 0, 0].tolist() == [shade(text) for text in listed["prompt"]]
             tables.append(listed)
         pd.testing.assert_frame_equal(*tables)
@@ -126,7 +127,7 @@ def test_the_base_paints_every_sheet_at_every_scale_from_one_latent(
         assert len(begun) == sum(map(len, tables))
         assert len(set(begun)) == 1
     photographs = prepare.with_truth(prepare.photographs(manifests).table, manifests).query("split == 'test'")
-    subjects = store.read(samples, "base_model", "subjects", 4.0)[1]
+    subjects = store.read([folder_of(samples, "subjects", 4.0)])[1]
     assert sorted(subjects["wanted"]) == sorted(set(photographs["subject"]))
 
 

@@ -93,19 +93,23 @@ def test_the_reference_is_of_the_held_out_photographs(config: params.Params, wor
 def test_every_repeat_asks_for_held_out_photographs(config: params.Params, workspace: Workspace) -> None:
     """In one order that wraps around, so that each is asked for equally often, and then in other words."""
     source = main_sources(config, workspace)
-    table, truth = source.asked(5), corpus.truth(source)
+    parts = [source.prompts(5, seed) for seed in config.protocol.training_seeds]
+    assert [sorted(set(part["repeat"])) for part in parts] == [[0, 1], [2, 3]]
+    table, truth = pd.concat(parts, ignore_index=True), corpus.truth(source)
     assert list(table["repeat"]) == [repeat for repeat in range(4) for _ in range(5)]
     assert set(table["path"][:10]) == set(table["path"][10:]) == set(source.split(HELD_OUT)["path"])
     assert list(table["path"][:10]) == list(table["path"][10:])
     assert list(table["prompt"][:10]) != list(table["prompt"][10:])
     assert set(truth.loc[table["path"], "art_style"]) == {"Photograph"}
-    pd.testing.assert_frame_equal(source.asked(5), table)
+    alone = config.model_copy(update={"protocol": config.protocol.model_copy(update={"training_seeds": [1]})})
+    pd.testing.assert_frame_equal(main_sources(alone, workspace).prompts(5, 1), parts[1])
 
 
 def test_works_are_the_works_that_all_studies_share(config: params.Params, workspace: Workspace) -> None:
     works = sources(config, workspace, PostTraining(loss="plain", of="works"))
     assert works.kind == "works"
-    assert set(works.asked(3)["path"]) <= set(prepare.works(workspace.manifests).table.query("split == 'test'")["path"])
+    held_out = set(prepare.works(workspace.manifests).table.query("split == 'test'")["path"])
+    assert set(works.prompts(3, 0)["path"]) <= held_out
     assert len(works.cache(works.training().key).latents.mean) == len(works.split(TRAINING))
 
 

@@ -28,6 +28,11 @@ from atelier.training import denoiser
 from atelier.workspace import Workspace
 
 ROOT = Path(__file__).parents[3]
+SHORT = {
+    "trainings": {"plain": {"loss": "plain"}, "short": {"loss": "plain", "steps": 2}},
+    "ablations": ["short"],
+    "ablation_seeds": [0, 1],
+}
 
 
 @pytest.fixture
@@ -37,9 +42,14 @@ def config(workspace: Workspace) -> params.Params:
 
 @pytest.fixture
 def painted(config: params.Params, workspace: Workspace) -> params.Params:
-    training.main(config, workspace, "plain")
-    stage.main(config, workspace, "plain")
+    for seed in config.protocol.training_seeds:
+        training.main(config, workspace, "plain", str(seed))
+        stage.main(config, workspace, "plain", str(seed))
     return config
+
+
+def folders(config: params.Params, workspace: Workspace, arm: stage.Condition) -> list[Path]:
+    return stage.location_of(config, arm).folders(workspace.samples, config.protocol.training_seeds)
 
 
 # ------------------------------------------------------------------------------------------------ arms
@@ -64,30 +74,33 @@ def test_what_claims_name_is_measured() -> None:
 
 def test_every_arm_is_painted_from_the_same_prompts_and_noise(painted: params.Params, workspace: Workspace) -> None:
     arms = {arm.cell: arm for arm in stage.all_conditions(painted) if arm.variant == "plain"}
-    cells = {name: store.listed(workspace.samples, *measures.location_of(painted, arm)) for name, arm in arms.items()}
+    cells = {name: store.listed(folders(painted, workspace, arm)) for name, arm in arms.items()}
     both = {f"{name}{start}" for name in ("plain", "untuned-plain", "again") for start in ("", "-corrected")}
     assert set(cells) == both | {"plain-average-1", "plain-average-4", "plain-steps-1", "plain-steps-2"}
     for name, table in cells.items():
-        ordered = table.sort_values(["repeat", "place"]).reset_index(drop=True)
-        pd.testing.assert_frame_equal(ordered, cells["untuned-plain"], obj=name)
-        assert len(table) == painted.protocol.repeats * painted.latent_perceptual.pictures
+        pd.testing.assert_frame_equal(table, cells["untuned-plain"], obj=name)
+        assert list(table["repeat"].unique()) == painted.protocol.all_repeats
+        assert len(table) == len(painted.protocol.all_repeats) * painted.latent_perceptual.pictures
 
     def last(name: str) -> Tensor:
-        order = cells[name].sort_values(["repeat", "place"]).index.tolist()
-        return store.read_latents(workspace.samples, *measures.location_of(painted, arms[name]))[order]
+        return store.read_latents(folders(painted, workspace, arms[name]))
 
     assert torch.equal(last("plain"), last("plain-steps-2"))  # the profile's own number of steps
     for other in (*both - {"plain"}, "plain-average-4", "plain-steps-1"):
         assert not torch.equal(last("plain"), last(other)), other
-    assert {arm.name for arm in stage.all_conditions(painted) if not stage.trained(arm)} == {"untuned-plain"}
+    assert {arm.name for arm in stage.all_conditions(painted) if "untuned" in arm.name} == {"untuned-plain"}
+    before, after = (stage.load(painted, workspace, arms[name], 0).unet for name in ("untuned-plain", "plain"))
+    initial = base.load(workspace.base).unet.state_dict()
+    assert all(torch.equal(value, initial[name]) for name, value in before.state_dict().items())
+    assert any(not torch.equal(value, initial[name]) for name, value in after.state_dict().items())
 
 
 def test_both_starts_share_their_noise_and_the_leak_is_one_of_photographs(
     config: params.Params, workspace: Workspace
 ) -> None:
     white, fixed = (stage.Condition("plain", "plain", start=start) for start in (WHITE, CORRECTED))
-    pipeline = stage.loader(config, workspace, stage.Condition("untuned-plain", "plain"))(0)
-    rows = stage.listed(config, workspace, white).table
+    pipeline = stage.load(config, workspace, stage.Condition("untuned-plain", "plain"), 0)
+    rows = stage.listed(config, workspace, white, 1).table
     noise, first = (stage.first_latents(config, workspace, each)(pipeline, rows) for each in (white, fixed))
     leak = starts.load(workspace.starts, "photographs")
     assert torch.equal(first, starts.started(config, CORRECTED, leak, "picture")(pipeline, rows))
@@ -111,7 +124,7 @@ def test_the_disk_is_estimated_from_all_that_is_painted(config: params.Params) -
         section, total = profile.latent_perceptual, 0
         for arm in stage.all_conditions(profile):
             each = section.pictures if arm.steps is None else section.pictures_in_steps
-            total += protocol_of(profile, arm.variant).protocol.repeats * each
+            total += len(protocol_of(profile, arm.variant).protocol.all_repeats) * each
         assert section.samples(profile) == total
 
 
@@ -125,20 +138,34 @@ def test_every_cell_is_known_to_the_check_before_a_run() -> None:
 
 def test_a_repeat_is_painted_by_its_own_training_seeds_model(painted: params.Params, workspace: Workspace) -> None:
     plain = stage.Condition("plain", "plain")
-    location = (workspace.samples, *measures.location_of(painted, plain))
-    table, latents = store.listed(*location), store.read_latents(*location)
+    cell = folders(painted, workspace, plain)
+    table, latents = store.listed(cell), store.read_latents(cell)
     sampling, start = painted.sampling, white_noise(painted, plain.noise)
-    for repeat in range(painted.protocol.repeats):
+    for repeat in painted.protocol.all_repeats:
         rows = table[table["repeat"] == repeat]
         by_seed = []
         for seed in painted.protocol.training_seeds:
-            pipeline = settled(stage.loader(painted, workspace, plain)(seed), torch.device("cpu"))
+            pipeline = settled(stage.load(painted, workspace, plain, seed), torch.device("cpu"))
             by_hand = sample(
                 pipeline, list(rows["prompt"]), start(pipeline, rows), guidance=4.0, steps=sampling.steps, batch=4
             )
             by_seed.append(float((by_hand.latents - latents[rows.index.tolist()]).abs().max()))
-        assert int(np.argmin(by_seed)) == repeat % 2
+        assert int(np.argmin(by_seed)) == repeat // painted.protocol.repeats
         assert min(by_seed) < 1e-4 < 1e-3 < max(by_seed)
+
+
+def test_an_ablation_is_painted_from_its_own_seeds_alone(config: params.Params, workspace: Workspace) -> None:
+    section = params.read(workspace.params_file)["latent_perceptual"]
+    section |= {"variants": ["plain"], "followed": [], **SHORT, "ablation_seeds": [1]}
+    config = params.with_sections({"latent_perceptual": section}, workspace.params_file)
+    training.main(config, workspace, "short", "1")
+    stage.main(config, workspace, "short", "1")
+    out = workspace.samples / "latent_perceptual" / "short"
+    assert {path.name for path in out.iterdir()} == {"1"}
+    assert set(store.listed([out / "1" / "short" / "guidance-4"])["repeat"]) == set(config.protocol.repeats_of(1))
+    for seed in ("0", "2"):
+        with pytest.raises(ValueError, match=rf"protocol\.training_seeds: {seed} is not one of"):
+            stage.main(config, workspace, "short", seed)
 
 
 def test_a_variant_is_held_against_the_plain_one_of_its_kind_and_age() -> None:
@@ -160,10 +187,14 @@ def test_a_variant_is_held_against_the_plain_one_of_its_kind_and_age() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"trainings": {"plain": {"loss": "plain", "seeds": 3}}}, "trainings.plain.seeds: 3 of 2 training seeds"),
+        ({**SHORT, "ablation_seeds": [0, 2]}, "ablation_seeds: expected a subset of 0, 1, each once"),
+        ({**SHORT, "ablation_seeds": [1, 1]}, "ablation_seeds: expected a subset of 0, 1, each once"),
+        ({**SHORT, "ablation_seeds": []}, "ablation_seeds: ablations need some"),
+        ({**SHORT, "followed": ["short"]}, "followed: expected a subset of plain, each once"),
         (
-            {"trainings": {"plain": {"loss": "plain", "seeds": 2}}, "followed": ["plain"]},
-            "followed: 'plain' is not trained from all seeds",
+            {"trainings": {"plain": {"loss": "plain"}, "lpl": {"loss": "perceptual"}}, "ablations": ["lpl"]}
+            | {"ablation_seeds": [0]},
+            "trainings.lpl: nothing to compare it with, no plain one of its kind and before",
         ),
         (
             {"trainings": {"plain": {"loss": "plain"}, "lpl": {"loss": "perceptual", "steps": 5}}},
@@ -177,9 +208,20 @@ def test_a_variant_is_held_against_the_plain_one_of_its_kind_and_age() -> None:
 )
 def test_what_cannot_be_compared_is_refused(workspace: Workspace, change: dict[str, object], said: str) -> None:
     section = params.read(workspace.params_file)["latent_perceptual"] | {"followed": []} | change
-    section["variants"] = list(section["trainings"])
+    section["variants"] = [name for name in section["trainings"] if name not in section["ablations"]]
     with pytest.raises(ValueError, match=re.escape(f"latent_perceptual.{said}")):
         params.with_sections({"latent_perceptual": section}, workspace.params_file)
+
+
+def test_ablations_of_one_seed_and_repeat_have_no_interval_and_are_refused(workspace: Workspace) -> None:
+    tree = params.read(workspace.params_file)
+    section = tree["latent_perceptual"] | {"followed": [], "variants": ["plain"], **SHORT, "ablation_seeds": [1]}
+    sections = {"latent_perceptual": section, "protocol": {**tree["protocol"], "repeats": 1}}
+    wanted = "latent_perceptual.ablation_seeds: one needs two repeats, because intervals are over them"
+    with pytest.raises(ValueError, match=re.escape(wanted)):
+        params.with_sections(sections, workspace.params_file)
+    section["ablation_seeds"] = [0, 1]
+    params.with_sections(sections, workspace.params_file)
 
 
 # ------------------------------------------------------------------------------------------------ pictures' measures

@@ -43,7 +43,7 @@ def left(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspac
     workspace, threads = linked(tmp_path_factory.mktemp("left"), tiny_world), torch.get_num_threads()
     torch.set_num_threads(1)
     for variant in TRAINED:
-        training.train(params.load(workspace.params_file), workspace, variant, 0).discard()
+        training.train(params.load(workspace.params_file), workspace, variant, 0)
     torch.set_num_threads(threads)
     return workspace
 
@@ -327,15 +327,14 @@ def test_what_comes_back_is_what_was_trained(
 
 def test_a_variant_of_fewer_steps_and_seeds(config: params.Params, workspace: Workspace) -> None:
     """Its noise and its samples are those of the same seeds of the others."""
-    short = {"loss": "plain", "steps": 2, "seeds": 2}
+    short = {"loss": "plain", "steps": 2}
     protocol = {**params.read(workspace.params_file)["protocol"], "training_seeds": [0, 1, 2, 3]}
     section = params.read(workspace.params_file)[STUDY]
-    section |= {"trainings": {"plain": {"loss": "plain"}, "short": short}, "variants": ["plain", "short"]}
-    section |= {"followed": []}
+    section |= {"trainings": {"plain": {"loss": "plain"}, "short": short}, "variants": ["plain"]}
+    section |= {"ablations": ["short"], "ablation_seeds": [0, 1], "followed": []}
     config = params.with_sections({STUDY: section, "protocol": protocol}, workspace.params_file)
-    training.main(config, workspace, "short")
-    assert {path.name for path in (workspace.adapters / STUDY / "short").iterdir()} == {"0", "1"}
     for seed in (0, 1):
+        training.main(config, workspace, "short", str(seed))
         written = pd.read_csv(workspace.adapter(STUDY, "short", seed) / "history.csv")
         assert list(written["step"]) == [1, 2]
         setup = PostTrainingSetup(config, workspace, "plain", seed)
@@ -344,7 +343,8 @@ def test_a_variant_of_fewer_steps_and_seeds(config: params.Params, workspace: Wo
             expected = float(setup.task(setup.seed).losses(batch)["denoising"])
         assert written["denoising"][0] == pytest.approx(expected, rel=1e-6)
     with pytest.raises(ValueError, match=r"protocol.training_seeds: 2 is not one of \[0, 1\]"):
-        training.train(config, workspace, "short", 2)
+        training.main(config, workspace, "short", "2")
+    assert {path.name for path in (workspace.adapters / STUDY / "short").iterdir()} == {"0", "1"}
 
 
 def test_works_and_photographs_are_learnt_from_their_own_caches(config: params.Params, workspace: Workspace) -> None:
@@ -399,7 +399,7 @@ def test_the_term_waits_for_no_device(config: params.Params, workspace: Workspac
 def refusal(config: params.Params, workspace: Workspace, variant: str) -> str:
     """One line, and nothing is left."""
     with pytest.raises(ValueError) as caught:  # noqa: PT011
-        training.main(config, workspace, variant)
+        training.main(config, workspace, variant, "0")
     assert len(str(caught.value).splitlines()) == 1
     assert not tuned_folder(workspace, variant).exists()
     return str(caught.value)

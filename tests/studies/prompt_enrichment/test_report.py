@@ -225,11 +225,11 @@ def test_prompts_are_of_the_first_annotated_work(results: Results) -> None:
 
 
 def test_sheets_show_models_at_every_level(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[tuple[str, str, float, str]] = []
+    read: list[str] = []
 
-    def cell(samples: Path, study: str, folder: str, guidance: float, start: str) -> tuple[Tensor, pd.DataFrame]:
-        assert samples == Workspace(ROOT).samples
-        read.append((study, folder, guidance, start))
+    def cell(folders: list[Path]) -> tuple[Tensor, pd.DataFrame]:
+        (folder,) = folders
+        read.append(folder.relative_to(Workspace(ROOT).samples).as_posix())
         return pictures(6), pd.DataFrame()
 
     monkeypatch.setattr(store, "read", cell)
@@ -239,11 +239,11 @@ def test_sheets_show_models_at_every_level(results: Results, monkeypatch: pytest
         f"{model}, level {level}" for model in (UNTUNED, TUNED) for level in (0, 1, 2)
     ]
     assert read[:3] == [
-        ("prompt_enrichment", "untuned/level-0", LOW, WHITE),
-        ("prompt_enrichment-protocol-level", "untuned", LOW, WHITE),  # copied from the study that painted it
-        ("prompt_enrichment", "untuned/level-2", LOW, WHITE),
+        f"prompt_enrichment/untuned/0/level-0/guidance-{LOW:g}",
+        f"prompt_enrichment-protocol-level/untuned/0/guidance-{LOW:g}",  # copied from the study that painted it
+        f"prompt_enrichment/untuned/0/level-2/guidance-{LOW:g}",
     ]
-    assert {each[2:] for each in read[-6:]} == {(LOW, CORRECTED)}
+    assert {each.rsplit("/", 1)[1] for each in read[-6:]} == {f"guidance-{LOW:g}-{CORRECTED}"}
 
 
 # ---------------------------------------------------------------------------------------- evidence, loading

@@ -1,5 +1,6 @@
 """Measures of light and colour are what they say, and every cell that a claim compares is measured."""
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -37,20 +38,23 @@ def test_what_claims_name_is_measured() -> None:
 
 
 def test_the_stages_paint_and_measure_all_of_it(trained: Params, workspace: Workspace) -> None:
-    sample.main(trained, workspace)
+    seeds = trained.protocol.training_seeds
+    for model, seed in product((store.UNTUNED, *Config.of(trained).trained), seeds):
+        sample.main(trained, workspace, model, str(seed))
     assert {sample.scale_of(trained, condition) for condition in sample.all_conditions(trained)} == {
         1.0,
         Config.of(trained).guidance,
     }
     for condition in sample.all_conditions(trained):
-        cell = (workspace.samples, Config.STUDY, condition.name, sample.scale_of(trained, condition))
-        pictures, listed = store.read(*cell)
-        assert len(pictures) == len(listed) == len(store.read_latents(*cell)) == trained.protocol.repeats * 3
-        pd.testing.assert_frame_equal(
-            listed.sort_values(["repeat", "place"]).reset_index(drop=True),
-            sample.prompts_of(trained, workspace.manifests, condition),
-            check_dtype=False,
-        )
+        cell = sample.location_of(trained, condition).folders(workspace.samples, seeds)
+        pictures, listed = store.read(cell)
+        n = len(trained.protocol.all_repeats) * 3
+        assert len(pictures) == len(listed) == len(store.read_latents(cell)) == n
+        wanted = [sample.prompts_of(trained, workspace.manifests, condition, seed) for seed in seeds]
+        pd.testing.assert_frame_equal(listed, pd.concat(wanted, ignore_index=True), check_dtype=False)
+    firsts = sample.first_steps(trained, workspace.samples)
+    repeats = set(trained.protocol.all_repeats)
+    assert firsts.groupby("model")["repeat"].agg(set).to_dict() == {"white": repeats, "sd-betas": repeats}
     measure.main(trained, workspace)
     table, spectrum = measure.load(workspace.measures), pd.read_csv(workspace.measures / measure.SPECTRUM)
     measured = set(zip(table["measure"], table["cell"], strict=True))

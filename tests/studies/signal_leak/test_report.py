@@ -103,12 +103,14 @@ def painted(monkeypatch: pytest.MonkeyPatch) -> None:
     by_hand = colours().assign(prompt="a")
     made_by_hand = torch.arange(len(by_hand), dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 8, 8)
 
-    def read(samples: Path, study: str, cell: str, guidance: float) -> tuple[torch.Tensor, pd.DataFrame]:
-        assert (samples, study, guidance) == (Workspace().samples, "signal_leak", 4.0)
+    def read(folders: list[Path]) -> tuple[torch.Tensor, pd.DataFrame]:
+        (folder,) = folders  # of the one training seed
+        cell, guidance = folder.relative_to(Workspace().samples / "signal_leak" / "untuned" / "0").parts
+        assert guidance == "guidance-4"
         return (made_by_hand, by_hand) if cell == COLOURS else (made, listed)
 
     monkeypatch.setattr(store, "read", read)
-    monkeypatch.setattr(store, "listed", lambda *location: read(*location)[1])
+    monkeypatch.setattr(store, "listed", lambda folders: read(folders)[1])
     monkeypatch.setattr(prepare, "pictures", lambda table, *_: made[torch.arange(len(table)) % len(made)])
 
 
@@ -143,7 +145,7 @@ def test_slopes_of_finished_pictures_are_of_those_that_are_painted(tmp_path: Pat
     """A finished picture's mean is half its first latent's; a flow paints none here."""
     workspace = Workspace(tmp_path)
     first = torch.tensor([[1.0, -1.0], [2.0, 0.0], [-3.0, 4.0]])
-    folder = workspace.samples / "signal_leak" / "white" / "guidance-4"
+    folder = workspace.samples / "signal_leak" / "untuned" / "0" / "white" / "guidance-4"
     folder.mkdir(parents=True)
     order = [2, 0, 1]  # the table of pictures is in another order
     pd.DataFrame({"repeat": 0, "place": order, "prompt": "x", "file": "x.png"}).to_csv(
@@ -186,7 +188,7 @@ def test_a_deficit_is_predicted_for_each_schedule() -> None:
     assert frame.loc["zero-snr", "predicted"] == pytest.approx(1, abs=1e-6)
     figure = report.deficit(wide)
     assert set(figure.metrics) == {f"deficit/{name}" for name in names}
-    assert f"n = {study.protocol.repeats * 40} pictures" in figure.caption
+    assert f"n = {len(study.protocol.all_repeats) * 40} pictures" in figure.caption
 
 
 # ------------------------------------------------------------------------------------------------ light

@@ -1,6 +1,7 @@
 """Conditions share noise and prompts, models their start; the denoiser's first step; colours set by hand."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,7 +35,7 @@ def seeds(params: Params, table: pd.DataFrame) -> list[Seed]:
 
 def test_conditions_of_the_same_topic_have_the_same_prompts_and_noise(params: Params, workspace: Workspace) -> None:
     conditions = {each.name: each for each in sample.all_conditions(params)}
-    tables = {name: sample.prompts_of(params, workspace.manifests, each) for name, each in conditions.items()}
+    tables = {name: sample.prompts_of(params, workspace.manifests, each, 1) for name, each in conditions.items()}
     pd.testing.assert_frame_equal(tables["white"], tables["low-3"])
     pd.testing.assert_frame_equal(tables["tuned-mosaic"], tables["tuned-mosaic+leak-2"])
     assert not tables["words-mosaic"].equals(tables["tuned-mosaic"])
@@ -44,8 +45,6 @@ def test_conditions_of_the_same_topic_have_the_same_prompts_and_noise(params: Pa
     subjects = [text.removesuffix(" at night") for text in tables["dark"]["prompt"]]
     assert subjects == [text.removesuffix(" at noon") for text in tables["bright"]["prompt"]]
     assert all(" " not in subject for subject in subjects)  # a bare subject: titles say what light there is
-    first, second = (set(tables["white"].query("repeat == @repeat")["prompt"]) for repeat in (0, 1))
-    assert not first & second
     pipeline, leaks = with_ddim(base.load(workspace.base)), fit.load_all(workspace.leaks)
     table = tables["white"]
 
@@ -65,6 +64,27 @@ def test_conditions_of_the_same_topic_have_the_same_prompts_and_noise(params: Pa
     assert float(offset[..., 0, 0].std()) == pytest.approx(Config.of(params).offset, rel=0.5)
 
 
+@pytest.mark.parametrize("enough", [True, False])
+def test_repeats_share_no_prompt_where_there_are_enough(
+    params: Params, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, enough: bool
+) -> None:
+    """Prompts follow one another over all repeats, and wrap around: a seed's are its own whatever other seeds ask."""
+    n = len(params.protocol.all_repeats) * Config.of(params).pictures
+    texts = [(f"prompt {number}", f"{number}.png") for number in range(n if enough else 5)]
+    monkeypatch.setattr(sample, "texts_of", lambda *_: texts)
+    asked = []
+    for seed in params.protocol.training_seeds:
+        alone = params.protocol.model_copy(update={"training_seeds": [seed]})
+        both, one = (
+            sample.prompts_of(each, workspace.manifests, sample.Condition("white", sample.NATURAL), seed)
+            for each in (params, params.model_copy(update={"protocol": alone}))
+        )
+        pd.testing.assert_frame_equal(both, one)
+        assert set(both["repeat"]) == set(params.protocol.repeats_of(seed))
+        asked += list(zip(both["prompt"], both["path"], strict=True))
+    assert asked == [texts[number % len(texts)] for number in range(n)]
+
+
 def test_colours_set_by_hand_differ_in_that_channel_alone(
     params: Params, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,12 +96,12 @@ def test_colours_set_by_hand_differ_in_that_channel_alone(
     monkeypatch.setattr(sampling, "last_latents", undisturbed)
     leak = fit.load_all(workspace.leaks)["low-1"]
     assert isinstance(leak, FrequencyLeak)
-    condition = sample.colours_condition(params, workspace.manifests, leak)
+    condition = sample.colours_condition(params, workspace.manifests, leak, 1)
     run = workspace.scratch / "run"
-    sampling.paint_conditions(params, [condition], sample.loader(params, workspace, None), False, run)
-    sampling.write_conditions(params, [condition], False, run, workspace.samples / STUDY)
-    location = (workspace.samples, STUDY, sample.COLOURS, Config.of(params).guidance)
-    listed, latents = store.listed(*location), store.read_latents(*location)
+    sampling.paint_conditions(params, [condition], partial(sample.load, params, workspace, store.UNTUNED, 1), run)
+    sampling.write_conditions([condition], run, workspace.samples / STUDY / store.UNTUNED / "1")
+    folders = sample.colours_location(params).folders(workspace.samples, [1])
+    listed, latents = store.listed(folders), store.read_latents(folders)
     means = low_components(latents.double().numpy(), [(0, 0)])[:, 0]
     plain = means[(listed["value"] == 0).to_numpy() & (listed["channel"] == 0).to_numpy()]
     step = first_step(with_ddim(base.load(workspace.base)).scheduler, params.sampling.steps)
@@ -102,7 +122,7 @@ def test_first_estimates_of_a_model_that_knows(
     pipeline = with_ddim(base.load(workspace.base))
     step = first_step(pipeline.scheduler, params.sampling.steps)
     monkeypatch.setattr(pipeline.unet, "forward", lambda z, *_: SimpleNamespace(sample=z - step.alpha))
-    table = sample.prompts_of(params, workspace.manifests, sample.Condition("white", sample.NATURAL))
+    table = sample.prompts_of(params, workspace.manifests, sample.Condition("white", sample.NATURAL), 0)
     estimates = sample.first_estimates(params, pipeline, table, "white")
     expected = (estimates["first"] - step.s * (estimates["first"] - step.alpha)) / step.alpha
     np.testing.assert_allclose(estimates["estimated"], expected, atol=1e-4)
@@ -121,7 +141,7 @@ def test_first_estimates_are_of_what_the_denoiser_predicts(
     pipeline = base.load(workspace.base)
     pipeline.scheduler = conversion.scheduler_for(kind, pipeline.scheduler)
     step = first_step(pipeline.scheduler, params.sampling.steps)
-    table = sample.prompts_of(params, workspace.manifests, sample.Condition("white", sample.NATURAL))
+    table = sample.prompts_of(params, workspace.manifests, sample.Condition("white", sample.NATURAL), 0)
     table = table.iloc[: params.sampling.batch]
     z0 = torch.randn(len(table), 4, 8, 8, generator=torch_generator(5))
 
@@ -146,7 +166,15 @@ def test_a_flow_that_is_shipped_is_examined_too(
     monkeypatch.setattr(sample, "all_conditions", lambda params: [sample.Condition("white", sample.NATURAL)])
     base_alone = Config.of(params).model_copy(update={"models": {}, "trained": []})
     shipped = params.base.model_copy(update={"source": "shipped"})
-    sample.main(params.model_copy(update={"base": shipped, "signal_leak": base_alone}), workspace)
-    firsts = pd.read_csv(workspace.samples / STUDY / sample.FIRST_STEPS)
+    sample.main(params.model_copy(update={"base": shipped, "signal_leak": base_alone}), workspace, "untuned", "1")
+    firsts = pd.read_csv(workspace.samples / STUDY / "untuned" / "1" / sample.FIRST_STEPS)
     assert set(firsts["model"]) == {"white", "flow"}
     assert firsts["estimated"].notna().all()
+    assert set(firsts["repeat"]) == set(params.protocol.repeats_of(1))
+
+
+def test_models_and_seeds_that_parameters_do_not_name_are_refused(params: Params, workspace: Workspace) -> None:
+    with pytest.raises(ValueError, match=r"signal_leak\.models: no 'pointillism'"):
+        sample.main(params, workspace, "pointillism", "0")
+    with pytest.raises(ValueError, match=r"protocol\.training_seeds: 2 is not one of \[0, 1\]"):
+        sample.main(params, workspace, "untuned", "2")

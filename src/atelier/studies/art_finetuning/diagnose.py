@@ -57,8 +57,8 @@ def pipelines(params: Params, workspace: Workspace, model: str) -> Iterator[Stab
         )
         return settled(trained, device)
 
-    for group in range(len(params.protocol.groups)):
-        yield of(0 if model == UNTUNED else params.protocol.seed_of_repeat(group))
+    for repeats in params.protocol.groups:
+        yield of(0 if model == UNTUNED else params.protocol.seed_of_repeat(repeats[0]))
 
 
 def held_out_errors(params: Params, workspace: Workspace, model: str) -> pd.DataFrame:

@@ -11,10 +11,10 @@ import pandas as pd
 
 from atelier import scratch
 from atelier.evaluation import reference as references
-from atelier.evaluation.cells import Location, by_known_artist, measure_cells, real_rows
+from atelier.evaluation.cells import by_known_artist, measure_cells, real_rows
 from atelier.evaluation.tables import read_rows, write_rows
 from atelier.params import STARTS, Params, cell_name
-from atelier.sampling.store import UNTUNED, UNTUNED_AGAIN
+from atelier.sampling.store import UNTUNED, UNTUNED_AGAIN, Location
 from atelier.studies.art_finetuning.params import Config
 from atelier.workspace import Workspace
 
@@ -29,7 +29,7 @@ def main(params: Params, workspace: Workspace, model: str) -> None:
     rows = []
     if model == UNTUNED:
         protocol = params.protocol
-        each = protocol.repeats * protocol.pictures // len(protocol.groups)
+        each = len(protocol.all_repeats) * protocol.pictures // len(protocol.groups)
         rows += real_rows(params, workspace, reference, each)
     rows += measure_cells(params, workspace, reference, located, run)
     if model == UNTUNED:

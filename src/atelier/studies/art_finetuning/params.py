@@ -43,7 +43,7 @@ class Config(StudySection):
 
     def samples(self, params: Params) -> int:
         protocol = params.protocol
-        each = protocol.repeats * protocol.pictures * len(protocol.guidance) * len(STARTS)
+        each = len(protocol.all_repeats) * protocol.pictures * len(protocol.guidance) * len(STARTS)
         return each * (2 + len(self.variants))
 
     def measures(self, params: Params, measure: str, cell: str) -> bool:

@@ -69,7 +69,8 @@ def _file(guidance: float, start: str) -> str:
 
 def prompts(results: Results) -> Text:
     """The prompts of the sheets' first columns."""
-    listed = store.listed(results.workspace.samples, STUDY, UNTUNED, results.params.protocol.guidance[0])
+    painted = store.Location(STUDY, UNTUNED, results.params.protocol.guidance[0])
+    listed = store.listed([painted.folder(results.workspace.samples, results.params.protocol.training_seeds[0])])
     return Text("\n".join(listed["prompt"].head(PROMPTS)))
 
 

@@ -88,7 +88,8 @@ class Results(Painted):
 
     def generated(self, model: str, guidance: float, start: str = WHITE) -> Tensor:
         """A model's pictures, uint8 (n, 3, h, w)."""
-        return store.read(self.workspace.samples, STUDY, model, guidance, start)[0]
+        painted = store.Location(STUDY, model, guidance, start)
+        return store.read(painted.folders(self.workspace.samples, self.params.protocol.training_seeds))[0]
 
     def _by_model(self, column: str) -> pd.DataFrame:
         return starts.pivoted(self.rows, ["model", "guidance"], column).loc[self.models]

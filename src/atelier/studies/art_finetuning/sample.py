@@ -17,21 +17,26 @@ from atelier.studies.art_finetuning.params import Config
 from atelier.workspace import Workspace
 
 
-def main(params: Params, workspace: Workspace, model: str) -> None:
-    """Write one model's pictures to ``build/samples/art_finetuning``."""
-    config = Config.of(params)
+def main(params: Params, workspace: Workspace, model: str, training_seed: str) -> None:
+    """Write the pictures of one model and training seed to ``build/samples/art_finetuning``."""
+    config, seed = Config.of(params), params.protocol.training_seed(training_seed)
     if model not in (UNTUNED, *config.variants):
         raise ValueError(f"art_finetuning.adapters: no variant '{model}'")
-    noises = {model: "picture", **({UNTUNED_AGAIN: "picture again"} if model == UNTUNED else {})}
-    conditions = [each for folder, noise in noises.items() for each in all_conditions(params, workspace, noise, folder)]
+    noises = {f"{model}/{seed}": "picture"}
+    if model == UNTUNED:
+        noises[f"{UNTUNED_AGAIN}/{seed}"] = "picture again"
+    conditions = [
+        each for folder, noise in noises.items() for each in all_conditions(params, workspace, seed, noise, folder)
+    ]
     out, leaks = workspace.samples / config.STUDY, scratch.digest(workspace.root, workspace.starts)
     key = {"noises": noises, "starts": leaks}
-    sample_model(params, workspace, __name__, config.STUDY, model, conditions, out, list(noises), **key)
+    sample_model(params, workspace, __name__, config.STUDY, model, seed, conditions, out, list(noises), **key)
 
 
-def all_conditions(params: Params, workspace: Workspace, noise: str, folder: str) -> list[Condition]:
+def all_conditions(params: Params, workspace: Workspace, seed: int, noise: str, folder: str) -> list[Condition]:
     """One condition per guidance scale and start, with held-out works' prompts and noise seeded by this name."""
-    table = held_out_table(params, workspace.manifests, params.protocol.prompts.level, params.protocol.pictures)
+    level, pictures = params.protocol.prompts.level, params.protocol.pictures
+    table = held_out_table(params, workspace.manifests, level, pictures, seed)
     leak, steps = starts.load(workspace.starts, prepare.WORKS), params.sampling.steps
     return [
         Condition(

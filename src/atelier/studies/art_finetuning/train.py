@@ -12,13 +12,13 @@ from atelier.studies.art_finetuning.params import Config
 from atelier.training import denoiser
 from atelier.training.caches import WORKS, read_cache, training_works
 from atelier.training.lora import add_adapter, save_adapter, save_denoiser
-from atelier.training.run import check, seed_from, training_run
+from atelier.training.run import check, training_run
 from atelier.workspace import Workspace
 
 
 def main(params: Params, workspace: Workspace, variant: str, seed: str) -> None:
     """Write one adapter, or one denoiser, to ``build/adapters``."""
-    train(params, workspace, variant, seed_from(seed))
+    train(params, workspace, variant, params.protocol.training_seed(seed))
 
 
 def train(params: Params, workspace: Workspace, variant: str, training_seed: int) -> None:

@@ -25,7 +25,7 @@ from atelier.models import base
 from atelier.models.evaluator import Evaluator
 from atelier.models.latents import decode, encode_pictures
 from atelier.models.stored import load_json
-from atelier.params import CORRECTED, Params
+from atelier.params import CORRECTED, WHITE, Params
 from atelier.sampling import store
 from atelier.sampling.sampler import settled
 from atelier.studies.base_model import sheets
@@ -181,19 +181,24 @@ def compared(training: Tensor, originals: Tensor, returned: Tensor, channels: in
     return Returned(originals, returned, psnr(real, made), psnr(real, linear), slope, after - slope)
 
 
+def folder_of(samples: Path, kind: str, guidance: float, start: str = WHITE) -> Path:
+    """Where pictures of one kind are; the base has no training seeds."""
+    return samples / Config.STUDY / kind / store.guidance_folder(guidance, start)
+
+
 def read_painted(samples: Path, kind: str, corpus: Corpus, config: Config) -> Painted:
     """What the base painted from held-out pictures' prompts, beside these pictures."""
-    pictures, table = store.read(samples, config.STUDY, kind, config.measured_at)
+    pictures, table = store.read([folder_of(samples, kind, config.measured_at)])
     rows = pd.Series(range(len(corpus.table)), index=corpus.table["path"]).loc[table["path"]]
-    cell = (samples, config.STUDY, kind, config.measured_at, CORRECTED)
-    corrected = store.read(*cell)[0] if store.cell_folder(*cell).is_dir() else None
+    from_leak = folder_of(samples, kind, config.measured_at, CORRECTED)
+    corrected = store.read([from_leak])[0] if from_leak.is_dir() else None
     return Painted(table["prompt"].tolist(), corpus.rows(rows.tolist()), pictures, corrected)
 
 
 def read_sheet(samples: Path, kind: str, config: Config, evaluator: Evaluator | None) -> Sheet:
     """A sheet at every scale, and in how many of its pictures the evaluator sees the word that varies."""
-    table = store.listed(samples, config.STUDY, kind, config.guidance[0])
-    pictures = {guidance: store.read(samples, config.STUDY, kind, guidance)[0] for guidance in config.guidance}
+    table = store.listed([folder_of(samples, kind, config.guidance[0])])
+    pictures = {guidance: store.read([folder_of(samples, kind, guidance)])[0] for guidance in config.guidance}
     if evaluator is None:
         return Sheet(table, pictures, {})
     attribute, wanted = sheets.ATTRIBUTES[kind], table["wanted"].tolist()

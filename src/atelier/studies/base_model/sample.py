@@ -34,9 +34,9 @@ def main(params: Params, workspace: Workspace) -> None:
     inputs = [workspace.base, workspace.manifests, workspace.starts]
     run = scratch.of_stage(params, workspace, __name__, out, inputs, config=config.model_dump(mode="json"))
     if present:  # empty if the data has no photographs, or no truth table
-        paint_conditions(params, present, lambda seed: with_ddim(base.load(check_seal(workspace.base))), False, run)
+        paint_conditions(params, present, lambda: with_ddim(base.load(check_seal(workspace.base))), run)
     with replacing(out) as part:
-        write_conditions(params, present, False, run, part)
+        write_conditions(present, run, part)
         for condition in conditions:
             write_table(part / condition.folder / "pictures.csv", condition.table)
             write_seal(part / condition.folder)

@@ -156,8 +156,8 @@ def gradients(params: Params, workspace: Workspace) -> pd.DataFrame:
     Empty if the study has no perceptual variant.
     """
     tables = [pd.DataFrame({"group": [], "batch": [], "of": [], "against": [], "cosine": []})]
-    losses = {name: one for name, one in Config.of(params).trainings.items() if one.loss == "perceptual"}
-    main = next((name for name, one in losses.items() if one.seeds is None), None)
+    config = Config.of(params)
+    main = next((name for name in config.variants if config.trainings[name].loss == "perceptual"), None)
     seeds = [params.protocol.seed_of_repeat(repeats[0]) for repeats in params.protocol.groups]
     for seed in dict.fromkeys(seeds) if main else ():
         assert main is not None

@@ -240,7 +240,7 @@ def cell_groups(params: Params, workspace: Workspace, run: Path) -> Iterator[tup
 def _real(params: Params, workspace: Workspace, source: Sources) -> Cells:
     """Cells of real pictures of one kind, in as many groups as generated ones."""
     judge, groups = judges.evaluator(workspace.evaluator), len(params.protocol.groups)
-    each = params.protocol.repeats * Config.of(params).pictures // groups
+    each = len(params.protocol.all_repeats) * Config.of(params).pictures // groups
 
     def training() -> Tensor:
         table = source.split(TRAINING)
@@ -262,11 +262,12 @@ def _real(params: Params, workspace: Workspace, source: Sources) -> Cells:
 def _painted(params: Params, workspace: Workspace, condition: Condition) -> tuple[Sources, Callable[[], list[Group]]]:
     """A condition's pictures, in groups of the repeats that its training seeds paint."""
     source = sources(params, workspace, Config.of(params).trainings[condition.variant])
-    together = protocol_of(params, condition.variant).protocol.groups
+    protocol = protocol_of(params, condition.variant).protocol
 
     def groups() -> list[Group]:
-        pictures, listed = read(workspace.samples, *location_of(params, condition))
-        return groups_of(pictures, listed, together, judges.evaluator(workspace.evaluator), truth(source))
+        folders = location_of(params, condition).folders(workspace.samples, protocol.training_seeds)
+        pictures, listed = read(folders)
+        return groups_of(pictures, listed, protocol.groups, judges.evaluator(workspace.evaluator), truth(source))
 
     return source, groups
 

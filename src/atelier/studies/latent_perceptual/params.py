@@ -23,6 +23,7 @@ from atelier.params import (
     Rank,
     Section,
     StudySection,
+    TrainingSeed,
     names_once,
     subset_once,
 )
@@ -75,7 +76,6 @@ class PostTraining(Section):
     before: Count = 0  # steps of plain post-training before it
     longer: Annotated[float, Field(ge=1.0, le=1000.0)] = 1.0  # factor on the number of steps
     steps: Positive | None = None  # instead of the optimisation's
-    seeds: Annotated[int, Field(ge=2, le=1000)] | None = None  # so many first ones of the protocol's; None: all
 
 
 class Config(StudySection):
@@ -83,6 +83,8 @@ class Config(StudySection):
 
     corpus: Corpus
     variants: Annotated[list[Name], Field(min_length=1)]
+    ablations: list[Name]  # variants that are trained from fewer seeds
+    ablation_seeds: list[TrainingSeed]
     trainings: dict[Name, PostTraining]
     rank: Rank | None  # of adapters on every layer; None: the whole denoiser
     crop: Count  # latent elements per side to which the middle block's features are cropped; 0: no cropping
@@ -100,7 +102,7 @@ class Config(StudySection):
 
     @model_validator(mode="after")
     def _variants_are_trainings(self) -> "Config":
-        names_once("variants", self.variants, self.trainings, "trainings")
+        names_once("variants", self.names, self.trainings, "trainings, with ablations,")
         if taken := {"untuned", AGAIN, "real", "returned"} & set(self.trainings):
             raise ValueError(f"trainings: '{sorted(taken)[0]}' names something else in this study")
         derived = {made(name) for name in self.trainings for made in (untuned, again, corrected)}
@@ -109,8 +111,8 @@ class Config(StudySection):
         if taken := derived & set(self.trainings):
             raise ValueError(f"trainings: '{sorted(taken)[0]}' names pictures of another training")
         subset_once("followed", self.followed, self.variants)
-        if few := [name for name in self.followed if self.trainings[name].seeds is not None]:
-            raise ValueError(f"followed: '{few[0]}' is not trained from all seeds")
+        if self.ablations and not self.ablation_seeds:
+            raise ValueError("ablation_seeds: ablations need some")
         if len(set(self.averages)) != len(self.averages):
             raise ValueError("averages: a half-life is listed twice")
         if len(set(self.steps)) != len(self.steps):
@@ -123,12 +125,9 @@ class Config(StudySection):
     def check(self, params: Params) -> None:
         if self.crop * 8 > params.data.size:
             raise ValueError(f"latent_perceptual.crop: {self.crop} is more than a latent's side")
-        known = len(params.protocol.training_seeds)
-        for name, training in self.trainings.items():
-            if training.seeds is not None and training.seeds > known:
-                raise ValueError(
-                    f"latent_perceptual.trainings.{name}.seeds: {training.seeds} of {known} training seeds"
-                )
+        subset_once("latent_perceptual.ablation_seeds", self.ablation_seeds, params.protocol.training_seeds)
+        if self.ablations and len(protocol_of(params, self.ablations[0]).protocol.groups) < 2:
+            raise ValueError("latent_perceptual.ablation_seeds: one needs two repeats, because intervals are over them")
 
     def samples(self, params: Params) -> int:
         total = 0
@@ -137,7 +136,7 @@ class Config(StudySection):
             each = cells * self.pictures
             if name in self.followed:
                 each += len(self.averages) * self.pictures + len(self.steps) * self.pictures_in_steps
-            total += each * protocol_of(params, name).protocol.repeats
+            total += each * len(protocol_of(params, name).protocol.all_repeats)
         return total
 
     def measures(self, params: Params, measure: str, cell: str) -> bool:
@@ -147,22 +146,28 @@ class Config(StudySection):
             return match[1] in self.followed and int(match[2]) in self.steps
         if cell.startswith("gain-"):
             return bool(self.followed)
-        of = {name: name for name in self.variants}
-        of |= {again(name): name for name in self.variants if self.repeated(name)}
-        of |= {untuned(name): name for name in self.variants if self.begins(name)}
+        of = {name: name for name in self.trainings}
+        of |= {again(name): name for name in self.trainings if self.repeated(name)}
+        of |= {untuned(name): name for name in self.trainings if self.begins(name)}
         of |= {corrected(made): name for made, name in of.items() if CORRECTED in self.starts(name)}
         return cell in of or cell in DERIVED
 
     def plain_of(self, name: str) -> str | None:
         """The baseline of ``name``: the plain variant of the same pictures, kind, steps, steps before and seeds."""
         changed = self.trainings[name]
-        alike = {"of", "kind", "before", "steps", "seeds"}
-        for baseline, training in self.trainings.items():
+        alike = {"of", "kind", "before", "steps"}
+        for baseline in self.ablations if name in self.ablations else self.variants:
+            training = self.trainings[baseline]
             if (training.loss, training.longer) == ("plain", 1.0) and all(
                 getattr(training, setting) == getattr(changed, setting) for setting in alike
             ):
                 return baseline
         return None
+
+    @property
+    def names(self) -> list[str]:
+        """All trainings, ablations last."""
+        return [*self.variants, *self.ablations]
 
     @property
     def ablated(self) -> tuple[str, str]:
@@ -178,12 +183,11 @@ class Config(StudySection):
     def starts(self, name: str) -> list[str]:
         """First latents that a variant paints from.
 
-        White noise alone for a flow, because the leak is one of diffusion; and for photographs' variants of fewer
-        seeds, which are ablations: white noise decides, and the other start is told of what they are taken from.
+        White noise alone for a flow, because the leak is one of diffusion; and for ablations: white noise decides, and
+        the other start is told of what they are taken from.
         """
-        training = self.trainings[name]
-        ablation = training.seeds is not None and training.of == "photographs"
-        return [WHITE] if training.kind == "flow_prediction" or ablation else [WHITE, CORRECTED]
+        flow = self.trainings[name].kind == "flow_prediction"
+        return [WHITE] if flow or name in self.ablations else [WHITE, CORRECTED]
 
     def begins(self, name: str) -> bool:
         """Whether pictures of what a variant begins with are measured: once for each kind of pictures and denoiser."""
@@ -204,13 +208,17 @@ class Config(StudySection):
 
 
 def protocol_of(params: Params, variant: str) -> Params:
-    """``params`` with the seeds that a variant is trained from and the repeats that these models paint, alone."""
-    seeds, protocol = Config.of(params).trainings[variant].seeds, params.protocol
-    if seeds is None:
+    """``params`` with the seeds that a variant is trained from, alone."""
+    config = Config.of(params)
+    if variant not in config.ablations:
         return params
-    repeats = protocol.repeats // len(protocol.training_seeds) * seeds
-    fewer = protocol.model_copy(update={"training_seeds": protocol.training_seeds[:seeds], "repeats": repeats})
+    fewer = params.protocol.model_copy(update={"training_seeds": config.ablation_seeds})
     return params.model_copy(update={"protocol": fewer})
+
+
+def seeds_of(params: Params, variant: str) -> list[int]:
+    """The seeds that a variant is trained from."""
+    return protocol_of(params, variant).protocol.training_seeds
 
 
 # ------------------------------------------------------------------------------------------------ names of cells

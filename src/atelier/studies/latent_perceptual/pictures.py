@@ -124,11 +124,14 @@ class Sources(NamedTuple):
         """A held-out picture's prompt."""
         return prompt(row, self.params.protocol.prompts.level if self.kind == prepare.WORKS else LEVEL, draw)
 
-    def asked(self, pictures: int) -> pd.DataFrame:
-        """Held-out prompts for every repeat: prompt, path, repeat, place, file; in a seeded order that wraps around."""
+    def prompts(self, pictures: int, training_seed: int) -> pd.DataFrame:
+        """Held-out prompts for every repeat of a training seed, in a seeded order that wraps around.
+
+        Columns: prompt, path, repeat, place, file.
+        """
         if self.kind == prepare.WORKS:
             level = self.params.protocol.prompts.level
-            return held_out_table(self.params, self.workspace.manifests, level, pictures)
+            return held_out_table(self.params, self.workspace.manifests, level, pictures, training_seed)
         rows = self.split(HELD_OUT).to_dict("records")
         generator = torch_generator(self.params.seed, Config.STUDY, "held out prompts")
         order = torch.randperm(len(rows), generator=generator).tolist()
@@ -139,7 +142,8 @@ class Sources(NamedTuple):
                 "repeat": number // pictures,
                 "place": number % pictures,
             }
-            for number in range(self.params.protocol.repeats * pictures)
+            for repeat in self.params.protocol.repeats_of(training_seed)
+            for number in range(repeat * pictures, (repeat + 1) * pictures)
         ]
         return with_files(pd.DataFrame(listed))
 

@@ -30,7 +30,7 @@ BANDS = {
 def pictures(results: Results) -> Figure:
     """The first pictures of every variant, and of what plain ones began with."""
     rows = {}
-    for name in results.config.variants:
+    for name in results.config.names:
         if untuned(name) in results.generated:
             rows[f"before: {results.config.trainings[name].kind}"] = results.first_pictures[untuned(name)]
         rows[name] = results.first_pictures[name]

@@ -25,7 +25,7 @@ from atelier.params import Params
 from atelier.report import words
 from atelier.sampling import store
 from atelier.studies.latent_perceptual import features, measure
-from atelier.studies.latent_perceptual.params import MAIN, PLAIN, Config, PostTraining, protocol_of, untuned
+from atelier.studies.latent_perceptual.params import MAIN, PLAIN, Config, PostTraining, protocol_of, seeds_of, untuned
 from atelier.studies.latent_perceptual.pictures import HELD_OUT, kind_of
 from atelier.studies.latent_perceptual.sample import all_conditions, location_of
 from atelier.workspace import Workspace
@@ -72,17 +72,17 @@ class Results:
     @property
     def of_photographs(self) -> list[str]:
         """Variants of the main tables."""
-        return [name for name in self.config.variants if self.of(name) == self.noun]
+        return [name for name in self.config.names if self.of(name) == self.noun]
 
     @property
     def of_works(self) -> list[str]:
         """Variants of the second table."""
-        return [name for name in self.config.variants if self.of(name) != self.noun]
+        return [name for name in self.config.names if self.of(name) != self.noun]
 
     @property
     def n(self) -> int:
         """Pictures a cell of a variant that is trained from all seeds."""
-        return self.params.protocol.repeats * self.config.pictures
+        return len(self.params.protocol.all_repeats) * self.config.pictures
 
     @cached_property
     def _counts(self) -> Mapping[tuple[str, str], int]:
@@ -153,7 +153,7 @@ class Results:
         sizes = {}
         for name in variants:
             fewer = protocol_of(self.params, name)
-            n = fewer.protocol.repeats * each
+            n = len(fewer.protocol.all_repeats) * each
             sizes[n] = words.pictures(fewer, n, "row")
         against = " and ".join(
             f"{self.n_held_out[kind]} held-out {kind}" for kind in dict.fromkeys(map(self.of, variants))
@@ -209,7 +209,7 @@ def weights(params: Params, workspace: Workspace) -> dict[str, list[float | None
     config = Config.of(params)
     cards = {
         name: [check_seal(workspace.adapter(config.STUDY, name, seed)) / "card.json" for seed in seeds_of(params, name)]
-        for name in config.variants
+        for name in config.names
     }
     return {name: [_weight(card) for card in listed] for name, listed in cards.items()}
 
@@ -227,15 +227,10 @@ def histories(params: Params, workspace: Workspace) -> pd.DataFrame:
         read_table(check_seal(workspace.adapter(study, name, seed)) / "history.csv").assign(
             variant=name, training_seed=seed
         )
-        for name in Config.of(params).variants
+        for name in Config.of(params).names
         for seed in seeds_of(params, name)
     ]
     return pd.concat(runs, ignore_index=True)
-
-
-def seeds_of(params: Params, variant: str) -> list[int]:
-    """The seeds that a variant is trained from."""
-    return protocol_of(params, variant).protocol.training_seeds
 
 
 def stage_columns(losses: pd.DataFrame) -> list[str]:
@@ -255,12 +250,13 @@ def decoded(vae: AutoencoderKL, latents: Tensor) -> dict[str, Tensor]:
 def first_pictures(params: Params, samples: Path) -> dict[str, Tensor]:
     """The first pictures of the first repeat: of every variant, and of what plain variants began with."""
     config = Config.of(params)
-    wanted = {*config.variants, *(untuned(name) for name in config.variants)}
+    wanted = {*config.names, *(untuned(name) for name in config.names)}
     pictures = {}
     for condition in all_conditions(params):
         if condition.cell in wanted:
-            sampled, listed = store.read(samples, *location_of(params, condition))
-            first = listed.query("repeat == 0 and place < @COLUMNS").sort_values("place")
+            seed = seeds_of(params, condition.variant)[0]
+            sampled, listed = store.read([location_of(params, condition).folder(samples, seed)])
+            first = listed.query("repeat == repeat.min() and place < @COLUMNS").sort_values("place")
             pictures[condition.name] = sampled[first.index.tolist()]
     return pictures
 

@@ -20,7 +20,7 @@ SMOOTHING = "running means over a twelfth of a run"
 
 def variants(results: Results) -> Table:
     """Settings of each variant, and the share that the loss had of the whole."""
-    frame = pd.DataFrame({name: _settings(results, name) for name in results.config.variants}).T
+    frame = pd.DataFrame({name: _settings(results, name) for name in results.config.names}).T
     what = "the whole denoiser" if results.config.rank is None else f"adapters of rank {results.config.rank}"
     sigma = threshold(PAPER_TAU, results.latent_side)
     caption = (

@@ -3,30 +3,28 @@
 Followed variants are also painted with averages of their parameters, and with other numbers of steps.
 """
 
-from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from diffusers import StableDiffusionPipeline
 
 from atelier import scratch
-from atelier.evaluation.cells import Location
 from atelier.params import CORRECTED, WHITE, Params
 from atelier.sampling import conditions as sampling
 from atelier.sampling import starts
 from atelier.sampling.conditions import Start, paint_conditions, white_noise, write_conditions
 from atelier.sampling.sampler import with_ddim
-from atelier.sampling.store import guidance_folder
+from atelier.sampling.store import Location, guidance_folder
 from atelier.studies.latent_perceptual.params import (
     Config,
     again,
     averaged,
     corrected,
     in_steps,
-    protocol_of,
     untuned,
 )
 from atelier.studies.latent_perceptual.pictures import folder, sources
-from atelier.studies.latent_perceptual.train import check_variant, start, tuned_pipeline
+from atelier.studies.latent_perceptual.train import check_seed, start, tuned_pipeline
 from atelier.workspace import Workspace, replacing
 
 
@@ -62,12 +60,12 @@ def all_conditions(params: Params) -> list[Condition]:
     return listed
 
 
-def main(params: Params, workspace: Workspace, variant: str) -> None:
-    """Write one variant's conditions to ``build/samples/latent_perceptual/VARIANT``."""
-    check_variant(params, variant)
-    config, params = Config.of(params), protocol_of(params, variant)
-    out = workspace.samples / config.STUDY / variant
-    inputs = [workspace.base, workspace.manifests, workspace.adapters / config.STUDY / variant, folder(workspace)]
+def main(params: Params, workspace: Workspace, variant: str, training_seed: str) -> None:
+    """Write one variant's conditions of one seed to ``build/samples/latent_perceptual/VARIANT/SEED``."""
+    config, seed = Config.of(params), params.protocol.training_seed(training_seed)
+    check_seed(params, variant, seed)
+    out = workspace.samples / config.STUDY / variant / str(seed)
+    inputs = [workspace.base, workspace.manifests, workspace.adapter(config.STUDY, variant, seed), folder(workspace)]
     inputs.append(workspace.starts)
     inputs.append(workspace.named(params.data.folder) / "conversions")  # what variants of another kind begin with
     key = {name: getattr(config, name) for name in ("guidance", "pictures", "pictures_in_steps", "rank")} | {
@@ -75,22 +73,21 @@ def main(params: Params, workspace: Workspace, variant: str) -> None:
     }
     described = [condition for condition in all_conditions(params) if condition.variant == variant]
     run = scratch.of_stage(params, workspace, __name__, out, inputs, conditions=described, **key)
-    painted = [(listed(params, workspace, condition), condition) for condition in described]
-    for one, condition in painted:
-        paint_conditions(params, [one], loader(params, workspace, condition), trained(condition), run)
+    painted = [listed(params, workspace, condition, seed) for condition in described]
+    for one, condition in zip(painted, described, strict=True):
+        paint_conditions(params, [one], partial(load, params, workspace, condition, seed), run)
     with replacing(out) as part:
-        for one, condition in painted:
-            write_conditions(params, [one], trained(condition), run, part)
+        write_conditions(painted, run, part)
     scratch.discard(run)
 
 
-def listed(params: Params, workspace: Workspace, condition: Condition) -> sampling.Condition:
+def listed(params: Params, workspace: Workspace, condition: Condition, seed: int) -> sampling.Condition:
     """A condition as the library paints it: its folder, prompts, first latents, guidance and steps."""
     config = Config.of(params)
     number = config.pictures if condition.steps is None else config.pictures_in_steps
     return sampling.Condition(
         f"{condition.name}/{guidance_folder(config.guidance, condition.start)}",
-        sources(params, workspace, config.trainings[condition.variant]).asked(number),
+        sources(params, workspace, config.trainings[condition.variant]).prompts(number, seed),
         first_latents(params, workspace, condition),
         config.guidance,
         condition.steps or params.sampling.steps,
@@ -105,19 +102,14 @@ def first_latents(params: Params, workspace: Workspace, condition: Condition) ->
     return starts.started(params, CORRECTED, starts.load(workspace.starts, kind), condition.noise)
 
 
-def trained(condition: Condition) -> bool:
-    """Whether a condition is painted by a trained model rather than the initial one."""
-    return condition.name != untuned(condition.variant)
-
-
-def loader(params: Params, workspace: Workspace, condition: Condition) -> Callable[[int], StableDiffusionPipeline]:
-    """A function from training seed to a condition's pipeline."""
-    if not trained(condition):
-        return lambda seed: with_ddim(start(params, workspace, Config.of(params).trainings[condition.variant]))
-    return lambda seed: with_ddim(tuned_pipeline(params, workspace, condition.variant, seed, condition.half_life))
+def load(params: Params, workspace: Workspace, condition: Condition, seed: int) -> StableDiffusionPipeline:
+    """The pipeline of a condition and training seed."""
+    if condition.name == untuned(condition.variant):
+        return with_ddim(start(params, workspace, Config.of(params).trainings[condition.variant]))
+    return with_ddim(tuned_pipeline(params, workspace, condition.variant, seed, condition.half_life))
 
 
 def location_of(params: Params, condition: Condition) -> Location:
     """Where a condition's pictures are stored."""
     config = Config.of(params)
-    return Location(config.STUDY, f"{condition.variant}/{condition.name}", config.guidance, condition.start)
+    return Location(config.STUDY, condition.variant, config.guidance, condition.start, condition.name)

@@ -2,8 +2,7 @@
 
 Every variant starts from the base, or from its conversion to another kind of prediction, and trains the whole denoiser,
 or an adapter on all layers, on photographs or on the training works; variants differ in the loss added to the denoising
-loss, and share samples and noise. One process trains a variant from all of its seeds, because starting a process takes
-long compared with one training.
+loss, and share samples and noise.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,20 +38,13 @@ CALIBRATION = 128  # number of samples from which a loss's weight is set
 EMPTY_PROMPTS = 0.1  # share of prompts left empty
 
 
-def main(params: Params, workspace: Workspace, variant: str) -> None:
-    """Write one variant to ``build/adapters``, one folder per training seed.
-
-    A seed's checkpoints are kept until all seeds are done, because DVC deletes outputs when a stage restarts.
-    """
-    check_variant(params, variant)
-    seeds = protocol_of(params, variant).protocol.training_seeds
-    runs = [train(params, workspace, variant, seed) for seed in seeds]
-    for run in runs:
-        run.discard()
+def main(params: Params, workspace: Workspace, variant: str, seed: str) -> None:
+    """Write one variant, trained from one seed, to ``build/adapters``."""
+    train(params, workspace, variant, params.protocol.training_seed(seed))
 
 
-def train(params: Params, workspace: Workspace, variant: str, training_seed: int) -> TrainingRun:
-    """Train one seed and write what it learnt, its scheduler and, where followed, averages; keeps checkpoints."""
+def train(params: Params, workspace: Workspace, variant: str, training_seed: int) -> None:
+    """Train one seed and write what it learnt, its scheduler and, where followed, averages."""
     setup = PostTrainingSetup(params, workspace, variant, training_seed)
     config, training = setup.config, setup.training
     half_lives = config.averages if variant in config.followed else []
@@ -88,7 +80,7 @@ def train(params: Params, workspace: Workspace, variant: str, training_seed: int
             setup.save(folder / average_folder(half_life), {**card, "half_life": half_life})
 
     run.write(save, pd.concat(history, ignore_index=True), weight=weight, works=len(setup.works.names))
-    return run
+    run.discard()
 
 
 def before(setup: "PostTrainingSetup", run: TrainingRun) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from atelier.evaluation import compared
 from atelier.evaluation.tables import REFERENCE_ROWS
 from atelier.files import check_seal, copy, read_table, write_seal, write_table
 from atelier.params import STARTS, Params, cell_name
-from atelier.sampling.store import TABLE, UNTUNED, UNTUNED_AGAIN, guidance_folder
+from atelier.sampling.store import TABLE, UNTUNED, UNTUNED_AGAIN, Location
 from atelier.studies.prompt_enrichment.params import CONTROL, TUNED_BY, Config
 from atelier.workspace import Workspace, replacing
 
@@ -22,15 +22,16 @@ DECODER = "vae_decoder"  # the study that decodes the untuned base's pictures ag
 def main(params: Params, workspace: Workspace) -> None:
     """Write ``build/compared/prompt_enrichment.csv``, and the pictures that the page shows of another study."""
     config, measures, samples = Config.of(params), workspace.measures, workspace.samples
+    models = [UNTUNED, *config.models]
     tables = [measures / TUNED_BY / f"{model}.csv" for model in [UNTUNED, *params.section(TUNED_BY).variants]]
-    tables += [measures / config.STUDY / f"{model}.csv" for model in [UNTUNED, *config.models]]
+    tables += [measures / config.STUDY / f"{model}.csv" for model in models]
     tables.append(measures / DECODER / "plain-words.csv")
     compared.collect(tables, cells(params), workspace.compared(config.STUDY))
+    seed, cells_of = params.protocol.training_seeds[0], product(params.protocol.guidance, STARTS)
+    shown = [Location(TUNED_BY, model, *each).folder(samples, seed) for each in cells_of for model in models]
     with replacing(samples / SHOWN_OF) as part:
-        for model in [UNTUNED, *config.models]:
-            for guidance, start in product(params.protocol.guidance, STARTS):
-                cell = Path(model) / guidance_folder(guidance, start)
-                copy_shown(samples / TUNED_BY / cell, part / cell)
+        for cell in shown:
+            copy_shown(cell, part / cell.relative_to(samples / TUNED_BY))
 
 
 def copy_shown(source: Path, out: Path) -> None:

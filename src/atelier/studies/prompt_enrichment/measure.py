@@ -7,10 +7,10 @@ import pandas as pd
 
 from atelier import scratch
 from atelier.evaluation import reference as references
-from atelier.evaluation.cells import Location, by_known_artist, measure_cells
+from atelier.evaluation.cells import by_known_artist, measure_cells
 from atelier.evaluation.tables import read_rows, write_rows
 from atelier.params import STARTS, Params, cell_name
-from atelier.sampling.store import UNTUNED, at_level
+from atelier.sampling.store import UNTUNED, Location, at_level
 from atelier.studies.prompt_enrichment.params import Config
 from atelier.workspace import Workspace
 
@@ -32,7 +32,7 @@ def cells(params: Params, model: str) -> dict[str, Location]:
     """A model's cells by name, MODEL@LEVEL/GUIDANCE, of both starts."""
     config = Config.of(params)
     return {
-        cell_name(model, level, guidance, start): Location(config.STUDY, at_level(model, level), guidance, start)
+        cell_name(model, level, guidance, start): Location(config.STUDY, model, guidance, start, at_level(level))
         for level, guidance, start in product(config.levels, params.protocol.guidance, STARTS)
     }
 

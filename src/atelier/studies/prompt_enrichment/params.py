@@ -25,7 +25,7 @@ class Config(StudySection):
 
     def samples(self, params: Params) -> int:
         protocol = params.protocol
-        each = protocol.repeats * protocol.pictures * len(protocol.guidance) * len(STARTS)
+        each = len(protocol.all_repeats) * protocol.pictures * len(protocol.guidance) * len(STARTS)
         return each * len(self.levels) * (1 + len(self.models))
 
     def measures(self, params: Params, measure: str, cell: str) -> bool:

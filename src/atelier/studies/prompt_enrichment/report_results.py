@@ -66,10 +66,12 @@ class Results(Painted):
 
     def generated(self, model: str, level: int, guidance: float, start: str = WHITE) -> Tensor:
         """A model's pictures from prompts of one level, uint8 (n, 3, h, w)."""
-        samples = self.workspace.samples
+        seeds = self.params.protocol.training_seeds
         if level == self.params.protocol.prompts.level:
-            return store.read(samples, SHOWN_OF, model, guidance, start)[0]
-        return store.read(samples, STUDY, store.at_level(model, level), guidance, start)[0]
+            located, seeds = store.Location(SHOWN_OF, model, guidance, start), seeds[:1]
+        else:
+            located = store.Location(STUDY, model, guidance, start, store.at_level(level))
+        return store.read(located.folders(self.workspace.samples, seeds))[0]
 
     def _by_model(self, column: str) -> pd.DataFrame:
         return starts.pivoted(self.rows, ["model", "level", "guidance"], column).loc[self.models]

@@ -16,17 +16,17 @@ from atelier.studies.prompt_enrichment.params import TUNED_BY, Config
 from atelier.workspace import Workspace
 
 
-def main(params: Params, workspace: Workspace, model: str) -> None:
-    """Write one model's pictures of every level to ``build/samples/prompt_enrichment``."""
-    config = Config.of(params)
+def main(params: Params, workspace: Workspace, model: str, training_seed: str) -> None:
+    """Write the pictures of one model and training seed to ``build/samples/prompt_enrichment``."""
+    config, seed = Config.of(params), params.protocol.training_seed(training_seed)
     if model not in (UNTUNED, *config.models):
         raise ValueError(f"prompt_enrichment.models: no '{model}'")
     pictures, manifests = params.protocol.pictures, workspace.manifests
-    tables = {level: held_out_table(params, manifests, level, pictures) for level in config.levels}
+    tables = {level: held_out_table(params, manifests, level, pictures, seed) for level in config.levels}
     leak, steps = starts.load(workspace.starts, prepare.WORKS), params.sampling.steps
     conditions = [
         Condition(
-            f"{at_level(model, level)}/{guidance_folder(guidance, start)}",
+            f"{model}/{seed}/{at_level(level)}/{guidance_folder(guidance, start)}",
             table,
             starts.started(params, start, leak, "picture"),
             guidance,
@@ -34,6 +34,6 @@ def main(params: Params, workspace: Workspace, model: str) -> None:
         )
         for (level, table), guidance, start in product(tables.items(), params.protocol.guidance, STARTS)
     ]
-    out, folders = workspace.samples / config.STUDY, [at_level(model, level) for level in config.levels]
+    out, folders = workspace.samples / config.STUDY, [f"{model}/{seed}"]
     leaks = scratch.digest(workspace.root, workspace.starts)
-    sample_model(params, workspace, __name__, TUNED_BY, model, conditions, out, folders, starts=leaks)
+    sample_model(params, workspace, __name__, TUNED_BY, model, seed, conditions, out, folders, starts=leaks)

@@ -34,7 +34,7 @@ from atelier.evaluation.groups import (
 )
 from atelier.evaluation.intervals import FloatArray
 from atelier.evaluation.tables import combined, read_rows, write_rows
-from atelier.files import check_seal, read_table
+from atelier.files import check_seal
 from atelier.methods.signal_leak import FrequencyLeak, first_step, frequency_snr, low_components, lowest_frequencies
 from atelier.methods.signal_leak import load as load_leak
 from atelier.metrics import kernel_distance
@@ -46,16 +46,17 @@ from atelier.params import Params
 from atelier.sampling.sampler import with_ddim
 from atelier.sampling.store import read, read_latents
 from atelier.seeds import evenly
-from atelier.studies.signal_leak.fit import BY_HAND, STUDY, encoded, natural, training_pictures
+from atelier.studies.signal_leak.fit import BY_HAND, encoded, natural, training_pictures
 from atelier.studies.signal_leak.params import Config
 from atelier.studies.signal_leak.sample import (
     COLOURS,
-    FIRST_STEPS,
     LIGHTS,
     NATURAL,
     Condition,
     all_conditions,
-    scale_of,
+    colours_location,
+    first_steps,
+    location_of,
 )
 from atelier.studies.signal_leak.styles import with_styles
 from atelier.workspace import Workspace
@@ -211,12 +212,9 @@ def rows_of(
 def condition_rows(
     params: Params, samples: Path, condition: Condition, against: References, model: Evaluator | None
 ) -> pd.DataFrame:
-    location = (samples, STUDY, condition.name, scale_of(params, condition))
-    pictures, table = read(*location)
-    groups = params.protocol.groups
-    return rows_of(condition.topic, pictures, read_latents(*location), table, groups, against, model).assign(
-        cell=condition.name
-    )
+    folders = location_of(params, condition).folders(samples, params.protocol.training_seeds)
+    (pictures, table), latents, groups = read(folders), read_latents(folders), params.protocol.groups
+    return rows_of(condition.topic, pictures, latents, table, groups, against, model).assign(cell=condition.name)
 
 
 def reference_rows(params: Params, workspace: Workspace, against: References, model: Evaluator | None) -> pd.DataFrame:
@@ -225,12 +223,14 @@ def reference_rows(params: Params, workspace: Workspace, against: References, mo
     groups, tables = params.protocol.groups, []
     for name in (NATURAL, *Config.of(params).styles):
         table, kind = training_pictures(workspace.manifests, Config.of(params).styles.get(name))
-        most = Config.of(params).pictures * params.protocol.repeats  # as many pictures as a condition has
+        repeats = params.protocol.all_repeats
+        most = Config.of(params).pictures * len(repeats)  # as many pictures as a condition has
         table = table.iloc[evenly(len(table), min(len(table), most))].reset_index(drop=True)
         latents = torch.cat(list(encoded(params, workspace, vae, table, kind)))
         real = prepare.pictures(table, params.data, workspace, kind)
         sets = {REAL: real, RETURNED: to_pixels(decode(vae, latents))}
-        listed = pd.DataFrame({"repeat": np.arange(len(table)) % params.protocol.repeats, "prompt": "", "path": ""})
+        of_repeat = np.resize(repeats, len(table))
+        listed = pd.DataFrame({"repeat": of_repeat, "prompt": "", "path": ""})
         for label, pictures in sets.items():
             cell = label if name == NATURAL else f"{label}-{name}"
             tables.append(rows_of(name, pictures, latents, listed, groups, against, model).assign(cell=cell))
@@ -250,11 +250,7 @@ def first_step_rows(params: Params, samples: Path) -> pd.DataFrame:
 
     ``MODEL-shuffled``: on the mean of another first latent of the same repeat, as a null control.
     """
-    table, groups, collected = (
-        read_table(check_seal(samples / STUDY) / FIRST_STEPS, ("model", "channel", "repeat")),
-        params.protocol.groups,
-        [],
-    )
+    table, groups, collected = first_steps(params, samples), params.protocol.groups, []
     for model, rows in table.groupby("model", sort=False):
         others = rows.groupby(["channel", "repeat"])["first"].transform(lambda means: np.roll(means, 1))
         for cell, paired in {f"{model}": rows, f"{model}-shuffled": rows.assign(first=others)}.items():
@@ -270,9 +266,8 @@ def first_step_rows(params: Params, samples: Path) -> pd.DataFrame:
 
 def colours(params: Params, workspace: Workspace) -> pd.DataFrame:
     """For pictures with a channel's mean set: value set, resulting mean (both in standard deviations), and colour."""
-    location = (workspace.samples, STUDY, COLOURS, Config.of(params).guidance)
-    pictures, table = read(*location)
-    means = channel_means(read_latents(*location))
+    folders = colours_location(params).folders(workspace.samples, params.protocol.training_seeds)
+    (pictures, table), means = read(folders), channel_means(read_latents(folders))
     red, green, blue = (pictures.double() / 255).mean((2, 3)).numpy().T
     channel = table["channel"].to_numpy()
     leak, _ = load_leak(check_seal(workspace.leaks) / f"{BY_HAND}.safetensors")
@@ -372,7 +367,7 @@ def main(params: Params, workspace: Workspace) -> None:
     """Write ``build/measures/signal_leak.csv`` and ``signal_leak_spectrum.csv``."""
     params = with_styles(params, workspace)
     samples, out, config = workspace.samples, workspace.measures / OUT, Config.of(params)
-    inputs = [samples / STUDY, workspace.base, workspace.leaks, workspace.evaluator, workspace.manifests]
+    inputs = [samples / config.STUDY, workspace.base, workspace.leaks, workspace.evaluator, workspace.manifests]
     run = scratch.of_stage(params, workspace, __name__, out, inputs, config=config.model_dump(mode="json"))
     model = judges.evaluator(workspace.evaluator)
     against = references(params, workspace, model)

@@ -24,6 +24,7 @@ DERIVED = r"^(low|plain|words|tuned)-|-unguided$"  # what names of conditions ar
 Shift = Annotated[float, Field(ge=-1000.0, le=1000.0), Named]  # in standard deviations
 # names of conditions and leaks, which models and styles must not use
 RESERVED = {"white", "again", "offset", "pixel", "dark", "bright", "real", "returned", "flow", "colours", "natural"}
+RESERVED |= {"untuned"}  # the base, where models are named
 
 
 class LeakModel(Section):
@@ -88,7 +89,7 @@ class Config(StudySection):
 
     def samples(self, params: Params) -> int:
         conditions = 10 + len(self.frequencies) + 3 * len(self.styles) + (2 + len(self.targets)) * len(self.models)
-        return conditions * params.protocol.repeats * self.pictures
+        return conditions * len(params.protocol.all_repeats) * self.pictures
 
     def measures(self, params: Params, measure: str, cell: str) -> bool:
         if match := re.fullmatch(r"low-(\d+)", cell):

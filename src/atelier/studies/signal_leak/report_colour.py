@@ -7,9 +7,8 @@ from atelier.evaluation.intervals import Interval, t_interval
 from atelier.report import figures
 from atelier.report.items import Figure, Metric, Table
 from atelier.sampling import store
-from atelier.studies.signal_leak.fit import STUDY
 from atelier.studies.signal_leak.report_results import Results
-from atelier.studies.signal_leak.sample import COLOURS
+from atelier.studies.signal_leak.sample import COLOURS, colours_location
 
 PRIMARIES = ("red", "green", "blue")
 VALUE_SET = "value set (std of pictures' means)"
@@ -77,8 +76,9 @@ def mean_colour(results: Results) -> Table:
 
 def by_hand(results: Results) -> Figure:
     """One prompt and noise, one row per channel, one column per value."""
-    pictures, listed = store.read(results.workspace.samples, STUDY, COLOURS, results.config.guidance)
-    first = listed[(listed["repeat"] == 0) & (listed["place"] == 0)].sort_values("value")
+    params, samples = results.params, results.workspace.samples
+    pictures, listed = store.read([colours_location(params).folder(samples, params.protocol.training_seeds[0])])
+    first = listed[(listed["repeat"] == listed["repeat"].min()) & (listed["place"] == 0)].sort_values("value")
     rows = {
         f"channel {channel}": pictures[of_channel.index.to_list()] for channel, of_channel in first.groupby("channel")
     }

@@ -22,10 +22,9 @@ from atelier.report import figures, words
 from atelier.report.items import Figure, Metric, Table, Text
 from atelier.sampling import store
 from atelier.studies.signal_leak import fit
-from atelier.studies.signal_leak.fit import STUDY
 from atelier.studies.signal_leak.measure import slopes as slopes_of_means
 from atelier.studies.signal_leak.report_results import Results, count, of_natural
-from atelier.studies.signal_leak.sample import UNGUIDED
+from atelier.studies.signal_leak.sample import UNGUIDED, all_conditions, condition_of, location_of
 from atelier.studies.signal_leak.train import scheduler_for
 
 THIS, STABLE_DIFFUSION = "this base", "Stable Diffusion"
@@ -129,11 +128,11 @@ def perfect_slope(results: Results) -> Text:
 
 def _finished_slope(results: Results, model: str) -> float | None:
     """Slope of finished pictures' means on their first latents'; None of a model that paints no pictures here."""
-    samples = results.workspace.samples
-    if not (samples / STUDY / model).is_dir():
+    params, samples = results.params, results.workspace.samples
+    if model not in {condition.name for condition in all_conditions(params)}:
         return None
-    means = store.read_latents(samples, STUDY, model, results.config.guidance).mean((2, 3)).numpy()
-    listed = store.listed(samples, STUDY, model, results.config.guidance).reset_index()
+    folders = location_of(params, condition_of(params, model)).folders(samples, params.protocol.training_seeds)
+    means, listed = store.read_latents(folders).mean((2, 3)).numpy(), store.listed(folders).reset_index()
     rows = results.first_steps.query("model == @model").merge(listed[["index", "repeat", "place"]])
     rows["finished"] = means[rows["index"], rows["channel"]]
     return float(np.median(slopes_of_means(rows, "first", "finished")))

@@ -1,5 +1,7 @@
 """Brightness and colour: how varied pictures are from each kind of first latent, and what the prompt says of light."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 from torch import Tensor
@@ -8,7 +10,6 @@ from atelier.data import prepare
 from atelier.report import figures, words
 from atelier.report.items import Figure, Table
 from atelier.sampling import store
-from atelier.studies.signal_leak.fit import STUDY
 from atelier.studies.signal_leak.measure import REAL, RETURNED, light
 from atelier.studies.signal_leak.report_results import (
     Results,
@@ -17,7 +18,7 @@ from atelier.studies.signal_leak.report_results import (
     of_natural,
     whole,
 )
-from atelier.studies.signal_leak.sample import LIGHTS, NATURAL, RANDOM, all_conditions
+from atelier.studies.signal_leak.sample import LIGHTS, NATURAL, RANDOM, all_conditions, condition_of, location_of
 
 COLUMNS = 10  # pictures a row of the sheet
 FREQUENCY = f"low-{RANDOM}"  # the leak with the paper's N
@@ -46,8 +47,14 @@ def _real(results: Results) -> Tensor:
 
 
 def _prompts(results: Results) -> int:
-    listed = store.listed(results.workspace.samples, STUDY, "white", results.config.guidance)
-    return int(listed["prompt"].nunique())
+    return int(store.listed(_folders(results, "white"))["prompt"].nunique())
+
+
+def _folders(results: Results, name: str) -> list[Path]:
+    """Where a condition's pictures are."""
+    params = results.params
+    located = location_of(params, condition_of(params, name))
+    return located.folders(results.workspace.samples, params.protocol.training_seeds)
 
 
 def natural_sheet(results: Results) -> Figure:
@@ -62,10 +69,10 @@ def natural_sheet(results: Results) -> Figure:
 
 def luminance(results: Results) -> Figure:
     """Distributions of pictures' mean luminance."""
-    guidance, named = results.config.guidance, labels(results)
+    named = labels(results)
     lights = {results.kind: light(_real(results))[:, 0]}
     for name in ("white", "pixel", FREQUENCY):
-        lights[named[name]] = light(store.read(results.workspace.samples, STUDY, name, guidance)[0])[:, 0]
+        lights[named[name]] = light(store.read(_folders(results, name))[0])[:, 0]
     caption = f"Mean luminance of pictures; {conditions(results)}, {_prompts(results)} prompts; "
     caption += f"all {results.kind} for comparison."
     axis = "mean luminance of a picture (0 black, 1 white)"

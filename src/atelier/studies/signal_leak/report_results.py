@@ -13,7 +13,7 @@ from atelier.data import prepare
 from atelier.evaluation import tables
 from atelier.evaluation.intervals import Interval, t_interval
 from atelier.evaluation.tables import read_rows
-from atelier.files import check_seal, read_table
+from atelier.files import check_seal
 from atelier.methods.signal_leak import FirstStep, FrequencyLeak, Leak, first_step
 from atelier.models import base
 from atelier.params import Params
@@ -22,7 +22,6 @@ from atelier.report.items import Metric
 from atelier.sampling import store
 from atelier.sampling.sampler import with_ddim
 from atelier.studies.signal_leak import fit, measure, sample
-from atelier.studies.signal_leak.fit import STUDY
 from atelier.studies.signal_leak.params import Config
 from atelier.studies.signal_leak.styles import with_styles
 from atelier.workspace import Workspace
@@ -56,7 +55,7 @@ class Results:
     @property
     def n(self) -> int:
         """Pictures of a condition."""
-        return self.params.protocol.repeats * self.config.pictures
+        return len(self.params.protocol.all_repeats) * self.config.pictures
 
     @cached_property
     def training(self) -> pd.DataFrame:
@@ -89,8 +88,9 @@ class Results:
 
     def pictures(self, cell: str, count: int) -> Tensor:
         """The first pictures of a condition's first repeat, (count, 3, h, w) uint8, unselected."""
-        made, listed = store.read(self.workspace.samples, STUDY, cell, self.config.guidance)
-        rows = listed[(listed["repeat"] == 0) & (listed["place"] < count)]
+        located = sample.location_of(self.params, sample.condition_of(self.params, cell))
+        made, listed = store.read([located.folder(self.workspace.samples, self.params.protocol.training_seeds[0])])
+        rows = listed[(listed["repeat"] == listed["repeat"].min()) & (listed["place"] < count)]
         return made[rows.sort_values("place").index.to_list()]
 
 
@@ -105,7 +105,7 @@ def load(params: Params, workspace: Workspace) -> Results:
         workspace=workspace,
         table=measure.load(workspace.measures),
         spectrum=read_rows(workspace.measures / measure.SPECTRUM),
-        first_steps=read_table(check_seal(workspace.samples / STUDY) / sample.FIRST_STEPS),
+        first_steps=sample.first_steps(params, workspace.samples),
         colours=measure.colours(params, workspace),
         leaks=fit.load_all(workspace.leaks, Config.of(params).frequencies),
         works=works,

@@ -18,23 +18,16 @@ from atelier import machine, scratch
 from atelier.data import prepare
 from atelier.data.prompts import prompt
 from atelier.diffusion import clean_estimate
-from atelier.files import check_seal, write_table
+from atelier.files import check_seal, read_table, write_table
 from atelier.methods.signal_leak import FrequencyLeak, Leak, add_leak, first_step, initial_latents
 from atelier.models import base
 from atelier.models.adapters import converted
 from atelier.params import Params
 from atelier.sampling import conditions as sampling
-from atelier.sampling.conditions import (
-    Start,
-    by_training_seed,
-    paint_conditions,
-    seeds_of,
-    white_noise,
-    write_conditions,
-)
+from atelier.sampling.conditions import Start, paint_conditions, seeds_of, white_noise, write_conditions
 from atelier.sampling.held_out import with_files
 from atelier.sampling.sampler import Seed, first_latents, settled, with_ddim
-from atelier.sampling.store import guidance_folder
+from atelier.sampling.store import UNTUNED, Location, guidance_folder
 from atelier.seeds import torch_generator
 from atelier.studies.signal_leak import fit
 from atelier.studies.signal_leak.fit import STUDY, natural, of_style
@@ -132,14 +125,16 @@ def texts_of(params: Params, manifests: Path, condition: Condition) -> list[tupl
     return [(f"{subject} {words}", "") for subject in subjects]
 
 
-def prompts_of(params: Params, manifests: Path, condition: Condition) -> pd.DataFrame:
-    """One row per picture: repeat, place, prompt, path, file. Repeats share no prompt if there are enough."""
-    texts, repeats, rows = texts_of(params, manifests, condition), params.protocol.repeats, []
-    for repeat in range(repeats):
-        available = texts[repeat::repeats] or texts  # prompts are reused if there are too few
-        for number in range(Config.of(params).pictures):
-            text, path = available[number % len(available)]
-            rows.append({"repeat": repeat, "place": number, "prompt": text, "path": path})
+def prompts_of(params: Params, manifests: Path, condition: Condition, seed: int) -> pd.DataFrame:
+    """One row per picture of a training seed's repeats: repeat, place, prompt, path, file.
+
+    Repeats share no prompt where there are enough.
+    """
+    texts, pictures, rows = texts_of(params, manifests, condition), Config.of(params).pictures, []
+    for repeat in params.protocol.repeats_of(seed):
+        for place in range(pictures):
+            text, path = texts[(repeat * pictures + place) % len(texts)]
+            rows.append({"repeat": repeat, "place": place, "prompt": text, "path": path})
     return with_files(pd.DataFrame(rows))
 
 
@@ -173,81 +168,100 @@ def scale_of(params: Params, condition: Condition) -> float:
     return Config.of(params).guidance if condition.guided else 1.0
 
 
-def loader(params: Params, workspace: Workspace, model: str | None) -> Callable[[int], StableDiffusionPipeline]:
-    """A function from training seed to pipeline, for one of ``signal_leak.models`` or the base."""
-    if model is None:
-        return lambda seed: with_ddim(base.load(check_seal(workspace.base)))
-    return lambda seed: with_ddim(tuned_pipeline(params, workspace, model, seed))
+def load(params: Params, workspace: Workspace, model: str, seed: int) -> StableDiffusionPipeline:
+    """The pipeline of one of ``signal_leak.models``, trained from this seed, or of the base."""
+    if model == UNTUNED:
+        return with_ddim(base.load(check_seal(workspace.base)))
+    return with_ddim(tuned_pipeline(params, workspace, model, seed))
 
 
-def main(params: Params, workspace: Workspace) -> None:
-    """Write all conditions, first-step estimates and pictures with set channel means to ``build/samples``."""
-    params = with_styles(params, workspace)
-    config, out = Config.of(params), workspace.samples / STUDY
+def main(params: Params, workspace: Workspace, model: str, training_seed: str) -> None:
+    """Write one model's conditions of one training seed and its first-step estimates to ``build/samples``.
+
+    The base's pictures with set channel means, and a flow's estimates, are beside the base's.
+    """
+    params, seed = with_styles(params, workspace), params.protocol.training_seed(training_seed)
+    config = Config.of(params)
+    if model not in (UNTUNED, *config.models):
+        raise ValueError(f"signal_leak.models: no '{model}'")
+    out, manifests = workspace.samples / STUDY / model / str(seed), workspace.manifests
     leaks = fit.load_all(workspace.leaks, config.frequencies)
-    manifests = workspace.manifests
     inputs = [workspace.base, workspace.leaks, manifests]
-    inputs += [workspace.adapters / STUDY / name for name in config.models]
+    inputs += [workspace.adapter(STUDY, model, seed)] if model != UNTUNED else []
     # what a model that predicts v or a flow begins with
     inputs.append(workspace.named(params.data.folder) / "conversions")
     run = scratch.of_stage(params, workspace, __name__, out, inputs, config=config.model_dump(mode="json"))
-    painted: list[tuple[list[sampling.Condition], bool]] = []
-    firsts = []
-    for model in [None, *config.models]:
-        described = [condition for condition in all_conditions(params) if condition.model == model]
-        listed = [cell_of(params, manifests, condition, leaks) for condition in described]
-        paint_conditions(params, listed, loader(params, workspace, model), model is not None, run)
-        painted.append((listed, model is not None))
-        if described[0].topic == NATURAL:
-            firsts.append(first_table(params, workspace, model, listed[0].table, run))
-    if conversion := flow_conversion(params, workspace):
-        table = prompts_of(params, manifests, Condition("white", NATURAL))
-        estimates = partial(flow_estimates, params, workspace, conversion, table)
-        firsts.append(scratch.table(run, "first flow", estimates))
-    by_hand = [colours_condition(params, manifests, leaks[fit.BY_HAND])]
-    paint_conditions(params, by_hand, loader(params, workspace, None), False, run)
+    described = [condition for condition in all_conditions(params) if (condition.model or UNTUNED) == model]
+    listed = [cell_of(params, manifests, condition, leaks, seed) for condition in described]
+    if model == UNTUNED:
+        listed.append(colours_condition(params, manifests, leaks[fit.BY_HAND], seed))
+    paint_conditions(params, listed, partial(load, params, workspace, model, seed), run)
+    firsts = list(first_tables(params, workspace, model, seed, run))
     with replacing(out) as part:
-        for listed, trained in [*painted, (by_hand, False)]:
-            write_conditions(params, listed, trained, run, part)
-        write_table(part / FIRST_STEPS, pd.concat(firsts), float_format="%.9g")
+        write_conditions(listed, run, part)
+        if firsts:
+            write_table(part / FIRST_STEPS, pd.concat(firsts), float_format="%.9g")
     scratch.discard(run)
 
 
-def cell_of(params: Params, manifests: Path, condition: Condition, leaks: dict[str, Leak]) -> sampling.Condition:
+def cell_of(
+    params: Params, manifests: Path, condition: Condition, leaks: dict[str, Leak], seed: int
+) -> sampling.Condition:
     """A condition in the form that ``sampling.conditions`` paints."""
-    guidance, table = scale_of(params, condition), prompts_of(params, manifests, condition)
+    guidance, table = scale_of(params, condition), prompts_of(params, manifests, condition, seed)
     folder = f"{condition.name}/{guidance_folder(guidance)}"
     return sampling.Condition(folder, table, start_of(params, condition, leaks), guidance, params.sampling.steps)
+
+
+def location_of(params: Params, condition: Condition) -> Location:
+    """Where a condition's pictures are stored."""
+    return Location(STUDY, condition.model or UNTUNED, scale_of(params, condition), condition=condition.name)
+
+
+def colours_location(params: Params) -> Location:
+    """Where the pictures with set channel means are stored."""
+    return Location(STUDY, UNTUNED, Config.of(params).guidance, condition=COLOURS)
+
+
+def condition_of(params: Params, name: str) -> Condition:
+    """Find a condition by its name."""
+    return next(condition for condition in all_conditions(params) if condition.name == name)
+
+
+def first_steps(params: Params, samples: Path) -> pd.DataFrame:
+    """The first-step estimates of all models and training seeds."""
+    models = [UNTUNED, *(name for name, model in Config.of(params).models.items() if model.style is None)]
+    folders = [samples / STUDY / model / str(seed) for model in models for seed in params.protocol.training_seeds]
+    columns = ("model", "channel", "repeat")
+    return pd.concat([read_table(check_seal(folder) / FIRST_STEPS, columns) for folder in folders])
 
 
 # ------------------------------------------------------------------------------------------------ the first step
 
 
-def first_table(
-    params: Params, workspace: Workspace, model: str | None, table: pd.DataFrame, run: Path
-) -> pd.DataFrame:
-    """``first_estimates`` of a model, for each training seed, or of the base."""
-    device, load = machine.accelerator(params.machine).device, loader(params, workspace, model)
-    name = model or "white"
+def first_tables(params: Params, workspace: Workspace, model: str, seed: int, run: Path) -> Iterator[pd.DataFrame]:
+    """``first_estimates`` of a model of natural pictures, and beside the base's those of its conversion to a flow."""
+    device = machine.accelerator(params.machine).device
+    table = prompts_of(params, workspace.manifests, Condition("white", NATURAL), seed)
 
-    def estimates(seed: int, rows: pd.DataFrame) -> pd.DataFrame:
-        return first_estimates(params, settled(load(seed), device), rows, name)
+    def estimates(pipeline: Callable[[], StableDiffusionPipeline], name: str) -> pd.DataFrame:
+        return first_estimates(params, settled(pipeline(), device), table, name)
 
-    parts = by_training_seed(params, table, model is not None).items()
-    return pd.concat(scratch.table(run, f"first {name} {seed}", partial(estimates, seed, rows)) for seed, rows in parts)
+    if model == UNTUNED or Config.of(params).models[model].style is None:
+        name = "white" if model == UNTUNED else model
+        yield scratch.table(run, "first", partial(estimates, partial(load, params, workspace, model, seed), name))
+    if model == UNTUNED and (conversion := flow_conversion(params, workspace)):
+
+        def flow() -> StableDiffusionPipeline:
+            return converted(base.load(check_seal(workspace.base)), conversion)
+
+        yield scratch.table(run, "first flow", partial(estimates, flow, "flow"))
 
 
 def flow_conversion(params: Params, workspace: Workspace) -> Path | None:
     """The folder of a shipped base's conversion to a flow, if there is one."""
     folder = workspace.named(params.data.folder) / FLOW
     return folder if params.base.source == "shipped" and folder.is_dir() else None
-
-
-def flow_estimates(params: Params, workspace: Workspace, folder: Path, table: pd.DataFrame) -> pd.DataFrame:
-    pipeline = settled(
-        converted(base.load(check_seal(workspace.base)), folder), machine.accelerator(params.machine).device
-    )
-    return first_estimates(params, pipeline, table, "flow")
 
 
 def first_estimates(params: Params, pipeline: StableDiffusionPipeline, table: pd.DataFrame, model: str) -> pd.DataFrame:
@@ -294,11 +308,11 @@ def colours_of(params: Params, leak: FrequencyLeak) -> Iterator[tuple[int, float
             yield channel, value, low.view(1, 1, channels)
 
 
-def colours_condition(params: Params, manifests: Path, leak: Leak) -> sampling.Condition:
+def colours_condition(params: Params, manifests: Path, leak: Leak, seed: int) -> sampling.Condition:
     """Pictures of the base with one latent channel's mean set, all else equal, by channel and value."""
     assert isinstance(leak, FrequencyLeak)
     config = Config.of(params)
-    table = prompts_of(params, manifests, Condition("white", NATURAL)).query("place < @config.each_value")
+    table = prompts_of(params, manifests, Condition("white", NATURAL), seed).query("place < @config.each_value")
     values = [table.assign(channel=channel, value=value) for channel, value, _ in colours_of(params, leak)]
     listed = pd.concat(values, ignore_index=True)
     listed["file"] = [f"{row.channel}{row.value:+g}-{row.file}" for row in listed.itertuples()]

@@ -24,7 +24,7 @@ from atelier.training import denoiser
 from atelier.training.caches import Cache
 from atelier.training.conversion import add_conversion
 from atelier.training.lora import add_adapter, save_with_scheduler
-from atelier.training.run import check, seed_from, training_run
+from atelier.training.run import check, training_run
 from atelier.workspace import Workspace
 
 EMPTY_PROMPTS = 0.1  # share of prompts left empty
@@ -62,7 +62,7 @@ def start(params: Params, workspace: Workspace, model: LeakModel) -> StableDiffu
 
 def main(params: Params, workspace: Workspace, name: str, seed: str) -> None:
     """Write one model to ``build/adapters/signal_leak``: an adapter and its scheduler."""
-    train(params, workspace, name, seed_from(seed))
+    train(params, workspace, name, params.protocol.training_seed(seed))
 
 
 def train(params: Params, workspace: Workspace, name: str, training_seed: int) -> None:

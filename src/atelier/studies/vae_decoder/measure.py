@@ -13,11 +13,11 @@ import pandas as pd
 from atelier import scratch
 from atelier.evaluation import judges
 from atelier.evaluation import reference as references
-from atelier.evaluation.cells import Location, truth_of_works
+from atelier.evaluation.cells import truth_of_works
 from atelier.evaluation.groups import groups_of, measured
 from atelier.evaluation.tables import read_rows, write_rows
 from atelier.params import STARTS, Params, cell_name
-from atelier.sampling.store import UNTUNED, at_level, listed, read_latents
+from atelier.sampling.store import UNTUNED, Location, at_level, listed, read_latents
 from atelier.studies.vae_decoder.decoding import MAIN, decoded, decoders
 from atelier.studies.vae_decoder.params import TUNED_BY, Config
 from atelier.workspace import Workspace
@@ -37,7 +37,7 @@ def main(params: Params, workspace: Workspace, model: str) -> None:
     """Write ``build/measures/vae_decoder/MODEL.csv``; MODEL may be ``plain-words``."""
     config, out, located = Config.of(params), table_of(workspace.measures, model), cells(params, model)
     samples = workspace.samples
-    folders = {samples / each.location.study / each.location.folder for each in located.values()}
+    folders = {samples / each.location.study / each.location.model for each in located.values()}
     inputs = [*sorted(folders), workspace.base, workspace.decoders]
     inputs += [workspace.reference, workspace.evaluator, workspace.manifests]
     run = scratch.of_stage(params, workspace, __name__, out, inputs, config=config.model_dump(mode="json"))
@@ -46,7 +46,8 @@ def main(params: Params, workspace: Workspace, model: str) -> None:
     retuned = lru_cache(maxsize=1)(partial(decoders, params, workspace))
 
     def rows_of(cell: Redecoded) -> pd.DataFrame:
-        table, latents = listed(samples, *cell.location), read_latents(samples, *cell.location)
+        painted = cell.location.folders(samples, params.protocol.training_seeds)
+        table, latents = listed(painted), read_latents(painted)
         pictures = decoded(params, retuned(cell.decoder), latents, table["repeat"].tolist())
         return measured(reference, groups_of(pictures, table, params.protocol.groups, judge, truth))
 
@@ -67,7 +68,7 @@ def cells(params: Params, model: str) -> dict[str, Redecoded]:
         if MAIN not in config.variants or 0 not in params.section(PROMPTS).levels:
             return {}
         return {
-            cell_name(f"{UNTUNED}-decoder", 0, *each): Redecoded(Location(PROMPTS, at_level(UNTUNED, 0), *each), MAIN)
+            cell_name(f"{UNTUNED}-decoder", 0, *each): Redecoded(Location(PROMPTS, UNTUNED, *each, at_level(0)), MAIN)
             for each in located
         }
     if model not in config.models:

@@ -55,7 +55,7 @@ class Results:
     @property
     def n(self) -> int:
         """Generated pictures a cell."""
-        return self.params.protocol.repeats * self.params.protocol.pictures
+        return len(self.params.protocol.all_repeats) * self.params.protocol.pictures
 
     @property
     def n_works(self) -> int:
@@ -118,15 +118,14 @@ def load(params: Params, workspace: Workspace) -> Results:
 
 
 def first_pictures(params: Params, workspace: Workspace, config: Config) -> dict[str, Tensor]:
-    """Pictures of the first repeat, of two models at the lowest scale, through the original and the main decoder."""
+    """The first training seed's first pictures, of two models at the lowest scale, through two decoders."""
     guidance, pictures = min(config.guidance), {}
     for model in config.models[:2]:
-        location = (workspace.samples, TUNED_BY, model, guidance)
-        latents, table = store.read_latents(*location), store.listed(*location)
-        rows = (table["repeat"] == 0).to_numpy().nonzero()[0][:COLUMNS]
+        folder = store.Location(TUNED_BY, model, guidance).folder(workspace.samples, params.protocol.training_seeds[0])
+        latents, repeats = store.read_latents([folder])[:COLUMNS], store.listed([folder])["repeat"][:COLUMNS]
         for name in (ORIGINAL, main_decoder(config)):
             vaes = decoding.decoders(params, workspace, name)
-            pictures[f"{model}, {name}"] = decoding.decoded(params, vaes, latents[rows], [0] * len(rows))
+            pictures[f"{model}, {name}"] = decoding.decoded(params, vaes, latents, list(repeats))
     return pictures
 
 

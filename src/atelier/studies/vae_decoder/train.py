@@ -30,7 +30,7 @@ from atelier.training.autoencoder import posterior_noise
 from atelier.training.caches import WORKS, read_cache, training_works
 from atelier.training.loop import Task
 from atelier.training.order import Turn
-from atelier.training.run import check, seed_from, training_run
+from atelier.training.run import check, training_run
 from atelier.workspace import Workspace
 
 
@@ -125,7 +125,7 @@ def task(
 
 def main(params: Params, workspace: Workspace, variant: str, seed: str) -> None:
     """Write one decoder to ``build/decoders``."""
-    train(params, workspace, variant, seed_from(seed))
+    train(params, workspace, variant, params.protocol.training_seed(seed))
 
 
 def train(params: Params, workspace: Workspace, variant: str, training_seed: int) -> None:
