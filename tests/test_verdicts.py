@@ -359,7 +359,9 @@ def test_cells_are_averaged() -> None:
         for cell, x in {"a@1/4": [1.0, 2.0], "b@1/4": [3.0, 6.0], "untuned@1/4": [1.0, 1.0]}.items()
     }
     both = Comparison(measure="fd", changed=["a@1/4", "b@1/4"], reference=["untuned@1/4"], rule="below")
-    np.testing.assert_array_equal(verdicts.differences(both, values), [1.0, 3.0])
+    groups = verdicts.by_group(both, evidence(values))
+    assert groups is not None
+    assert (groups.changed.tolist(), groups.differences.tolist()) == ([2.0, 4.0], [1.0, 3.0])
 
 
 def test_evidence_counts_and_groups_are_those_of_a_claim_or_of_all() -> None:

@@ -237,22 +237,43 @@ def _q(name: str, verdict: str, made: Mapping[str, Statements], least: Mapping[s
 # ---- comparisons
 
 
-def differences(part: Comparison, values: Values) -> FloatArray:
-    """Changed minus reference, one value per group; KeyError for a cell that was not measured."""
-    return _mean(part.measure, part.changed, values) - _mean(part.measure, part.reference, values)
+class Groups(NamedTuple):
+    """What a comparison is tested by, one value per group of pictures."""
+
+    changed: FloatArray
+    reference: FloatArray
+    margins: FloatArray
+    least: FloatArray  # the least effect that matters; 0 where the comparison has none
+    resolution: float  # the smallest possible change of a group's value; 0 where none is known
+
+    @property
+    def differences(self) -> FloatArray:
+        return self.changed - self.reference
+
+
+def by_group(part: Comparison, evidence: Evidence) -> Groups | None:
+    """A comparison's values; None where one of its cells was not measured."""
+    values = evidence.values
+    if any((part.measure, cell) not in values for cell in part.cells):
+        return None
+    return Groups(
+        changed=_mean(part.measure, part.changed, values),
+        reference=_mean(part.measure, part.reference, values),
+        margins=_margins(part, values),
+        least=_least(part, values),
+        resolution=max(evidence.resolutions.get((part.measure, cell), 0.0) for cell in part.cells),
+    )
 
 
 def compared(part: Comparison, evidence: Evidence) -> Compared | None:
     """Test one comparison; None where one of its cells was not measured."""
-    values = evidence.values
-    if any((part.measure, cell) not in values for cell in part.cells):
+    groups = by_group(part, evidence)
+    if groups is None:
         return None
-    diffs = differences(part, values).tolist()
-    resolution = max(evidence.resolutions.get((part.measure, cell), 0.0) for cell in part.cells)
-    margins = _margins(part, values)
+    diffs, margins = groups.differences.tolist(), groups.margins
     if not part.directed and margins.mean() <= 0:  # no gain, or a reference of 0: no margin, so no verdict
         return compare(diffs, "below")._replace(supported_p=1.0, reversed_p=1.0, not_seen_p=1.0)
-    return compare(diffs, part.rule, margins.tolist(), resolution, _least(part, values).tolist())
+    return compare(diffs, part.rule, margins.tolist(), groups.resolution, groups.least.tolist())
 
 
 def _margins(part: Comparison, values: Values) -> FloatArray:

@@ -9,14 +9,16 @@ from scipy import stats
 from atelier.claims import Claim
 from atelier.evaluation.intervals import Interval
 from atelier.evidence import LEVEL, Compared
-from atelier.report.items import Metric, Table
+from atelier.report.items import Data, Metric, Table
 from atelier.report.plan import needed
-from atelier.verdicts import DECIDED, UNDECIDED, Finding, Verdict
+from atelier.verdicts import DECIDED, UNDECIDED, Evidence, Finding, Verdict, by_group
 
 STARTS = (
     "The starts disagree: from white noise and from first latents with the signal leak the effects are opposite. What "
     "is seen from white noise is then a change of what the model makes of the missing leak."
 )
+
+GROUPS = ("part", "comparison", "rule", "group", "changed", "reference", "margin", "least", "difference", "resolution")
 
 
 def card(verdict: Verdict, counts: Sequence[int], over: str) -> Table:
@@ -36,6 +38,28 @@ def card(verdict: Verdict, counts: Sequence[int], over: str) -> Table:
         f"together (Bonferroni), and the p-value of the part's verdict (as it is for supported, Holm for the others)."
     )
     return Table(f"claim_{verdict.claim}", pd.DataFrame(rows).T.fillna(""), caption, metrics)
+
+
+def groups(claim: str, findings: Sequence[Finding], evidence: Evidence) -> Data:
+    """What a reader needs to recompute each part: its values, group by group, and what it was tested against."""
+    rows = [
+        {
+            "part": number,
+            "comparison": finding.part.name,
+            "rule": finding.part.rule,
+            "group": group,
+            "changed": changed,
+            "reference": reference,
+            "margin": margin,
+            "least": least,
+            "difference": changed - reference,
+            "resolution": values.resolution,
+        }
+        for number, finding in enumerate(findings, 1)
+        if (values := by_group(finding.part, evidence)) is not None
+        for group, (changed, reference, margin, least) in enumerate(zip(*values[:4], strict=True))
+    ]
+    return Data(f"claim_{claim}_groups", pd.DataFrame(rows, columns=GROUPS))
 
 
 def _numbers(finding: Finding, compared: Compared, parts: int) -> dict[str, object]:

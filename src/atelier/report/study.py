@@ -95,6 +95,7 @@ class Study:
         if cost := cards.cost(verdict):
             print(f"What {name} would take: {cost}")
         self.record(table.metrics)
+        self.show(cards.groups(name, verdict.findings, evidence))
         self.cited[name] = {
             "verdict": verdict.verdict,
             "reason": verdict.reason,
