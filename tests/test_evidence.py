@@ -201,6 +201,19 @@ def test_not_seen_is_what_the_interval_says(rule: Rule) -> None:
         assert (compared.not_seen_p <= LEVEL) == (low > -1.5 if rule == "below" else high < 1.5)
 
 
+@pytest.mark.parametrize("rule", ["below", "above"])
+def test_smaller_than_least_is_what_the_interval_says(rule: Rule) -> None:
+    """The 95 % interval lies inside +-least, whichever way the effect goes."""
+    rng, inside = np.random.default_rng(23), []
+    for _ in range(200):
+        compared = compare((rng.normal() + 0.5 * rng.normal(size=GROUPS)).tolist(), rule, least=1.5)
+        inside.append(compared.interval.low > -1.5 and compared.interval.high < 1.5)
+        assert (compared.smaller_p <= LEVEL) == inside[-1]
+    assert 20 < sum(inside) < 180
+    assert compare([0.1, 0.2, 0.15], rule).smaller_p == 1.0  # nothing is smaller than what was never said
+    assert compare([0.1, 0.2, 0.15], "same", 1.0, least=3.0).smaller_p == 1.0
+
+
 def test_what_a_margin_asks_for_is_not_seen_below_it() -> None:
     """D1: at least tenfold. An effect of a third of that, however certain, is not it."""
     compared = compare([0.31, 0.33, 0.32, 0.34], "above", 1.0)

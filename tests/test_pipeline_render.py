@@ -485,7 +485,15 @@ def test_the_site_adjusts_verdicts_over_all_studies_claims(studies: Path, tmp_pa
         "A2": ("undecided", "", "undecided"),
         "B1": ("supported", "0.002", "supported"),
     }
+    path = studies / "one" / "metrics.json"
+    content = json.loads(path.read_text())
+    content["verdicts"]["A1"]["said"] = "supported, smaller than matters"
+    path.write_text(json.dumps(content))
+    assert table()["A1"] == ("supported, smaller than matters", "0.04", "supported, smaller than matters")
     cite("two", B1=0.001, **{f"B{number}": 0.9 for number in range(2, 12)})
+    assert table()["A1"] == ("undecided", "0.24", "supported, smaller than matters")
+    del content["verdicts"]["A1"]["said"]
+    path.write_text(json.dumps(content))
     assert table()["A1"] == ("undecided", "0.24", "supported")
     assert table()["B1"] == ("supported", "0.012", "supported")
     assert list(table())[:3] == ["A1", "A2", "B1"]

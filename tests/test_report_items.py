@@ -119,6 +119,22 @@ def test_the_answer_says_what_changed_by_how_much_and_what_the_paper_says() -> N
     assert answer(claim, verdict, [None]) == "Nothing of it was measured here; the paper: <p>"
 
 
+def test_a_card_says_where_an_effect_is_smaller_than_what_would_matter() -> None:
+    small = PARTS[0].model_copy(update={"least": Least(points=3.0)})  # it falls by 1
+    claim, verdict, table = card_of(parts=[small])
+    assert table.frame["part"].tolist() == ["supported, smaller than matters"]
+    assert "<b>supported, smaller than matters</b>" in heading(claim, verdict, "")
+    assert "-50.0% of it); the effect is there and smaller than what would matter; the paper" in answer(
+        claim, verdict, [2.0]
+    )
+    claim, verdict, table = card_of(parts=[PARTS[0], small])
+    assert table.frame["part"].tolist() == ["supported", "supported, smaller than matters"]  # of one name
+    assert "); in 1 of 2 parts the effect is there and smaller" in answer(claim, verdict, [2.0, 2.0])
+    claim, verdict, _ = card_of(parts=[small.model_copy(update={"rule": "above"})])
+    assert "<b>reversed, smaller than matters</b>" in heading(claim, verdict, "")
+    assert "smaller than" not in answer(*card_of(parts=PARTS[:1])[:2], [2.0])
+
+
 def test_an_undecided_claim_says_what_more_would_cost() -> None:
     rough = np.linspace(-1.0, 1.0, 5)
     part = PARTS[0].model_copy(update={"least": Least(points=0.5)})

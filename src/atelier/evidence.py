@@ -29,7 +29,8 @@ class Compared(NamedTuple):
     than ``least``, the least effect that matters (1 where a rule has none). Each is two-sided, but for equivalence and
     its halves, so that a 95 % interval (90 % for equivalence) says the same. ``detectable``: the smallest true
     difference that this test finds in 80 % of studies with this scatter; with a ``margin`` (its mean over groups), the
-    distance from that margin.
+    distance from that margin. ``smaller_p``: what there is is smaller than ``least`` in either direction, that is the
+    95 % interval lies inside +-least; no verdict rests on it, but one of an effect that is there is read by it.
     """
 
     interval: Interval
@@ -39,6 +40,7 @@ class Compared(NamedTuple):
     detectable: float
     margin: float = 0.0
     least: float = 0.0
+    smaller_p: float = 1.0
 
 
 def compare(
@@ -78,8 +80,10 @@ def _directed(
     signed, matters = sign * diffs, np.maximum(margins, effects)
     supported, reverse = (_two_sided(values, resolution) for values in (signed + margins, -signed))
     not_seen = _two_sided(-signed - matters, resolution) if matters.mean() > 0 else 1.0
-    detectable = detectable_difference(diffs, LEVEL / 2, resolution)
-    return Compared(interval, supported, reverse, not_seen, detectable, float(margins.mean()), float(effects.mean()))
+    detectable, least = detectable_difference(diffs, LEVEL / 2, resolution), float(effects.mean())
+    sides = [_two_sided(side * diffs - effects, resolution) for side in (1.0, -1.0)]
+    smaller = max(sides) if least > 0 else 1.0
+    return Compared(interval, supported, reverse, not_seen, detectable, float(margins.mean()), least, smaller)
 
 
 def _same(interval: Interval, diffs: FloatArray, margins: FloatArray, resolution: float) -> Compared:

@@ -13,6 +13,7 @@ from atelier.evidence import LEVEL, Compared, benjamini_hochberg, compare, holm,
 SUPPORTED, REVERSED, NOT_SEEN, UNDECIDED = "supported", "reversed", "not seen", "undecided"
 CANNOT_TELL, BROKEN = "instrument cannot tell", "measurement broken"
 DECIDED = (SUPPORTED, REVERSED, NOT_SEEN)
+SMALL = "smaller than matters"  # said of an effect that is there
 SATURATED = 0.8  # share of the reference's value that a measure's floor may have
 
 
@@ -74,6 +75,17 @@ class Finding(NamedTuple):
         return CANNOT_TELL if self.saturated else self.adjusted.called(LEVEL)
 
     @property
+    def is_small(self) -> bool:
+        """Whether there is an effect, and the 95 % interval lies inside plus and minus what would matter."""
+        there = self.verdict in (SUPPORTED, REVERSED)
+        return there and self.compared is not None and self.compared.smaller_p <= LEVEL
+
+    @property
+    def said(self) -> str:
+        """Its verdict, and whether the effect is smaller than what would matter."""
+        return f"{self.verdict}, {SMALL}" if self.is_small else self.verdict
+
+    @property
     def starts_disagree(self) -> bool:
         """Whether both starts have an effect, and in opposite directions."""
         both = [each.interval for each in (self.compared, self.corrected) if each is not None]
@@ -91,6 +103,20 @@ class Verdict(NamedTuple):
     def holding(self) -> int:
         """How many of its parts are supported."""
         return sum(finding.verdict == SUPPORTED for finding in self.findings)
+
+    @property
+    def small(self) -> tuple[int, int]:
+        """Of the parts that say what the verdict says: how many effects are smaller than what matters; of how many."""
+        saying = [finding for finding in self.findings if finding.verdict == self.verdict]
+        return sum(finding.is_small for finding in saying), len(saying)
+
+    @property
+    def said(self) -> str:
+        """The verdict, and where effects are smaller than what would matter."""
+        small, saying = self.small
+        if not small:
+            return self.verdict
+        return f"{self.verdict}, {SMALL}" if small == saying else f"{self.verdict}, {small} of {saying} parts {SMALL}"
 
     @property
     def is_tested(self) -> bool:

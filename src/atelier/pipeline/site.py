@@ -57,13 +57,18 @@ def verdicts_of(studies: Path, order: Sequence[str]) -> list[Row]:
             "claim": name,
             "study": entry["study"],
             "says": entry["says"],
-            "alone": entry["verdict"],
+            "alone": _said(entry, entry["verdict"]),
             "p": f"{entry['p'].get(entry['verdict'], min(entry['p'].values())):.2g}" if entry["p"] else "",
             "q": f"{overall[name].q:.2g}" if name in overall else "",
-            "verdict": overall[name].verdict if name in overall else entry["verdict"],
+            "verdict": _said(entry, overall[name].verdict if name in overall else entry["verdict"]),
         }
         for name, entry in sorted(cited.items(), key=lambda item: (item[0][0], int(item[0][1:])))
     ]
+
+
+def _said(entry: Mapping[str, Any], verdict: str) -> str:
+    """A verdict as the claim's card says it, with whether the effect matters; results of before had no such words."""
+    return entry.get("said", verdict) if verdict == entry["verdict"] else verdict
 
 
 def renew_index(site: Path, order: Sequence[str], profile: str) -> None:

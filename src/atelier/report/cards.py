@@ -23,7 +23,8 @@ GROUPS = ("part", "comparison", "rule", "group", "changed", "reference", "margin
 
 def card(verdict: Verdict, counts: Sequence[int], over: str) -> Table:
     """A verdict's comparisons as a table; ``counts``: n of each, ``over``: what their intervals are over."""
-    rows, metrics = {}, {}
+    rows: list[dict[str, object]] = []
+    metrics = {}
     parts = len(verdict.findings)
     for number, (finding, n) in enumerate(zip(verdict.findings, counts, strict=True), 1):
         row: dict[str, object] = {"rule": finding.part.rule, "change": "not measured"}
@@ -31,13 +32,14 @@ def card(verdict: Verdict, counts: Sequence[int], over: str) -> Table:
             row |= _numbers(finding, compared, parts)
             metrics[f"claim/{verdict.claim}/{number}"] = Metric(compared.interval, n)
             metrics[f"claim/{verdict.claim}/{number}/detectable"] = Metric(compared.detectable, n)
-        rows[finding.part.name] = row
+        rows.append(row)
     listed = ", ".join(str(count) for count in dict.fromkeys(counts))
     caption = (
         f"Claim {verdict.claim}: {over}; n = {listed} a cell. Adjusted: the interval at which all of these hold "
         f"together (Bonferroni), and the p-value of the part's verdict (as it is for supported, Holm for the others)."
     )
-    return Table(f"claim_{verdict.claim}", pd.DataFrame(rows).T.fillna(""), caption, metrics)
+    names = [finding.part.name for finding in verdict.findings]
+    return Table(f"claim_{verdict.claim}", pd.DataFrame(rows, index=names).fillna(""), caption, metrics)
 
 
 def groups(claim: str, findings: Sequence[Finding], evidence: Evidence) -> Data:
@@ -73,7 +75,7 @@ def _numbers(finding: Finding, compared: Compared, parts: int) -> dict[str, obje
         "detectable": f"{compared.detectable:.3g}",
         "p": f"{_plain(finding, compared):.2g}",
         "adjusted p": f"{_adjusted(finding):.2g}",
-        "part": finding.verdict,
+        "part": finding.said,
     }
     if (corrected := finding.corrected) is not None:
         row["change, corrected start"] = f"{corrected.interval.mean:+.3g} ({_interval(corrected.interval)})"
@@ -115,8 +117,15 @@ def answer(claim: Claim, verdict: Verdict, baselines: Sequence[float | None]) ->
     held = f"{verdict.holding} of {len(verdict.findings)} parts hold"
     return (
         f"{held}; {finding.part.name} changes by {compared.interval.mean:+.3g} (95 % interval {low:+.3g} to {high:+.3g}"
-        f"{share}); the paper: {claim.paper}"
+        f"{share}){_small(verdict)}; the paper: {claim.paper}"
     )
+
+
+def _small(verdict: Verdict) -> str:
+    """That effects are smaller than what would matter, of the parts that the verdict rests on; "" where none is."""
+    small, saying = verdict.small
+    where = "" if small == saying else f"in {small} of {saying} parts "
+    return f"; {where}the effect is there and smaller than what would matter" if small else ""
 
 
 def _lead(verdict: Verdict, measured: Sequence[int]) -> int:
@@ -130,7 +139,7 @@ def heading(claim: Claim, verdict: Verdict, sentence: str) -> str:
     reason = f" ({html.escape(verdict.reason)})" if verdict.reason else ""
     lines = [
         f"<b>{verdict.claim}: {html.escape(claim.says)}</b>",
-        f"Verdict by itself: <b>{verdict.verdict}</b>{reason}",
+        f"Verdict by itself: <b>{verdict.said}</b>{reason}",
         html.escape(sentence),
         f"The rule, written before these pictures were made: {html.escape(claim.rule)}",
     ]

@@ -98,6 +98,7 @@ class Study:
         self.show(cards.groups(name, verdict.findings, evidence))
         self.cited[name] = {
             "verdict": verdict.verdict,
+            "said": verdict.said,
             "reason": verdict.reason,
             "claim": claim.digest,
             "says": claim.says,
