@@ -66,7 +66,9 @@ def test_a_card_shows_the_verdict_and_keeps_its_numbers(study: Study, displayed:
     assert (cited["verdict"], cited["reason"]) == ("undecided", "not measured: fd of b@1/4")
     assert (cited["claim"], cited["says"]) == (CLAIM.digest, CLAIM.says)
     assert cited["p"] == {"supported": 1.0, "reversed": 1.0, "not seen": 1.0}
-    assert cited["answer"].startswith("1 of 2 parts hold; FD of a@1/4 against untuned@1/4 changes by -1 ")
+    assert cited["answer"].startswith(
+        "1 of 2 parts hold, 1 not measured; FD of a@1/4 against untuned@1/4 changes by -1 "
+    )
     kept = content["metrics"]["claim/A1/1"]
     assert kept["value"] == pytest.approx(-1)
     assert (kept["n"], kept["repeats"]) == (20, 5)

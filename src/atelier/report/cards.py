@@ -114,11 +114,18 @@ def answer(claim: Claim, verdict: Verdict, baselines: Sequence[float | None]) ->
     assert compared is not None
     low, high = compared.interval.low, compared.interval.high
     share = f", {compared.interval.mean / abs(baseline):+.1%} of it" if baseline else ""
-    held = f"{verdict.holding} of {len(verdict.findings)} parts hold"
+    held, small = _held(verdict, len(measured)), _small(verdict)
     return (
         f"{held}; {finding.part.name} changes by {compared.interval.mean:+.3g} (95 % interval {low:+.3g} to {high:+.3g}"
-        f"{share}){_small(verdict)}; the paper: {claim.paper}"
+        f"{share}){small}; the paper: {claim.paper}"
     )
+
+
+def _held(verdict: Verdict, measured: int) -> str:
+    """How many parts hold; those that were not measured neither hold nor fail."""
+    parts = len(verdict.findings)
+    lacking = f", {parts - measured} not measured" if measured < parts else ""
+    return f"{verdict.holding} of {parts} parts hold{lacking}"
 
 
 def _small(verdict: Verdict) -> str:
