@@ -64,6 +64,14 @@ def test_another_verdict_and_a_missing_metric_are_named(tmp_path: Path) -> None:
     assert "verdicts that differ: 1" in comparison.paragraph(published, made, same_machine=False)
 
 
+def test_another_verdict_of_a_finding_is_named(tmp_path: Path) -> None:
+    published, made = (pages(tmp_path / name, {"fd": metric(1.0)}) for name in ("published", "made"))
+    for folder, verdict in ((published, "supported"), (made, "not seen")):
+        path = folder / "study" / "metrics.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "findings": {"N1": {"verdict": verdict}}}))
+    assert compare(published, made).faults == ["study: N1: verdict 'supported' published, 'not seen' made"]
+
+
 def test_the_largest_difference_is_named(tmp_path: Path) -> None:
     old = {"fd": metric(100.0, 50.0, 150.0), "pr": metric(1.0, 0.5, 1.5)}
     new = {"fd": metric(110.0), "pr": metric(1.4)}

@@ -506,6 +506,27 @@ def test_the_site_adjusts_verdicts_over_all_studies_claims(studies: Path, tmp_pa
     assert Resources(mine).found == []
 
 
+def test_the_site_keeps_what_was_seen_here_first_apart(studies: Path, tmp_path: Path) -> None:
+    """A finding, however certain, stands in a section of its own and leaves the claims' q-values as they are."""
+    entry = {"verdict": "supported", "reason": "", "claim": "", "p": {"supported": 0.04, "reversed": 1, "not seen": 1}}
+    path = studies / "two" / "metrics.json"
+    content = json.loads(path.read_text())
+    content["verdicts"] = {"B1": {**entry, "says": "of a paper"}}
+    path.write_text(json.dumps(content))
+    before = site.verdicts_of(studies, ["one", "two"])
+    found = {"says": "of our <own>.", "answer": "2 of 2 parts hold", "said": "supported, smaller than matters"}
+    content["findings"] = {"N2": {**entry, **found, "p": {"supported": 1e-9, "reversed": 1, "not seen": 1}}}
+    path.write_text(json.dumps(content))
+    assert site.verdicts_of(studies, ["one", "two"]) == before
+    site.build(studies, tmp_path / "site", ["one", "two"], "study", tmp_path / "params.yaml")
+    said = "N2: of our &lt;own&gt;. Verdict: <b>supported, smaller than matters</b>. 2 of 2 parts hold."
+    for name, times in (("index.html", 1), ("two/two.html", 1), ("one/one.html", 0)):
+        text = (tmp_path / "site" / name).read_text()
+        assert text.count(said) == times
+        assert text.count("Seen here first") == times
+        assert Resources(text).found == []
+
+
 def test_the_site_refuses_missing_surplus_and_stale_studies(studies: Path, tmp_path: Path) -> None:
     for order, odd in ((["one"], "two"), (["one", "two", "three"], "three")):
         with pytest.raises(ValueError, match=f"missing or too many: {odd}$"):

@@ -135,9 +135,29 @@ def test_every_part_can_be_recomputed_from_its_groups_alone(study: Study, monkey
         assert 0 < min(p.values()) < 1
 
 
+def test_a_finding_has_a_card_and_is_cited_apart(
+    study: Study, displayed: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finding = CLAIM.model_copy(update={"paper": "none; seen first here", "parts": [SHOWN]})
+    monkeypatch.setattr(claims, "findings", {"one": {"N1": finding}}.__getitem__)
+    study.verdict("A1")
+    study.verdict("N1")
+    study.finish()
+    content = metrics_of(study)
+    assert (list(content["verdicts"]), list(content["findings"])) == (["A1"], ["N1"])
+    cited = content["findings"]["N1"]
+    assert (cited["verdict"], cited["claim"]) == ("supported", finding.digest)
+    assert cited["answer"].endswith("; the paper: none; seen first here")
+    assert content["metrics"]["claim/N1/1"]["value"] == pytest.approx(-1)
+    assert (study.folder / "tables" / "claim_N1_groups.csv").is_file()
+    assert "<b>N1: a &lt; b &amp; c</b>" in displayed[1][0].data
+    assert "The rule, written when the first results had shown it" in displayed[1][0].data
+    assert "The rule, written before these pictures were made: r" in displayed[0][0].data
+
+
 def test_a_page_without_claims_has_no_verdicts(study: Study) -> None:
     study.finish()
-    assert "verdicts" not in metrics_of(study)
+    assert not {"verdicts", "findings"} & set(metrics_of(study))
     assert metrics_of(study)["profile"] == "smoke"
 
 

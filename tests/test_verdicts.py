@@ -195,6 +195,13 @@ def test_both_starts_are_compared_and_may_disagree() -> None:
     assert not verdict_of(values, claim(part("a")))[0].findings[0].starts_disagree
 
 
+def test_what_compares_starts_itself_is_not_moved_to_another_start() -> None:
+    values = study(np.random.default_rng(24), untuned=100)
+    values |= {("fd", "untuned@1/4/corrected"): values["fd", "untuned@1/4"] - 40}
+    (verdict,) = verdict_of(values, claim(part("untuned@1/4/corrected", least={"share": 0.05})))
+    assert (verdict.verdict, verdict.findings[0].corrected) == (SUPPORTED, None)
+
+
 def test_over_all_claims_a_lone_weak_verdict_does_not_stand() -> None:
     weak = {f"A{number}": Statements(0.6, 0.7, 0.8) for number in range(19)}
     overall = over_all({**weak, "B1": Statements(0.04)})

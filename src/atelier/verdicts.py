@@ -65,7 +65,7 @@ class Finding(NamedTuple):
     compared: Compared | None
     adjusted: Statements
     saturated: bool = False
-    corrected: Compared | None = None  # the same from first latents with the signal leak
+    corrected: Compared | None = None  # the same from first latents with the signal leak; None of one between starts
 
     @property
     def verdict(self) -> str:
@@ -180,7 +180,7 @@ def _findings(claim: Claim, evidence: Evidence) -> list[Finding]:
             result,
             Statements(result.supported_p, reverse[index], not_seen[index]) if result else Statements(),
             result is not None and is_saturated(part, evidence),
-            compared(part.at_corrected_start(), evidence),
+            None if part.between_starts else compared(part.at_corrected_start(), evidence),
         )
         for index, (part, result) in enumerate(zip(claim.every_part, results, strict=True))
     ]

@@ -91,7 +91,8 @@ def compare(published: Path, made: Path) -> Comparison:
             differences.append(difference)
             if not difference.agrees:
                 faults.append(f"{difference.name}: published {difference.published:g}, made {difference.made:g}")
-        faults += list(_other_verdicts(study, old.get("verdicts", {}), new.get("verdicts", {})))
+        for judged in ("verdicts", "findings"):
+            faults += list(_other_verdicts(study, old.get(judged, {}), new.get(judged, {})))
     return Comparison(len(before | after), different, metrics, differences, faults)
 
 

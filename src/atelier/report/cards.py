@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pandas as pd
 from scipy import stats
 
-from atelier.claims import Claim
+from atelier.claims import FOUND_HERE, Claim
 from atelier.evaluation.intervals import Interval
 from atelier.evidence import LEVEL, Compared
 from atelier.report.items import Data, Metric, Table
@@ -18,6 +18,8 @@ STARTS = (
     "is seen from white noise is then a change of what the model makes of the missing leak."
 )
 
+WRITTEN = "The rule, written before these pictures were made"
+FOUND = "The rule, written when the first results had shown it, and judged on pictures of other seeds"
 GROUPS = ("part", "comparison", "rule", "group", "changed", "reference", "margin", "least", "difference", "resolution")
 
 
@@ -33,7 +35,7 @@ def card(verdict: Verdict, counts: Sequence[int], over: str) -> Table:
             metrics[f"claim/{verdict.claim}/{number}"] = Metric(compared.interval, n)
             metrics[f"claim/{verdict.claim}/{number}/detectable"] = Metric(compared.detectable, n)
         rows.append(row)
-    listed = ", ".join(str(count) for count in dict.fromkeys(counts))
+    listed = ", ".join(dict.fromkeys(str(metric.n) for metric in metrics.values())) or "0"
     caption = (
         f"Claim {verdict.claim}: {over}; n = {listed} a cell. Adjusted: the interval at which all of these hold "
         f"together (Bonferroni), and the p-value of the part's verdict (as it is for supported, Holm for the others)."
@@ -148,7 +150,7 @@ def heading(claim: Claim, verdict: Verdict, sentence: str) -> str:
         f"<b>{verdict.claim}: {html.escape(claim.says)}</b>",
         f"Verdict by itself: <b>{verdict.said}</b>{reason}",
         html.escape(sentence),
-        f"The rule, written before these pictures were made: {html.escape(claim.rule)}",
+        f"{FOUND if verdict.claim.startswith(FOUND_HERE) else WRITTEN}: {html.escape(claim.rule)}",
     ]
     if claim.amended:
         said = f"Amended {claim.amended.date}; first verdict: {claim.amended.before}. {claim.amended.reason}"

@@ -382,6 +382,20 @@ def test_a_base_that_differs_from_itself_breaks_every_verdict(results: Results) 
     assert {verdict.verdict for verdict in decided} == {verdicts.BROKEN}
 
 
+def test_the_base_from_the_corrected_start_is_compared_with_adapters_from_white_noise(results: Results) -> None:
+    """It lies at 50 there, adapters at 80 and more; and farther than adapters when it lies at 90."""
+
+    def decided(table: pd.DataFrame) -> verdicts.Verdict:
+        evidence = report.evidence(replace(results, table=table))
+        return verdicts.decide(claims.findings("art_finetuning"), evidence)[0]
+
+    nearer = decided(results.table)
+    assert (nearer.said, nearer.holding) == (verdicts.SUPPORTED, 5)
+    table = results.table.copy()
+    table.loc[(table["cell"] == "untuned@1/4/corrected") & (table["measure"] == "fd"), ["group0", "group1"]] += 40
+    assert decided(table).verdict == verdicts.REVERSED
+
+
 def test_headline_was_recorded(results: Results) -> None:
     names = report.headline(results)
     assert names[0] == "fd/untuned/guidance-4"
