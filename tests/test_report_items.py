@@ -70,7 +70,8 @@ def test_a_card_has_a_row_a_part_and_its_numbers() -> None:
     below, same, lost = (table.frame.loc[part.name] for part in PARTS)
     assert (below["change"], below["would matter"], below["part"]) == ("-1", "", "supported")
     assert below["95 % interval"].startswith("-1.0")
-    assert float(below["p"]) == float(below["adjusted p"])  # that all hold needs no adjustment
+    assert 0 < float(below["p (supported)"]) < 1e-3
+    assert (below["p (reversed)"], below["p (not seen)"]) == ("1", "")  # no effect of some size was asked for
     assert (same["rule"], same["would matter"], same["part"]) == ("same", "0.5", "supported")
     assert (lost["change"], lost["95 % interval"], lost["part"]) == ("not measured", "", "")
     assert table.name == "claim_A1"
@@ -78,6 +79,35 @@ def test_a_card_has_a_row_a_part_and_its_numbers() -> None:
     assert {name: metric.n for name, metric in table.metrics.items()} == {
         "claim/A1/1": 20, "claim/A1/1/detectable": 20, "claim/A1/2": 30, "claim/A1/2/detectable": 30,
     }  # fmt: skip
+
+
+def test_a_cards_p_values_are_named_by_what_they_say_and_adjusted_as_the_verdict_uses_them() -> None:
+    rough = np.array([-1.0, -0.5, 0.0, 0.5, 1.0])
+    parts = [PARTS[0].model_copy(update={"least": Least(points=2.0)})] * 2
+    _, verdict, table = card_of({("fd", "a@1/4"): 2.6 + rough, ("fd", "untuned@1/4"): 2 + 0 * rough}, parts=parts)
+    row, compared = table.frame.iloc[0], verdict.findings[0].compared
+    assert compared is not None
+    assert row["p (supported)"] == f"{compared.supported_p:.2g}"  # that all hold needs no adjustment
+    assert row["p (reversed)"] == f"{2 * compared.reversed_p:.2g}"  # Holm, of two
+    assert row["p (not seen)"] == f"{2 * compared.not_seen_p:.2g}"
+    assert row["all parts together"] == "{1:+.3g} to {2:+.3g}".format(*widened(compared.interval, 2))
+    assert "no verdict rests on it" in table.caption
+    assert "intersection-union" in table.caption
+    assert not {"p", "adjusted", "adjusted p"} & set(table.frame.columns)
+
+
+@pytest.mark.parametrize("without", [verdicts.CANNOT_TELL, verdicts.BROKEN])
+def test_where_a_claim_has_no_verdict_its_parts_have_none(without: str) -> None:
+    control = PARTS[0] if without == verdicts.BROKEN else PARTS[0].model_copy(update={"rule": "above"})
+    claim = Claim(study="one", reach="direction", says="", paper="<p>", rule="", parts=PARTS, control=control)
+    null = [PARTS[0]] if without == verdicts.BROKEN else []
+    (verdict,) = verdicts.decide({"A1": claim}, Evidence(VALUES, {}, {}, {}, null))
+    assert verdict.verdict == without
+    frame = card(verdict, [20] * 3, "").frame
+    assert frame["part"].tolist() == [f"no verdict: {without} [its numbers alone: supported]"] * 2 + [""]
+    assert answer(claim, verdict, [2.0, 2.0, None]).startswith(
+        f"No verdict of 3 parts, {without}, 1 not measured; FD of"
+    )
 
 
 def test_an_adjusted_interval_is_bonferronis() -> None:

@@ -13,6 +13,7 @@ from atelier.evidence import LEVEL, Compared, benjamini_hochberg, compare, holm,
 SUPPORTED, REVERSED, NOT_SEEN, UNDECIDED = "supported", "reversed", "not seen", "undecided"
 CANNOT_TELL, BROKEN = "instrument cannot tell", "measurement broken"
 DECIDED = (SUPPORTED, REVERSED, NOT_SEEN)
+NO_VERDICT = (CANNOT_TELL, BROKEN)  # whatever the numbers of a claim's parts are
 SMALL = "smaller than matters"  # said of an effect that is there
 SATURATED = 0.8  # share of the reference's value that a measure's floor may have
 
@@ -122,7 +123,7 @@ class Verdict(NamedTuple):
     def is_tested(self) -> bool:
         """Whether there was anything to test: measurements that are not broken, and a control that shows."""
         tried = any(finding.compared is not None for finding in self.findings)
-        return tried and self.verdict not in (BROKEN, CANNOT_TELL)
+        return tried and self.verdict not in NO_VERDICT
 
     def entry(self) -> dict[str, float] | None:
         """The p-values of its statements for ``metrics.json``; None where nothing was tested."""

@@ -11,7 +11,7 @@ from atelier.evaluation.intervals import Interval
 from atelier.evidence import LEVEL, Compared
 from atelier.report.items import Data, Metric, Table
 from atelier.report.plan import needed
-from atelier.verdicts import DECIDED, UNDECIDED, Evidence, Finding, Verdict, by_group
+from atelier.verdicts import DECIDED, NO_VERDICT, NOT_SEEN, UNDECIDED, Evidence, Finding, Verdict, by_group
 
 STARTS = (
     "The starts disagree: from white noise and from first latents with the signal leak the effects are opposite. What "
@@ -20,6 +20,11 @@ STARTS = (
 
 WRITTEN = "The rule, written before these pictures were made"
 FOUND = "The rule, written when the first results had shown it, and judged on pictures of other seeds"
+ADJUSTED = (
+    "All parts together: the interval widened so that all of this card's may be read at once (Bonferroni); no verdict "
+    "rests on it. A claim of which all parts must hold is supported by the largest p (supported), unadjusted "
+    "(intersection-union test); p (reversed) and p (not seen) are adjusted over the parts (Holm)."
+)
 GROUPS = ("part", "comparison", "rule", "group", "changed", "reference", "margin", "least", "difference", "resolution")
 
 
@@ -27,19 +32,15 @@ def card(verdict: Verdict, counts: Sequence[int], over: str) -> Table:
     """A verdict's comparisons as a table; ``counts``: n of each, ``over``: what their intervals are over."""
     rows: list[dict[str, object]] = []
     metrics = {}
-    parts = len(verdict.findings)
     for number, (finding, n) in enumerate(zip(verdict.findings, counts, strict=True), 1):
         row: dict[str, object] = {"rule": finding.part.rule, "change": "not measured"}
         if (compared := finding.compared) is not None:
-            row |= _numbers(finding, compared, parts)
+            row |= _numbers(finding, compared, verdict)
             metrics[f"claim/{verdict.claim}/{number}"] = Metric(compared.interval, n)
             metrics[f"claim/{verdict.claim}/{number}/detectable"] = Metric(compared.detectable, n)
         rows.append(row)
     listed = ", ".join(dict.fromkeys(str(metric.n) for metric in metrics.values())) or "0"
-    caption = (
-        f"Claim {verdict.claim}: {over}; n = {listed} a cell. Adjusted: the interval at which all of these hold "
-        f"together (Bonferroni), and the p-value of the part's verdict (as it is for supported, Holm for the others)."
-    )
+    caption = f"Claim {verdict.claim}: {over}; n = {listed} a cell. {ADJUSTED}"
     names = [finding.part.name for finding in verdict.findings]
     return Table(f"claim_{verdict.claim}", pd.DataFrame(rows, index=names).fillna(""), caption, metrics)
 
@@ -66,32 +67,34 @@ def groups(claim: str, findings: Sequence[Finding], evidence: Evidence) -> Data:
     return Data(f"claim_{claim}_groups", pd.DataFrame(rows, columns=GROUPS))
 
 
-def _numbers(finding: Finding, compared: Compared, parts: int) -> dict[str, object]:
+def _numbers(finding: Finding, compared: Compared, verdict: Verdict) -> dict[str, object]:
     """A part's row: its change and intervals, what would matter and be seen, p-values, and the other start."""
-    matters = max(compared.margin, compared.least)
+    matters, parts = max(compared.margin, compared.least), len(verdict.findings)
     row: dict[str, object] = {
         "change": f"{compared.interval.mean:+.3g}",
         "95 % interval": _interval(compared.interval),
-        "adjusted": _interval(widened(compared.interval, parts)),
+        "all parts together": _interval(widened(compared.interval, parts)),
         "would matter": f"{matters:.3g}" if matters else "",
         "detectable": f"{compared.detectable:.3g}",
-        "p": f"{_plain(finding, compared):.2g}",
-        "adjusted p": f"{_adjusted(finding):.2g}",
-        "part": finding.said,
     }
+    for said, p in zip(DECIDED, finding.adjusted, strict=True):
+        row[f"p ({said})"] = "" if said == NOT_SEEN and not _may_be_unseen(finding, compared) else f"{p:.2g}"
+    row["part"] = _said(finding, verdict)
     if (corrected := finding.corrected) is not None:
         row["change, corrected start"] = f"{corrected.interval.mean:+.3g} ({_interval(corrected.interval)})"
     return row
 
 
-def _plain(finding: Finding, compared: Compared) -> float:
-    """The p-value of the statement that the part's verdict makes; of its strongest where it makes none."""
-    plain = dict(zip(DECIDED, (compared.supported_p, compared.reversed_p, compared.not_seen_p), strict=True))
-    return plain.get(finding.verdict, min(plain.values()))
+def _may_be_unseen(finding: Finding, compared: Compared) -> bool:
+    """Whether its rule asks for an effect of some size, so that none of that size can be told."""
+    return finding.part.directed and max(compared.margin, compared.least) > 0
 
 
-def _adjusted(finding: Finding) -> float:
-    return dict(zip(DECIDED, finding.adjusted, strict=True)).get(finding.verdict, min(finding.adjusted))
+def _said(finding: Finding, verdict: Verdict) -> str:
+    """A part's verdict; in brackets where the claim can have none, whatever the numbers of its parts are."""
+    if verdict.verdict not in NO_VERDICT:
+        return finding.said
+    return f"no verdict: {verdict.verdict} [its numbers alone: {finding.said}]"
 
 
 def widened(interval: Interval, parts: int, level: float = LEVEL) -> Interval:
@@ -124,9 +127,11 @@ def answer(claim: Claim, verdict: Verdict, baselines: Sequence[float | None]) ->
 
 
 def _held(verdict: Verdict, measured: int) -> str:
-    """How many parts hold; those that were not measured neither hold nor fail."""
+    """How many parts hold, where that can be told; those that were not measured neither hold nor fail."""
     parts = len(verdict.findings)
     lacking = f", {parts - measured} not measured" if measured < parts else ""
+    if verdict.verdict in NO_VERDICT:
+        return f"No verdict of {parts} parts, {verdict.verdict}{lacking}"
     return f"{verdict.holding} of {parts} parts hold{lacking}"
 
 
