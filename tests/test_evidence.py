@@ -247,6 +247,19 @@ def test_differences_that_cannot_scatter_are_certain() -> None:
     assert compare([0.0, 0.0, 0.0], "below", least=0.1).not_seen_p == 0.0
 
 
+@pytest.mark.parametrize("rule", ["below", "above", "same", "at least", "at most"])
+def test_what_is_the_same_in_every_group_says_what_stood_for_its_scatter(rule: Rule) -> None:
+    """D5's ranks are all 1: no p-value of such values is given without a word of it."""
+    known, unknown = (compare([0.0] * 5, rule, 0.1, resolution) for resolution in (0.05, 0.0))
+    assert (known.equal, unknown.equal) == (0.05, 0.0)
+    if rule in ("at least", "same"):
+        t = 0.1 / (0.05 / 5**0.5)
+        assert known.supported_p == pytest.approx(stats.t.sf(t, 4))
+        assert unknown.supported_p == 0.0
+    assert compare([0.0, 0.0, 0.0, 0.0, 1e-3], rule, 0.1, 0.05).equal is None
+    assert compare([0.0] * 5, rule, [0.1, 0.2, 0.1, 0.2, 0.1], 0.05).equal is None  # its margin scatters
+
+
 def test_equal_shares_scatter_by_a_picture() -> None:
     """A picture of twelve more in each of four groups: t = 2 with 3 degrees of freedom, one-sided p = 0.0697."""
     share = 1 / 12

@@ -110,6 +110,21 @@ def test_where_a_claim_has_no_verdict_its_parts_have_none(without: str) -> None:
     )
 
 
+def test_a_card_says_where_all_groups_are_the_same_and_what_its_p_values_rest_on() -> None:
+    """As D5's ranks are, all 1, and C11's shares may be."""
+    part = PARTS[0].model_copy(update={"rule": "at least", "margin": 0.1})
+    claim = Claim(study="one", reach="direction", says="", paper="", rule="", parts=[part])
+    values = {("fd", "a@1/4"): np.ones(5), ("fd", "untuned@1/4"): np.ones(5)}
+
+    def note(step: float) -> str:
+        (verdict,) = verdicts.decide({"A1": claim}, Evidence(values, {("fd", "a@1/4"): step}, {}, {}))
+        return str(card(verdict, [20], "").frame["note"].iloc[0])
+
+    assert note(0.05) == "the same in every group: its resolution, 0.05, stands for the scatter"
+    assert note(0.0) == "the same in every group: no scatter, so p is 0 or 1 by the mean alone"
+    assert "note" not in card_of()[2].frame.columns
+
+
 def test_an_adjusted_interval_is_bonferronis() -> None:
     values = [1.0, 2.0, 4.0, 3.0, 2.5]
     interval, wide = t_interval(values), t_interval(values, 1 - 0.05 / 3)

@@ -31,6 +31,8 @@ class Compared(NamedTuple):
     difference that this test finds in 80 % of studies with this scatter; with a ``margin`` (its mean over groups), the
     distance from that margin. ``smaller_p``: what there is is smaller than ``least`` in either direction, that is the
     95 % interval lies inside +-least; no verdict rests on it, but one of an effect that is there is read by it.
+    ``equal``: where every group has the same values, the resolution that took the place of their scatter; with 0, none
+    is known, and p-values are 0 or 1 by the mean alone. None where groups scatter.
     """
 
     interval: Interval
@@ -41,6 +43,7 @@ class Compared(NamedTuple):
     margin: float = 0.0
     least: float = 0.0
     smaller_p: float = 1.0
+    equal: float | None = None
 
 
 def compare(
@@ -67,10 +70,13 @@ def compare(
         raise ValueError(f"margin: a margin must be above 0 for '{rule}'")
     parts = (t_interval(diffs.tolist()), diffs, margins, resolution)
     if rule == "same":
-        return _same(*parts)
-    if rule in ("at least", "at most"):
-        return _one_half(rule, *parts)
-    return _directed(1.0 if rule == "below" else -1.0, *parts, effects)
+        found = _same(*parts)
+    elif rule in ("at least", "at most"):
+        found = _one_half(rule, *parts)
+    else:
+        found = _directed(1.0 if rule == "below" else -1.0, *parts, effects)
+    equal = all(_are_equal(each, resolution) for each in (diffs, margins, effects))
+    return found._replace(equal=resolution) if equal else found
 
 
 def _directed(
@@ -122,8 +128,12 @@ def scatter(values: FloatArray, resolution: float) -> float:
     Shares of few pictures can be equal in every group by chance, which does not mean that they have no scatter.
     """
     values, resolution = _groups(values, "values"), check_number(resolution, "resolution", least=0)
-    equal = np.ptp(values) <= SAME * max(np.abs(values).max(), resolution)
-    return resolution if equal else float(values.std(ddof=1))
+    return resolution if _are_equal(values, resolution) else float(values.std(ddof=1))
+
+
+def _are_equal(values: FloatArray, resolution: float) -> bool:
+    """Whether values are equal up to rounding."""
+    return bool(np.ptp(values) <= SAME * max(np.abs(values).max(), resolution))
 
 
 def p_below(values: FloatArray, resolution: float) -> float:

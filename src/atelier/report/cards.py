@@ -40,7 +40,8 @@ def card(verdict: Verdict, counts: Sequence[int], over: str) -> Table:
             metrics[f"claim/{verdict.claim}/{number}/detectable"] = Metric(compared.detectable, n)
         rows.append(row)
     listed = ", ".join(dict.fromkeys(str(metric.n) for metric in metrics.values())) or "0"
-    caption = f"Claim {verdict.claim}: {over}; n = {listed} a cell. {ADJUSTED}"
+    kind = "Finding" if verdict.claim.startswith(FOUND_HERE) else "Claim"
+    caption = f"{kind} {verdict.claim}: {over}; n = {listed} a cell. {ADJUSTED}"
     names = [finding.part.name for finding in verdict.findings]
     return Table(f"claim_{verdict.claim}", pd.DataFrame(rows, index=names).fillna(""), caption, metrics)
 
@@ -80,9 +81,21 @@ def _numbers(finding: Finding, compared: Compared, verdict: Verdict) -> dict[str
     for said, p in zip(DECIDED, finding.adjusted, strict=True):
         row[f"p ({said})"] = "" if said == NOT_SEEN and not _may_be_unseen(finding, compared) else f"{p:.2g}"
     row["part"] = _said(finding, verdict)
+    if note := _equal(compared):
+        row["note"] = note
     if (corrected := finding.corrected) is not None:
         row["change, corrected start"] = f"{corrected.interval.mean:+.3g} ({_interval(corrected.interval)})"
     return row
+
+
+def _equal(compared: Compared) -> str:
+    """That groups do not scatter, and what its p-values rest on in that case; "" where they do."""
+    if compared.equal is None:
+        return ""
+    resolution = f"its resolution, {compared.equal:.3g}, stands for the scatter"
+    return (
+        f"the same in every group: {resolution if compared.equal else 'no scatter, so p is 0 or 1 by the mean alone'}"
+    )
 
 
 def _may_be_unseen(finding: Finding, compared: Compared) -> bool:
