@@ -125,6 +125,33 @@ def test_a_card_says_where_all_groups_are_the_same_and_what_its_p_values_rest_on
     assert "note" not in card_of()[2].frame.columns
 
 
+def test_a_part_whose_margin_is_an_effect_that_is_not_supported_is_judged_and_says_so() -> None:
+    """A5: emotions add nothing within half of what the style brought; did the style bring anything?"""
+    gain = {"changed": ["one@1/4"], "reference": ["none@1/4"]}
+    asked = [
+        {"measure": "fd", **gain, "rule": "below"},
+        {"measure": "fd", "changed": ["two@1/4"], "reference": ["one@1/4"], "rule": "same", "half_gain": gain},
+        {"measure": "pr", "changed": ["two@1/4"], "reference": ["one@1/4"], "rule": "same", "half_gain": gain},
+    ]
+    parts = [Comparison.model_validate(part) for part in asked]
+    said = "judged although part 1 is not supported, on which its meaning rests"
+
+    def notes(gained: float, parts: list[Comparison] = parts) -> list[str]:
+        rough = 2 * gained * np.array([-1.0, -0.5, 0.0, 0.5, 1.0])[::-1]
+        of = {"none": 2 + EVEN, "one": 2 - gained + rough, "two": 2 - gained + rough + EVEN}
+        values = {(measure, f"{name}@1/4"): row for measure in ("fd", "pr") for name, row in of.items()}
+        frame = card_of(values, parts=parts)[2].frame
+        return frame["note"].tolist() if "note" in frame else []
+
+    assert notes(1.0) == ["", said, said]  # the gain is no more than its scatter
+    values = {**VALUES, ("fd", "none@1/4"): 4 + EVEN, ("fd", "one@1/4"): 2 - EVEN, ("fd", "two@1/4"): 2 + EVEN}
+    assert "note" not in card_of(values, parts=parts[:2])[2].frame  # the gain is supported
+    assert notes(1.0, parts[1:]) == []  # no part of the claim is of that gain
+    mirrored = parts[0].model_copy(update={"changed": ["none@1/4"], "reference": ["one@1/4"], "rule": "above"})
+    assert notes(1.0, [mirrored, parts[1]]) == ["", said]
+    assert notes(-1.0, parts[1:2]) == ["not judged: what its margin is a share of is not above 0"]
+
+
 def test_an_adjusted_interval_is_bonferronis() -> None:
     values = [1.0, 2.0, 4.0, 3.0, 2.5]
     interval, wide = t_interval(values), t_interval(values, 1 - 0.05 / 3)

@@ -11,7 +11,7 @@ from atelier.evaluation.intervals import Interval
 from atelier.evidence import LEVEL, Compared
 from atelier.report.items import Data, Metric, Table
 from atelier.report.plan import needed
-from atelier.verdicts import DECIDED, NO_VERDICT, NOT_SEEN, UNDECIDED, Evidence, Finding, Verdict, by_group
+from atelier.verdicts import DECIDED, NO_VERDICT, NOT_SEEN, SUPPORTED, UNDECIDED, Evidence, Finding, Verdict, by_group
 
 STARTS = (
     "The starts disagree: from white noise and from first latents with the signal leak the effects are opposite. What "
@@ -33,7 +33,7 @@ def card(verdict: Verdict, counts: Sequence[int], over: str) -> Table:
     rows: list[dict[str, object]] = []
     metrics = {}
     for number, (finding, n) in enumerate(zip(verdict.findings, counts, strict=True), 1):
-        row: dict[str, object] = {"rule": finding.part.rule, "change": "not measured"}
+        row: dict[str, object] = {"no.": number, "rule": finding.part.rule, "change": "not measured"}
         if (compared := finding.compared) is not None:
             row |= _numbers(finding, compared, verdict)
             metrics[f"claim/{verdict.claim}/{number}"] = Metric(compared.interval, n)
@@ -81,11 +81,32 @@ def _numbers(finding: Finding, compared: Compared, verdict: Verdict) -> dict[str
     for said, p in zip(DECIDED, finding.adjusted, strict=True):
         row[f"p ({said})"] = "" if said == NOT_SEEN and not _may_be_unseen(finding, compared) else f"{p:.2g}"
     row["part"] = _said(finding, verdict)
-    if note := _equal(compared):
-        row["note"] = note
+    if notes := [note for note in (_conditional(finding, verdict.findings), _equal(compared)) if note]:
+        row["note"] = "; ".join(notes)
     if (corrected := finding.corrected) is not None:
         row["change, corrected start"] = f"{corrected.interval.mean:+.3g} ({_interval(corrected.interval)})"
     return row
+
+
+def _conditional(finding: Finding, findings: Sequence[Finding]) -> str:
+    """That what sets a part's margin is not above 0, or is not supported where the claim has a part of it; or "".
+
+    Of the same measure, or, where the claim has no part of that, of any: "nothing more is gained" means little where
+    nothing was.
+    """
+    part = finding.part
+    if not part.directed and finding.compared is not None and not finding.compared.margin:
+        return "not judged: what its margin is a share of is not above 0"
+    ends = [{tuple(gain.changed), tuple(gain.reference)} for gain in part.differences]
+    effects = {
+        number: each
+        for number, each in enumerate(findings, 1)
+        if each.part.directed and {tuple(each.part.changed), tuple(each.part.reference)} in ends
+    }
+    same = {number: each for number, each in effects.items() if each.part.measure == part.measure}
+    unmet = [str(number) for number, each in (same or effects).items() if each.verdict != SUPPORTED]
+    which = f"part {unmet[0]} is" if len(unmet) == 1 else f"parts {' and '.join(unmet)} are"
+    return f"judged although {which} not supported, on which its meaning rests" if unmet else ""
 
 
 def _equal(compared: Compared) -> str:
