@@ -173,6 +173,17 @@ def test_at_least_and_at_most_are_halves_of_the_same() -> None:
     assert far.reversed_p < 0.05 < far.supported_p
 
 
+def test_same_is_supported_by_the_90_percent_interval_and_reversed_by_that_of_95() -> None:
+    rng, inside, outside = np.random.default_rng(25), [], []
+    for _ in range(300):
+        values = (2 * rng.normal() + rng.normal(size=GROUPS)).tolist()
+        compared, narrow = compare(values, "same", 1.5), t_interval(values, 0.9)
+        inside.append(narrow.low > -1.5 and narrow.high < 1.5)
+        outside.append(compared.interval.low > 1.5 or compared.interval.high < -1.5)
+        assert (compared.supported_p <= LEVEL, compared.reversed_p <= LEVEL) == (inside[-1], outside[-1])
+    assert min(sum(inside), sum(outside)) > 20
+
+
 def test_at_least_is_falsely_supported_in_five_percent_at_its_margin() -> None:
     rng = np.random.default_rng(11)
     found = [compare((rng.normal(size=5) - 1.0).tolist(), "at least", 1.0) for _ in range(STUDIES)]

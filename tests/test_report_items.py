@@ -96,6 +96,12 @@ def test_a_cards_p_values_are_named_by_what_they_say_and_adjusted_as_the_verdict
     assert not {"p", "adjusted", "adjusted p"} & set(table.frame.columns)
 
 
+def test_a_caption_says_which_p_values_are_one_sided_where_a_card_has_some() -> None:
+    said = "Of same, at least and at most p (supported) is one-sided"
+    assert said in card_of(parts=PARTS)[2].caption
+    assert said not in card_of(parts=PARTS[:1])[2].caption
+
+
 @pytest.mark.parametrize("without", [verdicts.CANNOT_TELL, verdicts.BROKEN])
 def test_where_a_claim_has_no_verdict_its_parts_have_none(without: str) -> None:
     control = PARTS[0] if without == verdicts.BROKEN else PARTS[0].model_copy(update={"rule": "above"})

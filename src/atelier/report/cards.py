@@ -25,6 +25,10 @@ ADJUSTED = (
     "rests on it. A claim of which all parts must hold is supported by the largest p (supported), unadjusted "
     "(intersection-union test); p (reversed) and p (not seen) are adjusted over the parts (Holm)."
 )
+ONE_SIDED = (
+    "Of same, at least and at most p (supported) is one-sided, of same the larger of two such (90 % interval); every "
+    "other p is two-sided."
+)
 GROUPS = ("part", "comparison", "rule", "group", "changed", "reference", "margin", "least", "difference", "resolution")
 
 
@@ -42,6 +46,8 @@ def card(verdict: Verdict, counts: Sequence[int], over: str) -> Table:
     listed = ", ".join(dict.fromkeys(str(metric.n) for metric in metrics.values())) or "0"
     kind = "Finding" if verdict.claim.startswith(FOUND_HERE) else "Claim"
     caption = f"{kind} {verdict.claim}: {over}; n = {listed} a cell. {ADJUSTED}"
+    if any(not finding.part.directed for finding in verdict.findings):
+        caption += f" {ONE_SIDED}"
     names = [finding.part.name for finding in verdict.findings]
     return Table(f"claim_{verdict.claim}", pd.DataFrame(rows, index=names).fillna(""), caption, metrics)
 
