@@ -84,6 +84,11 @@ def test_findings_of_our_own_are_complete_and_apart_from_the_papers_claims() -> 
     assert (second.enough, [part.measure for part in second.any_of]) == (len(STYLES) - 1, ["high"])
 
 
+def test_the_claim_on_outliers_is_of_a_small_decoder() -> None:
+    assert {name for name, each in claims.load_all().items() if each.note} == {"C12"}
+    assert "small model's decoder" in claims.load("latent_perceptual")["C12"].note
+
+
 def test_a_comparison_between_starts_has_no_other_start() -> None:
     assert not part("a").between_starts
     assert part("a@1/4/corrected").between_starts
@@ -128,6 +133,7 @@ def test_any_word_changes_a_claims_digest() -> None:
     one = claim(part("a"))
     assert one.digest == claim(part("a")).digest
     assert one.digest != one.model_copy(update={"rule": "x"}).digest
+    assert one.digest == one.model_copy(update={"note": "x"}).digest  # which judges nothing
     assert one.digest != claim(part("a", margin=0.1)).digest
     assert one.digest != claim(part("a", share=0.1)).digest
     assert one.digest == claim(part("a", share=0.0)).digest  # what is not said is not cited

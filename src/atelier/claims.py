@@ -147,6 +147,9 @@ class Claim(Section):
     enough: Annotated[int, Field(ge=1)] | None = None  # how many parts must hold; None: all
     any_of: list[Comparison] = Field(default_factory=list)  # further parts, of which at least one must hold
     amended: Amendment | None = None
+    note: str = (
+        ""  # what the card's answer must add; it judges nothing, so results that cite the claim stay as they are
+    )
 
     @model_validator(mode="after")
     def _no_more_than_there_are(self) -> "Claim":
@@ -160,8 +163,8 @@ class Claim(Section):
 
     @property
     def digest(self) -> str:
-        """Hash cited by results: it changes with any word of this claim, and not with other claims."""
-        said = self.model_dump(mode="json", exclude_defaults=True)
+        """Hash cited by results: it changes with any word of this claim but its note, and not with other claims."""
+        said = self.model_dump(mode="json", exclude_defaults=True, exclude={"note"})
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
 

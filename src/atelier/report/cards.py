@@ -151,8 +151,9 @@ def _interval(interval: Interval) -> str:
 def answer(claim: Claim, verdict: Verdict, baselines: Sequence[float | None]) -> str:
     """One sentence: what changed, by how much, against what the paper says. ``baselines``: of the parts' references."""
     measured = [index for index, finding in enumerate(verdict.findings) if finding.compared is not None]
+    paper = "; ".join(said for said in (claim.note, f"the paper: {claim.paper}") if said)
     if not measured:
-        return f"Nothing of it was measured here; the paper: {claim.paper}"
+        return f"Nothing of it was measured here; {paper}"
     lead = _lead(verdict, measured)
     finding, baseline = verdict.findings[lead], baselines[lead]
     compared = finding.compared
@@ -162,7 +163,7 @@ def answer(claim: Claim, verdict: Verdict, baselines: Sequence[float | None]) ->
     held, small = _held(verdict, len(measured)), _small(verdict)
     return (
         f"{held}; {finding.part.name} changes by {compared.interval.mean:+.3g} (95 % interval {low:+.3g} to {high:+.3g}"
-        f"{share}){small}; the paper: {claim.paper}"
+        f"{share}){small}; {paper}"
     )
 
 
