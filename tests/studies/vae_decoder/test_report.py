@@ -1,5 +1,6 @@
 """The page of the retuned decoder, on made-up numbers: what its tables hold, record and leave out."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +16,11 @@ from atelier import claims, params, verdicts
 from atelier.evaluation.tables import REAL, REFERENCE_ROWS
 from atelier.params import CORRECTED, STARTS, WHITE, cell_name
 from atelier.report.items import Table, Text
+from atelier.report.study import Study
 from atelier.studies.vae_decoder import report
 from atelier.studies.vae_decoder.decoding import Repainted
 from atelier.studies.vae_decoder.params import Config
+from atelier.workspace import Workspace
 
 ROOT = Path(__file__).parents[3]
 PARAMS = params.load(ROOT / "profiles" / "smoke.yaml")  # two repeats of three pictures, one training seed
@@ -237,3 +240,20 @@ def test_high_frequencies_are_judged_in_nine_of_ten_styles_and_over_all(
 
 def test_the_headline_was_recorded(results: report.Results) -> None:
     assert set(report.headline(results)) <= set(report.reconstructions(results).metrics)
+
+
+def test_cards_of_claims_and_of_the_finding_are_shown_from_the_pages_evidence(
+    results: report.Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "load", lambda params, workspace: results)
+    monkeypatch.setattr(report, "headline", lambda results: [])
+    study = Study("vae_decoder", results.params, Workspace(tmp_path))
+    for name in ("N2", "B1", "B2"):
+        study.verdict(name)
+    study.plan()
+    study.finish()
+    content = json.loads((study.folder / "metrics.json").read_text())
+    assert (list(content["findings"]), sorted(content["verdicts"])) == (["N2"], ["B1", "B2"])
+    rows = pd.read_csv(study.folder / "tables" / "claim_N2_groups.csv")
+    assert rows["part"].unique().tolist() == [11]
+    assert len(rows) == rows["part"].nunique() * 2  # groups
