@@ -6,6 +6,7 @@ import pytest
 
 from atelier import claims
 from atelier.claims import Claim, Comparison
+from atelier.data.painter.styles import STYLES
 from atelier.studies import STUDIES as LISTED
 
 
@@ -66,6 +67,34 @@ def test_the_committed_claims_are_readable_and_complete() -> None:
     assert not any(each.parts for own in awaited.values() for each in own.values())
 
 
+def test_findings_of_our_own_are_complete_and_apart_from_the_papers_claims() -> None:
+    found = {study: claims.findings(study) for study in LISTED}
+    assert {study: list(each) for study, each in found.items() if each} == {
+        "art_finetuning": ["N1"], "vae_decoder": ["N2"],
+    }  # fmt: skip
+    every = {name: finding for each in found.values() for name, finding in each.items()}
+    assert not set(every) & set(claims.load_all())
+    for finding in every.values():
+        assert finding.paper == "none; seen first here, on results/first"
+        assert all(part.least for part in finding.every_part)
+    first, second = every["N1"], every["N2"]
+    assert {tuple(part.changed) for part in first.parts} == {("untuned@1/4/corrected",)}
+    assert [len(part.reference) for part in first.parts] == [1, 1, 1, 3, 3]
+    assert sorted(part.measure.removeprefix("high/") for part in second.parts) == sorted(STYLES)
+    assert (second.enough, [part.measure for part in second.any_of]) == (len(STYLES) - 1, ["high"])
+
+
+def test_the_claim_on_outliers_is_of_a_small_decoder() -> None:
+    assert {name for name, each in claims.load_all().items() if each.note} == {"C12"}
+    assert "small model's decoder" in claims.load("latent_perceptual")["C12"].note
+
+
+def test_a_comparison_between_starts_has_no_other_start() -> None:
+    assert not part("a").between_starts
+    assert part("a@1/4/corrected").between_starts
+    assert Comparison(measure="fd", changed=["lpl-corrected"], reference=["lpl"], rule="below").between_starts
+
+
 def test_a_claim_lies_in_its_studys_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "claims.yaml"
     monkeypatch.setattr(claims, "path_of", lambda study: file)
@@ -104,6 +133,7 @@ def test_any_word_changes_a_claims_digest() -> None:
     one = claim(part("a"))
     assert one.digest == claim(part("a")).digest
     assert one.digest != one.model_copy(update={"rule": "x"}).digest
+    assert one.digest == one.model_copy(update={"note": "x"}).digest  # which judges nothing
     assert one.digest != claim(part("a", margin=0.1)).digest
     assert one.digest != claim(part("a", share=0.1)).digest
     assert one.digest == claim(part("a", share=0.0)).digest  # what is not said is not cited

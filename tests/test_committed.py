@@ -68,6 +68,14 @@ def test_verdicts_are_on_the_claims_as_they_stand(path: Path) -> None:
     assert {name for name, claim in written.items() if claim.parts} == set(verdicts)
 
 
+@pytest.mark.parametrize("path", CITING, ids=lambda path: "/".join(path.parts[-3:-1]))
+def test_findings_are_those_as_they_stand(path: Path) -> None:
+    written = claims.findings(path.parent.name)
+    cited = json.loads(path.read_text()).get("findings", {})  # none in results of before
+    changed = [name for name, finding in cited.items() if written[name].digest != finding["claim"]]
+    assert changed == [], f"claims.yaml is newer than {path}: run that profile again"
+
+
 def measured(config: params.Params) -> set[str]:
     """The cells of all studies' measures under some parameters."""
     tuned, levels, decoders = (
@@ -86,6 +94,8 @@ def measured(config: params.Params) -> set[str]:
 def test_every_cell_that_a_claim_compares_is_measured() -> None:
     config = params.load(ROOT / "profiles" / "study.yaml")
     assert claims.cells_of(claims.load_all()) <= measured(config)
+    for study in STUDIES:
+        assert claims.cells_of(claims.findings(study)) <= measured(config)
 
 
 def test_every_link_of_the_readme_leads_somewhere() -> None:

@@ -173,6 +173,17 @@ def test_at_least_and_at_most_are_halves_of_the_same() -> None:
     assert far.reversed_p < 0.05 < far.supported_p
 
 
+def test_same_is_supported_by_the_90_percent_interval_and_reversed_by_that_of_95() -> None:
+    rng, inside, outside = np.random.default_rng(25), [], []
+    for _ in range(300):
+        values = (2 * rng.normal() + rng.normal(size=GROUPS)).tolist()
+        compared, narrow = compare(values, "same", 1.5), t_interval(values, 0.9)
+        inside.append(narrow.low > -1.5 and narrow.high < 1.5)
+        outside.append(compared.interval.low > 1.5 or compared.interval.high < -1.5)
+        assert (compared.supported_p <= LEVEL, compared.reversed_p <= LEVEL) == (inside[-1], outside[-1])
+    assert min(sum(inside), sum(outside)) > 20
+
+
 def test_at_least_is_falsely_supported_in_five_percent_at_its_margin() -> None:
     rng = np.random.default_rng(11)
     found = [compare((rng.normal(size=5) - 1.0).tolist(), "at least", 1.0) for _ in range(STUDIES)]
@@ -199,6 +210,19 @@ def test_not_seen_is_what_the_interval_says(rule: Rule) -> None:
         compared = compare(values, rule, least=1.5)
         low, high = compared.interval.low, compared.interval.high
         assert (compared.not_seen_p <= LEVEL) == (low > -1.5 if rule == "below" else high < 1.5)
+
+
+@pytest.mark.parametrize("rule", ["below", "above"])
+def test_smaller_than_least_is_what_the_interval_says(rule: Rule) -> None:
+    """The 95 % interval lies inside +-least, whichever way the effect goes."""
+    rng, inside = np.random.default_rng(23), []
+    for _ in range(200):
+        compared = compare((rng.normal() + 0.5 * rng.normal(size=GROUPS)).tolist(), rule, least=1.5)
+        inside.append(compared.interval.low > -1.5 and compared.interval.high < 1.5)
+        assert (compared.smaller_p <= LEVEL) == inside[-1]
+    assert 20 < sum(inside) < 180
+    assert compare([0.1, 0.2, 0.15], rule).smaller_p == 1.0  # nothing is smaller than what was never said
+    assert compare([0.1, 0.2, 0.15], "same", 1.0, least=3.0).smaller_p == 1.0
 
 
 def test_what_a_margin_asks_for_is_not_seen_below_it() -> None:
@@ -232,6 +256,19 @@ def test_differences_that_cannot_scatter_are_certain() -> None:
     assert compare([-1.0, -1.0, -1.0], "below")[1:5] == (0.0, 1.0, 1.0, 0.0)
     assert compare([0.0, 0.0, 0.0], "below")[1:5] == (1.0, 1.0, 1.0, 0.0)
     assert compare([0.0, 0.0, 0.0], "below", least=0.1).not_seen_p == 0.0
+
+
+@pytest.mark.parametrize("rule", ["below", "above", "same", "at least", "at most"])
+def test_what_is_the_same_in_every_group_says_what_stood_for_its_scatter(rule: Rule) -> None:
+    """D5's ranks are all 1: no p-value of such values is given without a word of it."""
+    known, unknown = (compare([0.0] * 5, rule, 0.1, resolution) for resolution in (0.05, 0.0))
+    assert (known.equal, unknown.equal) == (0.05, 0.0)
+    if rule in ("at least", "same"):
+        t = 0.1 / (0.05 / 5**0.5)
+        assert known.supported_p == pytest.approx(stats.t.sf(t, 4))
+        assert unknown.supported_p == 0.0
+    assert compare([0.0, 0.0, 0.0, 0.0, 1e-3], rule, 0.1, 0.05).equal is None
+    assert compare([0.0] * 5, rule, [0.1, 0.2, 0.1, 0.2, 0.1], 0.05).equal is None  # its margin scatters
 
 
 def test_equal_shares_scatter_by_a_picture() -> None:

@@ -485,7 +485,15 @@ def test_the_site_adjusts_verdicts_over_all_studies_claims(studies: Path, tmp_pa
         "A2": ("undecided", "", "undecided"),
         "B1": ("supported", "0.002", "supported"),
     }
+    path = studies / "one" / "metrics.json"
+    content = json.loads(path.read_text())
+    content["verdicts"]["A1"]["said"] = "supported, smaller than matters"
+    path.write_text(json.dumps(content))
+    assert table()["A1"] == ("supported, smaller than matters", "0.04", "supported, smaller than matters")
     cite("two", B1=0.001, **{f"B{number}": 0.9 for number in range(2, 12)})
+    assert table()["A1"] == ("undecided", "0.24", "supported, smaller than matters")
+    del content["verdicts"]["A1"]["said"]
+    path.write_text(json.dumps(content))
     assert table()["A1"] == ("undecided", "0.24", "supported")
     assert table()["B1"] == ("supported", "0.012", "supported")
     assert list(table())[:3] == ["A1", "A2", "B1"]
@@ -496,6 +504,27 @@ def test_the_site_adjusts_verdicts_over_all_studies_claims(studies: Path, tmp_pa
     assert "A1: says" in mine
     assert "B1: says" not in mine
     assert Resources(mine).found == []
+
+
+def test_the_site_keeps_what_was_seen_here_first_apart(studies: Path, tmp_path: Path) -> None:
+    """A finding, however certain, stands in a section of its own and leaves the claims' q-values as they are."""
+    entry = {"verdict": "supported", "reason": "", "claim": "", "p": {"supported": 0.04, "reversed": 1, "not seen": 1}}
+    path = studies / "two" / "metrics.json"
+    content = json.loads(path.read_text())
+    content["verdicts"] = {"B1": {**entry, "says": "of a paper"}}
+    path.write_text(json.dumps(content))
+    before = site.verdicts_of(studies, ["one", "two"])
+    found = {"says": "of our <own>.", "answer": "2 of 2 parts hold", "said": "supported, smaller than matters"}
+    content["findings"] = {"N2": {**entry, **found, "p": {"supported": 1e-9, "reversed": 1, "not seen": 1}}}
+    path.write_text(json.dumps(content))
+    assert site.verdicts_of(studies, ["one", "two"]) == before
+    site.build(studies, tmp_path / "site", ["one", "two"], "study", tmp_path / "params.yaml")
+    said = "N2: of our &lt;own&gt;. Verdict: <b>supported, smaller than matters</b>. 2 of 2 parts hold."
+    for name, times in (("index.html", 1), ("two/two.html", 1), ("one/one.html", 0)):
+        text = (tmp_path / "site" / name).read_text()
+        assert text.count(said) == times
+        assert text.count("Seen here first") == times
+        assert Resources(text).found == []
 
 
 def test_the_site_refuses_missing_surplus_and_stale_studies(studies: Path, tmp_path: Path) -> None:

@@ -70,7 +70,8 @@ def test_a_card_has_a_row_a_part_and_its_numbers() -> None:
     below, same, lost = (table.frame.loc[part.name] for part in PARTS)
     assert (below["change"], below["would matter"], below["part"]) == ("-1", "", "supported")
     assert below["95 % interval"].startswith("-1.0")
-    assert float(below["p"]) == float(below["adjusted p"])  # that all hold needs no adjustment
+    assert 0 < float(below["p (supported)"]) < 1e-3
+    assert (below["p (reversed)"], below["p (not seen)"]) == ("1", "")  # no effect of some size was asked for
     assert (same["rule"], same["would matter"], same["part"]) == ("same", "0.5", "supported")
     assert (lost["change"], lost["95 % interval"], lost["part"]) == ("not measured", "", "")
     assert table.name == "claim_A1"
@@ -78,6 +79,83 @@ def test_a_card_has_a_row_a_part_and_its_numbers() -> None:
     assert {name: metric.n for name, metric in table.metrics.items()} == {
         "claim/A1/1": 20, "claim/A1/1/detectable": 20, "claim/A1/2": 30, "claim/A1/2/detectable": 30,
     }  # fmt: skip
+
+
+def test_a_cards_p_values_are_named_by_what_they_say_and_adjusted_as_the_verdict_uses_them() -> None:
+    rough = np.array([-1.0, -0.5, 0.0, 0.5, 1.0])
+    parts = [PARTS[0].model_copy(update={"least": Least(points=2.0)})] * 2
+    _, verdict, table = card_of({("fd", "a@1/4"): 2.6 + rough, ("fd", "untuned@1/4"): 2 + 0 * rough}, parts=parts)
+    row, compared = table.frame.iloc[0], verdict.findings[0].compared
+    assert compared is not None
+    assert row["p (supported)"] == f"{compared.supported_p:.2g}"  # that all hold needs no adjustment
+    assert row["p (reversed)"] == f"{2 * compared.reversed_p:.2g}"  # Holm, of two
+    assert row["p (not seen)"] == f"{2 * compared.not_seen_p:.2g}"
+    assert row["all parts together"] == "{1:+.3g} to {2:+.3g}".format(*widened(compared.interval, 2))
+    assert "no verdict rests on it" in table.caption
+    assert "intersection-union" in table.caption
+    assert not {"p", "adjusted", "adjusted p"} & set(table.frame.columns)
+
+
+def test_a_caption_says_which_p_values_are_one_sided_where_a_card_has_some() -> None:
+    said = "Of same, at least and at most p (supported) is one-sided"
+    assert said in card_of(parts=PARTS)[2].caption
+    assert said not in card_of(parts=PARTS[:1])[2].caption
+
+
+@pytest.mark.parametrize("without", [verdicts.CANNOT_TELL, verdicts.BROKEN])
+def test_where_a_claim_has_no_verdict_its_parts_have_none(without: str) -> None:
+    control = PARTS[0] if without == verdicts.BROKEN else PARTS[0].model_copy(update={"rule": "above"})
+    claim = Claim(study="one", reach="direction", says="", paper="<p>", rule="", parts=PARTS, control=control)
+    null = [PARTS[0]] if without == verdicts.BROKEN else []
+    (verdict,) = verdicts.decide({"A1": claim}, Evidence(VALUES, {}, {}, {}, null))
+    assert verdict.verdict == without
+    frame = card(verdict, [20] * 3, "").frame
+    assert frame["part"].tolist() == [f"no verdict: {without} [its numbers alone: supported]"] * 2 + [""]
+    assert answer(claim, verdict, [2.0, 2.0, None]).startswith(
+        f"No verdict of 3 parts, {without}, 1 not measured; FD of"
+    )
+
+
+def test_a_card_says_where_all_groups_are_the_same_and_what_its_p_values_rest_on() -> None:
+    """As D5's ranks are, all 1, and C11's shares may be."""
+    part = PARTS[0].model_copy(update={"rule": "at least", "margin": 0.1})
+    claim = Claim(study="one", reach="direction", says="", paper="", rule="", parts=[part])
+    values = {("fd", "a@1/4"): np.ones(5), ("fd", "untuned@1/4"): np.ones(5)}
+
+    def note(step: float) -> str:
+        (verdict,) = verdicts.decide({"A1": claim}, Evidence(values, {("fd", "a@1/4"): step}, {}, {}))
+        return str(card(verdict, [20], "").frame["note"].iloc[0])
+
+    assert note(0.05) == "the same in every group: its resolution, 0.05, stands for the scatter"
+    assert note(0.0) == "the same in every group: no scatter, so p is 0 or 1 by the mean alone"
+    assert "note" not in card_of()[2].frame.columns
+
+
+def test_a_part_whose_margin_is_an_effect_that_is_not_supported_is_judged_and_says_so() -> None:
+    """A5: emotions add nothing within half of what the style brought; did the style bring anything?"""
+    gain = {"changed": ["one@1/4"], "reference": ["none@1/4"]}
+    asked = [
+        {"measure": "fd", **gain, "rule": "below"},
+        {"measure": "fd", "changed": ["two@1/4"], "reference": ["one@1/4"], "rule": "same", "half_gain": gain},
+        {"measure": "pr", "changed": ["two@1/4"], "reference": ["one@1/4"], "rule": "same", "half_gain": gain},
+    ]
+    parts = [Comparison.model_validate(part) for part in asked]
+    said = "judged although part 1 is not supported, on which its meaning rests"
+
+    def notes(gained: float, parts: list[Comparison] = parts) -> list[str]:
+        rough = 2 * gained * np.array([-1.0, -0.5, 0.0, 0.5, 1.0])[::-1]
+        of = {"none": 2 + EVEN, "one": 2 - gained + rough, "two": 2 - gained + rough + EVEN}
+        values = {(measure, f"{name}@1/4"): row for measure in ("fd", "pr") for name, row in of.items()}
+        frame = card_of(values, parts=parts)[2].frame
+        return frame["note"].tolist() if "note" in frame else []
+
+    assert notes(1.0) == ["", said, said]  # the gain is no more than its scatter
+    values = {**VALUES, ("fd", "none@1/4"): 4 + EVEN, ("fd", "one@1/4"): 2 - EVEN, ("fd", "two@1/4"): 2 + EVEN}
+    assert "note" not in card_of(values, parts=parts[:2])[2].frame  # the gain is supported
+    assert notes(1.0, parts[1:]) == []  # no part of the claim is of that gain
+    mirrored = parts[0].model_copy(update={"changed": ["none@1/4"], "reference": ["one@1/4"], "rule": "above"})
+    assert notes(1.0, [mirrored, parts[1]]) == ["", said]
+    assert notes(-1.0, parts[1:2]) == ["not judged: what its margin is a share of is not above 0"]
 
 
 def test_an_adjusted_interval_is_bonferronis() -> None:
@@ -115,8 +193,28 @@ def test_the_answer_says_what_changed_by_how_much_and_what_the_paper_says() -> N
         "2 of 2 parts hold; FD of a@1/4 against untuned@1/4 changes by -1 (95 % interval -1.02 to -0.98, -50.0% of it)"
         "; the paper: <p>"
     )
+    claim, verdict, _ = card_of()
+    assert answer(claim, verdict, [2.0, 2.0, None]).startswith("2 of 3 parts hold, 1 not measured; FD of a@1/4 ")
+    noted = answer(*card_of(parts=PARTS[:2], note="here, of a small one")[:2], [2.0, 2.0])
+    assert noted.endswith("-50.0% of it); here, of a small one; the paper: <p>")
     claim, verdict, _ = card_of({}, parts=PARTS[:1])
     assert answer(claim, verdict, [None]) == "Nothing of it was measured here; the paper: <p>"
+
+
+def test_a_card_says_where_an_effect_is_smaller_than_what_would_matter() -> None:
+    small = PARTS[0].model_copy(update={"least": Least(points=3.0)})  # it falls by 1
+    claim, verdict, table = card_of(parts=[small])
+    assert table.frame["part"].tolist() == ["supported, smaller than matters"]
+    assert "<b>supported, smaller than matters</b>" in heading(claim, verdict, "")
+    assert "-50.0% of it); the effect is there and smaller than what would matter; the paper" in answer(
+        claim, verdict, [2.0]
+    )
+    claim, verdict, table = card_of(parts=[PARTS[0], small])
+    assert table.frame["part"].tolist() == ["supported", "supported, smaller than matters"]  # of one name
+    assert "); in 1 of 2 parts the effect is there and smaller" in answer(claim, verdict, [2.0, 2.0])
+    claim, verdict, _ = card_of(parts=[small.model_copy(update={"rule": "above"})])
+    assert "<b>reversed, smaller than matters</b>" in heading(claim, verdict, "")
+    assert "smaller than" not in answer(*card_of(parts=PARTS[:1])[:2], [2.0])
 
 
 def test_an_undecided_claim_says_what_more_would_cost() -> None:

@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 from IPython.display import Image
 from matplotlib import pyplot as plt
+from scipy import stats
 
-from atelier import claims, params
+from atelier import claims, params, verdicts
 from atelier.claims import Claim, Comparison
 from atelier.report import study as page
 from atelier.report.items import Data, Figure, Metric, Table, Text
@@ -65,7 +66,9 @@ def test_a_card_shows_the_verdict_and_keeps_its_numbers(study: Study, displayed:
     assert (cited["verdict"], cited["reason"]) == ("undecided", "not measured: fd of b@1/4")
     assert (cited["claim"], cited["says"]) == (CLAIM.digest, CLAIM.says)
     assert cited["p"] == {"supported": 1.0, "reversed": 1.0, "not seen": 1.0}
-    assert cited["answer"].startswith("1 of 2 parts hold; FD of a@1/4 against untuned@1/4 changes by -1 ")
+    assert cited["answer"].startswith(
+        "1 of 2 parts hold, 1 not measured; FD of a@1/4 against untuned@1/4 changes by -1 "
+    )
     kept = content["metrics"]["claim/A1/1"]
     assert kept["value"] == pytest.approx(-1)
     assert (kept["n"], kept["repeats"]) == (20, 5)
@@ -78,9 +81,83 @@ def test_a_card_shows_the_verdict_and_keeps_its_numbers(study: Study, displayed:
     assert metadata["caption"].startswith("Claim A1: intervals over models; n = 20 a cell.")
 
 
+def recomputed(rows: pd.DataFrame) -> tuple[float, float, dict[str, float]]:
+    """A part's 95 % interval and p-values, from its rows of ``claim_NAME_groups.csv`` and scipy alone."""
+    difference, margin, least = (rows[name].to_numpy() for name in ("difference", "margin", "least"))
+    np.testing.assert_allclose(difference, rows["changed"] - rows["reference"], rtol=1e-12)
+
+    def p_under(values: np.ndarray, sides: int) -> float:
+        return min(1.0, sides * float(stats.ttest_1samp(values, 0, alternative="less").pvalue))
+
+    interval = stats.ttest_1samp(difference, 0).confidence_interval(0.95)
+    match rows["rule"].iloc[0]:
+        case "below":
+            larger = np.maximum(margin, least)
+            p = (p_under(difference + margin, 2), p_under(-difference, 2), p_under(-difference - larger, 2))
+        case "same":
+            outside = min(p_under(margin - difference, 2), p_under(margin + difference, 2))
+            p = (max(p_under(difference - margin, 1), p_under(-difference - margin, 1)), min(1.0, 2 * outside), 1.0)
+        case "at least":
+            p = (p_under(-difference - margin, 1), p_under(difference + margin, 2), 1.0)
+    return interval.low, interval.high, dict(zip(("supported", "reversed", "not seen"), p, strict=True))
+
+
+def test_every_part_can_be_recomputed_from_its_groups_alone(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(5)
+    values = {("fd", f"{name}@1/4"): mean + rng.normal(size=5) for name, mean in {"a": 18, "b": 20.4}.items()}
+    values |= {("fd", "untuned@1/4"): 20 + rng.normal(size=5)}
+    ends = {"measure": "fd", "reference": ["untuned@1/4"]}
+    asked = [
+        {"changed": ["a@1/4"], "rule": "below", "least": {"share": 0.2}},
+        {"changed": ["b@1/4"], "rule": "same", "share": 0.1},
+        {"changed": ["b@1/4"], "rule": "at least", "margin": 1.0},
+        {"changed": ["a@1/4", "b@1/4"], "rule": "below", "margin": 0.5},
+        {"changed": ["lost@1/4"], "rule": "below"},
+    ]
+    one = CLAIM.model_copy(update={"parts": [Comparison.model_validate({**ends, **part}) for part in asked]})
+    evidence = Evidence(values, {}, {"": 20}, {"": "models"})
+    monkeypatch.setattr(study.report, "evidence", lambda results: evidence)
+    monkeypatch.setattr(claims, "load", {"one": {"A1": one}}.__getitem__)
+    study.verdict("A1")
+    table = pd.read_csv(study.folder / "tables" / "claim_A1_groups.csv")
+    assert list(table.columns) == [
+        "part", "comparison", "rule", "group", "changed", "reference", "margin", "least", "difference", "resolution",
+    ]  # fmt: skip
+    assert table["part"].unique().tolist() == [1, 2, 3, 4]  # the last was not measured
+    (verdict,) = verdicts.decide({"A1": one}, evidence)
+    for number, rows in table.groupby("part"):
+        low, high, p = recomputed(rows)
+        shown = study.metrics[f"claim/A1/{number}"]
+        assert (shown["low"], shown["high"]) == pytest.approx((low, high), rel=1e-9)
+        ours = verdict.findings[number - 1].compared
+        assert ours is not None
+        assert list(p.values()) == pytest.approx([ours.supported_p, ours.reversed_p, ours.not_seen_p], rel=1e-9)
+        assert 0 < min(p.values()) < 1
+
+
+def test_a_finding_has_a_card_and_is_cited_apart(
+    study: Study, displayed: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finding = CLAIM.model_copy(update={"paper": "none; seen first here", "parts": [SHOWN]})
+    monkeypatch.setattr(claims, "findings", {"one": {"N1": finding}}.__getitem__)
+    study.verdict("A1")
+    study.verdict("N1")
+    study.finish()
+    content = metrics_of(study)
+    assert (list(content["verdicts"]), list(content["findings"])) == (["A1"], ["N1"])
+    cited = content["findings"]["N1"]
+    assert (cited["verdict"], cited["claim"]) == ("supported", finding.digest)
+    assert cited["answer"].endswith("; the paper: none; seen first here")
+    assert content["metrics"]["claim/N1/1"]["value"] == pytest.approx(-1)
+    assert (study.folder / "tables" / "claim_N1_groups.csv").is_file()
+    assert "<b>N1: a &lt; b &amp; c</b>" in displayed[1][0].data
+    assert "The rule, written when the first results had shown it" in displayed[1][0].data
+    assert "The rule, written before these pictures were made: r" in displayed[0][0].data
+
+
 def test_a_page_without_claims_has_no_verdicts(study: Study) -> None:
     study.finish()
-    assert "verdicts" not in metrics_of(study)
+    assert not {"verdicts", "findings"} & set(metrics_of(study))
     assert metrics_of(study)["profile"] == "smoke"
 
 

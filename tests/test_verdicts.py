@@ -110,6 +110,28 @@ def test_an_effect_too_small_to_matter_is_not_seen() -> None:
     assert [finding.verdict for finding in verdict.findings] == [NOT_SEEN, SUPPORTED]
 
 
+def test_an_effect_that_is_there_and_too_small_to_matter_keeps_its_verdict_and_says_so() -> None:
+    even = np.linspace(-0.1, 0.1, GROUPS)
+    truths = {"untuned": 10.0, "down": 9.5, "up": 10.5, "far": 5.0}
+    values = {
+        ("fd", f"{name}@1/4"): truth + (even if name != "untuned" else 0 * even) for name, truth in truths.items()
+    }
+
+    def said(*names: str) -> tuple[str, list[str]]:
+        one = claim(*(part(name, least={"points": 1.0}) for name in names))
+        (verdict,) = verdict_of(values, one)
+        assert verdict.said.startswith(verdict.verdict)
+        return verdict.said, [finding.said for finding in verdict.findings]
+
+    small = "supported, smaller than matters"
+    assert said("down") == (small, [small])
+    assert said("up") == ("reversed, smaller than matters", ["reversed, smaller than matters"])
+    assert said("far") == ("supported", ["supported"])
+    assert said("far", "down") == ("supported, 1 of 2 parts smaller than matters", ["supported", small])
+    assert said("up", "down") == ("reversed, smaller than matters", ["reversed, smaller than matters", small])
+    assert verdict_of(values, claim(part("down")))[0].said == "supported"  # of a claim that says nothing of size
+
+
 def test_a_least_effect_may_be_a_share_of_another_cell() -> None:
     values = study(np.random.default_rng(18), untuned=0, a=0, base=100)
     least = {"share": 0.11, "of": ["base@1/4"]}
@@ -171,6 +193,13 @@ def test_both_starts_are_compared_and_may_disagree() -> None:
     assert finding.starts_disagree
     values |= {("fd", "a@1/4/corrected"): values["fd", "untuned@1/4"] - 30}
     assert not verdict_of(values, claim(part("a")))[0].findings[0].starts_disagree
+
+
+def test_what_compares_starts_itself_is_not_moved_to_another_start() -> None:
+    values = study(np.random.default_rng(24), untuned=100)
+    values |= {("fd", "untuned@1/4/corrected"): values["fd", "untuned@1/4"] - 40}
+    (verdict,) = verdict_of(values, claim(part("untuned@1/4/corrected", least={"share": 0.05})))
+    assert (verdict.verdict, verdict.findings[0].corrected) == (SUPPORTED, None)
 
 
 def test_over_all_claims_a_lone_weak_verdict_does_not_stand() -> None:
@@ -359,7 +388,9 @@ def test_cells_are_averaged() -> None:
         for cell, x in {"a@1/4": [1.0, 2.0], "b@1/4": [3.0, 6.0], "untuned@1/4": [1.0, 1.0]}.items()
     }
     both = Comparison(measure="fd", changed=["a@1/4", "b@1/4"], reference=["untuned@1/4"], rule="below")
-    np.testing.assert_array_equal(verdicts.differences(both, values), [1.0, 3.0])
+    groups = verdicts.by_group(both, evidence(values))
+    assert groups is not None
+    assert (groups.changed.tolist(), groups.differences.tolist()) == ([2.0, 4.0], [1.0, 3.0])
 
 
 def test_evidence_counts_and_groups_are_those_of_a_claim_or_of_all() -> None:

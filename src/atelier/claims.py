@@ -1,4 +1,8 @@
-"""The papers' claims (``studies/STUDY/claims.yaml``) and the comparisons that decide them."""
+"""The papers' claims (``studies/STUDY/claims.yaml``) and the comparisons that decide them.
+
+Beside them stand findings, which were seen here first and which no paper claims: named N and a number, of the same
+form, and counted apart.
+"""
 
 import hashlib
 import json
@@ -10,6 +14,8 @@ from pydantic import AfterValidator, Field, model_validator
 
 from atelier.params import CORRECTED, Section, read, validated
 from atelier.studies import STUDIES
+
+FOUND_HERE = "N"  # first letter of findings' names; claims have their paper's, A to F
 
 
 def _as_measured(cell: str) -> str:
@@ -98,6 +104,11 @@ class Comparison(Section):
     def name(self) -> str:
         return f"{self.measure.upper()} of {' + '.join(self.changed)} against {' + '.join(self.reference)}"
 
+    @property
+    def between_starts(self) -> bool:
+        """Whether it compares starts itself, so that there is no other start to take it from."""
+        return any(cell.endswith(CORRECTED) for cell in self.cells)
+
     def at_corrected_start(self) -> "Comparison":
         """The same comparison of pictures from first latents with the signal leak."""
 
@@ -136,6 +147,9 @@ class Claim(Section):
     enough: Annotated[int, Field(ge=1)] | None = None  # how many parts must hold; None: all
     any_of: list[Comparison] = Field(default_factory=list)  # further parts, of which at least one must hold
     amended: Amendment | None = None
+    note: str = (
+        ""  # what the card's answer must add; it judges nothing, so results that cite the claim stay as they are
+    )
 
     @model_validator(mode="after")
     def _no_more_than_there_are(self) -> "Claim":
@@ -149,13 +163,13 @@ class Claim(Section):
 
     @property
     def digest(self) -> str:
-        """Hash cited by results: it changes with any word of this claim, and not with other claims."""
-        said = self.model_dump(mode="json", exclude_defaults=True)
+        """Hash cited by results: it changes with any word of this claim but its note, and not with other claims."""
+        said = self.model_dump(mode="json", exclude_defaults=True, exclude={"note"})
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class Claims(Section):
-    claims: dict[Annotated[str, Field(pattern=r"^[A-F][0-9]+$")], Claim]
+    claims: dict[Annotated[str, Field(pattern=r"^[A-FN][0-9]+$")], Claim]
 
 
 def path_of(study: str) -> Path:
@@ -164,7 +178,16 @@ def path_of(study: str) -> Path:
 
 
 def load(study: str) -> dict[str, Claim]:
-    """Load a study's claims by name; empty if it has no file. Raises ValueError, one line per error."""
+    """Load the papers' claims of a study by name; empty if it has no file. Raises ValueError, one line per error."""
+    return {name: claim for name, claim in _written(study).items() if not name.startswith(FOUND_HERE)}
+
+
+def findings(study: str) -> dict[str, Claim]:
+    """Load a study's findings, which no paper claims, by name; as ``load``."""
+    return {name: claim for name, claim in _written(study).items() if name.startswith(FOUND_HERE)}
+
+
+def _written(study: str) -> dict[str, Claim]:
     path = path_of(study)
     if not path.is_file():
         return {}
@@ -178,7 +201,7 @@ def load(study: str) -> dict[str, Claim]:
 
 
 def load_all() -> dict[str, Claim]:
-    """Load all studies' claims by name."""
+    """Load all studies' claims by name: the papers' alone."""
     return {name: claim for study in STUDIES for name, claim in load(study).items()}
 
 

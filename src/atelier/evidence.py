@@ -29,7 +29,10 @@ class Compared(NamedTuple):
     than ``least``, the least effect that matters (1 where a rule has none). Each is two-sided, but for equivalence and
     its halves, so that a 95 % interval (90 % for equivalence) says the same. ``detectable``: the smallest true
     difference that this test finds in 80 % of studies with this scatter; with a ``margin`` (its mean over groups), the
-    distance from that margin.
+    distance from that margin. ``smaller_p``: what there is is smaller than ``least`` in either direction, that is the
+    95 % interval lies inside +-least; no verdict rests on it, but one of an effect that is there is read by it.
+    ``equal``: where every group has the same values, the resolution that took the place of their scatter; with 0, none
+    is known, and p-values are 0 or 1 by the mean alone. None where groups scatter.
     """
 
     interval: Interval
@@ -39,6 +42,8 @@ class Compared(NamedTuple):
     detectable: float
     margin: float = 0.0
     least: float = 0.0
+    smaller_p: float = 1.0
+    equal: float | None = None
 
 
 def compare(
@@ -65,10 +70,13 @@ def compare(
         raise ValueError(f"margin: a margin must be above 0 for '{rule}'")
     parts = (t_interval(diffs.tolist()), diffs, margins, resolution)
     if rule == "same":
-        return _same(*parts)
-    if rule in ("at least", "at most"):
-        return _one_half(rule, *parts)
-    return _directed(1.0 if rule == "below" else -1.0, *parts, effects)
+        found = _same(*parts)
+    elif rule in ("at least", "at most"):
+        found = _one_half(rule, *parts)
+    else:
+        found = _directed(1.0 if rule == "below" else -1.0, *parts, effects)
+    equal = all(_are_equal(each, resolution) for each in (diffs, margins, effects))
+    return found._replace(equal=resolution) if equal else found
 
 
 def _directed(
@@ -78,8 +86,10 @@ def _directed(
     signed, matters = sign * diffs, np.maximum(margins, effects)
     supported, reverse = (_two_sided(values, resolution) for values in (signed + margins, -signed))
     not_seen = _two_sided(-signed - matters, resolution) if matters.mean() > 0 else 1.0
-    detectable = detectable_difference(diffs, LEVEL / 2, resolution)
-    return Compared(interval, supported, reverse, not_seen, detectable, float(margins.mean()), float(effects.mean()))
+    detectable, least = detectable_difference(diffs, LEVEL / 2, resolution), float(effects.mean())
+    sides = [_two_sided(side * diffs - effects, resolution) for side in (1.0, -1.0)]
+    smaller = max(sides) if least > 0 else 1.0
+    return Compared(interval, supported, reverse, not_seen, detectable, float(margins.mean()), least, smaller)
 
 
 def _same(interval: Interval, diffs: FloatArray, margins: FloatArray, resolution: float) -> Compared:
@@ -118,8 +128,12 @@ def scatter(values: FloatArray, resolution: float) -> float:
     Shares of few pictures can be equal in every group by chance, which does not mean that they have no scatter.
     """
     values, resolution = _groups(values, "values"), check_number(resolution, "resolution", least=0)
-    equal = np.ptp(values) <= SAME * max(np.abs(values).max(), resolution)
-    return resolution if equal else float(values.std(ddof=1))
+    return resolution if _are_equal(values, resolution) else float(values.std(ddof=1))
+
+
+def _are_equal(values: FloatArray, resolution: float) -> bool:
+    """Whether values are equal up to rounding."""
+    return bool(np.ptp(values) <= SAME * max(np.abs(values).max(), resolution))
 
 
 def p_below(values: FloatArray, resolution: float) -> float:

@@ -24,10 +24,10 @@ def faults(params: Params, workspace: Workspace) -> list[str]:
 
 
 def undecided(params: Params) -> dict[str, list[str]]:
-    """Claims that the profile cannot decide: claim -> cells that no study of it measures."""
+    """Claims and findings that the profile cannot decide: name -> cells that no study of it measures."""
     lacking: dict[str, list[str]] = {}
     for section in params.sections():
-        for name, claim in claims.load(section.STUDY).items():
+        for name, claim in {**claims.load(section.STUDY), **claims.findings(section.STUDY)}.items():
             compared = [*claim.every_part, *([claim.control] if claim.control else [])]
             pairs = {(part.measure, cell) for part in compared for cell in part.cells}
             if missing := sorted(cell for measure, cell in pairs if not section.measures(params, measure, cell)):

@@ -13,6 +13,8 @@ from atelier.evidence import LEVEL, Compared, benjamini_hochberg, compare, holm,
 SUPPORTED, REVERSED, NOT_SEEN, UNDECIDED = "supported", "reversed", "not seen", "undecided"
 CANNOT_TELL, BROKEN = "instrument cannot tell", "measurement broken"
 DECIDED = (SUPPORTED, REVERSED, NOT_SEEN)
+NO_VERDICT = (CANNOT_TELL, BROKEN)  # whatever the numbers of a claim's parts are
+SMALL = "smaller than matters"  # said of an effect that is there
 SATURATED = 0.8  # share of the reference's value that a measure's floor may have
 
 
@@ -64,7 +66,7 @@ class Finding(NamedTuple):
     compared: Compared | None
     adjusted: Statements
     saturated: bool = False
-    corrected: Compared | None = None  # the same from first latents with the signal leak
+    corrected: Compared | None = None  # the same from first latents with the signal leak; None of one between starts
 
     @property
     def verdict(self) -> str:
@@ -72,6 +74,17 @@ class Finding(NamedTuple):
         if self.compared is None:
             return ""
         return CANNOT_TELL if self.saturated else self.adjusted.called(LEVEL)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether there is an effect, and the 95 % interval lies inside plus and minus what would matter."""
+        there = self.verdict in (SUPPORTED, REVERSED)
+        return there and self.compared is not None and self.compared.smaller_p <= LEVEL
+
+    @property
+    def said(self) -> str:
+        """Its verdict, and whether the effect is smaller than what would matter."""
+        return f"{self.verdict}, {SMALL}" if self.is_small else self.verdict
 
     @property
     def starts_disagree(self) -> bool:
@@ -93,10 +106,24 @@ class Verdict(NamedTuple):
         return sum(finding.verdict == SUPPORTED for finding in self.findings)
 
     @property
+    def small(self) -> tuple[int, int]:
+        """Of the parts that say what the verdict says: how many effects are smaller than what matters; of how many."""
+        saying = [finding for finding in self.findings if finding.verdict == self.verdict]
+        return sum(finding.is_small for finding in saying), len(saying)
+
+    @property
+    def said(self) -> str:
+        """The verdict, and where effects are smaller than what would matter."""
+        small, saying = self.small
+        if not small:
+            return self.verdict
+        return f"{self.verdict}, {SMALL}" if small == saying else f"{self.verdict}, {small} of {saying} parts {SMALL}"
+
+    @property
     def is_tested(self) -> bool:
         """Whether there was anything to test: measurements that are not broken, and a control that shows."""
         tried = any(finding.compared is not None for finding in self.findings)
-        return tried and self.verdict not in (BROKEN, CANNOT_TELL)
+        return tried and self.verdict not in NO_VERDICT
 
     def entry(self) -> dict[str, float] | None:
         """The p-values of its statements for ``metrics.json``; None where nothing was tested."""
@@ -154,7 +181,7 @@ def _findings(claim: Claim, evidence: Evidence) -> list[Finding]:
             result,
             Statements(result.supported_p, reverse[index], not_seen[index]) if result else Statements(),
             result is not None and is_saturated(part, evidence),
-            compared(part.at_corrected_start(), evidence),
+            None if part.between_starts else compared(part.at_corrected_start(), evidence),
         )
         for index, (part, result) in enumerate(zip(claim.every_part, results, strict=True))
     ]
@@ -237,22 +264,43 @@ def _q(name: str, verdict: str, made: Mapping[str, Statements], least: Mapping[s
 # ---- comparisons
 
 
-def differences(part: Comparison, values: Values) -> FloatArray:
-    """Changed minus reference, one value per group; KeyError for a cell that was not measured."""
-    return _mean(part.measure, part.changed, values) - _mean(part.measure, part.reference, values)
+class Groups(NamedTuple):
+    """What a comparison is tested by, one value per group of pictures."""
+
+    changed: FloatArray
+    reference: FloatArray
+    margins: FloatArray
+    least: FloatArray  # the least effect that matters; 0 where the comparison has none
+    resolution: float  # the smallest possible change of a group's value; 0 where none is known
+
+    @property
+    def differences(self) -> FloatArray:
+        return self.changed - self.reference
+
+
+def by_group(part: Comparison, evidence: Evidence) -> Groups | None:
+    """A comparison's values; None where one of its cells was not measured."""
+    values = evidence.values
+    if any((part.measure, cell) not in values for cell in part.cells):
+        return None
+    return Groups(
+        changed=_mean(part.measure, part.changed, values),
+        reference=_mean(part.measure, part.reference, values),
+        margins=_margins(part, values),
+        least=_least(part, values),
+        resolution=max(evidence.resolutions.get((part.measure, cell), 0.0) for cell in part.cells),
+    )
 
 
 def compared(part: Comparison, evidence: Evidence) -> Compared | None:
     """Test one comparison; None where one of its cells was not measured."""
-    values = evidence.values
-    if any((part.measure, cell) not in values for cell in part.cells):
+    groups = by_group(part, evidence)
+    if groups is None:
         return None
-    diffs = differences(part, values).tolist()
-    resolution = max(evidence.resolutions.get((part.measure, cell), 0.0) for cell in part.cells)
-    margins = _margins(part, values)
+    diffs, margins = groups.differences.tolist(), groups.margins
     if not part.directed and margins.mean() <= 0:  # no gain, or a reference of 0: no margin, so no verdict
         return compare(diffs, "below")._replace(supported_p=1.0, reversed_p=1.0, not_seen_p=1.0)
-    return compare(diffs, part.rule, margins.tolist(), resolution, _least(part, values).tolist())
+    return compare(diffs, part.rule, margins.tolist(), groups.resolution, groups.least.tolist())
 
 
 def _margins(part: Comparison, values: Values) -> FloatArray:

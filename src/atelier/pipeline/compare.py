@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,8 @@ from atelier.workspace import Workspace
 TOLERANCE = 0.02
 ROUNDING = 1e-9  # what is smaller is a zero, whatever rounding makes of it
 MACHINE = "machine.txt"
+SHOWN = 12  # lines of metrics that disagree, and of files that differ
+ONE_ONLY = "in one of them only"
 NOT_COMPARED = (MACHINE, ".lock")  # names or suffixes of files that depend on machine and time
 
 
@@ -36,8 +38,13 @@ class Difference(NamedTuple):
 
     @property
     def relative(self) -> float:
-        """The difference as a share of the larger value."""
-        return abs(self.made - self.published) / max(abs(self.made), abs(self.published))
+        """The difference as a share of the larger value; infinite where one has none."""
+        share = abs(self.made - self.published) / max(abs(self.made), abs(self.published))
+        return math.inf if math.isnan(share) else share
+
+    @property
+    def fault(self) -> str:
+        return f"{self.name}: published {self.published:g}, made {self.made:g}"
 
 
 class Comparison(NamedTuple):
@@ -48,6 +55,13 @@ class Comparison(NamedTuple):
     metrics: int
     differences: list[Difference]  # metrics whose values differ
     faults: list[str]  # metrics in one folder only, values that disagree, verdicts that differ
+
+    def lines(self) -> list[str]:
+        """The faults to print: every verdict that differs; of metrics, first those that deviate most."""
+        apart = sorted((each for each in self.differences if not each.agrees), key=lambda each: -each.relative)
+        listed = [each.fault for each in apart]
+        listed += [fault for fault in self.faults if fault.endswith(ONE_ONLY)]
+        return [*(fault for fault in self.faults if fault not in set(listed)), *first(listed)]
 
     def paragraph(self, published: Path, made: Path, same_machine: bool) -> str:
         """Summarise the comparison in one paragraph."""
@@ -68,6 +82,12 @@ class Comparison(NamedTuple):
         return " ".join(lines)
 
 
+def first(listed: Sequence[str]) -> list[str]:
+    """The first ``SHOWN`` lines, and how many more there are."""
+    more = len(listed) - SHOWN
+    return [*listed[:SHOWN], *([f"and {more} more"] if more > 0 else [])]
+
+
 def files(folder: Path) -> dict[str, bytes]:
     """The contents of all compared files by relative name."""
     return {
@@ -86,12 +106,13 @@ def compare(published: Path, made: Path) -> Comparison:
         old, new = (_content(folder / study / "metrics.json") for folder in (published, made))
         metrics += len(old["metrics"] | new["metrics"])
         odd = sorted(old["metrics"].keys() ^ new["metrics"].keys())
-        faults += [f"{study}: {name}: in one of them only" for name in odd]
+        faults += [f"{study}: {name}: {ONE_ONLY}" for name in odd]
         for difference in _differences(study, old["metrics"], new["metrics"]):
             differences.append(difference)
             if not difference.agrees:
-                faults.append(f"{difference.name}: published {difference.published:g}, made {difference.made:g}")
-        faults += list(_other_verdicts(study, old.get("verdicts", {}), new.get("verdicts", {})))
+                faults.append(difference.fault)
+        for judged in ("verdicts", "findings"):
+            faults += list(_other_verdicts(study, old.get(judged, {}), new.get(judged, {})))
     return Comparison(len(before | after), different, metrics, differences, faults)
 
 
@@ -156,7 +177,8 @@ def run(arguments: list[str]) -> int:
         return 0
     comparison = in_a_clone(published) if options.clone else compare(published, site)
     print(comparison.paragraph(published, site, same_machine(published)))
-    faults = comparison.different if options.clone and same_machine(published) else comparison.faults
+    exact = options.clone and same_machine(published)
+    faults = first(comparison.different) if exact else comparison.lines()
     for fault in faults:
         print(f"differs: {fault}", file=sys.stderr)
     return 1 if options.clone and faults else 0

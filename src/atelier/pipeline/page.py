@@ -37,11 +37,16 @@ COLOURED = (Keyword, String, Comment, Number, Operator.Word, Name.Function, Name
 
 
 def page(
-    notebook: NotebookNode, profile: str, folder: Path | None = None, verdicts: Sequence[Mapping[str, str]] = ()
+    notebook: NotebookNode,
+    profile: str,
+    folder: Path | None = None,
+    verdicts: Sequence[Mapping[str, str]] = (),
+    findings: Sequence[Mapping[str, str]] = (),
 ) -> str:
     """A study's page from its notebook; ``folder`` is where it will lie, and holds the figures that it names.
 
-    ``verdicts``: its claims' among all of the profile, which only the site knows (`site.verdicts_of`).
+    ``verdicts``: its claims' among all of the profile, which only the site knows (`site.verdicts_of`); ``findings``:
+    its own (`site.findings_of`).
 
     Raises ValueError when it has no title, a formula does not convert, a figure's file is missing, or something in it
     would run or be fetched.
@@ -51,18 +56,24 @@ def page(
         "parameters": re.findall(r"^(\w+) =", injected, re.MULTILINE),
         "folder": folder,
         "verdicts": verdicts,
+        "findings": findings,
     }
     text, _ = PageExporter().from_notebook_node(notebook, resources=_frame(title(notebook), profile) | about)
     return _checked(text, folder)
 
 
 def index(
-    studies: list[dict[str, Any]], profile: str, params: str, folder: Path, verdicts: Sequence[Mapping[str, str]] = ()
+    studies: list[dict[str, Any]],
+    profile: str,
+    params: str,
+    folder: Path,
+    verdicts: Sequence[Mapping[str, str]] = (),
+    findings: Sequence[Mapping[str, str]] = (),
 ) -> str:
     """The page that lists them, for ``folder``; ``params`` is the text of params.yaml. ValueError as of ``page``."""
     template = PageExporter().environment.get_template("index.html.j2")
     frame = _frame("Atelier: studies", profile)
-    about = {"studies": studies, "params": params, "verdicts": verdicts}
+    about = {"studies": studies, "params": params, "verdicts": verdicts, "findings": findings}
     return _checked(template.render(resources=frame | about), folder)
 
 

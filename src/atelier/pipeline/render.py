@@ -69,13 +69,13 @@ def again(folder: Path) -> None:
         raise ValueError(f"{folder}: no published profile, it has no params.yaml")
     published = read(folder / "params.yaml")  # unchecked: today's parameters may be others
     order = [name for name in published if (folder / name / f"{name}.ipynb").is_file()]
-    profile, verdicts = published["profile"], site.verdicts_of(folder, order)
+    profile, judged = published["profile"], (site.verdicts_of(folder, order), site.findings_of(folder, order))
     for name in order:
         path = folder / name / f"{name}.ipynb"
         notebook = scrub.read(path)
         _store_figures(notebook, path.parent)
         write_text(path, scrub.text(notebook))
-        site.render(path.parent, profile, verdicts)
+        site.render(path.parent, profile, *judged)
     site.renew_index(folder, order, profile)
 
 

@@ -13,7 +13,7 @@ from atelier.pipeline import page, scrub
 from atelier.verdicts import over_all, statements_of
 from atelier.workspace import replacing
 
-Row = Mapping[str, str]  # of the table of verdicts
+Row = Mapping[str, str]  # of the table of verdicts, or a finding
 
 
 def build(studies: Path, site: Path, order: Sequence[str], profile: str, params: Path) -> None:
@@ -25,50 +25,74 @@ def build(studies: Path, site: Path, order: Sequence[str], profile: str, params:
     present = sorted(path.name for path in studies.iterdir() if path.is_dir()) if studies.is_dir() else []
     if odd := sorted(set(order) ^ set(present)):
         raise ValueError(f"{studies}: expected the studies {', '.join(order)}; missing or too many: {', '.join(odd)}")
-    verdicts = verdicts_of(studies, order)
-    index = _index(studies, order, profile, params, verdicts)
+    verdicts, findings = verdicts_of(studies, order), findings_of(studies, order)
+    index = _index(studies, order, profile, params)
     with replacing(site, sealed=False) as part:
         for name in order:
             copy_folder(studies / name, part / name)
-            render(part / name, profile, verdicts)
+            render(part / name, profile, verdicts, findings)
         copy(params, part / "params.yaml")
         _finish(part, index)
 
 
-def render(folder: Path, profile: str, verdicts: Sequence[Row]) -> None:
-    """Write a study's page from its notebook, with its claims' verdicts among all of the profile."""
+def render(folder: Path, profile: str, verdicts: Sequence[Row], findings: Sequence[Row]) -> None:
+    """Write a study's page from its notebook, with its claims' verdicts among all of the profile, and its findings."""
     notebook = scrub.read(folder / f"{folder.name}.ipynb")
-    mine = [row for row in verdicts if row["study"] == folder.name]
-    write_text(folder / f"{folder.name}.html", page.page(notebook, profile, folder, mine))
+    mine = [[row for row in rows if row["study"] == folder.name] for rows in (verdicts, findings)]
+    write_text(folder / f"{folder.name}.html", page.page(notebook, profile, folder, *mine))
 
 
 def verdicts_of(studies: Path, order: Sequence[str]) -> list[Row]:
     """All claims' verdicts by themselves, from the studies' metrics, and over all claims; [] of results without p."""
-    cited = {
-        name: {**entry, "study": study}
-        for study in order
-        if (path := studies / study / "metrics.json").is_file()
-        for name, entry in read_json(path).get("verdicts", {}).items()
-        if "p" in entry
-    }
+    cited = {name: entry for name, entry in _cited(studies, order, "verdicts") if "p" in entry}
     overall = over_all({name: statements_of(entry["p"]) for name, entry in cited.items() if entry["p"]})
     return [
         {
             "claim": name,
             "study": entry["study"],
             "says": entry["says"],
-            "alone": entry["verdict"],
+            "alone": _said(entry, entry["verdict"]),
             "p": f"{entry['p'].get(entry['verdict'], min(entry['p'].values())):.2g}" if entry["p"] else "",
             "q": f"{overall[name].q:.2g}" if name in overall else "",
-            "verdict": overall[name].verdict if name in overall else entry["verdict"],
+            "verdict": _said(entry, overall[name].verdict if name in overall else entry["verdict"]),
         }
-        for name, entry in sorted(cited.items(), key=lambda item: (item[0][0], int(item[0][1:])))
+        for name, entry in cited.items()
     ]
+
+
+def findings_of(studies: Path, order: Sequence[str]) -> list[Row]:
+    """What was seen here first: each with its card's answer, by itself and outside the count of the papers' claims."""
+    return [
+        {
+            "finding": name,
+            "study": entry["study"],
+            "says": entry["says"],
+            "verdict": _said(entry, entry["verdict"]),
+            "answer": entry["answer"],
+        }
+        for name, entry in _cited(studies, order, "findings")
+    ]
+
+
+def _cited(studies: Path, order: Sequence[str], judged: str) -> list[tuple[str, dict[str, Any]]]:
+    """What the studies' metrics say of claims ("verdicts") or findings, each with its study, by name."""
+    listed = [
+        (name, {**entry, "study": study})
+        for study in order
+        if (path := studies / study / "metrics.json").is_file()
+        for name, entry in read_json(path).get(judged, {}).items()
+    ]
+    return sorted(listed, key=lambda item: (item[0][0], int(item[0][1:])))
+
+
+def _said(entry: Mapping[str, Any], verdict: str) -> str:
+    """A verdict as the claim's card says it, with whether the effect matters; results of before had no such words."""
+    return entry.get("said", verdict) if verdict == entry["verdict"] else verdict
 
 
 def renew_index(site: Path, order: Sequence[str], profile: str) -> None:
     """Write a site's index again, from what lies in it. Raises ValueError as ``build`` does."""
-    _finish(site, _index(site, order, profile, site / "params.yaml", verdicts_of(site, order)))
+    _finish(site, _index(site, order, profile, site / "params.yaml"))
 
 
 def _finish(site: Path, index: str) -> None:
@@ -81,9 +105,10 @@ def _finish(site: Path, index: str) -> None:
                 raise ValueError(f"{path}: '{address}' leads to no file of the site")
 
 
-def _index(folder: Path, order: Sequence[str], profile: str, params: Path, verdicts: Sequence[Row]) -> str:
+def _index(folder: Path, order: Sequence[str], profile: str, params: Path) -> str:
     entries = [_entry(folder / name, profile) for name in order]
-    return page.index(entries, profile, read_text(params), folder, verdicts)
+    judged = verdicts_of(folder, order), findings_of(folder, order)
+    return page.index(entries, profile, read_text(params), folder, *judged)
 
 
 def _entry(folder: Path, profile: str) -> dict[str, Any]:

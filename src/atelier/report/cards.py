@@ -6,64 +6,135 @@ from collections.abc import Sequence
 import pandas as pd
 from scipy import stats
 
-from atelier.claims import Claim
+from atelier.claims import FOUND_HERE, Claim
 from atelier.evaluation.intervals import Interval
 from atelier.evidence import LEVEL, Compared
-from atelier.report.items import Metric, Table
+from atelier.report.items import Data, Metric, Table
 from atelier.report.plan import needed
-from atelier.verdicts import DECIDED, UNDECIDED, Finding, Verdict
+from atelier.verdicts import DECIDED, NO_VERDICT, NOT_SEEN, SUPPORTED, UNDECIDED, Evidence, Finding, Verdict, by_group
 
 STARTS = (
     "The starts disagree: from white noise and from first latents with the signal leak the effects are opposite. What "
     "is seen from white noise is then a change of what the model makes of the missing leak."
 )
 
+WRITTEN = "The rule, written before these pictures were made"
+FOUND = "The rule, written when the first results had shown it, and judged on pictures of other seeds"
+ADJUSTED = (
+    "All parts together: the interval widened so that all of this card's may be read at once (Bonferroni); no verdict "
+    "rests on it. A claim of which all parts must hold is supported by the largest p (supported), unadjusted "
+    "(intersection-union test); p (reversed) and p (not seen) are adjusted over the parts (Holm)."
+)
+ONE_SIDED = (
+    "Of same, at least and at most p (supported) is one-sided, of same the larger of two such (90 % interval); every "
+    "other p is two-sided."
+)
+GROUPS = ("part", "comparison", "rule", "group", "changed", "reference", "margin", "least", "difference", "resolution")
+
 
 def card(verdict: Verdict, counts: Sequence[int], over: str) -> Table:
     """A verdict's comparisons as a table; ``counts``: n of each, ``over``: what their intervals are over."""
-    rows, metrics = {}, {}
-    parts = len(verdict.findings)
+    rows: list[dict[str, object]] = []
+    metrics = {}
     for number, (finding, n) in enumerate(zip(verdict.findings, counts, strict=True), 1):
-        row: dict[str, object] = {"rule": finding.part.rule, "change": "not measured"}
+        row: dict[str, object] = {"no.": number, "rule": finding.part.rule, "change": "not measured"}
         if (compared := finding.compared) is not None:
-            row |= _numbers(finding, compared, parts)
+            row |= _numbers(finding, compared, verdict)
             metrics[f"claim/{verdict.claim}/{number}"] = Metric(compared.interval, n)
             metrics[f"claim/{verdict.claim}/{number}/detectable"] = Metric(compared.detectable, n)
-        rows[finding.part.name] = row
-    listed = ", ".join(str(count) for count in dict.fromkeys(counts))
-    caption = (
-        f"Claim {verdict.claim}: {over}; n = {listed} a cell. Adjusted: the interval at which all of these hold "
-        f"together (Bonferroni), and the p-value of the part's verdict (as it is for supported, Holm for the others)."
-    )
-    return Table(f"claim_{verdict.claim}", pd.DataFrame(rows).T.fillna(""), caption, metrics)
+        rows.append(row)
+    listed = ", ".join(dict.fromkeys(str(metric.n) for metric in metrics.values())) or "0"
+    kind = "Finding" if verdict.claim.startswith(FOUND_HERE) else "Claim"
+    caption = f"{kind} {verdict.claim}: {over}; n = {listed} a cell. {ADJUSTED}"
+    if any(not finding.part.directed for finding in verdict.findings):
+        caption += f" {ONE_SIDED}"
+    names = [finding.part.name for finding in verdict.findings]
+    return Table(f"claim_{verdict.claim}", pd.DataFrame(rows, index=names).fillna(""), caption, metrics)
 
 
-def _numbers(finding: Finding, compared: Compared, parts: int) -> dict[str, object]:
+def groups(claim: str, findings: Sequence[Finding], evidence: Evidence) -> Data:
+    """What a reader needs to recompute each part: its values, group by group, and what it was tested against."""
+    rows = [
+        {
+            "part": number,
+            "comparison": finding.part.name,
+            "rule": finding.part.rule,
+            "group": group,
+            "changed": changed,
+            "reference": reference,
+            "margin": margin,
+            "least": least,
+            "difference": changed - reference,
+            "resolution": values.resolution,
+        }
+        for number, finding in enumerate(findings, 1)
+        if (values := by_group(finding.part, evidence)) is not None
+        for group, (changed, reference, margin, least) in enumerate(zip(*values[:4], strict=True))
+    ]
+    return Data(f"claim_{claim}_groups", pd.DataFrame(rows, columns=GROUPS))
+
+
+def _numbers(finding: Finding, compared: Compared, verdict: Verdict) -> dict[str, object]:
     """A part's row: its change and intervals, what would matter and be seen, p-values, and the other start."""
-    matters = max(compared.margin, compared.least)
+    matters, parts = max(compared.margin, compared.least), len(verdict.findings)
     row: dict[str, object] = {
         "change": f"{compared.interval.mean:+.3g}",
         "95 % interval": _interval(compared.interval),
-        "adjusted": _interval(widened(compared.interval, parts)),
+        "all parts together": _interval(widened(compared.interval, parts)),
         "would matter": f"{matters:.3g}" if matters else "",
         "detectable": f"{compared.detectable:.3g}",
-        "p": f"{_plain(finding, compared):.2g}",
-        "adjusted p": f"{_adjusted(finding):.2g}",
-        "part": finding.verdict,
     }
+    for said, p in zip(DECIDED, finding.adjusted, strict=True):
+        row[f"p ({said})"] = "" if said == NOT_SEEN and not _may_be_unseen(finding, compared) else f"{p:.2g}"
+    row["part"] = _said(finding, verdict)
+    if notes := [note for note in (_conditional(finding, verdict.findings), _equal(compared)) if note]:
+        row["note"] = "; ".join(notes)
     if (corrected := finding.corrected) is not None:
         row["change, corrected start"] = f"{corrected.interval.mean:+.3g} ({_interval(corrected.interval)})"
     return row
 
 
-def _plain(finding: Finding, compared: Compared) -> float:
-    """The p-value of the statement that the part's verdict makes; of its strongest where it makes none."""
-    plain = dict(zip(DECIDED, (compared.supported_p, compared.reversed_p, compared.not_seen_p), strict=True))
-    return plain.get(finding.verdict, min(plain.values()))
+def _conditional(finding: Finding, findings: Sequence[Finding]) -> str:
+    """That what sets a part's margin is not above 0, or is not supported where the claim has a part of it; or "".
+
+    Of the same measure, or, where the claim has no part of that, of any: "nothing more is gained" means little where
+    nothing was.
+    """
+    part = finding.part
+    if not part.directed and finding.compared is not None and not finding.compared.margin:
+        return "not judged: what its margin is a share of is not above 0"
+    ends = [{tuple(gain.changed), tuple(gain.reference)} for gain in part.differences]
+    effects = {
+        number: each
+        for number, each in enumerate(findings, 1)
+        if each.part.directed and {tuple(each.part.changed), tuple(each.part.reference)} in ends
+    }
+    same = {number: each for number, each in effects.items() if each.part.measure == part.measure}
+    unmet = [str(number) for number, each in (same or effects).items() if each.verdict != SUPPORTED]
+    which = f"part {unmet[0]} is" if len(unmet) == 1 else f"parts {' and '.join(unmet)} are"
+    return f"judged although {which} not supported, on which its meaning rests" if unmet else ""
 
 
-def _adjusted(finding: Finding) -> float:
-    return dict(zip(DECIDED, finding.adjusted, strict=True)).get(finding.verdict, min(finding.adjusted))
+def _equal(compared: Compared) -> str:
+    """That groups do not scatter, and what its p-values rest on in that case; "" where they do."""
+    if compared.equal is None:
+        return ""
+    resolution = f"its resolution, {compared.equal:.3g}, stands for the scatter"
+    return (
+        f"the same in every group: {resolution if compared.equal else 'no scatter, so p is 0 or 1 by the mean alone'}"
+    )
+
+
+def _may_be_unseen(finding: Finding, compared: Compared) -> bool:
+    """Whether its rule asks for an effect of some size, so that none of that size can be told."""
+    return finding.part.directed and max(compared.margin, compared.least) > 0
+
+
+def _said(finding: Finding, verdict: Verdict) -> str:
+    """A part's verdict; in brackets where the claim can have none, whatever the numbers of its parts are."""
+    if verdict.verdict not in NO_VERDICT:
+        return finding.said
+    return f"no verdict: {verdict.verdict} [its numbers alone: {finding.said}]"
 
 
 def widened(interval: Interval, parts: int, level: float = LEVEL) -> Interval:
@@ -80,19 +151,36 @@ def _interval(interval: Interval) -> str:
 def answer(claim: Claim, verdict: Verdict, baselines: Sequence[float | None]) -> str:
     """One sentence: what changed, by how much, against what the paper says. ``baselines``: of the parts' references."""
     measured = [index for index, finding in enumerate(verdict.findings) if finding.compared is not None]
+    paper = "; ".join(said for said in (claim.note, f"the paper: {claim.paper}") if said)
     if not measured:
-        return f"Nothing of it was measured here; the paper: {claim.paper}"
+        return f"Nothing of it was measured here; {paper}"
     lead = _lead(verdict, measured)
     finding, baseline = verdict.findings[lead], baselines[lead]
     compared = finding.compared
     assert compared is not None
     low, high = compared.interval.low, compared.interval.high
     share = f", {compared.interval.mean / abs(baseline):+.1%} of it" if baseline else ""
-    held = f"{verdict.holding} of {len(verdict.findings)} parts hold"
+    held, small = _held(verdict, len(measured)), _small(verdict)
     return (
         f"{held}; {finding.part.name} changes by {compared.interval.mean:+.3g} (95 % interval {low:+.3g} to {high:+.3g}"
-        f"{share}); the paper: {claim.paper}"
+        f"{share}){small}; {paper}"
     )
+
+
+def _held(verdict: Verdict, measured: int) -> str:
+    """How many parts hold, where that can be told; those that were not measured neither hold nor fail."""
+    parts = len(verdict.findings)
+    lacking = f", {parts - measured} not measured" if measured < parts else ""
+    if verdict.verdict in NO_VERDICT:
+        return f"No verdict of {parts} parts, {verdict.verdict}{lacking}"
+    return f"{verdict.holding} of {parts} parts hold{lacking}"
+
+
+def _small(verdict: Verdict) -> str:
+    """That effects are smaller than what would matter, of the parts that the verdict rests on; "" where none is."""
+    small, saying = verdict.small
+    where = "" if small == saying else f"in {small} of {saying} parts "
+    return f"; {where}the effect is there and smaller than what would matter" if small else ""
 
 
 def _lead(verdict: Verdict, measured: Sequence[int]) -> int:
@@ -106,9 +194,9 @@ def heading(claim: Claim, verdict: Verdict, sentence: str) -> str:
     reason = f" ({html.escape(verdict.reason)})" if verdict.reason else ""
     lines = [
         f"<b>{verdict.claim}: {html.escape(claim.says)}</b>",
-        f"Verdict by itself: <b>{verdict.verdict}</b>{reason}",
+        f"Verdict by itself: <b>{verdict.said}</b>{reason}",
         html.escape(sentence),
-        f"The rule, written before these pictures were made: {html.escape(claim.rule)}",
+        f"{FOUND if verdict.claim.startswith(FOUND_HERE) else WRITTEN}: {html.escape(claim.rule)}",
     ]
     if claim.amended:
         said = f"Amended {claim.amended.date}; first verdict: {claim.amended.before}. {claim.amended.reason}"

@@ -41,7 +41,8 @@ class Study:
         self.name, self.params, self.workspace = name, config, workspace
         self.folder = (workspace.studies if MARK in os.environ else workspace.by_hand) / name
         self.metrics: dict[str, dict[str, Any]] = {}
-        self.cited: dict[str, dict[str, Any]] = {}
+        self.cited: dict[str, dict[str, Any]] = {}  # of claims, by name
+        self.found: dict[str, dict[str, Any]] = {}  # of findings, which are counted apart
 
     @classmethod
     def begin(cls, name: str, given: Mapping[str, Any]) -> Self:
@@ -86,7 +87,7 @@ class Study:
         self.record(item.metrics)
 
     def verdict(self, name: str) -> None:
-        """Show a claim's card, and cite its words by their digest."""
+        """Show the card of a claim or a finding, and cite its words by their digest."""
         claim, verdict, evidence = self._claims[name], self._verdicts[name], self._evidence
         table = cards.card(verdict, evidence.counts_of(verdict), evidence.over_of(name))
         sentence = cards.answer(claim, verdict, [verdicts.baseline(each, evidence) for each in claim.every_part])
@@ -95,8 +96,11 @@ class Study:
         if cost := cards.cost(verdict):
             print(f"What {name} would take: {cost}")
         self.record(table.metrics)
-        self.cited[name] = {
+        self.show(cards.groups(name, verdict.findings, evidence))
+        cited = self.found if name in claims.findings(self.name) else self.cited
+        cited[name] = {
             "verdict": verdict.verdict,
+            "said": verdict.said,
             "reason": verdict.reason,
             "claim": claim.digest,
             "says": claim.says,
@@ -105,7 +109,7 @@ class Study:
         }
 
     def plan(self) -> None:
-        """Show what deciding each part of the page's claims takes."""
+        """Show what deciding each part of the page's claims and findings takes."""
         self.show(plan(list(self._verdicts.values())))
 
     def record(self, metrics: Metrics) -> None:
@@ -125,11 +129,13 @@ class Study:
         content: dict[str, Any] = {"profile": self.params.profile, "headline": headline, "metrics": self.metrics}
         if self.cited:
             content["verdicts"] = self.cited
+        if self.found:
+            content["findings"] = self.found
         self._write("metrics.json", json.dumps(content, indent=2, sort_keys=True) + "\n")
 
     @cached_property
     def _claims(self) -> dict[str, Claim]:
-        return claims.load(self.name)
+        return {**claims.load(self.name), **claims.findings(self.name)}
 
     @cached_property
     def _evidence(self) -> Evidence:

@@ -1,5 +1,6 @@
 """The page of fine-tuning, on made-up measures: what its tables hold, record, count and leave out."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from atelier.evaluation.intervals import Interval
 from atelier.metrics.spectra import residual_spectrum_label
 from atelier.params import CORRECTED, STARTS, WHITE, cell_name
 from atelier.report.items import Data, Figure, Table, Text
+from atelier.report.study import Study
 from atelier.sampling import store
 from atelier.sampling.store import UNTUNED, UNTUNED_AGAIN
 from atelier.studies.art_finetuning import report, report_results
@@ -382,6 +384,20 @@ def test_a_base_that_differs_from_itself_breaks_every_verdict(results: Results) 
     assert {verdict.verdict for verdict in decided} == {verdicts.BROKEN}
 
 
+def test_the_base_from_the_corrected_start_is_compared_with_adapters_from_white_noise(results: Results) -> None:
+    """It lies at 50 there, adapters at 80 and more; and farther than adapters when it lies at 90."""
+
+    def decided(table: pd.DataFrame) -> verdicts.Verdict:
+        evidence = report.evidence(replace(results, table=table))
+        return verdicts.decide(claims.findings("art_finetuning"), evidence)[0]
+
+    nearer = decided(results.table)
+    assert (nearer.said, nearer.holding) == (verdicts.SUPPORTED, 5)
+    table = results.table.copy()
+    table.loc[(table["cell"] == "untuned@1/4/corrected") & (table["measure"] == "fd"), ["group0", "group1"]] += 40
+    assert decided(table).verdict == verdicts.REVERSED
+
+
 def test_headline_was_recorded(results: Results) -> None:
     names = report.headline(results)
     assert names[0] == "fd/untuned/guidance-4"
@@ -412,3 +428,20 @@ def test_samples_must_be_of_the_variants_in_the_parameters(folders: list[str], t
         (workspace.samples / "art_finetuning" / name).mkdir(parents=True)
     with pytest.raises(ValueError, match=r"no samples of full-mixed|removed, which no parameter names"):
         report.load(PARAMS, workspace)
+
+
+def test_cards_of_claims_and_of_the_finding_are_shown_from_the_pages_evidence(
+    results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "load", lambda params, workspace: results)
+    monkeypatch.setattr(report, "headline", lambda results: [])
+    study = Study("art_finetuning", results.params, Workspace(tmp_path))
+    for name in ("N1", "A1", "A2"):
+        study.verdict(name)
+    study.plan()
+    study.finish()
+    content = json.loads((study.folder / "metrics.json").read_text())
+    assert (list(content["findings"]), sorted(content["verdicts"])) == (["N1"], ["A1", "A2"])
+    rows = pd.read_csv(study.folder / "tables" / "claim_N1_groups.csv")
+    assert rows["part"].unique().tolist() == [1, 2, 3, 4, 5]
+    assert len(rows) == rows["part"].nunique() * 2  # groups

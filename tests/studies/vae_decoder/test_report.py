@@ -1,5 +1,6 @@
 """The page of the retuned decoder, on made-up numbers: what its tables hold, record and leave out."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +12,15 @@ import torch
 from matplotlib import pyplot as plt
 
 import contact_sheets
-from atelier import params
+from atelier import claims, params, verdicts
 from atelier.evaluation.tables import REAL, REFERENCE_ROWS
 from atelier.params import CORRECTED, STARTS, WHITE, cell_name
 from atelier.report.items import Table, Text
+from atelier.report.study import Study
 from atelier.studies.vae_decoder import report
 from atelier.studies.vae_decoder.decoding import Repainted
 from atelier.studies.vae_decoder.params import Config
+from atelier.workspace import Workspace
 
 ROOT = Path(__file__).parents[3]
 PARAMS = params.load(ROOT / "profiles" / "smoke.yaml")  # two repeats of three pictures, one training seed
@@ -211,11 +214,46 @@ def test_the_last_variant_is_shown_where_none_has_the_whole_loss(results: report
 
 def test_evidence_of_reconstructions_is_over_groups_of_works(results: report.Results) -> None:
     evidence = report.evidence(results)
-    assert evidence.counts == {"": 6, "B2": 10}
-    assert evidence.over_of("B2") == "intervals over 2 groups of works, 1 training seed"
+    assert (evidence.counts[""], evidence.counts["B2"]) == (6, 10)
+    assert evidence.over_of("B2") == evidence.over_of("N2") == "intervals over 2 groups of works, 1 training seed"
     assert evidence.over_of("B1") == "intervals over repeats of sampling, for the adapters at hand"
     assert {("mse", "original"), ("fd", "untuned@1/4"), ("fd", "rank8-mixed+all@1/4")} <= set(evidence.values)
 
 
+@pytest.mark.parametrize(("falling", "said"), [(1, "supported"), (2, "reversed")])
+def test_high_frequencies_are_judged_in_nine_of_ten_styles_and_over_all(
+    results: report.Results, falling: int, said: str
+) -> None:
+    """Squared error raises the error by 0.2, but for some styles where it lowers it."""
+    styles = [part.measure.partition("/")[2] for part in claims.findings("vae_decoder")["N2"].parts]
+    rows = [
+        row("high", name, [value - 0.1, value + 0.1], n=number, style=style)
+        for number, style in enumerate(styles, 10)
+        for name, value in (("original", 0.5), ("mse", 0.3 if number < 10 + falling else 0.7))
+    ]
+    evidence = report.evidence(replace(results, by_style=pd.DataFrame(rows)))
+    (verdict,) = verdicts.decide(claims.findings("vae_decoder"), evidence)
+    assert evidence.counts_of(verdict) == [*range(10, 20), 10]
+    assert verdict.holding == 10 - falling + 1
+    assert verdict.verdict == said
+
+
 def test_the_headline_was_recorded(results: report.Results) -> None:
     assert set(report.headline(results)) <= set(report.reconstructions(results).metrics)
+
+
+def test_cards_of_claims_and_of_the_finding_are_shown_from_the_pages_evidence(
+    results: report.Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "load", lambda params, workspace: results)
+    monkeypatch.setattr(report, "headline", lambda results: [])
+    study = Study("vae_decoder", results.params, Workspace(tmp_path))
+    for name in ("N2", "B1", "B2"):
+        study.verdict(name)
+    study.plan()
+    study.finish()
+    content = json.loads((study.folder / "metrics.json").read_text())
+    assert (list(content["findings"]), sorted(content["verdicts"])) == (["N2"], ["B1", "B2"])
+    rows = pd.read_csv(study.folder / "tables" / "claim_N2_groups.csv")
+    assert rows["part"].unique().tolist() == [11]
+    assert len(rows) == rows["part"].nunique() * 2  # groups

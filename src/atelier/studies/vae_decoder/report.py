@@ -5,6 +5,7 @@ from itertools import product
 import pandas as pd
 from torch import Tensor
 
+from atelier import claims
 from atelier.evaluation import tables
 from atelier.evaluation.intervals import Interval, t_interval
 from atelier.evaluation.tables import REAL, REFERENCE_ROWS
@@ -36,15 +37,22 @@ def headline(results: Results) -> list[str]:
 
 
 def evidence(results: Results) -> Evidence:
-    """What the verdicts need; B2 is decided on held-out works through decoders, B1 on generated pictures."""
+    """What the verdicts need; B1 is decided on generated pictures, the others on held-out works through decoders."""
     groups = f"intervals over {len(results.params.protocol.groups)} groups of works, {words.seeds(results.params)}"
     return Evidence(
-        values=results.values,
+        values={**results.values, **results.values_by_style},
         resolutions=tables.resolutions(results.rows),
-        counts={"": results.n, "B2": results.n_works},
-        over={"": tables.described_groups(results.params), "B2": groups},
+        counts={"": results.n, "B2": results.n_works, "N2": _counts_by_style(results)},
+        over={"": tables.described_groups(results.params), "B2": groups, "N2": groups},
         floors=floors(results),
     )
+
+
+def _counts_by_style(results: Results) -> list[int]:
+    """Works that each of N2's comparisons is over: of its style, or all; 0 where none was measured."""
+    counts = results.by_style.groupby("style")["n"].max().to_dict()
+    listed = [part.measure.partition("/")[2] for part in claims.findings(results.config.STUDY)["N2"].every_part]
+    return [int(counts.get(style, 0)) if style else results.n_works for style in listed]
 
 
 def floors(results: Results) -> dict[str, float]:

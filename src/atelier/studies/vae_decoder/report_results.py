@@ -71,6 +71,11 @@ class Results:
         """The pseudo-values of all cells."""
         return tables.values(self.rows)
 
+    @cached_property
+    def values_by_style(self) -> tables.Values:
+        """The pseudo-values of reconstructions style by style, as measures ``MEASURE/STYLE`` of decoders."""
+        return tables.values(self.by_style.assign(measure=self.by_style["measure"] + "/" + self.by_style["style"]))
+
     def cell(self, model: str, guidance: float, decoder: str = "", start: str = WHITE) -> str:
         """The name of a cell of generated pictures; through the original decoder where none is named."""
         name = f"{model}+{decoder}" if decoder else model
