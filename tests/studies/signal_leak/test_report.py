@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler
 from matplotlib import pyplot as plt
 from safetensors.torch import save_file
+from scipy.stats import spearmanr
 
 import contact_sheets
 from atelier import claims, params, verdicts
@@ -374,6 +376,24 @@ def test_headline_names_what_the_page_records() -> None:
     known = results(pd.concat([table, rows({COLOURS: 0.9}, "obeys"), rows({COLOURS: 1.0}, "rank")]))
     recorded = {**report.diversity(known).metrics, **report.response(known).metrics}
     assert set(report.headline(known)) <= set(recorded)
+
+
+@pytest.mark.parametrize("values", [2, 3, 5])
+def test_a_rank_correlation_changes_by_no_less_than_two_neighbours_exchanged(values: int) -> None:
+    order = range(values)
+    others = [spearmanr(order, each).statistic for each in permutations(order) if each != tuple(order)]
+    assert report.rank_step(values) == pytest.approx(1 - max(others))
+
+
+def test_equal_ranks_in_all_groups_are_as_certain_as_their_step() -> None:
+    ranks = rows({COLOURS: 1.0, "ideal": 1.0}, "rank")
+    evidence = report.evidence(results(ranks))
+    assert evidence.resolutions["rank", COLOURS] == report.rank_step(len(results(ranks).config.values))
+    part = claims.load("signal_leak")["D5"].every_part[1]
+    tested = verdicts.compared(part, evidence)
+    assert tested is not None
+    assert tested.equal
+    assert tested.supported_p > 0
 
 
 def test_evidence_decides_what_was_measured() -> None:

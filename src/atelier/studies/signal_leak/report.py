@@ -27,6 +27,7 @@ from atelier.studies.signal_leak.report_styles import (
     target_changes,
     targets,
 )
+from atelier.studies.signal_leak.sample import COLOURS
 from atelier.verdicts import Evidence
 
 __all__ = [
@@ -65,11 +66,16 @@ def evidence(results: Results) -> Evidence:
     protocol = results.params.protocol
     return Evidence(
         values=results.values,
-        resolutions=tables.resolutions(results.table),
+        resolutions={**tables.resolutions(results.table), ("rank", COLOURS): rank_step(len(results.config.values))},
         counts={"": results.n},
         over={"": f"intervals over {len(protocol.groups)} groups of repeats, {words.seeds(results.params)}"},
         null_comparisons=measure.null_comparisons(),
     )
+
+
+def rank_step(values: int) -> float:
+    """The least change of a rank correlation of so many values: two neighbours exchanged (Spearman 1904)."""
+    return 12 / (values * (values**2 - 1))
 
 
 def headline(results: Results) -> list[str]:
