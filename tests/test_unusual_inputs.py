@@ -31,6 +31,7 @@ from atelier.evaluation import intervals
 from atelier.methods import focal_frequency as ffl
 from atelier.methods import latent_perceptual as lp
 from atelier.methods import perceptual
+from atelier.methods import pixel_space as px
 from atelier.methods import signal_leak as sl
 from atelier.metrics import (
     Moments,
@@ -194,6 +195,11 @@ def all_latents(x: Tensor) -> Any:
     return sampler.sample(pipeline(), ["a boat"] * 4, x, guidance=1.0, steps=1, batch=2)
 
 
+def shifted(z: Tensor) -> Tensor:
+    """A decoder that is no linear one and keeps its latents' shape."""
+    return (z + 1).square()
+
+
 WORD = ["a boat"] * 4
 # cells in groups: integers; other floats; bool, complex; channels last, RGBA, grey; one sample, two kinds of empty;
 # oblong, non-contiguous; NaN, infinity, 0..255; the other library, a list
@@ -204,6 +210,7 @@ FEATURES, FEATURES_2 = "SS SSS RR --- RRR WS RRV SS", "SS SSS RR --- RRR RS RRV 
 MATRIX = "SS SSS RR --- RRR RS RRV SS"
 SPECTRAL = "RR SSS RR --- WRR TS RRV SS"
 TENSORS = "RR SSS RR WWW WRR WS NNV RR"  # latents and maps have any number of channels
+FOUR_AXES, FOUR_AXES_2 = "RR SSS RR WWW WRR WS NNV RR", "RR SSS RR RRR RRR RS NNV RR"  # all of them; one alone
 SQUARE_MAPS = "RR SSS RR RWW WRR RS NNV RR"
 VALUES, TWO_R = "SS SSS RR --- RRR WS RRV SS", "SS SSS RR --- RRR RS RRV SS"
 
@@ -336,6 +343,29 @@ ROWS = [
         lambda w: perceptual.perceptual_distance([MAPS()], [MAPS2()], [w]), "RR SSS RR --- RRR RS NNV RR"),
     Row("perceptual.LPIPS.forward", "pictures", [TP, TQ], TRUNK.forward, "RR SSS RR RRR WRR WS NNV RR"),
     Row("perceptual.LPIPS.forward", "others", [TQ], lambda y: TRUNK(TP(), y), "RR SSS RR RRR RRR RS NNV RR"),
+    Row("pixel_space.pixel_loss", "z0|what decode returns", [Z, Z2],
+        lambda x, y: px.pixel_loss(shifted, x, y, x, LEVEL, LEVEL), FOUR_AXES),
+    Row("pixel_space.pixel_loss", "eps", [Z2],
+        lambda y: px.pixel_loss(shifted, Z(), y, Z(), LEVEL, LEVEL), FOUR_AXES_2),
+    Row("pixel_space.pixel_loss", "eps_hat", [Z2],
+        lambda y: px.pixel_loss(shifted, Z(), Z(), y, LEVEL, LEVEL), FOUR_AXES_2),
+    Row("pixel_space.pixel_loss", "alpha", [lambda: eighths(4, 1, 1, 1)],
+        lambda a: px.pixel_loss(shifted, Z(), Z2(), Z(), a, LEVEL), "RR SSS RR WR- WRR RS NNV RR"),
+    Row("pixel_space.pixel_loss", "s", [lambda: eighths(4, 1, 1, 1)],
+        lambda s: px.pixel_loss(shifted, Z(), Z2(), Z(), LEVEL, s), "RR SSS RR WR- WRR RS NNV RR"),
+    Row("pixel_space.clean_pixel_loss", "z0", [Z, Z2], lambda x, y: px.clean_pixel_loss(shifted, x, y), FOUR_AXES),
+    Row("pixel_space.clean_pixel_loss", "z0_hat", [Z2],
+        lambda y: px.clean_pixel_loss(shifted, Z(), y), FOUR_AXES_2),
+    Row("pixel_space.clean_pixel_loss", "x", [Z2],
+        lambda x: px.clean_pixel_loss(shifted, Z(), Z2(), x), FOUR_AXES_2),
+    Row("pixel_space.eps_of", "zt", [Z, Z2],
+        lambda x, y: px.eps_of("v_prediction", x, y, LEVEL, LEVEL), FOUR_AXES),
+    Row("pixel_space.eps_of", "output", [Z2],
+        lambda y: px.eps_of("flow_prediction", Z(), y, LEVEL, LEVEL), FOUR_AXES_2),
+    Row("pixel_space.eps_of", "alpha", [lambda: eighths(4, 1, 1, 1)],
+        lambda a: px.eps_of("v_prediction", Z(), Z2(), a, LEVEL), "RR SSS RR WR- WRR RS NNV RR"),
+    Row("pixel_space.cropped", "x|window.side", [Z],
+        lambda x: px.cropped(x, px.Window(0, 0, 4)), "RR SSS RR WWW WRR SS NNV RR"),
     # leaks
     Row("signal_leak.Moments.updated", "x", [F],
         lambda x: sl.Moments.empty(4, True).updated(x), "SS SSS RR --- WRR RS RRV SS"),
@@ -473,6 +503,14 @@ SCALARS: list[Numbers] = [
         lambda v: lp.valid_positions(MAPS(), MAPS2(), v), COUNT),
     ("latent_perceptual.latent_perceptual_loss", "stages", NAMES,
         lambda v: lp.latent_perceptual_loss([MAPS()], [MAPS2()], 16, OPTIONS(stages=v)), R),
+    ("pixel_space.pixel_loss", "decode", OBJECTS, lambda v: px.pixel_loss(v, Z(), Z2(), Z(), LEVEL, LEVEL), R),
+    ("pixel_space.pixel_loss", "s", NUMBERS, lambda v: px.pixel_loss(shifted, Z(), Z2(), Z(), LEVEL, v), "WWWRRRRR"),
+    ("pixel_space.clean_pixel_loss", "decode", OBJECTS, lambda v: px.clean_pixel_loss(v, Z(), Z2()), R),
+    ("pixel_space.eps_of", "kind", NAMES, lambda v: px.eps_of(v, Z(), Z2(), LEVEL, LEVEL), R),
+    ("pixel_space.cropped", "window", OBJECTS, lambda v: px.cropped(Z(), v), R),
+    ("pixel_space.cropped", "window.side", NUMBERS, lambda v: px.cropped(Z(), px.Window(0, 0, v)), COUNT),
+    ("pixel_space.cropped", "window.top", NUMBERS, lambda v: px.cropped(Z(), px.Window(v, 0, 4)), FROM_0),
+    ("pixel_space.cropped", "window.left", NUMBERS, lambda v: px.cropped(Z(), px.Window(0, v, 4)), FROM_0),
     ("signal_leak.lowest_frequencies", "count", NUMBERS, lambda v: sl.lowest_frequencies(8, 8, v), FROM_0),
     ("signal_leak.lowest_frequencies", "width", NUMBERS, lambda v: sl.lowest_frequencies(8, v, 1), COUNT),
     ("signal_leak.low_components", "frequencies", NUMBERS,
@@ -587,6 +625,8 @@ def test_losses_read_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
         perceptual.perceptual_distance([maps], [maps], [maps[0, :, 0, 0]]),
         diffusion.clean_estimate("epsilon", maps, maps, level, level),
         diffusion.v_target(maps, maps, level, level),
+        px.pixel_loss(shifted, maps, maps, maps, level, level, px.Window(1, 2, 3)),
+        px.clean_pixel_loss(shifted, maps, px.eps_of("v_prediction", maps, maps, level, level)),
     ]
     assert all(loss.device.type == "meta" for loss in losses)
 
