@@ -30,7 +30,8 @@ from atelier.data import images
 from atelier.evaluation import intervals
 from atelier.methods import focal_frequency as ffl
 from atelier.methods import latent_perceptual as lp
-from atelier.methods import perceptual
+from atelier.methods import perceptual, preference
+from atelier.methods import pixel_space as px
 from atelier.methods import signal_leak as sl
 from atelier.metrics import (
     Moments,
@@ -157,6 +158,8 @@ LEVEL = torch.full((1, 1, 1, 1), 0.5)
 FREQUENCIES = [(0, 0), (0, 1), (1, 0)]
 LEAK = sl.FrequencyLeak.fit([Z(), Z2()], 3)
 EVERY = torch.ones(4, 5, 8, 8, dtype=torch.bool)
+ERRORS = [lambda seed=seed: eighths(6, least=0, seed=seed) for seed in range(4)]  # of pairs
+W, L, W_REF, L_REF = ERRORS
 TRUNK = perceptual.LPIPS(trunk.build(3), [torch.ones(c) for c in trunk.CHANNELS])
 OPTIONS = lp.Options
 
@@ -194,6 +197,11 @@ def all_latents(x: Tensor) -> Any:
     return sampler.sample(pipeline(), ["a boat"] * 4, x, guidance=1.0, steps=1, batch=2)
 
 
+def shifted(z: Tensor) -> Tensor:
+    """A decoder that is no linear one and keeps its latents' shape."""
+    return (z + 1).square()
+
+
 WORD = ["a boat"] * 4
 # cells in groups: integers; other floats; bool, complex; channels last, RGBA, grey; one sample, two kinds of empty;
 # oblong, non-contiguous; NaN, infinity, 0..255; the other library, a list
@@ -204,6 +212,8 @@ FEATURES, FEATURES_2 = "SS SSS RR --- RRR WS RRV SS", "SS SSS RR --- RRR RS RRV 
 MATRIX = "SS SSS RR --- RRR RS RRV SS"
 SPECTRAL = "RR SSS RR --- WRR TS RRV SS"
 TENSORS = "RR SSS RR WWW WRR WS NNV RR"  # latents and maps have any number of channels
+FOUR_AXES, FOUR_AXES_2 = "RR SSS RR WWW WRR WS NNV RR", "RR SSS RR RRR RRR RS NNV RR"  # all of them; one alone
+PAIRS, PAIRS_2 = "RR SSS RR --- WRR WS NNV RR", "RR SSS RR --- RRR RS NNV RR"
 SQUARE_MAPS = "RR SSS RR RWW WRR RS NNV RR"
 VALUES, TWO_R = "SS SSS RR --- RRR WS RRV SS", "SS SSS RR --- RRR RS RRV SS"
 
@@ -336,6 +346,42 @@ ROWS = [
         lambda w: perceptual.perceptual_distance([MAPS()], [MAPS2()], [w]), "RR SSS RR --- RRR RS NNV RR"),
     Row("perceptual.LPIPS.forward", "pictures", [TP, TQ], TRUNK.forward, "RR SSS RR RRR WRR WS NNV RR"),
     Row("perceptual.LPIPS.forward", "others", [TQ], lambda y: TRUNK(TP(), y), "RR SSS RR RRR RRR RS NNV RR"),
+    Row("pixel_space.pixel_loss", "z0|what decode returns", [Z, Z2],
+        lambda x, y: px.pixel_loss(shifted, x, y, x, LEVEL, LEVEL), FOUR_AXES),
+    Row("pixel_space.pixel_loss", "eps", [Z2],
+        lambda y: px.pixel_loss(shifted, Z(), y, Z(), LEVEL, LEVEL), FOUR_AXES_2),
+    Row("pixel_space.pixel_loss", "eps_hat", [Z2],
+        lambda y: px.pixel_loss(shifted, Z(), Z(), y, LEVEL, LEVEL), FOUR_AXES_2),
+    Row("pixel_space.pixel_loss", "alpha", [lambda: eighths(4, 1, 1, 1)],
+        lambda a: px.pixel_loss(shifted, Z(), Z2(), Z(), a, LEVEL), "RR SSS RR WR- WRR RS NNV RR"),
+    Row("pixel_space.pixel_loss", "s", [lambda: eighths(4, 1, 1, 1)],
+        lambda s: px.pixel_loss(shifted, Z(), Z2(), Z(), LEVEL, s), "RR SSS RR WR- WRR RS NNV RR"),
+    Row("pixel_space.clean_pixel_loss", "z0", [Z, Z2], lambda x, y: px.clean_pixel_loss(shifted, x, y), FOUR_AXES),
+    Row("pixel_space.clean_pixel_loss", "z0_hat", [Z2],
+        lambda y: px.clean_pixel_loss(shifted, Z(), y), FOUR_AXES_2),
+    Row("pixel_space.clean_pixel_loss", "x", [Z2],
+        lambda x: px.clean_pixel_loss(shifted, Z(), Z2(), x), FOUR_AXES_2),
+    Row("pixel_space.eps_of", "zt", [Z, Z2],
+        lambda x, y: px.eps_of("v_prediction", x, y, LEVEL, LEVEL), FOUR_AXES),
+    Row("pixel_space.eps_of", "output", [Z2],
+        lambda y: px.eps_of("flow_prediction", Z(), y, LEVEL, LEVEL), FOUR_AXES_2),
+    Row("pixel_space.eps_of", "alpha", [lambda: eighths(4, 1, 1, 1)],
+        lambda a: px.eps_of("v_prediction", Z(), Z2(), a, LEVEL), "RR SSS RR WR- WRR RS NNV RR"),
+    Row("pixel_space.cropped", "x|window.side", [Z],
+        lambda x: px.cropped(x, px.Window(0, 0, 4)), "RR SSS RR WWW WRR SS NNV RR"),
+    Row("preference.error_gap", "winner", [W, L], preference.error_gap, PAIRS),
+    Row("preference.error_gap", "loser", [L], lambda y: preference.error_gap(W(), y), PAIRS_2),
+    Row("preference.reference_gap", "winner", ERRORS, preference.reference_gap, PAIRS),
+    Row("preference.reference_gap", "winner_reference", [W_REF],
+        lambda y: preference.reference_gap(W(), L(), y, L_REF()), PAIRS_2),
+    Row("preference.reference_gap", "loser_reference", [L_REF],
+        lambda y: preference.reference_gap(W(), L(), W_REF(), y), PAIRS_2),
+    Row("preference.dpo_loss", "winner", ERRORS, lambda *each: preference.dpo_loss(*each, 2.0), PAIRS),
+    Row("preference.simpo_loss", "winner", [W, L], lambda *each: preference.simpo_loss(*each, 2.0), PAIRS),
+    Row("preference.hinge_loss", "winner", ERRORS, lambda *each: preference.hinge_loss(*each, 2.0), PAIRS),
+    Row("preference.ipo_loss", "winner", ERRORS, lambda *each: preference.ipo_loss(*each, 2.0), PAIRS),
+    Row("preference.implicit_accuracy", "gap", [lambda: eighths(6)], preference.implicit_accuracy,
+        "RR SSS RR --- WRR WS NWW RR"),
     # leaks
     Row("signal_leak.Moments.updated", "x", [F],
         lambda x: sl.Moments.empty(4, True).updated(x), "SS SSS RR --- WRR RS RRV SS"),
@@ -473,6 +519,22 @@ SCALARS: list[Numbers] = [
         lambda v: lp.valid_positions(MAPS(), MAPS2(), v), COUNT),
     ("latent_perceptual.latent_perceptual_loss", "stages", NAMES,
         lambda v: lp.latent_perceptual_loss([MAPS()], [MAPS2()], 16, OPTIONS(stages=v)), R),
+    ("pixel_space.pixel_loss", "decode", OBJECTS, lambda v: px.pixel_loss(v, Z(), Z2(), Z(), LEVEL, LEVEL), R),
+    ("pixel_space.pixel_loss", "s", NUMBERS, lambda v: px.pixel_loss(shifted, Z(), Z2(), Z(), LEVEL, v), "WWWRRRRR"),
+    ("pixel_space.clean_pixel_loss", "decode", OBJECTS, lambda v: px.clean_pixel_loss(v, Z(), Z2()), R),
+    ("pixel_space.eps_of", "kind", NAMES, lambda v: px.eps_of(v, Z(), Z2(), LEVEL, LEVEL), R),
+    ("pixel_space.cropped", "window", OBJECTS, lambda v: px.cropped(Z(), v), R),
+    ("pixel_space.cropped", "window.side", NUMBERS, lambda v: px.cropped(Z(), px.Window(0, 0, v)), COUNT),
+    ("pixel_space.cropped", "window.top", NUMBERS, lambda v: px.cropped(Z(), px.Window(v, 0, 4)), FROM_0),
+    ("pixel_space.cropped", "window.left", NUMBERS, lambda v: px.cropped(Z(), px.Window(0, v, 4)), FROM_0),
+    ("preference.dpo_loss", "beta", NUMBERS,
+        lambda v: preference.dpo_loss(W(), L(), W_REF(), L_REF(), v), "RRWRRRRR"),
+    ("preference.hinge_loss", "beta", NUMBERS,
+        lambda v: preference.hinge_loss(W(), L(), W_REF(), L_REF(), v), "RRWRRRRR"),
+    ("preference.ipo_loss", "beta", NUMBERS,
+        lambda v: preference.ipo_loss(W(), L(), W_REF(), L_REF(), v), "RRWRRRRR"),
+    ("preference.simpo_loss", "beta", NUMBERS, lambda v: preference.simpo_loss(W(), L(), v), "RRWRRRRR"),
+    ("preference.simpo_loss", "margin", NUMBERS, lambda v: preference.simpo_loss(W(), L(), 1.0, v), "WRWRRRRR"),
     ("signal_leak.lowest_frequencies", "count", NUMBERS, lambda v: sl.lowest_frequencies(8, 8, v), FROM_0),
     ("signal_leak.lowest_frequencies", "width", NUMBERS, lambda v: sl.lowest_frequencies(8, v, 1), COUNT),
     ("signal_leak.low_components", "frequencies", NUMBERS,
@@ -580,13 +642,18 @@ def test_losses_read_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the device ``meta`` there are none: what reads one, and would wait for a GPU, fails there."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # which does not know that device
     maps, pictures_there = torch.empty(4, 5, 8, 8, device="meta"), torch.empty(4, 3, 8, 8, device="meta")
-    level = torch.empty(4, 1, 1, 1, device="meta")
+    level, row = torch.empty(4, 1, 1, 1, device="meta"), torch.empty(4, device="meta")
     losses = [
         ffl.focal_frequency_loss(pictures_there, pictures_there),
         lp.latent_perceptual_loss([maps], [maps], 16),
         perceptual.perceptual_distance([maps], [maps], [maps[0, :, 0, 0]]),
         diffusion.clean_estimate("epsilon", maps, maps, level, level),
         diffusion.v_target(maps, maps, level, level),
+        px.pixel_loss(shifted, maps, maps, maps, level, level, px.Window(1, 2, 3)),
+        px.clean_pixel_loss(shifted, maps, px.eps_of("v_prediction", maps, maps, level, level)),
+        *(loss(*[row] * 4, 2.0) for loss in (preference.dpo_loss, preference.hinge_loss, preference.ipo_loss)),
+        preference.simpo_loss(row, row, 2.0, 1.0),
+        preference.implicit_accuracy(row),
     ]
     assert all(loss.device.type == "meta" for loss in losses)
 

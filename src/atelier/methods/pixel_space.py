@@ -1,0 +1,133 @@
+"""Pixel-space post-training of latent diffusion models (anonymous ICLR submission): losses on decoded latents.
+
+Eq. 2 decodes noisy latents at the step at hand; eq. 8, which the paper rejects, decodes the clean estimate. The gap
+between the latents of both branches is ``s_t (eps - eps_hat)`` in the first and ``s_t / alpha_t`` times the noise's
+error in the second, which grows without bound where the signal vanishes. The paper's norms are read as means over
+elements: its weights of 2 and 8 balance both terms although a picture has 48 times the numbers of its latent.
+
+``decode``: any callable from latents (n, c, h, w) to pictures (n, c', h', w'). It is the caller's to freeze its
+parameters, to put it in evaluation mode and to convert the latents' units and types to its own
+(`atelier.models.latents.unscaled`). Latents are floats (n, c, h, w) of one shape; ``alpha`` and ``s`` as in
+`atelier.diffusion`. ``decode`` gets latents of z0's type, and errors have its pictures' type; half precision is float32
+in both. Shapes and types are checked, values are not, so that nothing waits for a device: NaN gives NaN. Every function
+raises ValueError for integers and other shapes, TypeError for what is no tensor and no callable.
+
+Losses are per sample, so that `atelier.training.slices.in_slices` can hold the graph of a few samples at a time, and so
+that they are the errors of `atelier.methods.preference`. With a ``window`` only a square of the latents is decoded, the
+same in both branches: cheaper, but layers that see a whole picture (attention, group normalisation) then see the square
+alone, and convolutions pad at its border, so the pictures are not parts of whole ones.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from atelier.data.checks import came, check_choice, check_tensor, check_whole, in_full_precision, shape_of
+from atelier.diffusion import KINDS, eps_from_flow, eps_from_v, noised
+from atelier.models.autoencoders import Window
+
+Decode: TypeAlias = Callable[[Tensor], Tensor]
+
+LATENTS = "(n, c, h, w)"
+
+
+def pixel_loss(
+    decode: Decode,
+    z0: Tensor,
+    eps: Tensor,
+    eps_hat: Tensor,
+    alpha: Tensor,
+    s: Tensor,
+    window: Window | None = None,
+) -> Tensor:
+    """Eq. 2: ``||D(alpha_t z_0 + s_t eps) - D(alpha_t z_0 + s_t eps_hat)||^2``, mean over a picture's elements, (n,).
+
+    ``eps_hat``: what the denoiser predicts (`eps_of`). The first branch, the target, has no graph. Where ``s`` is 0, or
+    ``eps_hat`` is ``eps``, loss and gradient are exactly 0.
+    """
+    _check_alike(z0=z0, eps=eps, eps_hat=eps_hat)
+    z0, eps, eps_hat = in_full_precision(z0), in_full_precision(eps), in_full_precision(eps_hat)
+    # schedules are float64: latents keep their type, since a decoder takes one type only
+    with torch.no_grad():
+        wanted = _decoded(decode, noised(z0, eps, alpha, s).to(z0.dtype), window)
+    return _error(_decoded(decode, noised(z0, eps_hat, alpha, s).to(z0.dtype), window), wanted)
+
+
+def clean_pixel_loss(
+    decode: Decode, z0: Tensor, z0_hat: Tensor, x: Tensor | None = None, window: Window | None = None
+) -> Tensor:
+    """Eq. 8, the form that the paper rejects: ``||x - D(z0_hat)||^2``, mean over a picture's elements, (n,).
+
+    ``z0_hat``: of `atelier.diffusion.clean_estimate`, which divides by ``alpha_t`` only where noise is predicted.
+    ``x``: the pictures themselves, in the decoder's units and with its output's shape (with a ``window`` their part of
+    it, see `cropped`); None: the decoded clean latents, without a graph, so that the autoencoder's own error does not
+    count.
+    """
+    _check_alike(z0=z0, z0_hat=z0_hat)
+    if x is None:
+        with torch.no_grad():
+            x = _decoded(decode, in_full_precision(z0), window)
+    else:
+        check_tensor(x, "x", LATENTS)
+    made = _decoded(decode, in_full_precision(z0_hat).to(in_full_precision(z0).dtype), window)
+    if x.shape != made.shape:
+        raise ValueError(f"x: expected the shape {shape_of(made)} of the decoded latents, got {shape_of(x)}")
+    return _error(made, in_full_precision(x).detach())
+
+
+def eps_of(kind: str, zt: Tensor, output: Tensor, alpha: Tensor, s: Tensor) -> Tensor:
+    """``eps_hat`` from a denoiser's output for ``z_t``, both (n, c, h, w), half precision as float32.
+
+    ``kind``: epsilon, v_prediction or flow_prediction, no other. Salimans and Ho 2022, appendix D, for v; Liu et al.
+    2023 for a flow, whose ``s`` is the time t. Levels are read where the kind needs them: both for v, ``s`` for a flow.
+    """
+    check_choice(kind, "kind", KINDS)
+    _check_alike(zt=zt, output=output)
+    zt, output = in_full_precision(zt), in_full_precision(output)
+    if kind == "v_prediction":
+        return eps_from_v(zt, output, alpha, s)
+    return eps_from_flow(zt, output, s) if kind == "flow_prediction" else output
+
+
+def cropped(x: Tensor, window: Window) -> Tensor:
+    """A square of latents or pictures (..., h, w), a view; ValueError for a window that does not lie within them.
+
+    The window of a picture is that of its latent times the autoencoder's factor.
+    """
+    check_tensor(x, "x", "(..., h, w)")
+    if not isinstance(window, Window):
+        raise TypeError(f"window: expected a Window(top, left, side), got {came(window)}")
+    height, width = x.shape[-2:]
+    side = check_whole(window.side, "window.side", most=min(height, width))
+    top = check_whole(window.top, "window.top", least=0, most=height - side)
+    left = check_whole(window.left, "window.left", least=0, most=width - side)
+    return x[..., top : top + side, left : left + side]
+
+
+def _decoded(decode: Decode, latents: Tensor, window: Window | None) -> Tensor:
+    """Pictures of these latents, or of a window of them, in full precision."""
+    if not callable(decode):
+        raise TypeError(f"decode: expected a callable from latents to pictures, got {came(decode)}")
+    pictures = decode(latents if window is None else cropped(latents, window))
+    check_tensor(pictures, "what decode returns", LATENTS)
+    if len(pictures) != len(latents):
+        raise ValueError(f"what decode returns: expected {len(latents)} pictures, got shape {shape_of(pictures)}")
+    return in_full_precision(pictures)
+
+
+def _error(made: Tensor, wanted: Tensor) -> Tensor:
+    """Mean squared error of each picture, (n,)."""
+    return (made - wanted).square().mean((1, 2, 3))
+
+
+def _check_alike(**named: Tensor) -> None:
+    """Refuse anything but latents (n, c, h, w) of one shape."""
+    first, *others = named
+    for name, latents in named.items():
+        check_tensor(latents, name, LATENTS)
+    for name in others:
+        if named[name].shape != named[first].shape:
+            shapes = f"{shape_of(named[first])}, got {shape_of(named[name])}"
+            raise ValueError(f"{name}: expected the shape of {first}, {shapes}")
