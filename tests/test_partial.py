@@ -96,7 +96,7 @@ def test_levels_below_are_refused_and_each_above_is_not(schedule: tuple[Tensor, 
     for first in (0, 1, 40, 97):
         signal_and_noise_from(alpha[first], s[first], alpha[first:], s[first:])
         for below in range(first):
-            with pytest.raises(ValueError, match="from I up, got one below"):
+            with pytest.raises(ValueError, match="from alpha_I, s_I up, got one below"):
                 signal_and_noise_from(alpha[first], s[first], alpha[below], s[below])
     with pytest.raises(ValueError, match="alpha_I: expected values above 0"):
         signal_and_noise_from(0.0, 1.0, 0.0, 1.0)
@@ -278,6 +278,7 @@ def test_a_grid_is_split_at_the_level() -> None:
     flow = torch.linspace(1000, 100, 10)
     assert two_part_schedule(flow, 700.0).tuned.tolist() == [1000, 900, 800]
     assert two_part_schedule(flow, 700.0).base.dtype == np.float32
+    assert two_part_schedule(np.array([200, 100, 50], np.uint8), 100).tuned.tolist() == [200]
 
 
 @pytest.mark.parametrize("kind", [DDIMScheduler, PNDMScheduler, HeunDiscreteScheduler])

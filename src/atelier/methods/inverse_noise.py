@@ -126,6 +126,8 @@ def error_bound(residual: Tensor, eta: float, lipschitz: Tensor | float) -> Tens
 
 def _called(velocity: Velocity, x: Tensor, t: float) -> Tensor:
     """The velocity at x; one of another shape would broadcast, one of another type change the precision."""
+    if not callable(velocity):
+        raise TypeError(f"velocity: expected a function of x and t, got {came(velocity)}")
     v = velocity(x, t)
     if not isinstance(v, Tensor):
         raise TypeError(f"velocity: expected a tensor {shape_of(x)}, got {came(v)}")

@@ -84,7 +84,7 @@ def signal_and_noise_from(alpha_I: Level, s_I: Level, alpha_t: Level, s_t: Level
         if not bool((first > 0).all()):
             raise ValueError("alpha_I: expected values above 0, of a state that has some signal, got others")
         if not bool((below >= 0).all()):
-            raise ValueError("alpha_t, s_t: expected a noise level t from I up, got one below (or NaN)")
+            raise ValueError("alpha_t, s_t: expected a noise level t from alpha_I, s_I up, got one below, or NaN")
     return a, (below * (noise_t + a * noise_I)).sqrt()
 
 
@@ -140,7 +140,7 @@ def two_part_schedule(timesteps: Any, t_I: float) -> TwoParts:
     """
     grid = _timesteps(timesteps)
     t_I = check_number(t_I, "t_I")
-    if (np.diff(grid) > 0).any():
+    if (grid[1:] > grid[:-1]).any():  # differences of unsigned numbers would wrap around
         raise ValueError("timesteps: expected falling ones, from noise to data, got rising ones")
     if not (grid == t_I).any():
         nearest = grid[np.abs(grid - t_I).argmin()]
@@ -168,4 +168,4 @@ def _timesteps(values: Any) -> npt.NDArray[Any]:
     grid = array_of(values, "timesteps")
     if grid.ndim != 1 or not grid.size or grid.dtype.kind not in "fiu" or not np.isfinite(grid).all():
         raise ValueError(f"timesteps: expected finite numbers (steps,), at least one, got {came(grid)}")
-    return grid
+    return grid.copy()  # the parts are no views of the caller's, and lie in memory as torch reads it
