@@ -29,8 +29,8 @@ from atelier import diffusion, evidence, methods, metrics
 from atelier.data import images
 from atelier.evaluation import intervals
 from atelier.methods import focal_frequency as ffl
+from atelier.methods import inverse_noise, partial, perceptual, preference, rejection
 from atelier.methods import latent_perceptual as lp
-from atelier.methods import perceptual, preference
 from atelier.methods import pixel_space as px
 from atelier.methods import signal_leak as sl
 from atelier.metrics import (
@@ -153,8 +153,11 @@ MAPS, MAPS2 = (lambda: eighths(4, 5, 8, 8, seed=5)), (lambda: eighths(4, 5, 8, 8
 Z, Z2 = (lambda: eighths(4, 4, 8, 8, seed=7)), (lambda: eighths(4, 4, 8, 8, seed=8))  # latents
 ROW = numbered(torch.tensor([1.0, 3.0, 2.0, 5.0, 4.0, 7.0]))
 SHARES = numbered(torch.tensor([1.0, 0.0, 1.0, 1.0]))
+LABELS = lambda: np.array([0, 1, 0, 1, 2, 2])  # noqa: E731
+EIGHTHS = numbered(torch.tensor([0.125, 0.25, 0.5, 0.5, 0.75, 1.0]))  # values of a distribution function
 BYTES = lambda: (pictures(0) * 255).to(torch.uint8)  # noqa: E731
 LEVEL = torch.full((1, 1, 1, 1), 0.5)
+FROM_LEVEL = (1.0, 0.75, 0.5, 0.625)  # an intermediate level and one above it, between which a = b = 0.5
 FREQUENCIES = [(0, 0), (0, 1), (1, 0)]
 LEAK = sl.FrequencyLeak.fit([Z(), Z2()], 3)
 EVERY = torch.ones(4, 5, 8, 8, dtype=torch.bool)
@@ -211,6 +214,8 @@ RGB = "RR SSS RR RRR WRR WS RRR SS"
 FEATURES, FEATURES_2 = "SS SSS RR --- RRR WS RRV SS", "SS SSS RR --- RRR RS RRV SS"
 MATRIX = "SS SSS RR --- RRR RS RRV SS"
 SPECTRAL = "RR SSS RR --- WRR TS RRV SS"
+ANY_ROW = "SS SSS RR --- WRR WS RRV SS"  # numbers, one or more
+SHARES_OF_ROW = "WW SSS RR --- RRR RS RRR SS"  # in [0, 1], one for each of others
 TENSORS = "RR SSS RR WWW WRR WS NNV RR"  # latents and maps have any number of channels
 FOUR_AXES, FOUR_AXES_2 = "RR SSS RR WWW WRR WS NNV RR", "RR SSS RR RRR RRR RS NNV RR"  # all of them; one alone
 PAIRS, PAIRS_2 = "RR SSS RR --- WRR WS NNV RR", "RR SSS RR --- RRR RS NNV RR"
@@ -382,6 +387,52 @@ ROWS = [
     Row("preference.ipo_loss", "winner", ERRORS, lambda *each: preference.ipo_loss(*each, 2.0), PAIRS),
     Row("preference.implicit_accuracy", "gap", [lambda: eighths(6)], preference.implicit_accuracy,
         "RR SSS RR --- WRR WS NWW RR"),
+    # acceptance, intermediate levels, inversion
+    Row("rejection.threshold", "rewards", [ROW], lambda x: rejection.threshold(x, 2.5), ANY_ROW),
+    Row("rejection.threshold", "keys", [LABELS],
+        lambda x: rejection.threshold(ROW(), 2.5, keys=x), "SS RRR RR --- RRR RS --W SS"),
+    Row("rejection.top_k", "rewards|sets", [ROW], lambda x: rejection.top_k(x, 2, 3), VALUES),
+    Row("rejection.top_k", "sets", [LABELS],
+        lambda x: rejection.top_k(ROW(), 1, 2, sets=x), "SS RRR RR --- RRR RS --W SS"),
+    Row("rejection.best_of_n", "rewards|sets", [ROW], lambda x: rejection.best_of_n(x, 3), VALUES),
+    Row("rejection.Kept.updated", "rewards", [ROW],
+        lambda x: rejection.Kept.threshold(2.5).updated(x).accepted(), "SS SSS RR --- WWW WS RRV SS"),
+    Row("rejection.threshold_probability", "rewards", [ROW],
+        lambda x: rejection.threshold_probability(x, 2.5), ANY_ROW),
+    Row("rejection.top_k_probability", "rewards", [ROW],
+        lambda x: rejection.top_k_probability(x, lambda r: r / (1 + r), 2, 3), ANY_ROW),
+    Row("rejection.top_k_probability", "cdf", [EIGHTHS],
+        lambda x: rejection.top_k_probability(ROW(), x, 2, 3), SHARES_OF_ROW),
+    Row("rejection.top_k_probability", "below", [EIGHTHS],
+        lambda x: rejection.top_k_probability(ROW(), np.ones(6), 2, 3, x), SHARES_OF_ROW),
+    Row("rejection.best_of_n_probability", "cdf", [EIGHTHS],
+        lambda x: rejection.best_of_n_probability(ROW(), x, 3), SHARES_OF_ROW),
+    Row("rejection.distinct_probability", "mass", [EIGHTHS],
+        lambda x: rejection.distinct_probability(x, 3), "WW SSS RR --- WRR WS RRR SS"),
+    Row("rejection.reshaped_reward", "probability", [EIGHTHS],
+        rejection.reshaped_reward, "NN SSS RR --- WRR WS RRR SS"),
+    Row("rejection.reshaped_reward", "copies", [ROW], lambda x: rejection.reshaped_reward(EIGHTHS(), x), TWO_R),
+    Row("partial.renoised", "x_I", [Z, Z2], lambda x, y: partial.renoised(x, y, *FROM_LEVEL), TENSORS),
+    Row("partial.renoised", "eps", [Z2],
+        lambda y: partial.renoised(Z(), y, *FROM_LEVEL), "RR SSS RR RRR RRR RS NNV RR"),
+    Row("partial.renoised", "alpha_t", [lambda: eighths(4, 1, 1, 1, least=1, most=9)],
+        lambda a: partial.renoised(Z(), Z2(), 1.0, 0.0, a, 0.5), "RR SSS RR WR- WRR RS RRV RR"),
+    Row("partial.partial_target", "eps", [Z], lambda x: partial.partial_target(x, *FROM_LEVEL), TENSORS),
+    Row("partial.partial_loss", "predicted", [Z, Z2], lambda x, y: partial.partial_loss(x, y, *FROM_LEVEL), TENSORS),
+    Row("partial.partial_loss", "eps", [Z2],
+        lambda y: partial.partial_loss(Z(), y, *FROM_LEVEL), "RR SSS RR RRR RRR RS NNV RR"),
+    Row("partial.two_part_schedule", "timesteps|t_I", [numbered(torch.tensor([7.0, 5.0, 4.0, 3.0, 2.0, 1.0]))],
+        lambda x: partial.two_part_schedule(x, 4), "SS SSS RR --- RRR WS RRR SS"),
+    Row("partial.trained_timesteps", "timesteps", [ROW], lambda x: partial.trained_timesteps(x, 1), ANY_ROW),
+    Row("inverse_noise.sampled", "z", [Z], lambda z: inverse_noise.sampled(halved, z, [0, 0.5]), TENSORS),
+    Row("inverse_noise.sampled", "times", [numbered(torch.tensor([0.0, 1.0, 3.0, 4.0, 6.0, 7.0]))],
+        lambda t: inverse_noise.sampled(halved, Z(), t), VALUES),
+    Row("inverse_noise.inverted", "x", [Z],
+        lambda x: inverse_noise.inverted(halved, x, [0, 0.5]).z, "RR RRS RR WWW WRR WS RRV RR"),
+    Row("inverse_noise.error_bound", "residual", [lambda: eighths(6, least=1)],
+        lambda r: inverse_noise.error_bound(r, 0.5, 1.0), "RR SSS RR --- WRR WS NNV RR"),
+    Row("inverse_noise.error_bound", "lipschitz", [lambda: eighths(6, least=0, most=8)],
+        lambda l: inverse_noise.error_bound(eighths(6, least=1), 0.5, l), "RR SSS RR --- RRR RS NNN RR"),
     # leaks
     Row("signal_leak.Moments.updated", "x", [F],
         lambda x: sl.Moments.empty(4, True).updated(x), "SS SSS RR --- WRR RS RRV SS"),
@@ -462,6 +513,11 @@ def every(x: Any) -> Tensor:
     return torch.ones(tuple(getattr(x, "shape", (4, 5, 8, 8))), dtype=torch.bool)
 
 
+def halved(x: Tensor, t: float) -> Tensor:
+    """The velocity of a linear flow."""
+    return x / 2
+
+
 def seeded() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
@@ -535,6 +591,42 @@ SCALARS: list[Numbers] = [
         lambda v: preference.ipo_loss(W(), L(), W_REF(), L_REF(), v), "RRWRRRRR"),
     ("preference.simpo_loss", "beta", NUMBERS, lambda v: preference.simpo_loss(W(), L(), v), "RRWRRRRR"),
     ("preference.simpo_loss", "margin", NUMBERS, lambda v: preference.simpo_loss(W(), L(), 1.0, v), "WRWRRRRR"),
+    ("rejection.threshold", "least", NUMBERS, lambda v: rejection.threshold(ROW(), v), "WWWRRRRR"),
+    ("rejection.top_k", "k", NUMBERS, lambda v: rejection.top_k(ROW(), v, 3), COUNT),
+    ("rejection.top_k", "m", NUMBERS, lambda v: rejection.top_k(ROW(), 1, v), COUNT),
+    ("rejection.best_of_n", "n", NUMBERS, lambda v: rejection.best_of_n(ROW(), v), COUNT),
+    ("rejection.Kept.threshold", "least", NUMBERS, rejection.Kept.threshold, "WWWRRRRR"),
+    ("rejection.Kept.top_k", "k", NUMBERS, lambda v: rejection.Kept.top_k(v, 3), COUNT),
+    ("rejection.Kept.best_of_n", "n", NUMBERS, rejection.Kept.best_of_n, COUNT),
+    ("rejection.Kept.updated", "rewards", OBJECTS, lambda v: rejection.Kept.threshold(0).updated(v), "RRRRW"),
+    ("rejection.threshold_probability", "least", NUMBERS,
+        lambda v: rejection.threshold_probability(ROW(), v), "WWWRRRRR"),
+    ("rejection.top_k_probability", "k", NUMBERS,
+        lambda v: rejection.top_k_probability(ROW(), EIGHTHS(), v, 3), COUNT),
+    ("rejection.top_k_probability", "m", NUMBERS,
+        lambda v: rejection.top_k_probability(ROW(), EIGHTHS(), 1, v), COUNT),
+    ("rejection.best_of_n_probability", "n", NUMBERS,
+        lambda v: rejection.best_of_n_probability(ROW(), EIGHTHS(), v), COUNT),
+    ("rejection.distinct_probability", "m", NUMBERS, lambda v: rejection.distinct_probability(EIGHTHS(), v), COUNT),
+    ("partial.renoised", "alpha_I", NUMBERS, lambda v: partial.renoised(Z(), Z2(), v, 0, 0.5, 0.5), "RRWRRRRR"),
+    ("partial.partial_target", "s_t", NUMBERS, lambda v: partial.partial_target(Z(), 1, 0.5, 0.5, v), "RRWRRRRR"),
+    ("partial.partial_loss", "s_t", NUMBERS, lambda v: partial.partial_loss(Z(), Z2(), 1, 0.5, 0.5, v), "RRWRRRRR"),
+    ("partial.signal_and_noise_from", "s_t", NUMBERS,
+        lambda v: partial.signal_and_noise_from(1, 0.5, 0.5, v), "RRWRRRRR"),
+    ("partial.signal_and_noise_from", "s_I", OBJECTS, lambda v: partial.signal_and_noise_from(1, v, 0.5, 0.5), R),
+    ("partial.two_part_schedule", "t_I", NUMBERS, lambda v: partial.two_part_schedule([3, 0.5, 0], v), "WRWRRRRR"),
+    ("partial.trained_timesteps", "t_I", NUMBERS, lambda v: partial.trained_timesteps([0, 1, 2], v), "WWWRRRRR"),
+    ("inverse_noise.sampled", "velocity", OBJECTS, lambda v: inverse_noise.sampled(v, Z(), [0, 1]), R),
+    ("inverse_noise.inverted", "velocity", OBJECTS, lambda v: inverse_noise.inverted(v, Z(), [0, 1]), R),
+    ("inverse_noise.inverted", "times", OBJECTS, lambda v: inverse_noise.inverted(halved, Z(), v), "RRRRW"),
+    ("inverse_noise.inverted", "iterations", NUMBERS,
+        lambda v: inverse_noise.inverted(halved, Z(), [0, 1], v), COUNT),
+    ("inverse_noise.inverted", "tolerance", NUMBERS,
+        lambda v: inverse_noise.inverted(halved, Z(), [0, 1], 5, v), "WRWRRRRR"),
+    ("inverse_noise.error_bound", "eta", NUMBERS,
+        lambda v: inverse_noise.error_bound(eighths(6, least=1), v, 0.5), "WWWRRRRR"),
+    ("inverse_noise.error_bound", "lipschitz", NUMBERS,
+        lambda v: inverse_noise.error_bound(eighths(6, least=1), 0.5, v), "WRWRRRRR"),
     ("signal_leak.lowest_frequencies", "count", NUMBERS, lambda v: sl.lowest_frequencies(8, 8, v), FROM_0),
     ("signal_leak.lowest_frequencies", "width", NUMBERS, lambda v: sl.lowest_frequencies(8, v, 1), COUNT),
     ("signal_leak.low_components", "frequencies", NUMBERS,
@@ -599,6 +691,7 @@ ELSEWHERE = {
     "perceptual.LPIPS.from_folder": "takes files; tests/test_perceptual.py",
     "perceptual.LPIPS.from_packages": "takes the name of a network; tests/test_perceptual.py",
     "perceptual.LPIPS.from_params": "takes parameters; tests/test_perceptual.py",
+    "rejection.Kept.accepted": "takes nothing; tests/test_rejection.py",
     "sampler.settled": "takes a pipeline",
     "sampler.with_ddim": "takes a pipeline",
     "schedulers.first_step_of": "of what `started` returned; tests/test_schedulers.py",
