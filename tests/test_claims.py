@@ -75,7 +75,7 @@ def test_findings_of_our_own_are_complete_and_apart_from_the_papers_claims() -> 
     every = {name: finding for each in found.values() for name, finding in each.items()}
     assert not set(every) & set(claims.load_all())
     for finding in every.values():
-        assert finding.paper == "none; seen first here, on results/first"
+        assert finding.paper == "no paper claims it; seen first here, on results/first"
         assert all(part.least for part in finding.every_part)
     first, second = every["N1"], every["N2"]
     assert {tuple(part.changed) for part in first.parts} == {("untuned@1/4/corrected",)}

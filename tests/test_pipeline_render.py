@@ -266,7 +266,7 @@ def test_a_figure_outside_the_folder_is_refused(tmp_path: Path) -> None:
 def test_tables_are_ruled() -> None:
     html = page.page(shown({"text/html": FRAME}, caption="Two."), "study")
     assert '<div aria-label="Table 1" class="scroll" role="region" tabindex="0"><table class="dataframe">' in html
-    assert "<caption><b>Table 1.</b> Two.</caption>" in html
+    assert "<caption><span><b>Table 1.</b> Two.</span></caption>" in html
     assert '<th scope="col">row</th><th class="number" scope="col">FD</th>' in html
     assert '<th scope="row">a</th>' in html
     assert '<td class="number">-1.5</td><td class="number">0.1 to 2e-1</td><td>rank 4</td>' in html

@@ -8,7 +8,7 @@ from atelier import verdicts
 from atelier.claims import Amendment, Claim, Comparison, Least
 from atelier.evaluation.intervals import Interval, t_interval
 from atelier.evidence import groups_needed
-from atelier.report.cards import STARTS, answer, card, cost, heading, widened
+from atelier.report.cards import CHANGE, STARTS, P, answer, card, cost, heading, widened
 from atelier.report.items import Data, Metric, Table, significant
 from atelier.report.plan import plan
 from atelier.verdicts import Evidence, Verdict
@@ -68,12 +68,13 @@ def test_a_card_has_a_row_a_part_and_its_numbers() -> None:
     _, _, table = card_of()
     assert list(table.frame.index) == [part.name for part in PARTS]
     below, same, lost = (table.frame.loc[part.name] for part in PARTS)
-    assert (below["change"], below["would matter"], below["part"]) == ("-1", "", "supported")
-    assert below["95 % interval"].startswith("-1.0")
-    assert 0 < float(below["p (supported)"]) < 1e-3
-    assert (below["p (reversed)"], below["p (not seen)"]) == ("1", "")  # no effect of some size was asked for
+    assert below[CHANGE].startswith("-1 (-1.0")
+    assert (below["would matter"], below["part"]) == ("", "supported")
+    supported, reverse = below[P].split(" / ")  # no effect of some size was asked for, so that none can be not seen
+    assert 0 < float(supported) < 1e-3
+    assert reverse == "1"
     assert (same["rule"], same["would matter"], same["part"]) == ("same", "0.5", "supported")
-    assert (lost["change"], lost["95 % interval"], lost["part"]) == ("not measured", "", "")
+    assert (lost[CHANGE], lost[P], lost["part"]) == ("not measured", "", "")
     assert table.name == "claim_A1"
     assert table.caption.startswith("Claim A1: intervals over repeats; n = 20, 30 a cell.")
     assert {name: metric.n for name, metric in table.metrics.items()} == {
@@ -87,9 +88,10 @@ def test_a_cards_p_values_are_named_by_what_they_say_and_adjusted_as_the_verdict
     _, verdict, table = card_of({("fd", "a@1/4"): 2.6 + rough, ("fd", "untuned@1/4"): 2 + 0 * rough}, parts=parts)
     row, compared = table.frame.iloc[0], verdict.findings[0].compared
     assert compared is not None
-    assert row["p (supported)"] == f"{compared.supported_p:.2g}"  # that all hold needs no adjustment
-    assert row["p (reversed)"] == f"{2 * compared.reversed_p:.2g}"  # Holm, of two
-    assert row["p (not seen)"] == f"{2 * compared.not_seen_p:.2g}"
+    assert P == "p supported / reversed / not seen"
+    # that all hold needs no adjustment; of the others Holm, of two
+    wanted = (compared.supported_p, 2 * compared.reversed_p, 2 * compared.not_seen_p)
+    assert row[P] == " / ".join(f"{p:.2g}" for p in wanted)
     assert row["all parts together"] == "{1:+.3g} to {2:+.3g}".format(*widened(compared.interval, 2))
     assert "no verdict rests on it" in table.caption
     assert "intersection-union" in table.caption
@@ -97,7 +99,7 @@ def test_a_cards_p_values_are_named_by_what_they_say_and_adjusted_as_the_verdict
 
 
 def test_a_caption_says_which_p_values_are_one_sided_where_a_card_has_some() -> None:
-    said = "Of same, at least and at most p (supported) is one-sided"
+    said = "Of same, at least and at most p of supported is one-sided"
     assert said in card_of(parts=PARTS)[2].caption
     assert said not in card_of(parts=PARTS[:1])[2].caption
 
@@ -168,7 +170,7 @@ def test_an_adjusted_interval_is_bonferronis() -> None:
 def test_a_card_shows_both_starts_and_a_heading_says_where_they_disagree() -> None:
     both = {**VALUES, ("fd", "untuned@1/4/corrected"): 2 - EVEN, ("fd", "a@1/4/corrected"): 3 + EVEN}
     claim, verdict, table = card_of(both, parts=PARTS[:1])
-    assert table.frame["change, corrected start"].iloc[0].startswith("+1 (+0.9")
+    assert table.frame["corrected start"].iloc[0].startswith("+1 (+0.9")
     assert STARTS in heading(claim, verdict, "")
     assert STARTS not in heading(*card_of()[:2], "")
 

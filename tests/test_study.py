@@ -138,7 +138,7 @@ def test_every_part_can_be_recomputed_from_its_groups_alone(study: Study, monkey
 def test_a_finding_has_a_card_and_is_cited_apart(
     study: Study, displayed: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finding = CLAIM.model_copy(update={"paper": "none; seen first here", "parts": [SHOWN]})
+    finding = CLAIM.model_copy(update={"paper": "no paper claims it; seen first here", "parts": [SHOWN]})
     monkeypatch.setattr(claims, "findings", {"one": {"N1": finding}}.__getitem__)
     study.verdict("A1")
     study.verdict("N1")
@@ -147,7 +147,7 @@ def test_a_finding_has_a_card_and_is_cited_apart(
     assert (list(content["verdicts"]), list(content["findings"])) == (["A1"], ["N1"])
     cited = content["findings"]["N1"]
     assert (cited["verdict"], cited["claim"]) == ("supported", finding.digest)
-    assert cited["answer"].endswith("; the paper: none; seen first here")
+    assert cited["answer"].endswith("; no paper claims it; seen first here")
     assert content["metrics"]["claim/N1/1"]["value"] == pytest.approx(-1)
     assert (study.folder / "tables" / "claim_N1_groups.csv").is_file()
     assert "<b>N1: a &lt; b &amp; c</b>" in displayed[1][0].data

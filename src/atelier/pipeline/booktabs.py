@@ -14,7 +14,7 @@ def ruled(html: str, label: str, caption: str = "") -> str:
     for table in soup.find_all("table"):
         _set(table)
         if caption:
-            table.insert(0, BeautifulSoup(f"<caption>{caption}</caption>", "html.parser"))
+            table.insert(0, BeautifulSoup(f"<caption><span>{caption}</span></caption>", "html.parser"))
         role = {"class": "scroll", "role": "region", "tabindex": "0", "aria-label": label}
         table.wrap(soup.new_tag("div", attrs=role))
     return str(soup)

@@ -11,7 +11,7 @@ from atelier.evaluation.intervals import Interval
 from atelier.evidence import LEVEL, Compared
 from atelier.report.items import Data, Metric, Table
 from atelier.report.plan import needed
-from atelier.verdicts import DECIDED, NO_VERDICT, NOT_SEEN, SUPPORTED, UNDECIDED, Evidence, Finding, Verdict, by_group
+from atelier.verdicts import DECIDED, NO_VERDICT, SUPPORTED, UNDECIDED, Evidence, Finding, Verdict, by_group
 
 STARTS = (
     "The starts disagree: from white noise and from first latents with the signal leak the effects are opposite. What "
@@ -22,13 +22,14 @@ WRITTEN = "The rule, written before these pictures were made"
 FOUND = "The rule, written when the first results had shown it, and judged on pictures of other seeds"
 ADJUSTED = (
     "All parts together: the interval widened so that all of this card's may be read at once (Bonferroni); no verdict "
-    "rests on it. A claim of which all parts must hold is supported by the largest p (supported), unadjusted "
-    "(intersection-union test); p (reversed) and p (not seen) are adjusted over the parts (Holm)."
+    "rests on it. A claim of which all parts must hold is supported by the largest p of supported, unadjusted "
+    "(intersection-union test); those of reversed and not seen are adjusted over the parts (Holm)."
 )
 ONE_SIDED = (
-    "Of same, at least and at most p (supported) is one-sided, of same the larger of two such (90 % interval); every "
+    "Of same, at least and at most p of supported is one-sided, of same the larger of two such (90 % interval); every "
     "other p is two-sided."
 )
+CHANGE, P = "change (95 % interval)", f"p {' / '.join(DECIDED)}"
 GROUPS = ("part", "comparison", "rule", "group", "changed", "reference", "margin", "least", "difference", "resolution")
 
 
@@ -37,7 +38,7 @@ def card(verdict: Verdict, counts: Sequence[int], over: str) -> Table:
     rows: list[dict[str, object]] = []
     metrics = {}
     for number, (finding, n) in enumerate(zip(verdict.findings, counts, strict=True), 1):
-        row: dict[str, object] = {"no.": number, "rule": finding.part.rule, "change": "not measured"}
+        row: dict[str, object] = {"no.": number, "rule": finding.part.rule, CHANGE: "not measured"}
         if (compared := finding.compared) is not None:
             row |= _numbers(finding, compared, verdict)
             metrics[f"claim/{verdict.claim}/{number}"] = Metric(compared.interval, n)
@@ -78,19 +79,18 @@ def _numbers(finding: Finding, compared: Compared, verdict: Verdict) -> dict[str
     """A part's row: its change and intervals, what would matter and be seen, p-values, and the other start."""
     matters, parts = max(compared.margin, compared.least), len(verdict.findings)
     row: dict[str, object] = {
-        "change": f"{compared.interval.mean:+.3g}",
-        "95 % interval": _interval(compared.interval),
+        CHANGE: _changed(compared.interval),
         "all parts together": _interval(widened(compared.interval, parts)),
         "would matter": f"{matters:.3g}" if matters else "",
         "detectable": f"{compared.detectable:.3g}",
     }
-    for said, p in zip(DECIDED, finding.adjusted, strict=True):
-        row[f"p ({said})"] = "" if said == NOT_SEEN and not _may_be_unseen(finding, compared) else f"{p:.2g}"
+    shown = DECIDED if _may_be_unseen(finding, compared) else DECIDED[:-1]
+    row[P] = " / ".join(f"{p:.2g}" for p, _ in zip(finding.adjusted, shown, strict=False))
     row["part"] = _said(finding, verdict)
     if notes := [note for note in (_conditional(finding, verdict.findings), _equal(compared)) if note]:
         row["note"] = "; ".join(notes)
     if (corrected := finding.corrected) is not None:
-        row["change, corrected start"] = f"{corrected.interval.mean:+.3g} ({_interval(corrected.interval)})"
+        row["corrected start"] = _changed(corrected.interval)
     return row
 
 
@@ -144,6 +144,10 @@ def widened(interval: Interval, parts: int, level: float = LEVEL) -> Interval:
     return Interval(interval.mean, interval.mean - half, interval.mean + half, interval.n)
 
 
+def _changed(interval: Interval) -> str:
+    return f"{interval.mean:+.3g} ({_interval(interval)})"
+
+
 def _interval(interval: Interval) -> str:
     return f"{interval.low:+.3g} to {interval.high:+.3g}"
 
@@ -151,7 +155,8 @@ def _interval(interval: Interval) -> str:
 def answer(claim: Claim, verdict: Verdict, baselines: Sequence[float | None]) -> str:
     """One sentence: what changed, by how much, against what the paper says. ``baselines``: of the parts' references."""
     measured = [index for index, finding in enumerate(verdict.findings) if finding.compared is not None]
-    paper = "; ".join(said for said in (claim.note, f"the paper: {claim.paper}") if said)
+    source = claim.paper if verdict.claim.startswith(FOUND_HERE) else f"the paper: {claim.paper}"
+    paper = "; ".join(said for said in (claim.note, source) if said)
     if not measured:
         return f"Nothing of it was measured here; {paper}"
     lead = _lead(verdict, measured)
