@@ -211,8 +211,8 @@ FOLDERS: dict[str, Reader] = {
     "reconstructed works": reference.reconstructed_works,
     "leaks": lambda folder: fit.load_all(folder, [1, 3]),
     "a tuned model": lambda folder: adapters.tuned(None, folder),  # type: ignore[arg-type]
-    "samples": lambda folder: store.read(folder, "study", "variant", 4.0),
-    "latents": lambda folder: store.read_latents(folder, "study", "variant", 4.0),
+    "samples": lambda folder: store.read([folder]),
+    "latents": lambda folder: store.read_latents([folder]),
     "a model's measures": post_training.load,
 }
 
