@@ -231,6 +231,40 @@ def test_prompts_are_enriched_of_models_and_levels_that_are_there_to_enrich() ->
         assert "other levels than the protocol's" in refusal(edited("prompt_enrichment/levels", levels))
 
 
+def ablated(names: list[str], seeds: list[int], training_seeds: list[int]) -> dict[str, Any]:
+    """The smoke profile's parameters with ablations, all plain, from some of several training seeds."""
+    tree = edited("protocol/training_seeds", training_seeds)
+    study = tree["latent_perceptual"]
+    study |= {"ablations": names, "ablation_seeds": seeds}
+    study["trainings"] = {
+        **{name: study["trainings"][name] for name in study["variants"]},
+        **{name: {"loss": "perceptual" if name.startswith("lpl") else "plain", "steps": 1} for name in names},
+    }
+    return tree
+
+
+def test_ablations_of_fewer_seeds_have_baselines_of_as_few() -> None:
+    both = ["plain-short", "lpl-short"]
+    params.check(ablated(both, [0, 4], [0, 3, 4]), "p.yaml")
+    params.check(ablated(["plain-short"], [0], [0]), "p.yaml")
+    for names, seeds, said in (
+        (["plain-short"], [0, 4], "ablations: of fewer seeds, they are compared with plain-short and lpl-short; name"),
+        (both, [4, 0], r"ablation_seeds: expected in the order of protocol.training_seeds, [0, 3, 4]"),
+        (both, [0], "ablation_seeds: expected two or more, because intervals are over them"),
+        (both, [], "ablation_seeds: expected two or more"),
+        (both, [0, 7], "ablation_seeds: expected a subset of 0, 3, 4"),
+    ):
+        assert said in refusal(ablated(names, seeds, [0, 3, 4]))
+
+
+def test_what_a_kind_begins_with_is_painted_for_a_variant_of_all_seeds() -> None:
+    tree = ablated(["plain-short", "lpl-short"], [0, 4], [0, 3, 4])
+    trainings = tree["latent_perceptual"]["trainings"]
+    tree["latent_perceptual"]["trainings"] = dict(reversed(trainings.items()))
+    section = params.check(tree, "p.yaml").section("latent_perceptual")
+    assert [name for name in section.names if section.begins(name)] == ["plain"]
+
+
 def test_variants_must_name_each_post_training_once() -> None:
     variants = content()["latent_perceptual"]["variants"]
     for wrong in (variants[:-1], [*variants, "other"], [*variants, variants[0]]):

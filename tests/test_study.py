@@ -151,7 +151,7 @@ def test_a_finding_has_a_card_and_is_cited_apart(
     assert content["metrics"]["claim/N1/1"]["value"] == pytest.approx(-1)
     assert (study.folder / "tables" / "claim_N1_groups.csv").is_file()
     assert "<b>N1: a &lt; b &amp; c</b>" in displayed[1][0].data
-    assert "The rule, written when the first results had shown it" in displayed[1][0].data
+    assert "The rule, written when the first results had shown a like effect" in displayed[1][0].data
     assert "The rule, written before these pictures were made: r" in displayed[0][0].data
 
 

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, model_validator
 from atelier.params import CORRECTED, Section, read, validated
 from atelier.studies import STUDIES
 
-FOUND_HERE = "N"  # first letter of findings' names; claims have their paper's, A to F
+FINDING = "N"  # first letter of findings' names; claims have their paper's, A to F
 
 
 def _as_measured(cell: str) -> str:
@@ -179,12 +179,12 @@ def path_of(study: str) -> Path:
 
 def load(study: str) -> dict[str, Claim]:
     """Load the papers' claims of a study by name; empty if it has no file. Raises ValueError, one line per error."""
-    return {name: claim for name, claim in _written(study).items() if not name.startswith(FOUND_HERE)}
+    return {name: claim for name, claim in _written(study).items() if not name.startswith(FINDING)}
 
 
 def findings(study: str) -> dict[str, Claim]:
     """Load a study's findings, which no paper claims, by name; as ``load``."""
-    return {name: claim for name, claim in _written(study).items() if name.startswith(FOUND_HERE)}
+    return {name: claim for name, claim in _written(study).items() if name.startswith(FINDING)}
 
 
 def _written(study: str) -> dict[str, Claim]:

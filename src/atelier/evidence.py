@@ -70,13 +70,13 @@ def compare(
         raise ValueError(f"margin: a margin must be above 0 for '{rule}'")
     parts = (t_interval(diffs.tolist()), diffs, margins, resolution)
     if rule == "same":
-        found = _same(*parts)
+        result = _same(*parts)
     elif rule in ("at least", "at most"):
-        found = _one_half(rule, *parts)
+        result = _one_half(rule, *parts)
     else:
-        found = _directed(1.0 if rule == "below" else -1.0, *parts, effects)
+        result = _directed(1.0 if rule == "below" else -1.0, *parts, effects)
     equal = all(_are_equal(each, resolution) for each in (diffs, margins, effects))
-    return found._replace(equal=resolution) if equal else found
+    return result._replace(equal=resolution) if equal else result
 
 
 def _directed(

@@ -138,5 +138,5 @@ def of_cells(table: pd.DataFrame, cells: Collection[str]) -> pd.DataFrame:
 def described_groups(params: Params) -> str:
     """What the intervals of generated pictures are taken over, in words."""
     if len(params.protocol.training_seeds) > 1:
-        return "intervals over training seeds, each with its own repeat of sampling"
+        return "intervals over training seeds, each with repeats of sampling of its own"
     return "intervals over repeats of sampling, for the adapters at hand"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pandas as pd
 from scipy import stats
 
-from atelier.claims import FOUND_HERE, Claim
+from atelier.claims import FINDING, Claim
 from atelier.evaluation.intervals import Interval
 from atelier.evidence import LEVEL, Compared
 from atelier.report.items import Data, Metric, Table
@@ -19,7 +19,7 @@ STARTS = (
 )
 
 WRITTEN = "The rule, written before these pictures were made"
-FOUND = "The rule, written when the first results had shown it, and judged on pictures of other seeds"
+AFTER = "The rule, written when the first results had shown a like effect, and before these pictures were made"
 ADJUSTED = (
     "All parts together: the interval widened so that all of this card's may be read at once (Bonferroni); no verdict "
     "rests on it. A claim of which all parts must hold is supported by the largest p of supported, unadjusted "
@@ -45,7 +45,7 @@ def card(verdict: Verdict, counts: Sequence[int], over: str) -> Table:
             metrics[f"claim/{verdict.claim}/{number}/detectable"] = Metric(compared.detectable, n)
         rows.append(row)
     listed = ", ".join(dict.fromkeys(str(metric.n) for metric in metrics.values())) or "0"
-    kind = "Finding" if verdict.claim.startswith(FOUND_HERE) else "Claim"
+    kind = "Finding" if verdict.claim.startswith(FINDING) else "Claim"
     caption = f"{kind} {verdict.claim}: {over}; n = {listed} a cell. {ADJUSTED}"
     if any(not finding.part.directed for finding in verdict.findings):
         caption += f" {ONE_SIDED}"
@@ -155,7 +155,7 @@ def _interval(interval: Interval) -> str:
 def answer(claim: Claim, verdict: Verdict, baselines: Sequence[float | None]) -> str:
     """One sentence: what changed, by how much, against what the paper says. ``baselines``: of the parts' references."""
     measured = [index for index, finding in enumerate(verdict.findings) if finding.compared is not None]
-    source = claim.paper if verdict.claim.startswith(FOUND_HERE) else f"the paper: {claim.paper}"
+    source = claim.paper if verdict.claim.startswith(FINDING) else f"the paper: {claim.paper}"
     paper = "; ".join(said for said in (claim.note, source) if said)
     if not measured:
         return f"Nothing of it was measured here; {paper}"
@@ -201,7 +201,7 @@ def heading(claim: Claim, verdict: Verdict, sentence: str) -> str:
         f"<b>{verdict.claim}: {html.escape(claim.says)}</b>",
         f"Verdict by itself: <b>{verdict.said}</b>{reason}",
         html.escape(sentence),
-        f"{FOUND if verdict.claim.startswith(FOUND_HERE) else WRITTEN}: {html.escape(claim.rule)}",
+        f"{AFTER if verdict.claim.startswith(FINDING) else WRITTEN}: {html.escape(claim.rule)}",
     ]
     if claim.amended:
         said = f"Amended {claim.amended.date}; first verdict: {claim.amended.before}. {claim.amended.reason}"

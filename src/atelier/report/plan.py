@@ -1,4 +1,4 @@
-"""How many groups of repeats each part of a page's claims would take to be decided."""
+"""How many groups of repeats each part of a page's claims and findings would take to be decided."""
 
 from collections.abc import Sequence
 

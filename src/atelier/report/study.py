@@ -42,7 +42,7 @@ class Study:
         self.folder = (workspace.studies if MARK in os.environ else workspace.by_hand) / name
         self.metrics: dict[str, dict[str, Any]] = {}
         self.cited: dict[str, dict[str, Any]] = {}  # of claims, by name
-        self.found: dict[str, dict[str, Any]] = {}  # of findings, which are counted apart
+        self.findings: dict[str, dict[str, Any]] = {}  # of findings, which are counted apart
 
     @classmethod
     def begin(cls, name: str, given: Mapping[str, Any]) -> Self:
@@ -97,7 +97,7 @@ class Study:
             print(f"What {name} would take: {cost}")
         self.record(table.metrics)
         self.show(cards.groups(name, verdict.findings, evidence))
-        cited = self.found if name in claims.findings(self.name) else self.cited
+        cited = self.findings if name in claims.findings(self.name) else self.cited
         cited[name] = {
             "verdict": verdict.verdict,
             "said": verdict.said,
@@ -129,8 +129,8 @@ class Study:
         content: dict[str, Any] = {"profile": self.params.profile, "headline": headline, "metrics": self.metrics}
         if self.cited:
             content["verdicts"] = self.cited
-        if self.found:
-            content["findings"] = self.found
+        if self.findings:
+            content["findings"] = self.findings
         self._write("metrics.json", json.dumps(content, indent=2, sort_keys=True) + "\n")
 
     @cached_property

@@ -81,7 +81,7 @@ def train(params: Params, workspace: Workspace) -> None:
     key["corpus"] = hashlib.sha256(pictures.numpy().tobytes() + json.dumps([names, prompts]).encode()).hexdigest()
     if params.base.location:
         folder = workspace.named(params.base.location)
-        pipeline, key["begins_with"] = base.load(folder), base.fingerprint(folder)
+        pipeline, key["begins_with"] = loaded(folder, params.data.size), base.fingerprint(folder)
     else:
         pipeline = base.build(recipe.preset, params.data.size, [text for row in prompts for text in row], seed)
         start_at_linear_code(pipeline.vae, to_model_range(pictures[evenly(len(pictures), LINEAR_START_PICTURES)]))
@@ -175,14 +175,21 @@ def fetch(params: Params, workspace: Workspace) -> None:
         shipped = workspace.named(params.data.folder) / SHIPPED
         source = shipped if origin.source == "shipped" else workspace.named(origin.location or "")
     card = {"source": origin.source, "location": origin.location, "revision": origin.revision}
-    pipeline = base.load(source)
-    side = native_size(pipeline)
-    if side not in (None, params.data.size):
-        said = f"made for pictures of {side} px, data.size is {params.data.size}"
-        print(f"{source}: {said}; it is used at the latter", file=sys.stderr)
+    pipeline = loaded(source, params.data.size)
     with replacing(workspace.base) as part:
         base.save(pipeline, part, card)
         keep_history(source / HISTORY, part / HISTORY)
+
+
+def loaded(folder: Path, size: int) -> StableDiffusionPipeline:
+    """Load a pipeline; a line says where it was made for pictures of another size."""
+    pipeline = base.load(folder)
+    side = native_size(pipeline)
+    if side not in (None, size):
+        print(
+            f"{folder}: made for pictures of {side} px, data.size is {size}; it is used at the latter", file=sys.stderr
+        )
+    return pipeline
 
 
 def keep_history(source: Path, target: Path) -> None:

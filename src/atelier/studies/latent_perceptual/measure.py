@@ -205,7 +205,8 @@ def main(params: Params, workspace: Workspace) -> None:
 
 def all_sources(params: Params, workspace: Workspace) -> dict[str, Sources]:
     """What the study's trainings learn from, by kind; that of the first variant is the first."""
-    each = [sources(params, workspace, training) for training in Config.of(params).trainings.values()]
+    study = Config.of(params)
+    each = [sources(params, workspace, training) for training in map(study.trainings.__getitem__, study.names)]
     return {source.kind: source for source in each}
 
 

@@ -111,8 +111,6 @@ class Config(StudySection):
         if taken := derived & set(self.trainings):
             raise ValueError(f"trainings: '{sorted(taken)[0]}' names pictures of another training")
         subset_once("followed", self.followed, self.variants)
-        if self.ablations and not self.ablation_seeds:
-            raise ValueError("ablation_seeds: ablations need some")
         if len(set(self.averages)) != len(self.averages):
             raise ValueError("averages: a half-life is listed twice")
         if len(set(self.steps)) != len(self.steps):
@@ -125,9 +123,20 @@ class Config(StudySection):
     def check(self, params: Params) -> None:
         if self.crop * 8 > params.data.size:
             raise ValueError(f"latent_perceptual.crop: {self.crop} is more than a latent's side")
-        subset_once("latent_perceptual.ablation_seeds", self.ablation_seeds, params.protocol.training_seeds)
-        if self.ablations and len(protocol_of(params, self.ablations[0]).protocol.groups) < 2:
-            raise ValueError("latent_perceptual.ablation_seeds: one needs two repeats, because intervals are over them")
+        if self.ablations:
+            self._check_ablations(params)
+
+    def _check_ablations(self, params: Params) -> None:
+        """Ablations are compared group by group: with each other, and with nothing of other seeds."""
+        key, seeds = "latent_perceptual.ablation_seeds", params.protocol.training_seeds
+        subset_once(key, self.ablation_seeds, seeds)
+        if self.ablation_seeds != [seed for seed in seeds if seed in self.ablation_seeds]:
+            raise ValueError(f"{key}: expected in the order of protocol.training_seeds, {seeds}")
+        if len(self.ablation_seeds) < min(2, len(seeds)):
+            raise ValueError(f"{key}: expected two or more, because intervals are over them")
+        if self.ablation_seeds != seeds and not {SHORT_PLAIN, SHORT_MAIN} <= set(self.ablations):
+            needed = f"{SHORT_PLAIN} and {SHORT_MAIN}"
+            raise ValueError(f"latent_perceptual.ablations: of fewer seeds, they are compared with {needed}; name both")
 
     def samples(self, params: Params) -> int:
         total = 0
@@ -184,7 +193,7 @@ class Config(StudySection):
         """First latents that a variant paints from.
 
         White noise alone for a flow, because the leak is one of diffusion; and for ablations: white noise decides, and
-        the other start is told of what they are taken from.
+        the other start is painted of what they are taken from.
         """
         flow = self.trainings[name].kind == "flow_prediction"
         return [WHITE] if flow or name in self.ablations else [WHITE, CORRECTED]
@@ -194,8 +203,9 @@ class Config(StudySection):
         training = self.trainings[name]
         alike = [
             each
-            for each, one in self.trainings.items()
-            if (one.of, one.kind) == (training.of, training.kind) and self._is_baseline(each)
+            for each in self.names
+            if (self.trainings[each].of, self.trainings[each].kind) == (training.of, training.kind)
+            and self._is_baseline(each)
         ]
         return alike[:1] == [name]
 

@@ -156,4 +156,5 @@ def sources(params: Params, workspace: Workspace, training: PostTraining) -> Sou
 
 def main_sources(params: Params, workspace: Workspace) -> Sources:
     """The pictures of the first training: what the page is about."""
-    return sources(params, workspace, next(iter(Config.of(params).trainings.values())))
+    config = Config.of(params)
+    return sources(params, workspace, config.trainings[config.names[0]])

@@ -113,8 +113,7 @@ def over(results: Results, name: str, claim: claims.Claim) -> str:
 
 
 def _over(results: Results, groups: int) -> str:
-    seeds = len(results.params.protocol.training_seeds)
-    trained = groups if seeds > 1 else 1
+    trained = groups if len(results.params.protocol.training_seeds) > 1 else 1
     return f"intervals over {groups} groups of repeats, {trained} training seed{'s' * (trained > 1)}"
 
 

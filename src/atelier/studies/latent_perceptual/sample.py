@@ -47,7 +47,7 @@ class Condition(NamedTuple):
 def all_conditions(params: Params) -> list[Condition]:
     """All conditions, grouped by variant; also the initial models of plain variants without previous steps."""
     config, listed = Config.of(params), []
-    for name in config.trainings:
+    for name in config.names:
         models = [Condition(name, name)]
         if config.begins(name):
             models.append(Condition(untuned(name), name))

@@ -23,7 +23,7 @@ from atelier.models.adapters import converted
 from atelier.params import Params
 from atelier.seeds import seed_of
 from atelier.studies.latent_perceptual.loss import TERM, Compare, gated, latent_error, perceptual, weight_for
-from atelier.studies.latent_perceptual.params import Config, PostTraining, protocol_of
+from atelier.studies.latent_perceptual.params import Config, PostTraining, seeds_of
 from atelier.studies.latent_perceptual.pictures import sources
 from atelier.training import denoiser
 from atelier.training.conversion import add_conversion
@@ -31,7 +31,7 @@ from atelier.training.denoiser import Extra
 from atelier.training.loop import Task
 from atelier.training.lora import save_denoiser, save_with_scheduler
 from atelier.training.order import Turn, turns
-from atelier.training.run import TrainingRun, check, training_run
+from atelier.training.run import TrainingRun, training_run
 from atelier.workspace import Workspace
 
 CALIBRATION = 128  # number of samples from which a loss's weight is set
@@ -221,5 +221,6 @@ def check_variant(params: Params, variant: str) -> None:
 def check_seed(params: Params, variant: str, training_seed: int) -> None:
     """Raise ValueError for an unknown variant, or a seed that it is not trained from."""
     check_variant(params, variant)
-    known = Config.of(params).trainings
-    check(protocol_of(params, variant), "latent_perceptual.trainings", variant, known, training_seed)
+    params.protocol.check_seed(training_seed)
+    if training_seed not in (known := seeds_of(params, variant)):
+        raise ValueError(f"latent_perceptual.ablation_seeds: {training_seed} is not one of {known}")
