@@ -246,9 +246,14 @@ def ablated(names: list[str], seeds: list[int], training_seeds: list[int]) -> di
 def test_ablations_of_fewer_seeds_have_baselines_of_as_few() -> None:
     both = ["plain-short", "lpl-short"]
     params.check(ablated(both, [0, 4], [0, 3, 4]), "p.yaml")
-    params.check(ablated(["plain-short"], [0], [0]), "p.yaml")
+    params.check(ablated(["plain-short"], [0, 4], [0, 3, 4]), "p.yaml")
+    params.check(ablated(["plain-short", "lpl-shorter"], [0], [0]), "p.yaml")
     for names, seeds, said in (
-        (["plain-short"], [0, 4], "ablations: of fewer seeds, they are compared with plain-short and lpl-short; name"),
+        (
+            ["plain-short", "lpl-shorter"],
+            [0, 4],
+            "ablations: of fewer seeds, they are compared with plain-short and lpl-short; name",
+        ),
         (both, [4, 0], r"ablation_seeds: expected in the order of protocol.training_seeds, [0, 3, 4]"),
         (both, [0], "ablation_seeds: expected two or more, because intervals are over them"),
         (both, [], "ablation_seeds: expected two or more"),

@@ -408,7 +408,9 @@ def test_headline_was_recorded(results: Results) -> None:
 
 def test_captions_count_training_seeds(results: Results) -> None:
     protocol = {**PARAMS.protocol.model_dump(mode="json"), "training_seeds": [0, 1]}
-    two = replace(results, params=params.with_sections({"protocol": protocol}, PROFILE))
+    others = {**params.read(PROFILE)["latent_perceptual"], "ablation_seeds": [0, 1]}
+    sections = {"protocol": protocol, "latent_perceptual": others}
+    two = replace(results, params=params.with_sections(sections, PROFILE))
     assert "n = 12 pictures a cell in 4 repeats, 2 training seeds, against" in report.distances(two).caption
     assert "training seeds" in report.evidence(two).over[""]
 

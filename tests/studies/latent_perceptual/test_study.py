@@ -156,15 +156,16 @@ def test_a_repeat_is_painted_by_its_own_training_seeds_model(painted: params.Par
 
 def test_an_ablation_is_painted_from_its_own_seeds_alone(config: params.Params, workspace: Workspace) -> None:
     section = params.read(workspace.params_file)["latent_perceptual"]
-    section |= {"variants": ["plain"], "followed": [], **SHORT, "ablation_seeds": [1]}
-    config = params.with_sections({"latent_perceptual": section}, workspace.params_file)
+    section |= {"variants": ["plain"], "followed": [], **SHORT, "ablation_seeds": [1, 2]}
+    protocol = {**params.read(workspace.params_file)["protocol"], "training_seeds": [0, 1, 2]}
+    config = params.with_sections({"latent_perceptual": section, "protocol": protocol}, workspace.params_file)
     training.main(config, workspace, "short", "1")
     stage.main(config, workspace, "short", "1")
     out = workspace.samples / "latent_perceptual" / "short"
     assert {path.name for path in out.iterdir()} == {"1"}
     assert set(store.listed([out / "1" / "short" / "guidance-4"])["repeat"]) == set(config.protocol.repeats_of(1))
-    for seed in ("0", "2"):
-        with pytest.raises(ValueError, match=rf"protocol\.training_seeds: {seed} is not one of"):
+    for seed, key in (("0", r"latent_perceptual\.ablation_seeds"), ("3", r"protocol\.training_seeds")):
+        with pytest.raises(ValueError, match=rf"{key}: {seed} is not one of"):
             stage.main(config, workspace, "short", seed)
 
 
@@ -189,7 +190,7 @@ def test_a_variant_is_held_against_the_plain_one_of_its_kind_and_age() -> None:
     [
         ({**SHORT, "ablation_seeds": [0, 2]}, "ablation_seeds: expected a subset of 0, 1, each once"),
         ({**SHORT, "ablation_seeds": [1, 1]}, "ablation_seeds: expected a subset of 0, 1, each once"),
-        ({**SHORT, "ablation_seeds": []}, "ablation_seeds: ablations need some"),
+        ({**SHORT, "ablation_seeds": []}, "ablation_seeds: expected two or more"),
         ({**SHORT, "followed": ["short"]}, "followed: expected a subset of plain, each once"),
         (
             {"trainings": {"plain": {"loss": "plain"}, "lpl": {"loss": "perceptual"}}, "ablations": ["lpl"]}
@@ -213,11 +214,11 @@ def test_what_cannot_be_compared_is_refused(workspace: Workspace, change: dict[s
         params.with_sections({"latent_perceptual": section}, workspace.params_file)
 
 
-def test_ablations_of_one_seed_and_repeat_have_no_interval_and_are_refused(workspace: Workspace) -> None:
+def test_ablations_of_one_of_several_seeds_have_no_interval_over_seeds_and_are_refused(workspace: Workspace) -> None:
     tree = params.read(workspace.params_file)
     section = tree["latent_perceptual"] | {"followed": [], "variants": ["plain"], **SHORT, "ablation_seeds": [1]}
     sections = {"latent_perceptual": section, "protocol": {**tree["protocol"], "repeats": 1}}
-    wanted = "latent_perceptual.ablation_seeds: one needs two repeats, because intervals are over them"
+    wanted = "latent_perceptual.ablation_seeds: expected two or more, because intervals are over them"
     with pytest.raises(ValueError, match=re.escape(wanted)):
         params.with_sections(sections, workspace.params_file)
     section["ablation_seeds"] = [0, 1]

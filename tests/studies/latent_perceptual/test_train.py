@@ -342,7 +342,7 @@ def test_a_variant_of_fewer_steps_and_seeds(config: params.Params, workspace: Wo
         with torch.no_grad():
             expected = float(setup.task(setup.seed).losses(batch)["denoising"])
         assert written["denoising"][0] == pytest.approx(expected, rel=1e-6)
-    with pytest.raises(ValueError, match=r"protocol.training_seeds: 2 is not one of \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"latent_perceptual.ablation_seeds: 2 is not one of \[0, 1\]"):
         training.main(config, workspace, "short", "2")
     assert {path.name for path in (workspace.adapters / STUDY / "short").iterdir()} == {"0", "1"}
 

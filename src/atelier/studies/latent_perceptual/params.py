@@ -134,7 +134,8 @@ class Config(StudySection):
             raise ValueError(f"{key}: expected in the order of protocol.training_seeds, {seeds}")
         if len(self.ablation_seeds) < min(2, len(seeds)):
             raise ValueError(f"{key}: expected two or more, because intervals are over them")
-        if self.ablation_seeds != seeds and not {SHORT_PLAIN, SHORT_MAIN} <= set(self.ablations):
+        with_loss = [name for name in self.ablations if self.trainings[name].loss != "plain"]
+        if self.ablation_seeds != seeds and with_loss and not {SHORT_PLAIN, SHORT_MAIN} <= set(self.ablations):
             needed = f"{SHORT_PLAIN} and {SHORT_MAIN}"
             raise ValueError(f"latent_perceptual.ablations: of fewer seeds, they are compared with {needed}; name both")
 
