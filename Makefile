@@ -63,7 +63,7 @@ types:
 	@echo "== types"
 	@mypy
 
-harness: env data  ## all attacks and kills, a quarter of an hour; prints a table
+harness: env data  ## all attacks and kills, half an hour or more; prints a table
 	@echo "== attacks and kills"
 	@python -m tests.harness
 
