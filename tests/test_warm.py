@@ -166,6 +166,33 @@ def test_nothing_outlives_the_one_that_started_it(
         assert list(folder.glob("atelier-warm-*")) == []
 
 
+# DVC loses a Ctrl-C that comes between two stages (in a finaliser) and goes on with the next
+LOSES_IT = """
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGINT, lambda *_: lost.append(True))
+lost = []
+print(os.getpid(), flush=True)
+while not lost:
+    time.sleep(0.01)
+print(subprocess.call(sys.argv[1:]), flush=True)
+while True:
+    time.sleep(0.01)
+"""
+
+
+@pytest.mark.long
+def test_a_lost_interrupt_starts_no_stage_and_ends_the_command(fresh: Path) -> None:
+    command = [sys.executable, "-m", "atelier.warm", sys.executable, "-c", LOSES_IT, *TRAIN]
+    started = subprocess.Popen(command, cwd=fresh, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert started.stdout is not None
+    below = int(started.stdout.readline())
+    os.killpg(started.pid, signal.SIGINT)
+    assert int(started.stdout.readline()) == 130
+    assert started.wait(timeout=30) == 130
+    assert not Path(f"/proc/{below}").exists()
+    assert not trained(fresh)
+
+
 @pytest.mark.long
 def test_folders_of_killed_servers_are_removed_by_the_next(tiny_world: Path, tmp_path: Path, run_python) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])

@@ -61,7 +61,9 @@ def serve(command: Sequence[str]) -> int:
     import torch
 
     copies: set[int] = set()
-    ended: list[int] = []  # by which signals; an exception from a handler is lost where it meets a finaliser
+    # by which signals, and when Ctrl-C came; an exception from a handler is lost where it meets a finaliser
+    ended: list[int] = []
+    interrupted: list[float] = []
     with contextlib.ExitStack() as stack:
         listening = None if torch.cuda.is_available() else stack.enter_context(_listening())
         environment = os.environ | ({lifetime.ADDRESS: listening.getsockname()} if listening else {})
@@ -70,15 +72,20 @@ def serve(command: Sequence[str]) -> int:
         running = subprocess.Popen(command, env=environment, preexec_fn=_bound)
         stack.callback(_end, running)
         stack.callback(_end_copies, copies)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal also sends it to the command and the forks
-        while running.poll() is None and not ended:
+        signal.signal(signal.SIGINT, lambda *_: interrupted.append(time.monotonic()))
+        while running.poll() is None and not ended and not _ignored(interrupted):
             copies -= {copy for copy in copies if os.waitpid(copy, os.WNOHANG)[0]}
             if listening is None:
                 time.sleep(WAIT)
                 continue
             with contextlib.suppress(TimeoutError):
-                copies |= _answered(listening)
-    return 128 + ended[0] if ended else running.returncode
+                copies |= _answered(listening, interrupted)
+    return 128 + ended[0] if ended else cli.INTERRUPTED if interrupted else running.returncode
+
+
+def _ignored(interrupted: Sequence[float]) -> bool:
+    """Whether the command still runs long after Ctrl-C, which a terminal sends it too: DVC loses one between stages."""
+    return bool(interrupted) and time.monotonic() > interrupted[0] + PATIENCE
 
 
 @contextlib.contextmanager
@@ -142,14 +149,21 @@ def _end_copies(copies: set[int]) -> None:
             time.sleep(0.05)
 
 
-def _answered(listening: socket.socket) -> set[int]:
-    """Accept one request and fork for it; returns the fork's number. TimeoutError where there is no request."""
+def _answered(listening: socket.socket, interrupted: Sequence[float]) -> set[int]:
+    """Accept one request and fork for it; returns the fork's number. TimeoutError where there is no request.
+
+    After Ctrl-C no stage starts: the client exits as an interrupted one does.
+    """
     line = listening.accept()[0]
     with line:
         message, streams, *_ = socket.recv_fds(line, 1 << 16, len(STREAMS))
         while message and not message.endswith(END):
             message = message + more if (more := line.recv(1 << 16)) else b""
-        copy = os.fork() if message else 0  # without one the client has gone
+        if interrupted:
+            with contextlib.suppress(OSError):  # the client has gone
+                line.sendall(str(cli.INTERRUPTED).encode())
+            message = b""
+        copy = os.fork() if message else 0  # without a message the client has gone
         if message and copy == 0:
             listening.close()
             work(line, streams, *json.loads(message))
