@@ -33,7 +33,10 @@ ORDER: tuple[frozenset[str], ...] = tuple(
         ),
     )
 )
-JUDGES = ("atelier.metrics", "atelier.models.evaluator", "atelier.training.evaluator")
+JUDGES = (
+    *("atelier.metrics", "atelier.models.evaluator", "atelier.training.evaluator", "atelier.evaluation.defects"),
+    *("atelier.models.defect_judge", "atelier.training.defect_judge"),
+)
 TEACHERS = ("atelier.models.trunk", "atelier.training.trunk")
 
 

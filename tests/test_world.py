@@ -47,6 +47,7 @@ denoiser:
   optimisation: &long {steps: 24, batch: 4, learning_rate: 0.001, decay: cosine, warmup: 1, beta2: 0.99,
                        weight_decay: 0.0, clip: 1.0, ema: 2, checkpoint_every: 5}
 conversion: {rank: 2, optimisation: *adam}
+defects: {corpus: {photographs: 4, works: 4}, optimisation: *adam}
 shipped: {corpus: {photographs: 4, works: 12}, seed: 1}
 report:
   held_out: {photographs: 8, works: 40}
@@ -68,7 +69,7 @@ pilots:
 
 ORDER = (
     "trunk", "evaluator", "autoencoder", "decoder", "denoiser", "conversion v_prediction",
-    "conversion flow_prediction", "ship",
+    "conversion flow_prediction", "defects", "ship",
 )  # fmt: skip
 # all stages in one process: importing diffusers costs more than they do
 ALL = """

@@ -47,7 +47,7 @@ class DefectJudge(nn.Module):
         self.stages = nn.ModuleList(
             _stage(kind, before, after) for before, after in zip((3, *widths), widths, strict=False)
         )
-        self.head = nn.Linear(2 * sum(widths), len(self.defects))
+        self.head = nn.Sequential(nn.LayerNorm(2 * sum(widths)), nn.Linear(2 * sum(widths), len(self.defects)))
 
     def forward(self, pictures: Tensor) -> Tensor:
         """The mean and the deviation of every stage's maps are seen, because some defects are of texture alone."""
@@ -68,7 +68,12 @@ def _stage(kind: Kind, before: int, after: int) -> nn.Sequential:
     first = nn.Conv2d(before, after, 3, padding=1)
     if kind == "residual":
         return nn.Sequential(first, Residual(after))
-    return nn.Sequential(first, nn.ReLU(), nn.Conv2d(after, after, 3, padding=1), nn.ReLU())
+    convolutions = (first, nn.Conv2d(after, after, 3, padding=1))
+    for convolution in convolutions:
+        nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+        assert convolution.bias is not None
+        nn.init.zeros_(convolution.bias)
+    return nn.Sequential(convolutions[0], nn.ReLU(), convolutions[1], nn.ReLU())
 
 
 def build(kind: Kind, defects: Sequence[str], seed: int) -> DefectJudge:
@@ -89,7 +94,8 @@ def load(folder: Path) -> DefectJudge:
     """Load a frozen judge; ValueError for a folder without one."""
     config = stored.load_json(folder / CONFIG)
     check_sizes(config, folder / CONFIG)
-    kind, defects = config.get("kind"), config.get("defects")
+    kind: Any = config.get("kind")
+    defects = config.get("defects")
     if kind not in get_args(Kind):
         raise ValueError(f"{folder / CONFIG}: kind: expected one of {', '.join(get_args(Kind))}, got {kind!r}")
     if not isinstance(defects, list) or not defects or not all(isinstance(name, str) for name in defects):

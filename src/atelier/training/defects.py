@@ -76,14 +76,18 @@ def lost(pictures: Tensor, strength: Tensor, chance: Tensor) -> Tensor:
 
 Defect = Callable[[Tensor, Tensor, Tensor], Tensor]
 DEFECTS: dict[str, Defect] = {
-    "checkerboard": checkerboard, "blur": blur, "ringing": ringing, "speckle": speckle, "cast": cast, "lost": lost,
-}  # fmt: skip
-
+    "checkerboard": checkerboard,
+    "blur": blur,
+    "ringing": ringing,
+    "speckle": speckle,
+    "cast": cast,
+    "lost": lost,
+}
 NAMES = tuple(DEFECTS)
 
 
 def planted(pictures: Tensor, strengths: Tensor, chance: Tensor, names: Sequence[str] = NAMES) -> Tensor:
-    """Plant each of ``names`` by its column of ``strengths`` (n, len(names)), clipped to [0, 1].
+    """Plant each of ``names`` by its column of ``strengths`` (n, len(names)); clipped to [0, 1].
 
     Each defect has random numbers of its own, ``chance`` with signs changed at random, so that neither its place nor its
     direction depends on which other defects there are.

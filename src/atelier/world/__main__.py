@@ -9,8 +9,8 @@ from atelier.world import params
 from atelier.world.workspace import WorldWorkspace
 
 TRAINING = ("trunk", "evaluator", "autoencoder", "decoder", "denoiser")
-USAGE = f"usage: python -m atelier.world {' | '.join(TRAINING)} | conversion KIND | ship | report [SHIPPED]"
-USAGE += " | pilots SHIPPED"
+USAGE = f"usage: python -m atelier.world {' | '.join(TRAINING)} | conversion KIND | defects [SHIPPED] | ship"
+USAGE += " | report [SHIPPED] | pilots SHIPPED"
 
 
 def run(arguments: list[str]) -> None:
@@ -18,13 +18,17 @@ def run(arguments: list[str]) -> None:
     config = params.load(workspace.params_file)
     machine.settle(config.machine.threads)
     # imported here because these libraries read the environment at import
-    from atelier.world import pilots, report, ship, stages
+    from atelier.world import defects, pilots, report, ship, stages
 
     match arguments:
         case [stage] if stage in TRAINING:
             getattr(stages, stage)(config, workspace)
         case ["conversion", kind]:
             stages.conversion(config, workspace, kind)
+        case ["defects"]:
+            defects.defects(config, workspace, workspace.base)
+        case ["defects", folder]:
+            defects.defects(config, workspace, Path(folder) / "base")
         case ["ship"]:
             ship.ship(config, workspace)
         case ["report"]:

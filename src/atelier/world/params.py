@@ -86,6 +86,13 @@ class Pilots(Section):
     variants: dict[Name, Pilot]
 
 
+class Defects(Section):
+    """Two judges of planted defects, alike but for kind and seed."""
+
+    corpus: Corpus
+    optimisation: Optimisation
+
+
 class Conversion(Section):
     rank: Rank
     optimisation: Optimisation
@@ -123,6 +130,7 @@ class World(Section):
     decoder: Decoder
     denoiser: Denoiser
     conversion: Conversion
+    defects: Defects
     shipped: Shipped
     report: Report
     pilots: Pilots

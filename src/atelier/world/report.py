@@ -30,6 +30,7 @@ from atelier.sampling.sampler import Seed, first_latents, sample, with_ddim
 from atelier.training.base import denoiser_task
 from atelier.training.conversion import KINDS
 from atelier.training.loop import fit
+from atelier.world import defects
 from atelier.world.params import Corpus, World
 from atelier.world.stages import Painted, painted, relevant_params
 from atelier.world.workspace import WorldWorkspace
@@ -61,6 +62,7 @@ def measured(world: World, shipped: Path, checkpoints: Path) -> Iterator[Bar]:
     yield from _seen_artists(world, pipeline, judge)
     others = real.pictures[styles != PHOTOGRAPH][: world.report.samples]
     yield from _control(world, shipped, checkpoints, pipeline, judge, others)
+    yield from defects.bars(world, shipped)
 
 
 def _autoencoder(

@@ -32,7 +32,7 @@ def ship(world: World, workspace: WorldWorkspace) -> None:
             network.half()
         base.save(pipeline, part / "base", card_of(workspace.base))
         copy(workspace.base / "history.csv", part / "base" / "history.csv")
-        for folder in (workspace.trunk, workspace.evaluator, workspace.conversions):
+        for folder in (workspace.trunk, workspace.evaluator, workspace.conversions, workspace.defects):
             copy_folder(folder, part / folder.name)
         size = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
         if size > LIMIT:

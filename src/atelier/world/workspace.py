@@ -27,6 +27,11 @@ class WorldWorkspace(Workspace):
         return self.build / "conversions"
 
     @property
+    def defects(self) -> Path:
+        """The judges of planted defects."""
+        return self.build / "defects"
+
+    @property
     def shipped(self) -> Path:
         """The future ``data/``."""
         return self.build / "data"
