@@ -89,8 +89,8 @@ NAMES = tuple(DEFECTS)
 def planted(pictures: Tensor, strengths: Tensor, chance: Tensor, names: Sequence[str] = NAMES) -> Tensor:
     """Plant each of ``names`` by its column of ``strengths`` (n, len(names)); clipped to [0, 1].
 
-    Each defect has random numbers of its own, ``chance`` with signs changed at random, so that neither its place nor its
-    direction depends on which other defects there are.
+    Each defect has random numbers of its own, ``chance`` with signs changed at random, so that neither its place nor
+    its direction depends on which other defects there are.
     """
     if strengths.shape != (len(pictures), len(names)):
         raise ValueError(f"strengths: expected ({len(pictures)}, {len(names)}), got {tuple(strengths.shape)}")

@@ -1,0 +1,153 @@
+"""Parameters of the study of pixel-space post-training (anonymous ICLR submission)."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from atelier.params import (
+    CORRECTED,
+    WHITE,
+    BatchSize,
+    Count,
+    Guidance,
+    Name,
+    Optimisation,
+    Params,
+    Pictures,
+    Positive,
+    Rank,
+    Section,
+    StudySection,
+    StyleName,
+    TrainingSeed,
+    names_once,
+    subset_once,
+)
+
+UNTUNED = "untuned"
+# cells that are measured of the data, the base and the loss, whatever the variants
+DERIVED = {"nothing", "real", "returned", "noisiest", "cleanest"}
+FEWEST = 8  # works of a painted set
+
+
+class Curated(Section):
+    """Works of one style painted for this study alone, of which the best are learnt; 0: the data's own of that style."""
+
+    painted: Count  # that trainings choose from
+    kept: Positive  # the best by the judge that chooses, then by fit to the style
+    held_out: Count  # whose prompts are asked for, and that measures compare with
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> "Curated":
+        if (self.painted, self.held_out) != (0, 0):
+            if min(self.painted, self.held_out) < FEWEST:
+                raise ValueError(f"painted: expected at least {FEWEST} of both, or 0 and 0")
+            if self.kept > self.painted:
+                raise ValueError(f"kept: {self.kept} of {self.painted} painted ones")
+        return self
+
+
+class Candidates(Section):
+    """Pictures by the base, of which the best and the worst of each prompt are a pair of preferences."""
+
+    prompts: Positive
+    each: Annotated[int, Field(ge=2, le=100)]  # candidates a prompt
+    guidance: Guidance
+
+
+class PostTraining(Section):
+    """One post-training: what it learns from, and in which space."""
+
+    method: Literal["supervised", "dpo", "simpo", "ipo", "hinge"]
+    terms: Literal["latent", "pixel", "both"]
+    decoded: Literal["noisy", "clean"] = "noisy"  # eq. 2, or the clean estimate, eq. 8
+    kind: Literal["base", "v_prediction"] = "base"
+    share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5  # of both terms: the pixel term's, of the gradients' norms
+    longer: Annotated[float, Field(ge=1.0, le=1000.0)] = 1.0  # factor on the number of steps
+    steps: Positive | None = None  # instead of the optimisation's
+
+
+class Config(StudySection):
+    STUDY: ClassVar[str] = "pixel_space"
+
+    style: StyleName  # that all variants learn, paint and are measured in
+    curated: Curated
+    candidates: Candidates
+    variants: Annotated[list[Name], Field(min_length=1)]
+    ablations: list[Name]  # variants that are trained from fewer seeds
+    ablation_seeds: list[TrainingSeed]
+    trainings: dict[Name, PostTraining]
+    rank: Rank  # of adapters on every layer; without them the denoiser is its own reference
+    crop: Count  # latent elements per side that are decoded; 0: whole pictures
+    slices: BatchSize  # pictures that are decoded at once
+    beta: Annotated[float, Field(gt=0.0, le=1e9)]  # of preference losses, of mean errors
+    margin: Annotated[float, Field(ge=0.0, le=1e6)]  # SimPO's gamma
+    most: Annotated[float, Field(gt=1.0, le=1e6)]  # of the winners' error, over the base's: beyond it training stops
+    supervised: Optimisation
+    preference: Optimisation
+    guidance: Guidance
+    pictures: Pictures  # per repeat and variant
+    restored: Pictures  # held-out works per repeat that are noised and denoised, to keep their layout
+    strength: Annotated[float, Field(gt=0.0, lt=1.0)]  # of that noise, as a share of the sampler's steps
+    inspected: Pictures  # works on whose latents both forms of the loss are compared
+    sitting: Annotated[int, Field(ge=1, le=1000)]  # pairs that people are shown at a time
+
+    @model_validator(mode="after")
+    def _variants_are_trainings(self) -> "Config":
+        names_once("variants", self.names, self.trainings, "trainings, with ablations,")
+        if taken := ({UNTUNED} | DERIVED | {corrected(name) for name in self.trainings}) & set(self.trainings):
+            raise ValueError(f"trainings: '{sorted(taken)[0]}' names something else in this study")
+        return self
+
+    def check(self, params: Params) -> None:
+        if self.crop * 8 > params.data.size:
+            raise ValueError(f"pixel_space.crop: {self.crop} is more than a latent's side")
+        if self.ablations:
+            subset_once("pixel_space.ablation_seeds", self.ablation_seeds, params.protocol.training_seeds)
+
+    def named_styles(self) -> dict[str, str]:
+        return {"pixel_space.style": self.style}
+
+    def samples(self, params: Params) -> int:
+        seeds = {name: len(protocol_of(params, name).protocol.all_repeats) for name in self.names}
+        return sum(n * (2 * self.pictures + self.restored) for n in seeds.values())
+
+    @property
+    def names(self) -> list[str]:
+        """All trainings, ablations last."""
+        return [*self.variants, *self.ablations]
+
+    def optimisation_of(self, name: str) -> Optimisation:
+        """A training's optimisation, with its own number of steps."""
+        training = self.trainings[name]
+        base = self.supervised if training.method == "supervised" else self.preference
+        steps = round((training.steps or base.steps) * training.longer)
+        return base.model_copy(update={"steps": steps})
+
+    def starts(self, name: str) -> list[str]:
+        """First latents that a variant paints from: white noise alone for ablations."""
+        return [WHITE] if name in self.ablations else [WHITE, CORRECTED]
+
+
+def protocol_of(params: Params, variant: str) -> Params:
+    """``params`` with the seeds that a variant is trained from, alone."""
+    config = Config.of(params)
+    if variant not in config.ablations:
+        return params
+    fewer = params.protocol.model_copy(update={"training_seeds": config.ablation_seeds})
+    return params.model_copy(update={"protocol": fewer})
+
+
+def seeds_of(params: Params, variant: str) -> list[int]:
+    """The seeds that a variant is trained from."""
+    return protocol_of(params, variant).protocol.training_seeds
+
+
+def corrected(cell: str) -> str:
+    """A cell's pictures from noise with the leak of training pictures."""
+    return f"{cell}-{CORRECTED}"
+
+
+def against(changed: str, reference: str) -> str:
+    """The cell of what is measured pair by pair of two others' pictures."""
+    return f"{changed}-over-{reference}"
