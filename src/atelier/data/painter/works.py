@@ -90,6 +90,16 @@ def paint_work(
     )  # fmt: skip
 
 
+def subject_mask(seed: int, index: int, size: int = 64) -> NDArray[np.bool_]:
+    """Where `paint_work` of the same arguments paints the subject, by outlines, (size, size); in whatever style."""
+    draw = partial(numpy_generator, seed, "work", index)
+    subject = _chosen("subject", None, SUBJECTS, draw("subject"))
+    mood = MOODS[_chosen("emotion", None, EMOTIONS, draw("emotion"))]
+    canvas = prepare(set_scene(subject, draw("scene"), mood.lights, mood.smile), size)
+    coverage = reduced(canvas.subject[..., None].astype(np.float64))[..., 0]
+    return np.asarray(coverage >= 0.5)
+
+
 def paint_photograph(seed: int, index: int, size: int = 64, *, subject: str | None = None) -> Photograph:
     """Photograph number ``index`` of a world: a pure function of its arguments."""
     draw = partial(numpy_generator, seed, "photograph", index)
