@@ -1,5 +1,6 @@
 """A study of pixel space after its trainings, small enough for tests: adapters, samples and restored works."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,12 +27,14 @@ class Studied(NamedTuple):
     workspace: Workspace
 
 
-def fewer(workspace: Workspace, **changes: Any) -> params.Params:
-    """The tiny world's parameters with ``NAMES`` alone, and other changes of this study's section."""
-    section = params.read(workspace.params_file)[Config.STUDY]
+def fewer(workspace: Workspace, protocol: Mapping[str, Any] | None = None, **changes: Any) -> params.Params:
+    """The tiny world's parameters with ``NAMES`` alone, and other changes of the protocol and this study's section."""
+    read = params.read(workspace.params_file)
+    section = read[Config.STUDY]
     trainings = {name: section["trainings"][name] for name in NAMES}
     section |= {"variants": list(NAMES[:-1]), "ablations": list(NAMES[-1:]), "trainings": trainings, "pictures": 4}
-    return params.with_sections({Config.STUDY: section | changes}, workspace.params_file)
+    sections = {Config.STUDY: section | changes, "protocol": read["protocol"] | dict(protocol or {})}
+    return params.with_sections(sections, workspace.params_file)
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ HEADS = (
     ("simpo-both", "dpo-latent"),
     ("simpo-both", "simpo-latent"),
     ("dpo-both", "dpo-latent"),
+    ("both-v", "latent-v"),
 )
 
 Scores = Mapping[str, pd.DataFrame]  # cell -> one row per picture: repeat, place, defects, fit
