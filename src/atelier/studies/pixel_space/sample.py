@@ -47,7 +47,7 @@ def main(params: Params, workspace: Workspace, variant: str, training_seed: str)
     """Write one variant's conditions of one seed to ``build/samples/pixel_space/VARIANT/SEED``."""
     config, seed = Config.of(params), params.protocol.training_seed(training_seed)
     out = workspace.samples / config.STUDY / variant / str(seed)
-    inputs = inputs_of(params, workspace, variant, seed)
+    inputs = [workspace.starts, *inputs_of(params, workspace, variant, seed)]
     described = [condition for condition in all_conditions(params) if condition.variant == variant]
     key = key_of(params, variant) | {"pictures": config.pictures}
     run = scratch.of_stage(params, workspace, __name__, out, inputs, conditions=described, **key)
@@ -59,8 +59,8 @@ def main(params: Params, workspace: Workspace, variant: str, training_seed: str)
 
 
 def inputs_of(params: Params, workspace: Workspace, variant: str, seed: int) -> list[Path]:
-    """The files and folders that a variant's pictures depend on; ValueError for an unknown variant or seed."""
-    inputs = [workspace.base, workspace.manifests, workspace.starts, folder(workspace)]
+    """What a variant's pictures depend on, but for first latents; ValueError for an unknown variant or seed."""
+    inputs = [workspace.base, workspace.manifests, folder(workspace)]
     if variant != UNTUNED:
         check_seed(params, variant, seed)
         inputs.append(workspace.adapter(Config.STUDY, variant, seed))
