@@ -109,6 +109,40 @@ latent_perceptual:
   steps: [1, 2]
   pictures_in_steps: 3
   inspected: 3
+pixel_space:
+  style: Expressionism
+  judges: data/defects
+  curated: {painted: 12, kept: 8, held_out: 10}
+  candidates: {prompts: 6, each: 2, guidance: 4.0}
+  variants: [latent, pixel, both, both-clean, dpo-latent, dpo-pixel, dpo-both, simpo-both]
+  ablations: [share-30]
+  ablation_seeds: [0, 1]
+  trainings:
+    latent: {method: supervised, terms: latent}
+    pixel: {method: supervised, terms: pixel}
+    both: {method: supervised, terms: both}
+    both-clean: {method: supervised, terms: both, decoded: clean}
+    dpo-latent: {method: dpo, terms: latent}
+    dpo-pixel: {method: dpo, terms: pixel}
+    dpo-both: {method: dpo, terms: both}
+    simpo-both: {method: simpo, terms: both, noise: separate}
+    share-30: {method: supervised, terms: both, share: 0.3}
+  rank: 2
+  crop: 0
+  slices: 3
+  beta: 10.0
+  margin: 0.0
+  most: 1.2
+  supervised: {steps: 24, batch: 4, learning_rate: 0.003, decay: cosine, warmup: 2, beta2: 0.999,
+               weight_decay: 0.0, clip: 1.0, ema: 0, checkpoint_every: 5}
+  preference: {steps: 24, batch: 3, learning_rate: 0.003, decay: constant, warmup: 2, beta2: 0.999,
+               weight_decay: 0.0, clip: 1.0, ema: 0, checkpoint_every: 5}
+  guidance: 4.0
+  pictures: 3
+  restored: 2
+  strength: 0.5
+  inspected: 3
+  sitting: 4
 """
 
 # the stages in one process: importing diffusers costs more than all of them
@@ -118,10 +152,14 @@ from pathlib import Path
 from atelier.cli import main
 import torch
 write_world(Path("data"), works=24, photographs=8, seed=3, size=64, workers=1)
-from atelier.models import trunk
+from atelier.models import defect_judge, trunk
+from atelier.training.defects import NAMES
 net = trunk.build(3)
 trunk.save(net, [torch.ones(c) for c in net.channels], Path("data/trunk"), {})
-shared = (["prepare"], ["judges"], ["base"], ["cache"], ["starts"], ["reference"], ["latent_perceptual", "corpus"])
+for seed, (role, kind) in enumerate({"choosing": "plain", "measuring": "residual"}.items()):  # untrained
+    defect_judge.save(defect_judge.build(kind, NAMES, seed), Path("data/defects") / role, {})
+shared = (["prepare"], ["judges"], ["base"], ["cache"], ["starts"], ["reference"])
+shared += (["latent_perceptual", "corpus"], ["pixel_space", "choose"])
 assert all(main(stage) == 0 for stage in shared)
 """
 

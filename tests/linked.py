@@ -18,6 +18,7 @@ SHARED = (
     "build/starts",
     "build/reference",
     "build/corpus/latent_perceptual",
+    "build/corpus/pixel_space",
 )
 
 

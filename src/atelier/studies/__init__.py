@@ -12,4 +12,5 @@ STUDIES = (
     "vae_decoder",
     "signal_leak",
     "latent_perceptual",
+    "pixel_space",
 )

@@ -1,0 +1,275 @@
+"""Stage ``choose``: works to learn from and pairs of preferences, chosen by one judge; works to measure against.
+
+The judge that chooses never measures, and what measures never chooses: fit to the style is told by the network of
+perceptual losses, not by the evaluator. Fewer defects come first; among pictures that the judge cannot tell apart, a
+better fit does.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from diffusers import StableDiffusionPipeline
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from atelier import machine, scratch
+from atelier.data import prepare
+from atelier.data.checks import FloatArray
+from atelier.data.images import to_model_range, to_pixels
+from atelier.data.prompts import prompt
+from atelier.evaluation import judges as evaluators
+from atelier.evaluation import reference as references
+from atelier.evaluation.groups import reference_of
+from atelier.files import check_seal, reading, write_json, write_table, writing
+from atelier.methods.perceptual import LPIPS
+from atelier.models import base, defect_judge
+from atelier.models.defect_judge import DefectJudge
+from atelier.models.latents import decode, encode_pictures, encode_prompts
+from atelier.params import Params
+from atelier.sampling.sampler import decoded, first_latents, last_latents, settled, with_ddim
+from atelier.seeds import evenly
+from atelier.studies.pixel_space.params import Config
+from atelier.studies.pixel_space.pictures import (
+    CARD,
+    HELD_OUT,
+    LEVEL,
+    LISTED,
+    PAINTED,
+    PAIRS,
+    SPLITS,
+    TRAINING,
+    WORKS,
+    Pairs,
+    folder,
+    key_of,
+    of_style,
+    painted,
+    prompts_of,
+    write_pairs,
+)
+from atelier.training.caches import Cache, write_cache
+from atelier.workspace import Workspace, replacing
+
+Score = Callable[[Tensor], FloatArray]
+CHOOSING, MEASURING = "choosing", "measuring"  # roles of judges
+SURE = 0.95  # share of pictures whose score changes by less than the judge's resolution when they are mirrored
+SEEN = 32  # pictures at a time through the network of fit
+SHRINKAGE = 0.1  # of a covariance towards a multiple of the identity, because works of a style may be few
+EXAMPLES = 2000  # works of other styles, at most, that a style is told from
+
+
+def main(params: Params, workspace: Workspace) -> None:
+    """Write ``build/corpus/pixel_space``."""
+    run = scratch_of(params, workspace)
+    pipeline = settled(with_ddim(base.load(check_seal(workspace.base))), machine.accelerator(params.machine).device)
+    sets = {name: works(params, workspace, name) for name in SPLITS}
+    style = sets[TRAINING][0]["art_style"].iloc[0]
+    judge, fit = judge_of(params, workspace, CHOOSING), style_fit(params, workspace, style)
+    (table, pool), (_, held_out) = sets[TRAINING], sets[HELD_OUT]
+    chosen = curated(table, score(judge, pool), fit(pool), resolution(judge, pool), Config.of(params).curated.kept)
+    with replacing(folder(workspace)) as part:
+        write_json(
+            part / CARD, {"kind": PAINTED if Config.of(params).curated.painted else prepare.WORKS, "style": style}
+        )
+        _write_works(params, workspace, pipeline, chosen, pool[chosen.index.tolist()], part)
+        write_table(part / f"{HELD_OUT}.csv", sets[HELD_OUT][0])
+        _write_reference(workspace, pipeline, held_out, pool, part)
+        latents, pictures, asked = candidates(params, pipeline, table, run)
+        scores = {"defects": score(judge, pictures), "fit": fit(pictures)}
+        _write_pairs(params, pipeline, latents, scores, resolution(judge, pictures), asked, part)
+    scratch.discard(run)
+    print(f"{len(chosen)} of {len(table)} works of {style}, {len(asked)} pairs, {len(held_out)} works held out")
+
+
+def scratch_of(params: Params, workspace: Workspace) -> Path:
+    """Where candidates are kept until all are painted."""
+    config = Config.of(params)
+    key = config.model_dump(mode="json", include={"style", "curated", "candidates"})
+    return scratch.of_stage(
+        params, workspace, __name__, folder(workspace), [workspace.base, workspace.manifests], **key
+    )
+
+
+def works(params: Params, workspace: Workspace, name: str) -> tuple[pd.DataFrame, Tensor]:
+    """Works of the style: to choose from, or held out; their table, and pictures (n, 3, h, w) uint8."""
+    if Config.of(params).curated.painted:
+        return painted(params, name)
+    table = of_style(params, workspace, name)
+    return table, prepare.pictures(table, params.data, workspace)
+
+
+# ------------------------------------------------------------------------------------------------ what chooses
+
+
+def judge_of(params: Params, workspace: Workspace, role: str) -> DefectJudge:
+    """One of both judges. ValueError for a folder without it."""
+    return defect_judge.load(workspace.named(Config.of(params).judges) / role)
+
+
+def score(judge: DefectJudge, pictures: Tensor) -> FloatArray:
+    """How defective pictures (n, 3, h, w) uint8 are, (n,)."""
+    scores: FloatArray = judge.score(pictures / 255).double().numpy()
+    return scores
+
+
+def resolution(judge: DefectJudge, pictures: Tensor) -> float:
+    """The difference of scores that the judge does not mean: what mirroring changes of 95 % of these pictures."""
+    changes = np.abs(score(judge, pictures) - score(judge, pictures.flip(-1)))
+    return float(np.quantile(changes, SURE))
+
+
+def features(network: nn.Module, pictures: Tensor) -> Tensor:
+    """Mean and deviation over positions of a network's maps of pictures (n, 3, h, w) uint8, (n, d) float64."""
+    seen = []
+    with torch.no_grad():
+        for part in pictures.split(SEEN):
+            maps = [stage.double().flatten(2) for stage in network(to_model_range(part))]
+            seen.append(torch.cat([each.mean(2) for each in maps] + [each.std(2, correction=0) for each in maps], 1))
+    return torch.cat(seen)
+
+
+def discriminant(inside: Tensor, outside: Tensor) -> Score:
+    """Fisher's linear discriminant of two sets (n, d), with a shrunk covariance: rows (m, d) to (m,), 0 half way."""
+    centres = inside.mean(0), outside.mean(0)
+    centred = torch.cat([inside - centres[0], outside - centres[1]])
+    covariance = centred.T @ centred / len(centred)
+    level = covariance.diagonal().mean() * torch.eye(len(covariance), dtype=covariance.dtype)
+    direction = torch.linalg.solve((1 - SHRINKAGE) * covariance + SHRINKAGE * level, centres[0] - centres[1])
+    middle = (centres[0] + centres[1]) / 2
+    return lambda rows: np.asarray((rows - middle) @ direction)
+
+
+def style_fit(params: Params, workspace: Workspace, style: str) -> Score:
+    """How well pictures (n, 3, h, w) uint8 fit a style, told from others by the data's training works.
+
+    Where the data has works of one side only, all fit alike, and defects alone decide.
+    """
+    table = prepare.works(workspace.manifests).table.query("split == 'train'").reset_index(drop=True)
+    of_it = table["art_style"] == style
+    if of_it.all() or not of_it.any():
+        return lambda pictures: np.zeros(len(pictures))
+    others = table[~of_it]
+    sides = (table[of_it], others.iloc[evenly(len(others), EXAMPLES)])
+    network = LPIPS.from_params(params.perceptual, workspace.root).trunk
+    seen = (prepare.pictures(rows.reset_index(drop=True), params.data, workspace) for rows in sides)
+    odds = discriminant(*(features(network, pictures) for pictures in seen))
+    return lambda pictures: odds(features(network, pictures))
+
+
+def order(defects: FloatArray, fit: FloatArray, resolution: float) -> list[int]:
+    """Numbers of pictures from best to worst: by defects in steps of the judge's resolution, then by fit."""
+    steps = np.floor(defects / resolution) if resolution > 0 else defects
+    return [int(number) for number in np.lexsort((-fit, steps))]
+
+
+def curated(table: pd.DataFrame, defects: FloatArray, fit: FloatArray, resolution: float, kept: int) -> pd.DataFrame:
+    """The best rows of works to choose from, in their order there, with both scores."""
+    best = sorted(order(defects, fit, resolution)[:kept])
+    return table.assign(defects=defects, fit=fit).iloc[best]
+
+
+def pairs_of(defects: FloatArray, fit: FloatArray, resolution: float, each: int) -> tuple[list[int], list[int]]:
+    """The best and the worst of every ``each`` pictures: numbers of winners and of losers."""
+    ranked = [
+        [first + number for number in order(defects[first : first + each], fit[first : first + each], resolution)]
+        for first in range(0, len(defects), each)
+    ]
+    return [numbers[0] for numbers in ranked], [numbers[-1] for numbers in ranked]
+
+
+# ------------------------------------------------------------------------------------------------ what is written
+
+
+def candidates(
+    params: Params, pipeline: StableDiffusionPipeline, table: pd.DataFrame, run: Path
+) -> tuple[Tensor, Tensor, list[str]]:
+    """Latents and pictures (uint8) by the base, ``each`` for every prompt in turn, and the prompts.
+
+    Prompts are of works to choose from, in their order, that wraps around to others of theirs. Batches that an earlier
+    process has finished are kept.
+    """
+    config, rows = Config.of(params).candidates, table.to_dict("records")
+    asked = [prompt(rows[n % len(rows)], LEVEL, n // len(rows)) for n in range(config.prompts)]
+    prompts = [text for text in asked for _ in range(config.each)]
+    seeds = [(params.seed, Config.STUDY, "candidate", number) for number in range(len(prompts))]
+    place, batch = machine.accelerator(params.machine), params.sampling.batch
+
+    def paint(first: int, path: Path) -> None:
+        rows = slice(first, first + batch)
+        noise = first_latents(pipeline, seeds[rows], params.data.size)
+        how: dict[str, Any] = {"guidance": config.guidance, "steps": params.sampling.steps, "batch": batch}
+        with place.autocast():
+            last = torch.cat(list(last_latents(pipeline, prompts[rows], noise, **how)))
+            shown = to_pixels(decoded(pipeline.vae, last, batch))
+        save_file({"latents": last.contiguous(), "pictures": shown.contiguous()}, path)
+
+    pipeline.set_progress_bar_config(disable=True)
+    files = [
+        scratch.part(run, f"candidates-{first}", ".safetensors", partial(paint, first))
+        for first in range(0, len(prompts), batch)
+    ]
+    parts = [_tensors(file) for file in files]
+    return torch.cat([part["latents"] for part in parts]), torch.cat([part["pictures"] for part in parts]), asked
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    with reading(path):
+        return load_file(path)
+
+
+def _write_works(
+    params: Params,
+    workspace: Workspace,
+    pipeline: StableDiffusionPipeline,
+    table: pd.DataFrame,
+    pictures: Tensor,
+    part: Path,
+) -> None:
+    """The curated works' table, and the cache of their latents and prompts."""
+    write_table(part / f"{TRAINING}.csv", table)
+    prompts = prompts_of(params, table)
+    flat = encode_prompts(pipeline, [text for row in prompts for text in row])
+    cache = Cache(
+        latents=encode_pictures(pipeline.vae, pictures),
+        embeddings=flat.view(len(prompts), -1, *flat.shape[1:]),
+        empty=encode_prompts(pipeline, [""])[0],
+    )
+    write_cache(part / WORKS, cache, key_of(params, workspace, table, prompts))
+
+
+def _write_reference(
+    workspace: Workspace, pipeline: StableDiffusionPipeline, held_out: Tensor, pool: Tensor, part: Path
+) -> None:
+    """Statistics of held-out works, of what the autoencoder returns of them, and of the works that were chosen from."""
+    returned = to_pixels(decode(pipeline.vae, encode_pictures(pipeline.vae, held_out).mean))
+    reduced = reference_of(held_out, pool, returned, evaluators.evaluator(workspace.evaluator))
+    with writing(part / references.REDUCED) as file:
+        save_arrays(references.arrays(reduced), file)
+    with writing(part / references.RETURNED) as file:
+        save_arrays({references.HELD_OUT: returned.numpy()}, file)
+
+
+def _write_pairs(
+    params: Params,
+    pipeline: StableDiffusionPipeline,
+    latents: Tensor,
+    scores: dict[str, FloatArray],
+    resolution: float,
+    asked: list[str],
+    part: Path,
+) -> None:
+    """Latents of every prompt's best and worst candidate, and a table of their scores."""
+    winners, losers = pairs_of(scores["defects"], scores["fit"], resolution, Config.of(params).candidates.each)
+    write_pairs(
+        Pairs(latents[winners], latents[losers], encode_prompts(pipeline, asked), encode_prompts(pipeline, [""])[0]),
+        part / PAIRS,
+    )
+    columns = {f"{which}_{name}": scores[name][rows] for which, rows in (("winner", winners), ("loser", losers))
+               for name in scores}  # fmt: skip
+    write_table(part / LISTED, pd.DataFrame({"prompt": asked, **columns}))
