@@ -11,7 +11,11 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parent.parent
 STUDY = YAML(typ="safe").load(ROOT / "profiles" / "study.yaml")  # of several seeds, and ablations of fewer
-SEEDS = ("protocol.training_seeds", "latent_perceptual.ablation_seeds")  # parameters that grow
+SEEDS = (  # parameters that grow
+    "protocol.training_seeds",
+    "latent_perceptual.ablation_seeds",
+    "pixel_space.ablation_seeds",
+)
 Stage = Mapping[str, Any]  # as dvc.yaml has it
 
 
@@ -89,7 +93,7 @@ def test_a_seeds_stages_read_nothing_that_another_seed_changes() -> None:
 
 def test_all_training_and_painting_is_by_seed() -> None:
     """But what has no training seed: the base itself, and what it paints for its own page."""
-    working = {name for name in STAGES if re.search("-(train|sample)(-|$)", name)}
+    working = {name for name in STAGES if re.search("-(train|sample|restore)(-|$)", name)}
     assert {name for name in working if not grows(STAGES[name])} == {"base_model-sample"}
     assert {name for name, stage in STAGES.items() if grows(stage)} <= working
     every = {run.seed for run in seeded(STAGES)}

@@ -39,6 +39,7 @@ from atelier.metrics import (
     features,
     frechet,
     kernel,
+    masked,
     neighbours,
     spectra,
     summary,
@@ -161,6 +162,7 @@ FROM_LEVEL = (1.0, 0.75, 0.5, 0.625)  # an intermediate level and one above it, 
 FREQUENCIES = [(0, 0), (0, 1), (1, 0)]
 LEAK = sl.FrequencyLeak.fit([Z(), Z2()], 3)
 EVERY = torch.ones(4, 5, 8, 8, dtype=torch.bool)
+EVERYWHERE = np.ones((4, 32, 32), dtype=bool)  # of pictures
 ERRORS = [lambda seed=seed: eighths(6, least=0, seed=seed) for seed in range(4)]  # of pairs
 W, L, W_REF, L_REF = ERRORS
 TRUNK = perceptual.LPIPS(trunk.build(3), [torch.ones(c) for c in trunk.CHANNELS])
@@ -272,6 +274,10 @@ ROWS = [
     Row("reconstruction.linear_patch_code", "train", [P, Q], lambda x, y: rec.linear_patch_code(x, y, 4), PICTURES),
     Row("reconstruction.linear_patch_code", "pictures", [Q],
         lambda y: rec.linear_patch_code(P(), y, 4), "RR SSS RR RRR WRR WS RRR SS"),
+    Row("masked.high_passed", "fields", [FIELDS],
+        lambda x: masked.high_passed(x, 0.25), "RR SSS RR --- WRR WS RRV SS"),
+    Row("masked.high_power", "pictures|masks", [P],
+        lambda x: masked.high_power(x, EVERYWHERE, 0.25), "RR SSS RR RRW RRR RS RRR SS"),
     Row("spectra.grey", "images", [P], spectra.grey, "RR SSS RR RRW WRR WS RRV SS"),
     Row("spectra.power_spectra", "fields", [FIELDS], spectra.power_spectra, "RR SSS RR --- WRR WS RRV SS"),
     Row("spectra.SpectrumMean.update", "images", [P],
@@ -547,6 +553,11 @@ SCALARS: list[Numbers] = [
     ("neighbours.precision_recall_density_coverage", "k", NUMBERS,
         lambda v: metrics.precision_recall_density_coverage(F(), G(), v), COUNT),
     ("reconstruction.linear_patch_code", "coefficients", NUMBERS, lambda v: rec.linear_patch_code(P(), P(), v), COUNT),
+    ("masked.gain", "above", NUMBERS, lambda v: masked.gain(8, 8, v), "RRRRRRRR"),
+    ("masked.high_passed", "above", NUMBERS, lambda v: masked.high_passed(FIELDS(), v), "RRRRRRRR"),
+    ("masked.high_power", "masks", OBJECTS, lambda v: masked.high_power(P(), v, 0.25), R),
+    ("masked.apart", "masks", OBJECTS, lambda v: masked.apart(v, 1), R),
+    ("masked.apart", "margin", NUMBERS, lambda v: masked.apart(EVERYWHERE, v), "WRWRRRRR"),
     ("spectra.hann_window", "width", NUMBERS, lambda v: spectra.hann_window(8, v), COUNT),
     ("spectra.spectrum_slope", "low", NUMBERS, lambda v: spectra.spectrum_slope(SPECTRUM(), v), COUNT),
     ("spectra.log_power_error", "above", NUMBERS,
