@@ -9,6 +9,7 @@ import pandas as pd
 from atelier.data.checks import FloatArray
 from atelier.evaluation.intervals import Interval, wilson_interval
 from atelier.evaluation.people.agreement import REJECT, alpha_interval, majority, net_interval, shares
+from atelier.evaluation.people.sittings import QUESTIONS
 
 WON = ("A wins", "tie", "B wins")
 RATERS = (
@@ -40,6 +41,7 @@ def tables(votes: pd.DataFrame) -> Tables:
 
     A rater's first vote on a pair counts; later ones, in the other order, say how far he repeats himself.
     """
+    votes = votes.sort_values("question", key=lambda column: column.map(QUESTIONS.index), kind="stable")
     first = votes[~votes["again"]]
     groups = list(first.groupby(["a", "b", "question"], sort=False))
     every = dict(list(votes.groupby(["a", "b", "question"], sort=False)))

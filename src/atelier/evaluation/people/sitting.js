@@ -111,7 +111,10 @@
       $("kept-says").textContent =
         `${state.rater}, sitting ${state.sitting + 1}: ${whole ? "all" : at()} of ${all().length} answered` +
         `${state.saved ? ", saved" : ", not saved yet"}.`;
-      $("continue").textContent = whole ? "To the end of it" : "Continue";
+      $("continue").textContent = whole ? "Back to its end" : "Continue";
+      $("continue").classList.toggle("main", !whole);
+      $("kept-save").textContent = `Save ${whole ? "them" : "the answers so far"}${state.saved ? " again" : ""}`;
+      $("discards").hidden = state.saved;
       $("rater").value = state.rater;
       const next = state.sitting + (whole ? 1 : 0);
       $("sitting").value = Math.min(next, data.sittings.length - 1);
@@ -218,7 +221,8 @@
 
   function enlarge(side) {
     const name = side ? "Right" : "Left";
-    $("zoom-title").textContent = name;
+    for (const button of document.querySelectorAll("[data-zoom]"))
+      button.setAttribute("aria-pressed", String(Number(button.dataset.zoom) === side));
     [$("zoomed").src, $("zoomed").alt] = [images[side].src, `${name} picture, enlarged`];
     $("zoomed").className = images[side].className;
     if (!$("zoom").open) $("zoom").showModal();
@@ -291,6 +295,8 @@
     button.addEventListener("click", () => answer(button.dataset.answer));
   for (const button of document.querySelectorAll(".picture"))
     button.addEventListener("click", () => enlarge(Number(button.dataset.side)));
+  for (const button of document.querySelectorAll("[data-zoom]"))
+    button.addEventListener("click", () => enlarge(Number(button.dataset.zoom)));
   for (const id of ["zoom-close", "zoomed"]) $(id).addEventListener("click", () => $("zoom").close());
   window.addEventListener("resize", () => since !== null && fit());
   window.addEventListener("beforeunload", (event) => {

@@ -30,7 +30,7 @@ def main(params: Params, workspace: Workspace, *folders: str) -> None:
         models = (TUNED, UNTUNED)
         pairs, alone = own_pairs(params, workspace)
     if alone:
-        print(f"{alone} pictures have no counterpart of the same name: left out")
+        print(f"pictures without a counterpart of the same name, left out: {alone}")
     written = page.write(pairs, models, Config.of(params).sitting, out)
     if written.pairs < len(pairs):
         print(f"{len(pairs)} pairs are there; the page holds {written.pairs} of them, drawn by chance")
