@@ -58,7 +58,8 @@ def test_two_folders_become_a_page_and_its_tables_the_papers(
     pd.DataFrame(rows, columns=list(reading.COLUMNS)).to_csv(table, index=False)
     votes.main(PARAMS, workspace, str(table))
     printed = capsys.readouterr().out
-    assert printed.splitlines()[1].split()[:8] == ["sharp", "soft", "flaws", "1", "3", "100.0", "0.0", "0.0"]
+    assert printed.splitlines()[0] == "A: sharp, B: soft"
+    assert printed.splitlines()[3].split()[:6] == ["flaws", "1", "3", "100.0", "0.0", "0.0"]
     stored = pd.read_csv(tmp_path / "sittings" / "votes" / "results.csv")
     assert stored["win"].tolist() == [100, 100]
     assert pd.read_csv(tmp_path / "sittings" / "votes" / "raters.csv")["rater"].tolist() == ["Ada", "Ada"]

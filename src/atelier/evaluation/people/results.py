@@ -1,6 +1,6 @@
 """What votes come to: the paper's table, each rater's own votes and habits, and how far raters agree."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,32 +39,41 @@ class Tables(NamedTuple):
 def tables(votes: pd.DataFrame) -> Tables:
     """The paper's table by majority over raters; each rater's own; and how far they agree.
 
-    A rater's first vote on a pair counts; later ones, in the other order, say how far he repeats himself.
+    A rater's first vote on a pair counts; later ones, in the other order, say how far raters repeat themselves.
     """
-    votes = votes.sort_values("question", key=lambda column: column.map(QUESTIONS.index), kind="stable")
-    first = votes[~votes["again"]]
-    groups = list(first.groupby(["a", "b", "question"], sort=False))
-    every = dict(list(votes.groupby(["a", "b", "question"], sort=False)))
     results, raters, agreement = [], [], []
-    for (a, b, question), rows in groups:
-        named = {"A": a, "B": b, "question": question}
-        results.append({**named, **_majority_row(rows)})
-        of_all = every[a, b, question]
-        raters += [{**named, "rater": rater, **_rater_row(own)} for rater, own in of_all.groupby("rater", sort=True)]
-        if rows["rater"].nunique() > 1:
-            agreement.append({**named, **_agreement_row(rows)})
+    for (a, b, question), rows in _by_question(votes):
+        named, first = {"A": a, "B": b, "question": question}, rows[~rows["again"]]
+        results.append({**named, **_majority_row(first)})
+        raters += [{**named, "rater": rater, **_rater_row(own)} for rater, own in rows.groupby("rater", sort=True)]
+        if first["rater"].nunique() > 1:
+            agreement.append({**named, **_agreement_row(first)})
     return Tables(*map(pd.DataFrame, (results, raters, agreement)))
 
 
 def printed(results: Tables) -> str:
-    """All tables as text."""
-    parts = [(_shown_results(results.results), NOTE), (_shown_raters(results.raters), NOTE_RATERS)]
-    if len(results.agreement):
-        parts.append((_shown_agreement(results.agreement), NOTE_AGREEMENT))
-    return "\n\n".join(f"{table.to_string(index=False)}\n{note}" for table, note in parts)
+    """All tables as text, comparison by comparison, and what their columns mean."""
+    shown = (_shown_results(results.results), _shown_raters(results.raters), _shown_agreement(results.agreement))
+    texts = []
+    for a, b in results.results[["A", "B"]].drop_duplicates().itertuples(index=False):
+        texts.append(f"A: {a}, B: {b}")
+        for table in shown:
+            rows = table[(table["A"] == a) & (table["B"] == b)]
+            texts += [rows.drop(columns=["A", "B"]).to_string(index=False)] if len(rows) else []
+    notes = [NOTE, NOTE_RATERS, *([NOTE_AGREEMENT] if len(results.agreement) else [])]
+    return "\n\n".join([*texts, "\n".join(notes)])
 
 
 # ------------------------------------------------------------------------------------------------ counting
+
+
+def _by_question(votes: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd.DataFrame]]:
+    """Votes by comparison, as they came, and by question, in the page's order; without those of which none is first."""
+    for (a, b), compared in votes.groupby(["a", "b"], sort=False):
+        for question in QUESTIONS:
+            rows = compared[compared["question"] == question]
+            if not rows["again"].all():
+                yield (str(a), str(b), question), rows
 
 
 def _majority_row(rows: pd.DataFrame) -> dict[str, Any]:
@@ -86,7 +95,7 @@ def _percent(votes: Sequence[int]) -> dict[str, float]:
 
 
 def _rater_row(rows: pd.DataFrame) -> dict[str, Any]:
-    """One rater's votes on one question, his preference for the left, and how often he repeats himself."""
+    """One rater's votes on one question, their preference for the left, and how often they repeat themselves."""
     first = rows[~rows["again"] & (rows["vote"] != REJECT)]
     sides = rows["answer"].map({"left": 1, "tie": 0, "right": -1}).dropna().astype(int)
     left, same = net_interval(sides.tolist()), _repeated(rows)
@@ -156,6 +165,8 @@ def _shown_raters(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _shown_agreement(table: pd.DataFrame) -> pd.DataFrame:
+    if table.empty:
+        return pd.DataFrame(columns=["A", "B"])
     return table.assign(
         **{
             "alpha": _number(table["alpha"], 2),

@@ -1,8 +1,8 @@
 """Who sees what when: pairs of pictures cut into sittings, in an order and on sides that only a secret key tells.
 
-A pair comes once in each question. The first pairs of a question come again later, the other way round, so that a
-rater's preference for a side and agreement with himself can be told. Sides are balanced: in every two pairs that follow
-each other, one has A on the left.
+A pair comes once in each question. The first pairs of a question come again later, the other way round, which shows
+whether a rater prefers a side, and says the same again. Sides are balanced: in every two pairs that follow each other,
+one has A on the left.
 """
 
 import hashlib
