@@ -13,7 +13,7 @@ export DVC_NO_ANALYTICS := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro test test-all harness maps lab results world world-pilots world-report verify clean
+.PHONY: help env repro test test-all harness maps lab ab results world world-pilots world-report verify clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+: .*##' Makefile | sed -E 's/: [^#]*## /\t/' | expand -t 16
@@ -72,6 +72,9 @@ maps: env     ## draw docs/pipeline.svg and docs/library.svg
 
 lab: env data   ## JupyterLab on notebooks/, saving clean files
 	@jupyter lab --config=src/atelier/pipeline/jupyter_config.py notebooks
+
+ab: env         ## a page on which people compare pictures blind: A=FOLDER B=FOLDER; without them the study's own
+	@python -m atelier pixel_space ab $(if $(A),"$(A)") $(if $(B),"$(B)")
 
 world: env      ## make the world anew: pictures, base, evaluator, trunk (hours on a CPU), and store it
 	@echo "== world: paint, train, measure"

@@ -1,0 +1,1 @@
+"""What people say of pictures: a page that asks them blind, and what their votes come to."""
