@@ -14,8 +14,9 @@ from atelier.metrics.masked import apart
 from atelier.models import defect_judge, evaluator
 from atelier.sampling import store
 from atelier.studies.pixel_space import compared, measure, winners
+from atelier.studies.pixel_space.choose import truth
 from atelier.studies.pixel_space.params import UNTUNED, Config
-from atelier.studies.pixel_space.pictures import card, pairs, truth
+from atelier.studies.pixel_space.pictures import card, pairs
 from atelier.studies.pixel_space.sample import Condition, location_of
 from atelier.training.defects import NAMES as DEFECTS
 from atelier.workspace import Workspace
@@ -273,10 +274,6 @@ def test_pairs_of_other_prompts_are_refused(config: params.Params) -> None:
     scores["both"] = scores["both"].assign(place=1)
     with pytest.raises(ValueError, match="pairs: two cells' pictures are not of the same prompts and noise"):
         compared.pair_rows(config, scores, {"defects": 0.1})
-
-
-def test_heads_are_of_the_variants_that_there_are(config: params.Params) -> None:
-    assert compared.heads(config) == [*((name, UNTUNED) for name in NAMES), ("both", "latent")]
 
 
 # ------------------------------------------------------------------------------------------------ winners
