@@ -25,7 +25,7 @@ from atelier.data.images import to_model_range, to_pixels
 from atelier.data.prompts import prompt
 from atelier.evaluation import judges as evaluators
 from atelier.evaluation import reference as references
-from atelier.evaluation.groups import reference_of
+from atelier.evaluation.groups import Reference, reference_of
 from atelier.files import check_seal, reading, write_json, write_table, writing
 from atelier.methods.perceptual import LPIPS
 from atelier.models import base, defect_judge
@@ -51,6 +51,7 @@ from atelier.studies.pixel_space.pictures import (
     of_style,
     painted,
     prompts_of,
+    split,
     write_pairs,
 )
 from atelier.training.caches import Cache, write_cache
@@ -273,3 +274,21 @@ def _write_pairs(
     columns = {f"{which}_{name}": scores[name][rows] for which, rows in (("winner", winners), ("loser", losers))
                for name in scores}  # fmt: skip
     write_table(part / LISTED, pd.DataFrame({"prompt": asked, **columns}))
+
+
+# ------------------------------------------------------------------------------------------------ the reference
+
+
+def truth(workspace: Workspace) -> pd.DataFrame:
+    """True subject, style and emotion ("": none) of every held-out work, by path."""
+    return split(workspace, HELD_OUT).assign(emotion="").set_index("path")
+
+
+def reference(workspace: Workspace) -> Reference:
+    """What measures compare with: held-out works of the style."""
+    return references.load(folder(workspace))
+
+
+def reconstructed(workspace: Workspace) -> Tensor:
+    """Held-out works as the base's autoencoder returns them, (n, 3, h, w) uint8."""
+    return references.reconstructed_works(folder(workspace))

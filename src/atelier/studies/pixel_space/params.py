@@ -27,7 +27,17 @@ from atelier.params import (
 
 UNTUNED = "untuned"
 # cells that are measured of the data, the base and the loss, whatever the variants
-DERIVED = {"nothing", "real", "returned", "noisiest", "cleanest"}
+DERIVED = {"nothing", "real", "returned", "noisiest", "cleanest", "t-250", "t-500", "t-750"}
+# variants whose pictures are compared pair by pair, beside each with the base's
+PAIRED = (
+    ("both", "latent"),
+    ("both", "pixel"),
+    ("both", "both-clean"),
+    ("both", "latent-longer"),
+    ("simpo-both", "dpo-latent"),
+    ("simpo-both", "simpo-latent"),
+    ("dpo-both", "dpo-latent"),
+)
 FEWEST = 8  # works of a painted set
 
 
@@ -114,7 +124,8 @@ class Config(StudySection):
     @model_validator(mode="after")
     def _variants_are_trainings(self) -> "Config":
         names_once("variants", self.names, self.trainings, "trainings, with ablations,")
-        if taken := ({UNTUNED} | DERIVED | {corrected(name) for name in self.trainings}) & set(self.trainings):
+        made = {corrected(name) for name in [UNTUNED, *self.trainings]} | {against(*pair) for pair in self.compared}
+        if taken := ({UNTUNED} | DERIVED | made) & set(self.trainings):
             raise ValueError(f"trainings: '{sorted(taken)[0]}' names something else in this study")
         return self
 
@@ -135,6 +146,19 @@ class Config(StudySection):
     def samples(self, params: Params) -> int:
         seeds = {name: len(protocol_of(params, name).protocol.all_repeats) for name in self.names}
         return sum(n * (2 * self.pictures + self.restored) for n in seeds.values())
+
+    def measures(self, params: Params, measure: str, cell: str) -> bool:
+        if measure == "winner_error":
+            return cell in self.trainings and self.trainings[cell].method != "supervised"
+        cells = {UNTUNED: [WHITE, CORRECTED]} | {name: self.starts(name) for name in self.names}
+        cells |= {against(*pair): self.starts(pair[0]) for pair in self.compared}
+        return cell in DERIVED | cells.keys() | {corrected(name) for name in cells if CORRECTED in cells[name]}
+
+    @property
+    def compared(self) -> list[tuple[str, str]]:
+        """What is compared pair by pair: each training with the base, and variants with each other."""
+        with_base = [(name, UNTUNED) for name in self.names]
+        return with_base + [pair for pair in PAIRED if set(pair) <= set(self.variants)]
 
     @property
     def names(self) -> list[str]:
