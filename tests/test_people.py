@@ -631,11 +631,20 @@ def test_what_is_no_file_is_one_line(asked: page.Written, tmp_path: Path) -> Non
 
 def test_every_fault_is_a_line_but_no_more_than_ten(asked: page.Written, tmp_path: Path) -> None:
     key = votes.read_key(asked.key)
-    path = write_rows(tmp_path / "votes.csv", [[*row[:4], "?", row[5]] for row in good(key)])
+    path = write_rows(tmp_path / "votes.csv", [[*row[:4], f"?{i}", row[5]] for i, row in enumerate(good(key))])
     with pytest.raises(ValueError, match="line 2: answer") as caught:
         votes.read([path], {key.page: key})
     assert len(str(caught.value).splitlines()) == 11
     assert str(caught.value).endswith("and 38 more")
+
+
+def test_the_same_fault_of_many_rows_is_one_line(asked: page.Written, tmp_path: Path) -> None:
+    key = votes.read_key(asked.key)
+    path = write_rows(tmp_path / "votes.csv", good(key))
+    with pytest.raises(ValueError, match=r"line 2: sitting '\w+-1': the key of its page is not at hand") as caught:
+        votes.read([path], {})
+    assert str(caught.value).endswith(", and so in 47 rows more")
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_what_a_spreadsheet_makes_of_a_table_is_read(asked: page.Written, tmp_path: Path) -> None:
