@@ -180,7 +180,8 @@ def _named_shares(table: pd.DataFrame) -> dict[str, pd.Series]:
 
 
 def _number(column: pd.Series, digits: int = 1) -> pd.Series:
-    return column.map(lambda value: "-" if pd.isna(value) else f"{value:.{digits}f}")
+    texts = ["-" if pd.isna(value) else f"{value:.{digits}f}" for value in column]
+    return pd.Series(texts, column.index, dtype=object)
 
 
 def _ends(table: pd.DataFrame, prefix: str, digits: int = 1) -> pd.Series:
