@@ -77,13 +77,11 @@ class Page(Connection):
 
     def open(self, address: str) -> None:
         """Load a page, also the one that is there; keys go to this tab."""
-        before, end = self.loads, time.monotonic() + PATIENCE
         self.call("Page.bringToFront")
+        before = self.loads
         self.call("Page.navigate", url=address)
-        while self.loads == before:  # the old page would answer as if it were the new one
-            assert time.monotonic() < end, f"{address} does not load"
-            self.call("Page.getNavigationHistory")
-            time.sleep(0.01)
+        while self.loads == before:  # asked now, the old page might answer as if it were the new one
+            self.note(json.loads(self.socket.recv()))
 
     def ask(self, script: str) -> Any:
         """The value of an expression in the page."""
