@@ -174,3 +174,52 @@ def test_pairs_depend_on_seed_and_name_alone(pictures: Tensor) -> None:
     torch.testing.assert_close((more[4:6], less[4:6]), again, rtol=0, atol=1e-6)
     other, _ = evaluation.planted_pairs(pictures, names, "lost", 2)
     assert not torch.equal(more, other)
+
+
+# ------------------------------------------------------------------------------------------------ two models' pictures
+
+
+def test_repeatability_is_what_scores_of_the_same_pictures_differ_by() -> None:
+    """Of a normal error of deviation s in each score: 1.96 sqrt(2) s."""
+    rng = np.random.default_rng(1)
+    truth = rng.normal(size=40_000) * 5
+    first, again = (truth + 0.3 * rng.normal(size=len(truth)) for _ in range(2))
+    assert evaluation.repeatability(first, again) == pytest.approx(1.96 * 2**0.5 * 0.3, rel=0.02)
+    assert evaluation.repeatability(truth, truth) == 0
+    assert evaluation.repeatability([0, 0, 0, 0], [1, -1, 1, -1]) == 1
+    ties = evaluation.outcomes(first, again, evaluation.repeatability(first, again))
+    assert (ties == 0).mean() == pytest.approx(0.95, abs=1e-3)  # models that do not differ
+
+
+def test_outcomes_are_ties_within_the_width_and_antisymmetric() -> None:
+    first, second = [1.0, 2.0, 3.0, 4.0, -1.0], [1.0, 1.5, 2.0, 6.0, -0.5]
+    np.testing.assert_array_equal(evaluation.outcomes(first, second, 0.5), [0, 0, 1, -1, 0])
+    np.testing.assert_array_equal(evaluation.outcomes(first, second, 0), [0, 1, 1, -1, -1])
+    for width in (0.0, 0.5, 1.0, 3.0):
+        forward, back = evaluation.outcomes(first, second, width), evaluation.outcomes(second, first, width)
+        np.testing.assert_array_equal(forward, -back)
+    assert evaluation.shares([1, 1, 0, -1]) == {"win": 0.5, "tie": 0.25, "lose": 0.25, "net": 0.25}
+    assert evaluation.shares([0.0]) == {"win": 0.0, "tie": 1.0, "lose": 0.0, "net": 0.0}
+
+
+def test_the_error_of_wins_less_losses_is_that_of_a_mean_of_outcomes() -> None:
+    """And, of the paper's tables at 600 prompts, z = 9.5 (DiT) and 1.8 (LDM 1.5), as methods.md has it."""
+    each = np.random.default_rng(2).choice([-1.0, 0.0, 1.0], 500, p=(0.2, 0.5, 0.3))
+    share = evaluation.shares(each)
+    assert evaluation.net_error(share["win"], share["lose"], 500) == pytest.approx(each.std() / 500**0.5, rel=1e-12)
+    for win, lose, z in ((0.328, 0.093, 9.5), (0.293, 0.24, 1.8), (0.310, 0.197, 3.9), (0.183, 0.115, 3.1)):
+        assert (win - lose) / evaluation.net_error(win, lose, 600) == pytest.approx(z, abs=0.05)
+    assert evaluation.net_error(1.0, 0.0, 10) == 0
+
+
+def test_scores_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="first, second: expected as many scores, at least one, got 2 and 1"):
+        evaluation.outcomes([1.0, 2.0], [1.0], 0.1)
+    with pytest.raises(ValueError, match="scores, again: not all finite"):
+        evaluation.repeatability([1.0, np.nan], [1.0, 2.0])
+    with pytest.raises(ValueError, match="width"):
+        evaluation.outcomes([1.0], [1.0], -1)
+    with pytest.raises(ValueError, match="each: expected outcomes"):
+        evaluation.shares([0.5])
+    with pytest.raises(ValueError, match=r"win, lose: expected shares of the same pairs, got 0.8 and 0.3"):
+        evaluation.net_error(0.8, 0.3, 10)

@@ -154,3 +154,20 @@ def test_a_sample_is_given_its_own_prompts_only(cache: Cache) -> None:
 def test_another_parameterisation_is_refused_by_name(cache: Cache, kind: str) -> None:
     with pytest.raises(ValueError, match=f"a denoiser that predicts '{kind}' is not known here; expected one of"):
         loss_of(cache, kind, 0.0, BATCH)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "flow_prediction"])
+def test_further_terms_see_the_noise_that_was_added(cache: Cache, kind: str) -> None:
+    seen: list[denoiser.Denoised] = []
+
+    def extra(step: denoiser.Denoised) -> dict[str, Tensor]:
+        seen.append(step)
+        return {"more": step.output.sum()}
+
+    examples = cache.examples(NAMES)
+    task = denoiser.task(Toy(), {}, scheduler(kind), examples, empty_share=0.5, seed=5, device=CPU, extra=extra)
+    assert list(task.losses(BATCH)) == ["denoising", "more"]
+    (step,) = seen
+    draws = [denoiser.draw(5, NAMES[turn.sample], turn.epoch, SHAPE, 1000, PROMPTS, 0.5) for turn in BATCH]
+    assert torch.equal(step.eps, torch.stack([one.eps for one in draws]))
+    torch.testing.assert_close(step.alpha * step.z0 + step.s * step.eps, step.zt, rtol=0, atol=0)

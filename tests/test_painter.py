@@ -22,9 +22,11 @@ from atelier.data.painter import (
     paint_corpus,
     paint_photograph,
     paint_work,
+    subject_mask,
     write_world,
 )
-from atelier.data.painter.canvas import grey
+from atelier.data.painter import works as hands
+from atelier.data.painter.canvas import Canvas, grey
 from atelier.data.painter.lights import COLOURS, LIGHTS
 from atelier.data.painter.moods import MOODS
 from atelier.data.painter.words import NUMBERS, TITLES
@@ -69,6 +71,43 @@ def test_a_work_depends_on_nothing_painted_before() -> None:
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a.picture, b.picture)
         assert (a.painting, a.annotations) == (b.painting, b.annotations)
+
+
+def test_a_subjects_mask_is_that_of_the_scene_that_was_painted(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Canvas] = []
+
+    def watched(canvas: Canvas, *others):
+        seen.append(canvas)
+        return render(canvas, *others)
+
+    render = hands.render
+    monkeypatch.setattr(hands, "render", watched)
+    for index in range(12):
+        picture = paint_work(1, index, 32).picture
+        covered = seen[-1].subject
+        mask = subject_mask(1, index, 32)
+        assert mask.shape == (32, 32)
+        full, none = (covered[::2, ::2] == value for value in (True, False))
+        for rows, columns in ((0, 1), (1, 0), (1, 1)):
+            full &= covered[rows::2, columns::2]
+            none &= ~covered[rows::2, columns::2]
+        assert full.any()
+        assert mask[full].all()
+        assert not mask[none].any()
+        assert 0.01 < mask.mean() < 0.95
+        np.testing.assert_array_equal(picture, paint_work(1, index, 32).picture)  # nothing of it was drawn
+    assert len({subject_mask(1, index).tobytes() for index in range(12)}) == 12
+
+
+def test_a_subjects_mask_does_not_depend_on_the_hand_but_on_what_was_asked_for() -> None:
+    first, *others = [STYLES[style][0] for style in ("Mosaic", "Watercolor", "Cubism")]
+    for artist in others:  # the scene is drawn by itself
+        assert paint_work(1, 3, artist=artist).title == paint_work(1, 3, artist=first).title
+    asked = {"subject": "fish", "emotion": "awe"}
+    assert not np.array_equal(subject_mask(1, 3, **asked), subject_mask(1, 3))
+    np.testing.assert_array_equal(subject_mask(1, 3, subject=paint_work(1, 3).subject), subject_mask(1, 3))
+    large = subject_mask(1, 3, 128).reshape(64, 2, 64, 2).mean((1, 3)) > 0.5
+    assert (large == subject_mask(1, 3)).mean() > 0.95
 
 
 def test_another_process_paints_the_same_bytes() -> None:

@@ -12,11 +12,12 @@ from atelier.diffusion import (
     STABLE_DIFFUSION_BETAS,
     clean_estimate,
     flow_path,
+    noise_estimate,
     noised,
     scaled_linear_betas,
     signal_and_noise,
 )
-from atelier.methods.pixel_space import clean_pixel_loss, cropped, eps_of, pixel_loss
+from atelier.methods.pixel_space import clean_pixel_loss, cropped, pixel_loss
 from atelier.models.autoencoders import Window
 from atelier.models.latents import unscaled
 from atelier.training.denoiser import target
@@ -163,8 +164,8 @@ def test_gradcheck() -> None:
     x = eps_hat.requires_grad_()
     assert torch.autograd.gradcheck(lambda x: pixel_loss(decoder, z0, eps, x, alpha, s), x)
     assert torch.autograd.gradcheck(lambda x: clean_pixel_loss(decoder, z0, x), x)
-    assert torch.autograd.gradcheck(lambda x: eps_of("v_prediction", z0, x, alpha, s), x)
-    assert torch.autograd.gradcheck(lambda x: eps_of("flow_prediction", z0, x, alpha, s), x)
+    assert torch.autograd.gradcheck(lambda x: noise_estimate("v_prediction", z0, x, alpha, s), x)
+    assert torch.autograd.gradcheck(lambda x: noise_estimate("flow_prediction", z0, x, alpha, s), x)
 
 
 def test_without_noise_or_error_there_is_no_loss_to_the_bit(decode: Decode) -> None:
@@ -201,7 +202,7 @@ def test_one_prediction_gives_one_loss_through_each_parameterisation(kind: str) 
         z0, eps, eps_hat, alpha, s = (each[:-1] for each in (z0, eps, eps_hat, alpha, s))
     zt = noised(z0, eps, alpha, s)
     output = target(kind, (zt - s * eps_hat) / alpha, eps_hat, alpha, s)
-    found = eps_of(kind, zt, output, alpha, s)
+    found = noise_estimate(kind, zt, output, alpha, s)
     close(found, eps_hat, 1e-11)
     close(*(pixel_loss(network(), z0, eps, each, alpha, s) for each in (found, eps_hat)), 1e-9)
 
@@ -209,7 +210,7 @@ def test_one_prediction_gives_one_loss_through_each_parameterisation(kind: str) 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_exact_output_gives_the_noise(kind: str) -> None:
     (z0, eps, _), (alpha, s) = latents(), levels(kind)
-    found = eps_of(kind, noised(z0, eps, alpha, s), target(kind, z0, eps, alpha, s), alpha, s)
+    found = noise_estimate(kind, noised(z0, eps, alpha, s), target(kind, z0, eps, alpha, s), alpha, s)
     torch.testing.assert_close(found, eps, rtol=0, atol=1e-14)
 
 
@@ -324,9 +325,9 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
     estimates = clean_pixel_loss(watched, *halves[:2]), clean_pixel_loss(decoder, *(x.float() for x in halves[:2]))
     assert torch.equal(*estimates)
     for kind in KINDS:
-        made = eps_of(kind, *halves[:2], alpha, s)
+        made = noise_estimate(kind, *halves[:2], alpha, s)
         assert made.dtype == torch.float32
-        assert torch.equal(made, eps_of(kind, *(x.float() for x in halves[:2]), alpha, s))
+        assert torch.equal(made, noise_estimate(kind, *(x.float() for x in halves[:2]), alpha, s))
 
 
 def test_a_schedule_in_float64_does_not_change_the_type_that_a_decoder_gets() -> None:
@@ -374,4 +375,4 @@ def test_levels_of_another_shape_and_latents_that_do_not_match_are_refused() -> 
     with pytest.raises(ValueError, match="z0_hat: expected the shape of z0"):
         clean_pixel_loss(network(), z0, eps[:1])
     with pytest.raises(ValueError, match="output: expected the shape of zt"):
-        eps_of("epsilon", z0, eps[..., :3], alpha, s)
+        noise_estimate("epsilon", z0, eps[..., :3], alpha, s)

@@ -10,21 +10,21 @@ no tensor.
 import torch
 from torch import Tensor
 
-from atelier.data.checks import FLOATS, came, check_choice, check_number, check_tensor, check_whole, dtype_of, shape_of
+from atelier.data.checks import (
+    FLOATS,
+    came,
+    check_alike,
+    check_choice,
+    check_number,
+    check_tensor,
+    check_whole,
+    dtype_of,
+    in_full_precision,
+    shape_of,
+)
 
 KINDS = ("epsilon", "v_prediction", "flow_prediction")  # what a denoiser may predict
 LATENTS = "(..., c, h, w)"
-
-
-def _check_latents(**named: Tensor) -> None:
-    """Refuse latents that are no floats (..., c, h, w) of one shape."""
-    first, *others = named
-    for name, latents in named.items():
-        check_tensor(latents, name, LATENTS)
-    for name in others:
-        if named[name].shape != named[first].shape:
-            shapes = f"{shape_of(named[first])}, got {shape_of(named[name])}"
-            raise ValueError(f"{name}: expected the shape of {first}, {shapes}")
 
 
 def _check_levels(latents: Tensor, **named: Tensor | float) -> None:
@@ -79,55 +79,55 @@ def flow_path(steps: int = 1000) -> tuple[Tensor, Tensor]:
 
 def noised(z0: Tensor, eps: Tensor, alpha: Tensor, s: Tensor) -> Tensor:
     """``z_t = alpha_t z_0 + s_t eps`` (Ho et al. 2020, eq. 4); also a flow's, with 1 - t and t."""
-    _check_latents(z0=z0, eps=eps)
+    check_alike(LATENTS, z0=z0, eps=eps)
     _check_levels(z0, alpha=alpha, s=s)
     return alpha * z0 + s * eps
 
 
 def v_target(z0: Tensor, eps: Tensor, alpha: Tensor, s: Tensor) -> Tensor:
     """``v = alpha_t eps - s_t z_0`` (Salimans and Ho 2022, appendix D)."""
-    _check_latents(z0=z0, eps=eps)
+    check_alike(LATENTS, z0=z0, eps=eps)
     _check_levels(z0, alpha=alpha, s=s)
     return alpha * eps - s * z0
 
 
 def z0_from_eps(zt: Tensor, eps: Tensor, alpha: Tensor, s: Tensor) -> Tensor:
     """``z0_hat = (z_t - s_t eps_hat) / alpha_t`` (Ho et al. 2020, eq. 15)."""
-    _check_latents(zt=zt, eps=eps)
+    check_alike(LATENTS, zt=zt, eps=eps)
     _check_levels(zt, alpha=alpha, s=s)
     return (zt - s * eps) / alpha
 
 
 def z0_from_v(zt: Tensor, v: Tensor, alpha: Tensor, s: Tensor) -> Tensor:
     """``z0_hat = alpha_t z_t - s_t v_hat`` (Salimans and Ho 2022, appendix D)."""
-    _check_latents(zt=zt, v=v)
+    check_alike(LATENTS, zt=zt, v=v)
     _check_levels(zt, alpha=alpha, s=s)
     return alpha * zt - s * v
 
 
 def eps_from_v(zt: Tensor, v: Tensor, alpha: Tensor, s: Tensor) -> Tensor:
     """``eps_hat = s_t z_t + alpha_t v_hat`` (Salimans and Ho 2022, appendix D)."""
-    _check_latents(zt=zt, v=v)
+    check_alike(LATENTS, zt=zt, v=v)
     _check_levels(zt, alpha=alpha, s=s)
     return s * zt + alpha * v
 
 
 def flow_target(z0: Tensor, eps: Tensor) -> Tensor:
     """``u = eps - z_0``, the velocity of ``z_t = (1 - t) z_0 + t eps`` (Liu et al. 2023, eq. 1)."""
-    _check_latents(z0=z0, eps=eps)
+    check_alike(LATENTS, z0=z0, eps=eps)
     return eps - z0
 
 
 def z0_from_flow(zt: Tensor, u: Tensor, t: Tensor) -> Tensor:
     """``z0_hat = z_t - t u_hat`` (Liu et al. 2023)."""
-    _check_latents(zt=zt, u=u)
+    check_alike(LATENTS, zt=zt, u=u)
     _check_levels(zt, t=t)
     return zt - t * u
 
 
 def eps_from_flow(zt: Tensor, u: Tensor, t: Tensor) -> Tensor:
     """``eps_hat = z_t + (1 - t) u_hat`` (Liu et al. 2023)."""
-    _check_latents(zt=zt, u=u)
+    check_alike(LATENTS, zt=zt, u=u)
     _check_levels(zt, t=t)
     return zt + (1.0 - t) * u
 
@@ -150,10 +150,24 @@ def clean_estimate(kind: str, zt: Tensor, output: Tensor, alpha: Tensor, s: Tens
     predicts noise, not for one that predicts a velocity (``tests/test_diffusion.py``).
     """
     check_choice(kind, "kind", KINDS)
-    _check_latents(zt=zt, output=output)
+    check_alike(LATENTS, zt=zt, output=output)
     if kind == "v_prediction":
         return z0_from_v(zt, output, alpha, s)
     return z0_from_flow(zt, output, s) if kind == "flow_prediction" else z0_from_eps(zt, output, alpha, s)
+
+
+def noise_estimate(kind: str, zt: Tensor, output: Tensor, alpha: Tensor, s: Tensor) -> Tensor:
+    """``eps_hat`` from a denoiser's output for ``z_t``, both (n, c, h, w), half precision as float32.
+
+    ``kind``: epsilon, v_prediction or flow_prediction, no other. Salimans and Ho 2022, appendix D, for v; Liu et al.
+    2023 for a flow, whose ``s`` is the time t. Levels are read where the kind needs them: both for v, ``s`` for a flow.
+    """
+    check_choice(kind, "kind", KINDS)
+    check_alike(LATENTS, zt=zt, output=output)
+    zt, output = in_full_precision(zt), in_full_precision(output)
+    if kind == "v_prediction":
+        return eps_from_v(zt, output, alpha, s)
+    return eps_from_flow(zt, output, s) if kind == "flow_prediction" else output
 
 
 # Stable Diffusion's betas, and the latent side that they were chosen for

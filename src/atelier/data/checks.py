@@ -69,6 +69,17 @@ def check_tensor(x: object, name: str, axes: str, dtypes: Collection[str] = FLOA
     _check_axes(x, name, axes)
 
 
+def check_alike(axes: str, **named: Any) -> None:
+    """Refuse anything but floats with these axes, such as ``(n, c, h, w)``, of the first one's shape; by name."""
+    first, *others = named
+    for name, x in named.items():
+        check_tensor(x, name, axes)
+    for name in others:
+        if shape_of(named[name]) != shape_of(named[first]):
+            shapes = f"{shape_of(named[first])}, got {shape_of(named[name])}"
+            raise ValueError(f"{name}: expected the shape of {first}, {shapes}")
+
+
 def check_picture_tensor(
     x: object, name: str, dtypes: Collection[str] = FLOATS, channels: Collection[int] = (3,)
 ) -> None:

@@ -1,11 +1,15 @@
-"""Whether a defect judge may judge: the pairs of planted defects that it puts in the right order."""
+"""Whether a defect judge may judge: the pairs of planted defects that it puts in the right order.
+
+And what it says of two models: which of two pictures of a prompt and a noise has more, where its own noise is a tie.
+"""
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from atelier.data.checks import FloatArray
+from atelier.data.checks import FloatArray, check_number, check_whole, number_row
 from atelier.models.defect_judge import DefectJudge
 from atelier.seeds import torch_generator
 from atelier.training.defects import planted
@@ -35,3 +39,57 @@ def in_order(judge: DefectJudge, pictures: Tensor, names: Sequence[str], seed: i
         more, less = (judge.score(each) for each in planted_pairs(pictures, names, defect, seed))
         right[defect] = ((more > less).double() + 0.5 * (more == less).double()).numpy()
     return right
+
+
+# ------------------------------------------------------------------------------------------------ two models' pictures
+
+SURE = 0.95  # share of repeated scores whose difference is a tie
+OUTCOMES = ("win", "tie", "lose")
+
+
+def repeatability(scores: Sequence[float] | FloatArray, again: Sequence[float] | FloatArray) -> float:
+    """What two scores of one picture differ by at most, in 95 % of pictures: the 95 % quantile of their difference.
+
+    ``again``: of the same pictures in another way that should not matter, mirrored. Raises ValueError for other shapes,
+    and for what is not finite.
+    """
+    first, second = _pairs(scores, again, ("scores", "again"))
+    return float(np.quantile(np.abs(first - second), SURE))
+
+
+def outcomes(first: Sequence[float] | FloatArray, second: Sequence[float] | FloatArray, width: float) -> FloatArray:
+    """1 where the first of a pair has the higher score, -1 where the second has, 0 where they differ by <= ``width``.
+
+    Scores of defects are negated by the caller: more of them is worse.
+    """
+    a, b = _pairs(first, second, ("first", "second"))
+    gap = a - b
+    return np.where(np.abs(gap) > check_number(width, "width", least=0), np.sign(gap), 0.0)
+
+
+def shares(each: Sequence[float] | FloatArray) -> dict[str, float]:
+    """Shares of ``outcomes``: win, tie, lose, which sum to 1, and net, wins less losses."""
+    of = number_row(each, "each")
+    if not len(of) or not np.isin(of, (-1, 0, 1)).all():
+        raise ValueError("each: expected outcomes -1, 0 and 1, at least one")
+    win, lose = float((of > 0).mean()), float((of < 0).mean())
+    return {"win": win, "tie": float((of == 0).mean()), "lose": lose, "net": win - lose}
+
+
+def net_error(win: float, lose: float, n: int) -> float:
+    """Standard error of wins less losses, as shares of ``n`` independent pairs: sqrt((W + L - (W - L)^2) / n)."""
+    win, lose = check_number(win, "win", least=0, most=1), check_number(lose, "lose", least=0, most=1)
+    if win + lose > 1 + 1e-9:
+        raise ValueError(f"win, lose: expected shares of the same pairs, got {win:g} and {lose:g}")
+    return float(np.sqrt(max(0.0, win + lose - (win - lose) ** 2) / check_whole(n, "n")))
+
+
+def _pairs(
+    first: Sequence[float] | FloatArray, second: Sequence[float] | FloatArray, names: tuple[str, str]
+) -> tuple[FloatArray, FloatArray]:
+    a, b = number_row(first, names[0]), number_row(second, names[1])
+    if a.shape != b.shape or not len(a):
+        raise ValueError(f"{', '.join(names)}: expected as many scores, at least one, got {len(a)} and {len(b)}")
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise ValueError(f"{', '.join(names)}: not all finite")
+    return a, b

@@ -26,8 +26,8 @@ from atelier.data.checks import (
     FLOATS,
     array_of,
     came,
+    check_alike,
     check_number,
-    check_tensor,
     dtype_of,
     in_full_precision,
     shape_of,
@@ -41,7 +41,7 @@ Level = Tensor | float
 
 def renoised(x_I: Tensor, eps: Tensor, alpha_I: Level, s_I: Level, alpha_t: Level, s_t: Level) -> Tensor:
     """``x_t = a x_I + b eps'``, the state of t >= I with noise ``eps`` (n, c, h, w) added (P-GRAFT, derived)."""
-    _check_latents(x_I=x_I, eps=eps)
+    check_alike(LATENTS, x_I=x_I, eps=eps)
     a, b = signal_and_noise_from(*_checked_levels(x_I, alpha_I, s_I, alpha_t, s_t))
     return a * x_I + b * eps
 
@@ -51,7 +51,7 @@ def partial_target(eps: Tensor, alpha_I: Level, s_I: Level, alpha_t: Level, s_t:
 
     Its variance grows without bound near t_I: train by ``partial_loss``, which has the same minimiser.
     """
-    _check_latents(eps=eps)
+    check_alike(LATENTS, eps=eps)
     levels = _checked_levels(eps, alpha_I, s_I, alpha_t, s_t)
     return levels[3] * eps / signal_and_noise_from(*levels)[1]
 
@@ -63,7 +63,7 @@ def partial_loss(predicted: Tensor, eps: Tensor, alpha_I: Level, s_I: Level, alp
     error to ``partial_target`` times b^2 / s_t^2. At t_I itself b is 0 and nothing is learnt. Half precision is
     computed in float32.
     """
-    _check_latents(predicted=predicted, eps=eps)
+    check_alike(LATENTS, predicted=predicted, eps=eps)
     levels = _checked_levels(eps, alpha_I, s_I, alpha_t, s_t)
     share = signal_and_noise_from(*levels)[1] / levels[3]
     return (in_full_precision(eps) - share * in_full_precision(predicted)).square().mean((1, 2, 3))
@@ -104,17 +104,6 @@ def _checked_levels(latents: Tensor, alpha_I: Level, s_I: Level, alpha_t: Level,
         if shape_of(level) != each and level.numel() != 1:
             raise ValueError(f"{name}: expected floats {each} or (), got {came(level)}")
     return levels
-
-
-def _check_latents(**named: Tensor) -> None:
-    """Refuse latents that are no floats (n, c, h, w) of one shape."""
-    first, *others = named
-    for name, latents in named.items():
-        check_tensor(latents, name, LATENTS)
-    for name in others:
-        if named[name].shape != named[first].shape:
-            shapes = f"{shape_of(named[first])}, got {shape_of(named[name])}"
-            raise ValueError(f"{name}: expected the shape of {first}, {shapes}")
 
 
 # ------------------------------------------------------------------------------------------------ timesteps

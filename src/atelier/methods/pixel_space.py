@@ -24,8 +24,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from atelier.data.checks import came, check_choice, check_tensor, check_whole, in_full_precision, shape_of
-from atelier.diffusion import KINDS, eps_from_flow, eps_from_v, noised
+from atelier.data.checks import came, check_alike, check_tensor, check_whole, in_full_precision, shape_of
+from atelier.diffusion import noised
 from atelier.models.autoencoders import Window
 
 Decode: TypeAlias = Callable[[Tensor], Tensor]
@@ -44,10 +44,10 @@ def pixel_loss(
 ) -> Tensor:
     """Eq. 2: ``||D(alpha_t z_0 + s_t eps) - D(alpha_t z_0 + s_t eps_hat)||^2``, mean over a picture's elements, (n,).
 
-    ``eps_hat``: what the denoiser predicts (`eps_of`). The first branch, the target, has no graph. Where ``s`` is 0, or
-    ``eps_hat`` is ``eps``, loss and gradient are exactly 0.
+    ``eps_hat``: what the denoiser predicts (`atelier.diffusion.noise_estimate`). The first branch, the target, has no
+    graph. Where ``s`` is 0, or ``eps_hat`` is ``eps``, loss and gradient are exactly 0.
     """
-    _check_alike(z0=z0, eps=eps, eps_hat=eps_hat)
+    check_alike(LATENTS, z0=z0, eps=eps, eps_hat=eps_hat)
     z0, eps, eps_hat = in_full_precision(z0), in_full_precision(eps), in_full_precision(eps_hat)
     # schedules are float64: latents keep their type, since a decoder takes one type only
     with torch.no_grad():
@@ -65,7 +65,7 @@ def clean_pixel_loss(
     it, see `cropped`); None: the decoded clean latents, without a graph, so that the autoencoder's own error does not
     count.
     """
-    _check_alike(z0=z0, z0_hat=z0_hat)
+    check_alike(LATENTS, z0=z0, z0_hat=z0_hat)
     if x is None:
         with torch.no_grad():
             x = _decoded(decode, in_full_precision(z0), window)
@@ -75,20 +75,6 @@ def clean_pixel_loss(
     if x.shape != made.shape:
         raise ValueError(f"x: expected the shape {shape_of(made)} of the decoded latents, got {shape_of(x)}")
     return _error(made, in_full_precision(x).detach())
-
-
-def eps_of(kind: str, zt: Tensor, output: Tensor, alpha: Tensor, s: Tensor) -> Tensor:
-    """``eps_hat`` from a denoiser's output for ``z_t``, both (n, c, h, w), half precision as float32.
-
-    ``kind``: epsilon, v_prediction or flow_prediction, no other. Salimans and Ho 2022, appendix D, for v; Liu et al.
-    2023 for a flow, whose ``s`` is the time t. Levels are read where the kind needs them: both for v, ``s`` for a flow.
-    """
-    check_choice(kind, "kind", KINDS)
-    _check_alike(zt=zt, output=output)
-    zt, output = in_full_precision(zt), in_full_precision(output)
-    if kind == "v_prediction":
-        return eps_from_v(zt, output, alpha, s)
-    return eps_from_flow(zt, output, s) if kind == "flow_prediction" else output
 
 
 def cropped(x: Tensor, window: Window) -> Tensor:
@@ -120,14 +106,3 @@ def _decoded(decode: Decode, latents: Tensor, window: Window | None) -> Tensor:
 def _error(made: Tensor, wanted: Tensor) -> Tensor:
     """Mean squared error of each picture, (n,)."""
     return (made - wanted).square().mean((1, 2, 3))
-
-
-def _check_alike(**named: Tensor) -> None:
-    """Refuse anything but latents (n, c, h, w) of one shape."""
-    first, *others = named
-    for name, latents in named.items():
-        check_tensor(latents, name, LATENTS)
-    for name in others:
-        if named[name].shape != named[first].shape:
-            shapes = f"{shape_of(named[first])}, got {shape_of(named[name])}"
-            raise ValueError(f"{name}: expected the shape of {first}, {shapes}")

@@ -3,6 +3,7 @@
 from .features import haar_statistics
 from .frechet import Moments, frechet_distance, frechet_distance_from_moments
 from .kernel import kernel_distance
+from .masked import high_power
 from .neighbours import nearest, precision_recall_density_coverage
 from .spectra import (
     SpectrumMean,
@@ -30,6 +31,7 @@ __all__ = [
     "frechet_distance_from_moments",
     "frechet_wavelet_distance",
     "haar_statistics",
+    "high_power",
     "kernel_distance",
     "log_power_error",
     "log_power_ratios",

@@ -38,7 +38,7 @@ class Draw(NamedTuple):
 
 
 class Denoised(NamedTuple):
-    """One step of a batch: clean and noised latents, the denoiser's output, and the batch's turns.
+    """One step of a batch: clean and noised latents, the denoiser's output, the batch's turns, and the noise added.
 
     Latents are (b, c, h, w), ``alpha`` and ``s`` (b, 1, 1, 1), on the denoiser's device. ``sigma``, noise over signal
     (b,), is on the CPU, so that selecting samples by it does not wait for the device.
@@ -51,6 +51,7 @@ class Denoised(NamedTuple):
     output: Tensor
     batch: Sequence[Turn]
     sigma: Tensor
+    eps: Tensor
 
 
 Extra = Callable[[Denoised], dict[str, Tensor]]  # additional loss terms of a step, scalars
@@ -116,11 +117,11 @@ def task(
         sigma, wanted = (s / alpha).flatten(), target(kind, z0, eps, alpha, s)
         zt = noised(z0, eps, alpha, s)
         # copy all inputs before the denoiser starts: a later copy would wait for the device's running work
-        time, z0, zt, alpha, s, wanted, words = (
-            each.to(device) for each in (times[t], z0, zt, alpha, s, wanted, embeddings)
+        time, z0, zt, alpha, s, wanted, words, eps = (
+            each.to(device) for each in (times[t], z0, zt, alpha, s, wanted, embeddings, eps)
         )
         output = unet(zt, time, words).sample.float()
         terms = {"denoising": (output - wanted).square().mean()}
-        return terms | (extra(Denoised(z0, zt, alpha, s, output, batch, sigma)) if extra else {})
+        return terms | (extra(Denoised(z0, zt, alpha, s, output, batch, sigma, eps)) if extra else {})
 
     return Task(trainable=trainable, samples=names, losses=losses)

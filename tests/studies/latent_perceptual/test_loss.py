@@ -531,7 +531,7 @@ def step_of(kind: str, unet: nn.Module, dtype: torch.dtype = torch.float64) -> D
     zt = (alpha * z0 + s * eps).to(dtype)
     t, words = torch.arange(6) * 100, randn(6, base.MAX_TOKENS, 32, seed=3).to(dtype)
     output = unet(zt, t, words).sample
-    return Denoised(z0.to(dtype), zt, alpha.to(dtype), s.to(dtype), output, BATCH, (s / alpha).flatten())
+    return Denoised(z0.to(dtype), zt, alpha.to(dtype), s.to(dtype), output, BATCH, (s / alpha).flatten(), eps.to(dtype))
 
 
 def gradients(value: Tensor, unet: nn.Module) -> Tensor:
@@ -654,7 +654,7 @@ def test_a_slice_of_the_whole_batch_has_the_bits_of_one_graph(
 def test_the_whole_path_has_the_gradient_of_finite_differences(kind: str, size: int, double: AutoencoderKL) -> None:
     alpha, s = coefficients(kind, (0.3, 0.05))
     z0, zt, output = (randn(2, 4, 2, 2, seed=seed) for seed in (1, 2, 3))
-    step = Denoised(z0, zt, alpha, s, output, BATCH[:2], (s / alpha).flatten())
+    step = Denoised(z0, zt, alpha, s, output, BATCH[:2], (s / alpha).flatten(), zt)
     training = PostTraining(loss="perceptual", norm="target", tau=1000.0)
     for some in (training, training.model_copy(update={"depth": 2})):
         assert torch.autograd.gradcheck(
@@ -678,7 +678,7 @@ class Toy(nn.Module):
 def toy_step(toy: Toy, sigmas: Sequence[float], kind: str = "epsilon") -> Denoised:
     alpha, s = (each.float() for each in coefficients(kind, sigmas))
     z0, zt = (randn(len(sigmas), 4, 8, 8, seed=seed).float() for seed in (1, 2))
-    return Denoised(z0, zt, alpha, s, toy.w * zt, BATCH[: len(sigmas)], (s / alpha).flatten())
+    return Denoised(z0, zt, alpha, s, toy.w * zt, BATCH[: len(sigmas)], (s / alpha).flatten(), zt)
 
 
 def test_with_no_sample_under_the_threshold_the_decoder_is_not_called(vae: AutoencoderKL) -> None:
@@ -769,7 +769,7 @@ def rows_under(kind: str, tau: float, side: int, alpha: Tensor, s: Tensor) -> in
     z = torch.ones(len(alpha), 1, side, side)
     counting = Counting()
     batch = [Turn(0, epoch) for epoch in range(len(alpha))]
-    gated(counting, kind, tau, 999, 1.0)(Denoised(z, z, alpha, s, z, batch, (s / alpha).flatten()))
+    gated(counting, kind, tau, 999, 1.0)(Denoised(z, z, alpha, s, z, batch, (s / alpha).flatten(), z))
     return counting.rows
 
 

@@ -375,7 +375,7 @@ def step_of_four(config: params.Params) -> Denoised:
     generator = torch.Generator().manual_seed(0)
     z0, zt, output = (torch.randn(4, 4, 8, 8, generator=generator) for _ in range(3))
     alpha, s = torch.full((4, 1, 1, 1), 0.8), torch.full((4, 1, 1, 1), 0.6)
-    return Denoised(z0, zt, alpha, s, output, turns(1, 0, 4, 6), (s / alpha).flatten())
+    return Denoised(z0, zt, alpha, s, output, turns(1, 0, 4, 6), (s / alpha).flatten(), zt)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device to wait for")
@@ -384,7 +384,7 @@ def test_the_term_waits_for_no_device(config: params.Params, workspace: Workspac
     step = step_of_four(config)
     output = step.output.cuda().requires_grad_(True)
     placed = (each.cuda() for each in (step.z0, step.zt, step.alpha, step.s))
-    step = Denoised(*placed, output, step.batch, step.sigma)
+    step = Denoised(*placed, output, step.batch, step.sigma, step.eps)
     setup.extra()(step)[TERM].backward()  # what is done once, kernels chosen, may wait
     torch.cuda.set_sync_debug_mode("error")
     try:

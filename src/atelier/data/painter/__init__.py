@@ -8,7 +8,7 @@ style by an artist (``styles``) or photographed (``photographs``), graded by an 
 from atelier.data.annotations import EMOTIONS
 from atelier.data.painter.styles import STYLES
 from atelier.data.painter.subjects import SUBJECTS
-from atelier.data.painter.works import Photograph, Work, paint_photograph, paint_work
+from atelier.data.painter.works import Photograph, Work, paint_photograph, paint_work, subject_mask
 from atelier.data.painter.world import VERSION, paint_corpus, png, write_world
 
 __all__ = [
@@ -22,5 +22,6 @@ __all__ = [
     "paint_photograph",
     "paint_work",
     "png",
+    "subject_mask",
     "write_world",
 ]

@@ -1,6 +1,6 @@
 """One picture: subject, hour, hand and mood are drawn, each from its own generator, and painted."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atelier.data.annotations import EMOTIONS
-from atelier.data.painter.canvas import prepare, reduced
+from atelier.data.painter.canvas import OVERSAMPLING, prepare, reduced
 from atelier.data.painter.lights import LIGHTS
 from atelier.data.painter.moods import MOODS, graded
 from atelier.data.painter.photographs import CAMERAS, develop
 from atelier.data.painter.shapes import Array
+from atelier.data.painter.stage import Scene
 from atelier.data.painter.styles import STYLES, render
 from atelier.data.painter.subjects import SUBJECTS, set_scene
 from atelier.data.painter.utterances import annotations_of
@@ -74,12 +75,11 @@ def paint_work(
     """
     draw = partial(numpy_generator, seed, "work", index)
     style, artist = _hand(style, artist, draw("style"), draw("artist"))
-    subject = _chosen("subject", subject, SUBJECTS, draw("subject"))
-    emotion = _chosen("emotion", emotion, EMOTIONS, draw("emotion"))
+    subject, emotion = _content(draw, subject, emotion)
     mood = MOODS[emotion]
     if strength is None:
         strength = round(float(draw("strength").uniform(*STRENGTHS)), 2)
-    scene = set_scene(subject, draw("scene"), mood.lights, mood.smile)
+    scene = _scene(draw, subject, emotion)
     picture = _pixels(graded(reduced(render(prepare(scene, size), style, artist, draw("hand"))), mood, strength))
     title = title_of(scene, draw("title"))
     painting = f"{artist}_{dated(slug_of(title), index)}"
@@ -88,6 +88,20 @@ def paint_work(
         picture, style, artist, subject, emotion, strength, scene.light, scene.colour, scene.count, title, painting,
         said,
     )  # fmt: skip
+
+
+def subject_mask(
+    seed: int, index: int, size: int = 64, *, subject: str | None = None, emotion: str | None = None
+) -> NDArray[np.bool_]:
+    """Where the subject of ``paint_work``'s picture is: the pixels (size, size) that it covers at least by half.
+
+    The same for every artist, as they see it before they paint: a hand may move an edge by a px or two. ``subject`` and
+    ``emotion``: as they were asked for.
+    """
+    draw = partial(numpy_generator, seed, "work", index)
+    covered = prepare(_scene(draw, *_content(draw, subject, emotion)), size).subject
+    share = covered.reshape(size, OVERSAMPLING, size, OVERSAMPLING).mean(axis=(1, 3))
+    return np.asarray(share >= 0.5)
 
 
 def paint_photograph(seed: int, index: int, size: int = 64, *, subject: str | None = None) -> Photograph:
@@ -100,6 +114,21 @@ def paint_photograph(seed: int, index: int, size: int = 64, *, subject: str | No
     title = title_of(scene, draw("title"))
     painting = f"{camera}_{dated(slug_of(title), index)}"
     return Photograph(picture, camera, subject, scene.light, scene.colour, scene.count, title, painting)
+
+
+Draw = Callable[[str], np.random.Generator]  # what is drawn -> its own generator
+
+
+def _content(draw: Draw, subject: str | None, emotion: str | None) -> tuple[str, str]:
+    """What a work depicts and says."""
+    return _chosen("subject", subject, SUBJECTS, draw("subject")), _chosen(
+        "emotion", emotion, EMOTIONS, draw("emotion")
+    )
+
+
+def _scene(draw: Draw, subject: str, emotion: str) -> Scene:
+    mood = MOODS[emotion]
+    return set_scene(subject, draw("scene"), mood.lights, mood.smile)
 
 
 def _hand(
