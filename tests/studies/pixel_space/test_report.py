@@ -1,5 +1,6 @@
 """The page of pixel-space post-training, on made-up measures: what its tables hold, its sentences, its verdicts."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from atelier.evaluation.judges import Bar
 from atelier.files import read_table
 from atelier.params import CORRECTED
 from atelier.report import figures as report_figures
+from atelier.report import study as studies
 from atelier.report.items import Figure, Item, Table, Text
 from atelier.studies.pixel_space import report, report_results
 from atelier.studies.pixel_space.params import UNTUNED, Config, against, corrected
@@ -24,6 +26,7 @@ from atelier.studies.pixel_space.report_pairs import net_votes
 from atelier.studies.pixel_space.report_pictures import MEASURES
 from atelier.studies.pixel_space.report_results import VOTES, Results
 from atelier.training.defects import NAMES
+from atelier.workspace import Workspace
 
 ROOT = Path(__file__).parents[3]
 STUDY = params.load(ROOT / "profiles" / "study.yaml")
@@ -212,6 +215,28 @@ def test_whatever_is_trained_has_its_page(name: str, monkeypatch: pytest.MonkeyP
     for item in shown:
         if isinstance(item, Figure) and not item.name.startswith("history"):
             assert "n = " in item.caption or "prompt" in item.caption or "work by" in item.caption, item.name
+
+
+@pytest.mark.parametrize("name", ["all", "one"])
+def test_the_notebook_runs_and_shows_everything(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = results(PAGES[name])
+    study = studies.Study("pixel_space", page.params, Workspace(tmp_path))
+    monkeypatch.setattr(studies.Study, "begin", lambda *_: study)
+    monkeypatch.setattr(report, "load", lambda *_: page)
+    monkeypatch.setattr(studies, "display", lambda *_, **__: None)
+    cells = json.loads((ROOT / "notebooks" / "pixel_space.ipynb").read_text())["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    variables: dict[str, object] = {}
+    for source in code:
+        exec(source, variables)
+        assert source.startswith("# papermill") or len(source.splitlines()) <= 8
+    written = json.loads((study.folder / "metrics.json").read_text())
+    assert list(written["verdicts"]) == [f"E{number}" for number in range(1, 7)]
+    unseen = {"Results", "evidence", "floors", "headline", "load"}
+    assert {each for each in report.__all__ if f"report.{each}(" not in "".join(code)} == unseen
+    if name == "all":
+        figures = {path.stem for path in (study.folder / "figures").iterdir()}
+        assert {"pictures", "pairs", "head_to_head", "transitivity", "gradients", "decoded", "sweep"} <= figures
 
 
 def test_every_line_of_the_answer_says_something_of_its_claim() -> None:
