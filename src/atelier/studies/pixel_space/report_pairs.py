@@ -1,12 +1,14 @@
 """Pictures compared two by two, as the paper compares them: who wins, beside its voters, and whether wins add up."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from itertools import permutations
 
+import numpy as np
 import pandas as pd
 
-from atelier.evaluation.defects import net_error
-from atelier.evaluation.intervals import Interval
+from atelier.evaluation.defects import OUTCOMES, net_error
+from atelier.evaluation.intervals import FloatArray, Interval, t_interval
+from atelier.params import WHITE
 from atelier.report import figures, words
 from atelier.report.items import Figure, Item, Metric, Table, Text
 from atelier.studies.pixel_space.params import UNTUNED, against, corrected
@@ -15,7 +17,6 @@ from atelier.studies.pixel_space.report_results import (
     DEFECTS,
     FIT,
     INTERVALS,
-    OUTCOMES,
     Results,
     dotted,
     points,
@@ -130,37 +131,43 @@ def paper(results: Results) -> Table:
 
 def transitivity(results: Results) -> list[Item]:
     """A matrix of wins less losses, and the triples whose comparisons do not add up; nothing without a pair."""
-    table = _matrix(results)
-    if table.empty:
+    nets = _nets(results)
+    if not nets:
         return []
-    figure = figures.matrix(table, "wins less losses (points)", "over", "cell")
+    names = [name for name in (UNTUNED, *results.config.variants) if any(name in pair for pair in nets)]
+    table = pd.DataFrame(index=names, columns=names, dtype=float)
+    for (a, b), values in nets.items():
+        table.loc[a, b] = values.mean()
+    figure = figures.matrix(table, "wins less losses (points)", "over", "pictures of")
     caption = (
-        f"Wins less losses on defects of a row's cell over a column's, in points; from white noise; {results.paired}."
+        f"Wins less losses on defects of a row's pictures over a column's, in points; {results.paired}."
     )
-    return [Figure("transitivity", figure, caption), _triples(results)]
+    return [Figure("transitivity", figure, caption), _triples(results, nets)]
 
 
-def _matrix(results: Results) -> pd.DataFrame:
-    nets: dict[str, dict[str, float]] = {}
-    for a, b in results.pair_cells:
-        net = 100 * results.interval(f"net_{DEFECTS}", against(a, b)).mean
-        nets.setdefault(a, {})[b] = net
-        nets.setdefault(b, {})[a] = -net
-    names = [name for name in (UNTUNED, *results.config.names) if name in nets]
-    return pd.DataFrame(nets).T.reindex(index=names, columns=names)
+def _nets(results: Results) -> dict[tuple[str, str], FloatArray]:
+    """Wins less losses on defects in points, by pair in either order, one value a group."""
+    every = results.every_pair
+    table = every[(every["measure"] == DEFECTS) & (every["start"] == WHITE) & (every["group"].astype(str) != "whole")]
+    known = {}
+    for (a, b), rows in table.groupby(["A", "B"], sort=False):
+        values = 100 * (rows["win"] - rows["lose"]).to_numpy(dtype=np.float64)
+        known |= {(str(a), str(b)): values, (str(b), str(a)): -values}
+    return known
 
 
-def _triples(results: Results) -> Text:
-    """Whether who wins against a third cell by more also wins directly, where all three intervals tell."""
+def _triples(results: Results, nets: Mapping[tuple[str, str], FloatArray]) -> Text:
+    """Whether who wins by more against a third wins directly, too, where both intervals tell."""
+    names = sorted({name for pair in nets for name in pair})
     told, odd = 0, []
-    for a, b, c in _chains(results):
-        apart = results.change(f"net_{DEFECTS}", against(a, c), against(b, c))
-        direct = results.interval(f"net_{DEFECTS}", against(a, b))
-        if _sign(apart) * _sign(direct):
+    for a, b, c in permutations(names, 3):
+        if not {(a, b), (a, c), (b, c)} <= set(nets):
+            continue
+        direct, apart = (_sign(each) for each in (nets[a, b], nets[a, c] - nets[b, c]))
+        if direct > 0 and apart:
             told += 1
-            if _sign(apart) != _sign(direct):
-                odd.append(f"{a}, {b} (against {c})")
-    ours = f"Of {told} triples whose intervals tell, {len(odd)} do not add up{': ' if odd else ''}{', '.join(odd)}."
+            odd += [f"{a} over {b}, against {c}"] if apart < 0 else []
+    ours = f"Of {told} triples whose intervals tell, {len(odd)} do not add up{': ' if odd else ''}{'; '.join(odd)}."
     table = results.votes.query("model == 'LDM1.5'").set_index(["a", "b"])
     both, latent = (float(table["flaws_win"].loc[(name, BASELINE)]) for name in ("both", "latent"))
     win, lose = (float(table[f"flaws_{outcome}"].loc[("both", "latent")]) for outcome in ("win", "lose"))
@@ -170,13 +177,7 @@ def _triples(results: Results) -> Text:
     )
 
 
-def _chains(results: Results) -> Iterator[tuple[str, str, str]]:
-    """Triples (a, b, c) of which a over b, a over c and b over c were compared."""
-    pairs = set(results.pair_cells)
-    names = sorted({name for pair in pairs for name in pair})
-    return (each for each in permutations(names, 3) if {(each[0], each[1]), (each[0], each[2]), each[1:]} <= pairs)
-
-
-def _sign(interval: Interval) -> int:
-    """+1 or -1 where the interval excludes 0."""
+def _sign(values: FloatArray) -> int:
+    """+1 or -1 where the interval of a group's values excludes 0."""
+    interval = t_interval(values.tolist())
     return int(interval.low > 0) - int(interval.high < 0)

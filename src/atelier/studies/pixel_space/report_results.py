@@ -14,14 +14,13 @@ from atelier.evaluation.intervals import Interval, t_interval
 from atelier.evaluation.judges import Bar
 from atelier.params import Params
 from atelier.report import words
-from atelier.studies.pixel_space.params import UNTUNED, Config, against, corrected, protocol_of
+from atelier.studies.pixel_space.params import UNTUNED, Config, against
 
 VOTES = "anonymous_pixel_space.csv"  # in the folder of papers
 NOTHING = "nothing"
 MEASURING, CHOOSING = "measuring", "choosing"  # judges: of what was made, and of what is learnt
 OVER = "-over-"
 DEFECTS, FIT = "defects", "fit"
-OUTCOMES = ("win", "tie", "lose")
 INTERVALS = "95 % intervals over groups, not adjusted for their number"
 BASELINE = "baseline"  # the paper's word for the base
 
@@ -38,6 +37,7 @@ class Results:
     cards: Mapping[str, Sequence[Mapping[str, Any]]]  # of trainings, by variant, one a training seed
     history: pd.DataFrame  # of all trainings, with columns ``variant`` and ``training_seed``
     rows: pd.DataFrame  # measures of all cells
+    every_pair: pd.DataFrame  # outcomes of each pair of the base and main variants, by start, measure and group
     gradients: pd.DataFrame  # norms before training: t, form, n, and one column a group
     bars: Sequence[Bar]  # what the judges have to be able to do
     first_pictures: Mapping[str, Tensor]  # of the first repeat, by cell, (n, 3, h, w) uint8
@@ -62,13 +62,9 @@ class Results:
 
     @cached_property
     def resolutions(self) -> tables.Resolutions:
-        """The smallest possible change of a group's value; of win shares one pair's."""
+        """The smallest possible change of a group's value, where a table has a column for each group of all seeds."""
         groups = max(len(row) for row in self.values.values())
-        known = dict(tables.resolutions(self.rows))
-        for measure, cell, n in zip(self.rows["measure"], self.rows["cell"], self.rows["n"], strict=True):
-            if OVER in cell and n:
-                known[measure, cell] = groups / n
-        return {key: step * len(self.values[key]) / groups for key, step in known.items()}
+        return {key: step * len(self.values[key]) / groups for key, step in tables.resolutions(self.rows).items()}
 
     @cached_property
     def whole(self) -> Mapping[tuple[str, str], float]:
@@ -135,11 +131,6 @@ def bars_of(bars: Sequence[Bar], role: str) -> list[Bar]:
     return [bar for bar in bars if bar.name.startswith(f"defect judge, {role}, ")]
 
 
-def both_starts(cell: str) -> tuple[str, str]:
-    """A cell from white noise, and from the corrected start."""
-    return cell, corrected(cell)
-
-
 def scaled(interval: Interval, factor: float) -> Interval:
     """An interval in other units."""
     ends = sorted((interval.low * factor, interval.high * factor))
@@ -156,8 +147,3 @@ def dotted(rows: Sequence[tuple[str, str, Interval]]) -> pd.DataFrame:
     labels = [label if not at or rows[at - 1][0] != label else "" for at, (label, _, _) in enumerate(rows)]
     table = [{"group": group, "value": each.mean, "low": each.low, "high": each.high} for _, group, each in rows]
     return pd.DataFrame(table, index=labels)
-
-
-def seeds_text(params: Params, variant: str) -> str:
-    """How many seeds trained a variant."""
-    return words.seeds(protocol_of(params, variant))
