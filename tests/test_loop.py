@@ -16,7 +16,7 @@ from atelier.params import Optimisation
 from atelier.seeds import seed_of
 from atelier.training import averages as moving
 from atelier.training import checkpoints
-from atelier.training.loop import Task, fit, learning_rate
+from atelier.training.loop import Task, Watch, fit, learning_rate
 from atelier.training.order import Turn, turns
 from tolerance import assert_close
 
@@ -388,3 +388,87 @@ def test_a_checkpoint_without_an_average_is_an_error_that_names_it(tmp_path: Pat
     run_stopped_before(tmp_path, here, 7)
     with pytest.raises(KeyError, match=r"average-1/a\.bias"):
         run_averaged(tmp_path, here, ASKED)
+
+
+# ------------------------------------------------------------------------------------------------ what ends a run
+
+
+def watched(folder: Path, here: Accelerator, most: float, cut: int | None = None) -> tuple[Watch, Task, pd.DataFrame]:
+    """A run that ends once a parameter has gone this far, looked at every fifth step; ``cut``: killed before."""
+
+    def stop(now: int) -> None:
+        if now == cut:
+            raise Killed
+
+    task = regression(stop)
+    start = task.trainable["a.weight"].detach().clone()
+
+    def look() -> dict[str, float]:
+        return {"gone": float((task.trainable["a.weight"].detach() - start).norm())}
+
+    watch = Watch(look, lambda row: row["gone"] > most)
+    history = fit(task, ASKED, seed=SEED, scratch=folder, accelerator=here, watch=watch)
+    return watch, task, history
+
+
+def test_a_watch_that_is_never_enough_changes_nothing(tmp_path: Path, here: Accelerator) -> None:
+    watch, task, history = watched(tmp_path / "watched", here, math.inf)
+    assert_equal_bits((dict(task.trainable), history), run(tmp_path / "alone", here))
+    assert [row["step"] for row in watch.rows] == [0, 5, 10, 15, 20, STEPS]
+    assert watch.rows[0]["gone"] == 0 < watch.rows[-1]["gone"]
+    assert watch.stopped is None
+
+
+def test_a_run_ends_at_the_first_checkpoint_that_is_enough(tmp_path: Path, here: Accelerator) -> None:
+    gone = [row["gone"] for row in watched(tmp_path / "whole", here, math.inf)[0].rows]
+    assert gone == sorted(gone)
+    watch, _, history = watched(tmp_path / "ended", here, (gone[2] + gone[1]) / 2)
+    assert watch.stopped == 10
+    assert [row["step"] for row in watch.rows] == [0, 5, 10]
+    assert journal(tmp_path / "ended") == list(range(10))
+    assert list(history["step"]) == list(range(1, 11))
+    again, *_ = watched(tmp_path / "ended", here, (gone[2] + gone[1]) / 2)  # nothing is left to do
+    assert again.rows == watch.rows
+    assert journal(tmp_path / "ended") == list(range(10))
+
+
+@pytest.mark.parametrize("cut", [0, 3, 7, 9])
+def test_a_killed_run_ends_where_an_uninterrupted_one_does(tmp_path: Path, here: Accelerator, cut: int) -> None:
+    gone = [row["gone"] for row in watched(tmp_path / "whole", here, math.inf)[0].rows]
+    most = (gone[2] + gone[1]) / 2
+    watch, task, history = watched(tmp_path / "ended", here, most)
+    with pytest.raises(Killed):
+        watched(tmp_path / "cut", here, most, cut)
+    # a resumed process begins with other parameters than the run did, and is told what was seen
+    task_again = regression()
+    start = regression().trainable["a.weight"].detach().clone()
+    again = Watch(
+        lambda: {"gone": float((task_again.trainable["a.weight"].detach() - start).norm())}, lambda r: r["gone"] > most
+    )
+    rows = fit(task_again, ASKED, seed=SEED, scratch=tmp_path / "cut", accelerator=here, watch=again)
+    assert again.rows == watch.rows
+    assert_equal_bits((dict(task_again.trainable), rows), (dict(task.trainable), history))
+
+
+def test_an_interval_that_a_stop_cuts_short_is_in_the_history(
+    tmp_path: Path, here: Accelerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("atelier.training.loop.LOG_POINTS", 3)  # every 7 steps
+    watch, _, history = watched(tmp_path, here, 0.0)
+    assert watch.stopped == 5
+    assert list(history["step"]) == [5]
+
+
+def test_a_term_without_a_graph_is_recorded_and_teaches_nothing(tmp_path: Path, here: Accelerator) -> None:
+    task = regression()
+
+    def losses(batch: Sequence[Turn]) -> dict[str, Tensor]:
+        terms = task.losses(batch)
+        return {**terms, "seen": terms["fit"].detach() * 100}
+
+    told = Task(task.trainable, task.samples, losses)
+    parameters, history = run(tmp_path / "told", here, task=told)
+    plain, rows = run(tmp_path / "plain", here)
+    assert all(torch.equal(value, plain[name]) for name, value in parameters.items())
+    pd.testing.assert_frame_equal(history.drop(columns="seen"), rows, check_exact=True)
+    assert list(history["seen"]) == pytest.approx(list(100 * rows["fit"]), rel=1e-5)

@@ -1,10 +1,18 @@
 """Losses on decoded latents: oracle 9, a linear decoder's metric, sums written out, slices, windows, graphs."""
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderKL
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from torch import Tensor, nn
 
 from atelier.diffusion import (
@@ -17,7 +25,8 @@ from atelier.diffusion import (
     scaled_linear_betas,
     signal_and_noise,
 )
-from atelier.methods.pixel_space import clean_pixel_loss, cropped, pixel_loss
+from atelier.methods.pixel_space import clean_pixel_loss, cropped, pixel_error, pixel_errors, pixel_loss
+from atelier.models import base
 from atelier.models.autoencoders import Window
 from atelier.models.latents import unscaled
 from atelier.training.denoiser import target
@@ -376,3 +385,85 @@ def test_levels_of_another_shape_and_latents_that_do_not_match_are_refused() -> 
         clean_pixel_loss(network(), z0, eps[:1])
     with pytest.raises(ValueError, match="output: expected the shape of zt"):
         noise_estimate("epsilon", z0, eps[..., :3], alpha, s)
+
+
+# ------------------------------------------------------------------------------------------------ pipelines
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_forms_through_a_denoisers_output(kind: str) -> None:
+    (z0, eps, eps_hat), (alpha, s) = latents(), levels(kind)
+    if kind == "flow_prediction":
+        z0, eps, eps_hat, alpha, s = (each[:-1] for each in (z0, eps, eps_hat, alpha, s))
+    zt, decoder = noised(z0, eps, alpha, s), network()
+    output = target(kind, (zt - s * eps_hat) / alpha, eps_hat, alpha, s)
+    noisy = pixel_error(decoder, kind, z0, eps, output, alpha, s)
+    close(noisy, pixel_loss(decoder, z0, eps, eps_hat, alpha, s), 1e-9)
+    clean = pixel_error(decoder, kind, z0, eps, output, alpha, s, "clean")
+    close(clean, clean_pixel_loss(decoder, z0, (zt - s * eps_hat) / alpha), 1e-9)
+    window = Window(1, 2, 3)
+    part = pixel_error(decoder, kind, z0, eps, output, alpha, s, "clean", window)
+    close(part, clean_pixel_loss(decoder, z0, (zt - s * eps_hat) / alpha, window=window), 1e-9)
+    assert not torch.allclose(part, clean)
+
+
+def shaped_as_sd(version: str, kind: str) -> StableDiffusionPipeline:
+    """Stable Diffusion 1.5 or 2.1 in shape, but few channels: their denoisers' layers and heads, their schedule."""
+    pipeline = base.build("tiny", 64, ["a glass on the beach"], 0)
+    heads = {"1.5": 2, "2.1": (2, 4)}[version]
+    torch.manual_seed(5)
+    pipeline.unet = UNet2DConditionModel(
+        sample_size=8, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, attention_head_dim=heads,
+        cross_attention_dim=pipeline.text_encoder.config.hidden_size, use_linear_projection=version == "2.1",
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    )  # fmt: skip
+    start, end = STABLE_DIFFUSION_BETAS
+    pipeline.scheduler = DDIMScheduler(
+        beta_schedule="scaled_linear", beta_start=start, beta_end=end, prediction_type=kind
+    )
+    return pipeline
+
+
+SHAPES = [("1.5", "epsilon"), ("2.1", "epsilon"), ("2.1", "v_prediction")]
+
+
+@pytest.mark.parametrize(("version", "kind"), SHAPES)
+def test_readmes_call_runs_on_pipelines_shaped_as_stable_diffusion(version: str, kind: str) -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    (call,) = (block for block in blocks if "pixel_errors" in block)
+    pipeline = shaped_as_sd(version, kind)
+    given = {"torch": torch, "pipeline": pipeline, "z0": randn(2, 4, 8, 8).float(), "prompts": ["a boat", "a glass"]}
+    exec(call, given)
+    loss = given["loss"]
+    assert loss.shape == ()
+    assert float(loss.detach()) > 0
+    gradients = [parameter.grad for parameter in pipeline.unet.parameters()]
+    assert sum(each is not None and bool(each.abs().sum() > 0) for each in gradients) > 10
+    assert all(parameter.grad is None for parameter in pipeline.vae.parameters())
+
+
+@pytest.mark.parametrize(("version", "kind"), SHAPES)
+@pytest.mark.parametrize("form", ["noisy", "clean"])
+def test_errors_of_a_pipeline_are_the_losses_of_its_schedule(version: str, kind: str, form: str) -> None:
+    pipeline = shaped_as_sd(version, kind)
+    z0, eps, output = (randn(3, 4, 8, 8, seed=seed).float() for seed in range(3))
+    t = torch.tensor([0, 400, 999])
+    found = pixel_errors(pipeline, z0, eps, t, output, form)
+    betas = scaled_linear_betas(*STABLE_DIFFUSION_BETAS)
+    alpha, s = (level[t].view(-1, 1, 1, 1) for level in signal_and_noise(betas))
+    vae = pipeline.vae.double()
+    z0, eps, output = z0.double(), eps.double(), output.double()
+    expected = pixel_error(lambda z: vae.decode(unscaled(vae, z)).sample, kind, z0, eps, output, alpha, s, form)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-6)
+    zt = pipeline.scheduler.add_noise(z0, eps, t)  # what the output is of
+    torch.testing.assert_close(zt.double(), noised(z0, eps, alpha, s), rtol=0, atol=1e-5)
+
+
+def test_a_pipeline_without_noise_of_this_kind_is_refused() -> None:
+    pipeline, z = shaped_as_sd("1.5", "epsilon"), randn(2, 4, 8, 8)
+    with pytest.raises(ValueError, match=r"^t: expected int32 or int64 \(n,\), got float64$"):
+        pixel_errors(pipeline, z, z, randn(2), z)
+    pipeline.scheduler = FlowMatchEulerDiscreteScheduler()
+    with pytest.raises(ValueError, match="expected a scheduler of epsilon or v_prediction, got FlowMatchEuler"):
+        pixel_errors(pipeline, z, z, torch.tensor([1, 2]), z)

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 EXTRAS = ("dvc", "ftfy", "ipykernel", "jupyterlab", "matplotlib", "nbconvert", "papermill", "pyarrow", "seaborn")
-# what README's calls are given: a tiny pipeline, latents, an estimate
+# what README's calls are given: a tiny pipeline, latents, an estimate, prompts
 GIVEN = """
 import torch
 from atelier.models import base
@@ -18,6 +18,7 @@ pipeline = base.build("tiny", 64, ["a glass on the beach"], 0)
 pipeline.set_progress_bar_config(disable=True)
 batches_of_latents = [torch.randn(8, 4, 8, 8), torch.randn(8, 4, 8, 8)]
 vae, z0 = pipeline.vae, torch.randn(2, 4, 8, 8)
+prompts = ["a glass on the beach"] * 2
 z0_hat = z0 + 0.1 * torch.randn(2, 4, 8, 8)
 """
 

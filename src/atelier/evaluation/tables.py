@@ -22,6 +22,7 @@ Resolutions = Mapping[tuple[str, str], float]  # (measure, cell) -> the smallest
 # means over pictures of something true or false
 SHARES = {"precision", "recall", "density", "coverage", "near_features", "near_pixels", "subject", "style", "emotion"}
 SHARES |= {"outliers", "reversed", "reversal"}
+SHARES |= {f"{outcome}_{score}" for outcome in ("win", "tie", "lose", "net") for score in ("defects", "fit")}
 STEPS = {"log_half_life": 1.0}
 
 # reference rows

@@ -19,16 +19,27 @@ alone, and convolutions pad at its border, so the pictures are not parts of whol
 """
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import torch
+from diffusers import DiffusionPipeline
 from torch import Tensor
 
-from atelier.data.checks import came, check_alike, check_tensor, check_whole, in_full_precision, shape_of
-from atelier.diffusion import noised
+from atelier.data.checks import (
+    came,
+    check_alike,
+    check_choice,
+    check_tensor,
+    check_whole,
+    in_full_precision,
+    shape_of,
+)
+from atelier.diffusion import KINDS, clean_estimate, noise_estimate, noised
 from atelier.models.autoencoders import Window
+from atelier.models.latents import unscaled
 
 Decode: TypeAlias = Callable[[Tensor], Tensor]
+Form: TypeAlias = Literal["noisy", "clean"]  # eq. 2, or eq. 8
 
 LATENTS = "(n, c, h, w)"
 
@@ -75,6 +86,57 @@ def clean_pixel_loss(
     if x.shape != made.shape:
         raise ValueError(f"x: expected the shape {shape_of(made)} of the decoded latents, got {shape_of(x)}")
     return _error(made, in_full_precision(x).detach())
+
+
+def pixel_error(
+    decode: Decode,
+    kind: str,
+    z0: Tensor,
+    eps: Tensor,
+    output: Tensor,
+    alpha: Tensor,
+    s: Tensor,
+    form: Form = "noisy",
+    window: Window | None = None,
+) -> Tensor:
+    """Error in pixels of a denoiser's ``output`` for ``alpha_t z_0 + s_t eps``, in one of both forms, (n,).
+
+    ``kind``: epsilon, v_prediction or flow_prediction, which ``output`` is.
+    """
+    check_choice(form, "form", get_args(Form))
+    zt = noised(z0, eps, alpha, s).to(z0.dtype)
+    if form == "clean":
+        return clean_pixel_loss(decode, z0, clean_estimate(kind, zt, output, alpha, s), window=window)
+    return pixel_loss(decode, z0, eps, noise_estimate(kind, zt, output, alpha, s), alpha, s, window)
+
+
+def pixel_errors(
+    pipeline: DiffusionPipeline,
+    z0: Tensor,
+    eps: Tensor,
+    t: Tensor,
+    output: Tensor,
+    form: Form = "noisy",
+    window: Window | None = None,
+) -> Tensor:
+    """`pixel_error` of any diffusers pipeline with a ``vae`` whose scheduler adds noise by ``alphas_cumprod``, (n,).
+
+    ``output``: its denoiser's for ``scheduler.add_noise(z0, eps, t)``, noise or v; ``t``: whole numbers (n,). Latents
+    are in the denoiser's units. The autoencoder's parameters are the caller's to freeze. ValueError for a flow.
+    """
+    vae, scheduler = pipeline.vae, pipeline.scheduler
+    kind = scheduler.config.get("prediction_type")
+    if kind not in KINDS[:2] or not hasattr(scheduler, "alphas_cumprod"):
+        known = " or ".join(KINDS[:2])
+        raise ValueError(f"pipeline: expected a scheduler of {known}, got {type(scheduler).__name__} of {kind}")
+    check_tensor(t, "t", "(n,)", ("int32", "int64"))
+    abar = scheduler.alphas_cumprod.to(z0.device)[t.to(z0.device)].view(-1, 1, 1, 1)
+
+    def decode(latents: Tensor) -> Tensor:
+        made: Tensor = vae.decode(unscaled(vae, latents).to(vae.dtype)).sample
+        return made
+
+    return pixel_error(decode, kind, z0, eps, output, abar.sqrt(), (1 - abar).sqrt(), form, window)
 
 
 def cropped(x: Tensor, window: Window) -> Tensor:

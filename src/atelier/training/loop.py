@@ -10,7 +10,7 @@ import os
 import resource
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,34 @@ LOG_POINTS = 100  # rows of history per run
 
 @dataclass(frozen=True)
 class Task:
-    """A training task: named parameters, the samples' names, and a function from a batch to loss terms (summed)."""
+    """A training task: named parameters, the samples' names, and a function from a batch to loss terms (summed).
+
+    Terms without a graph are recorded and teach nothing.
+    """
 
     trainable: dict[str, nn.Parameter]
     samples: Sequence[str]
     losses: Callable[[Sequence[Turn]], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What is looked at before the first step and at each checkpoint, and which of it ends the training there.
+
+    ``look`` is a function of the parameters alone, so that a resumed run sees what an uninterrupted one sees.
+    """
+
+    look: Callable[[], dict[str, float]]
+    enough: Callable[[dict[str, float]], bool]
+    rows: list[dict[str, float]] = field(default_factory=list)  # filled: step, and what was seen there
+
+    def see(self, step: int) -> None:
+        self.rows.append({"step": step, **self.look()})
+
+    @property
+    def stopped(self) -> int | None:
+        """The step at which the training ended because what was seen there was enough."""
+        return int(self.rows[-1]["step"]) if self.rows and self.enough(self.rows[-1]) else None
 
 
 def learning_rate(settings: Optimisation, step: int) -> float:
@@ -56,12 +79,14 @@ def fit(
     scratch: Path,
     accelerator: Accelerator,
     averages: Averages | None = None,
+    watch: Watch | None = None,
 ) -> pd.DataFrame:
     """Train ``task`` in place and return its history, one row per logging interval.
 
     ``averages``: a dictionary per half-life, filled with additional averages; that of ``settings.ema`` replaces the
-    parameters. ``scratch``: this run's folder, named by everything that determines the run (`scratch.folder`); the
-    caller discards it once the result has been written.
+    parameters. ``watch``: may end the training at a checkpoint; its rows are filled. ``scratch``: this run's folder,
+    named by everything that determines the run (`scratch.folder`); the caller discards it once the result has been
+    written.
     """
     if accelerator.num_processes != 1:
         raise ValueError(f"training runs in one process, this is one of {accelerator.num_processes}")
@@ -73,10 +98,15 @@ def fit(
     ema, beside = started(task.trainable, names, settings.ema, averages or {})
     kept = [*([ema] if ema else []), *beside]
     log = Log(settings)
-    first = _resumed(scratch, seed, task.trainable, optimiser, kept, names, log)
+    first = _resumed(scratch, seed, task.trainable, optimiser, kept, names, log, watch)
+    if watch and not watch.rows:
+        watch.see(0)
+    done = first
     progress = tqdm(total=settings.steps, initial=first, unit="step", file=sys.stderr, mininterval=2.0)
     with filling(scratch), (scratch / "journal").open("a") as journal:
         for step in range(first, settings.steps):
+            if watch and watch.stopped is not None:
+                break
             terms = _step(task, settings, optimiser, parameters, accelerator, seed, step)
             for average in kept:
                 average.update(task.trainable, step)
@@ -86,12 +116,16 @@ def fit(
             progress.set_postfix_str(_speed(progress, settings.batch, accelerator.device), refresh=False)
             done = step + 1
             if done % settings.checkpoint_every == 0 or done == settings.steps:
+                if watch:
+                    watch.see(done)
                 state = _state(task.trainable, optimiser, kept, names)
-                checkpoints.save(scratch, done, state, {"seed": seed, **log.notes()})
+                seen = {"watched": watch.rows} if watch else {}
+                checkpoints.save(scratch, done, state, {"seed": seed, **log.notes(), **seen})
     progress.close()
+    log.end(done)
     for name, value in (ema.values if ema else {}).items():
         task.trainable[name].data.copy_(value)
-    print(f"trained steps {first} to {settings.steps}: first executed {first}, executed here {settings.steps - first}")
+    print(f"trained steps {first} to {done}: first executed {first}, executed here {done - first}")
     return pd.DataFrame(log.history)
 
 
@@ -137,11 +171,15 @@ class Log:
     def add(self, step: int, terms: dict[str, float]) -> None:
         for name, value in terms.items():
             self.running[name] = self.running.get(name, 0.0) + value
-        done = step + 1
-        if done % self.every == 0 or done == self.settings.steps:
+        if (step + 1) % self.every == 0:
+            self.end(step + 1)
+
+    def end(self, done: int) -> None:
+        """Close an interval after this many steps, if one is open."""
+        if self.running:
             steps = (done - 1) % self.every + 1
             row = {name: total / steps for name, total in self.running.items()}
-            self.history.append({"step": done, "learning_rate": learning_rate(self.settings, step), **row})
+            self.history.append({"step": done, "learning_rate": learning_rate(self.settings, done - 1), **row})
             self.running = {}
 
     def notes(self) -> dict[str, Any]:
@@ -157,6 +195,7 @@ def _resumed(
     kept: Sequence[Average],
     names: list[str],
     log: Log,
+    watch: Watch | None,
 ) -> int:
     """Restore the newest checkpoint, if there is one; returns the first step to execute."""
     checkpoint = checkpoints.load(scratch)
@@ -167,6 +206,8 @@ def _resumed(
         raise ValueError(f"{scratch}: the checkpoint belongs to seed {notes['seed']}, not {seed}")
     _restore(tensors, trainable, optimiser, kept, names)
     log.history, log.running = notes["history"], notes["running"]
+    if watch:
+        watch.rows[:] = notes["watched"]
     return int(notes["step"])
 
 

@@ -10,7 +10,7 @@ from atelier import scratch
 from atelier.files import write_table
 from atelier.params import Optimisation, Params
 from atelier.training.averages import Averages
-from atelier.training.loop import Task, fit
+from atelier.training.loop import Task, Watch, fit
 from atelier.workspace import replacing
 
 HISTORY = "history.csv"
@@ -34,10 +34,17 @@ class TrainingRun(NamedTuple):
         seed: int,
         phase: str = "",
         averages: Averages | None = None,
+        watch: Watch | None = None,
     ) -> pd.DataFrame:
         """Train and return the history; ``phase`` distinguishes several trainings in one run."""
         return fit(
-            task, optimisation, seed=seed, scratch=self.scratch / phase, accelerator=accelerator, averages=averages
+            task,
+            optimisation,
+            seed=seed,
+            scratch=self.scratch / phase,
+            accelerator=accelerator,
+            averages=averages,
+            watch=watch,
         )
 
     def write(self, save: Callable[[Path, dict[str, Any]], None], history: pd.DataFrame, **card: Any) -> None:

@@ -1,11 +1,14 @@
-"""A loss through a large frozen network: compute its gradient in slices of the batch, to bound memory."""
+"""A loss through a large frozen network: its gradient in slices of the batch, or of a part of each picture."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from atelier.models.autoencoders import Window
+from atelier.seeds import torch_generator
 
 Loss = Callable[[slice, Tensor], Tensor]  # (slice of the batch, these rows of the input) -> a scalar
 
@@ -44,3 +47,10 @@ def in_slices(loss: Loss, x: Tensor, size: int) -> Tensor:
         ).sum()
     total: Tensor = _HandedOver.apply(x, loss, size)
     return total
+
+
+def drawn_window(sides: Sequence[int], crop: int, seed: int, *turn: str | int) -> Window:
+    """A random square of ``crop`` elements within a latent of these sides."""
+    generator = torch_generator(seed, "window", *turn)
+    top, left = (int(torch.randint(side - crop + 1, (), generator=generator)) for side in sides)
+    return Window(top, left, crop)

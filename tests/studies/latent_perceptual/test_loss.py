@@ -32,7 +32,6 @@ from atelier.params import Norm
 from atelier.studies.latent_perceptual.loss import (
     TERM,
     Compare,
-    drawn_window,
     gated,
     latent_error,
     perceptual,
@@ -41,7 +40,7 @@ from atelier.studies.latent_perceptual.loss import (
 from atelier.studies.latent_perceptual.params import PostTraining
 from atelier.training.denoiser import Denoised
 from atelier.training.order import Turn
-from atelier.training.slices import in_slices
+from atelier.training.slices import drawn_window, in_slices
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 KINDS = ("epsilon", "v_prediction", "flow_prediction")

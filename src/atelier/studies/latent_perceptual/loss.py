@@ -9,13 +9,12 @@ from torch import Tensor
 from atelier.data.checks import square_side
 from atelier.diffusion import clean_estimate
 from atelier.methods.latent_perceptual import Options, latent_perceptual_loss, threshold
-from atelier.models.autoencoders import Window, decoder_stages
+from atelier.models.autoencoders import decoder_stages
 from atelier.models.latents import unscaled
-from atelier.seeds import torch_generator
 from atelier.studies.latent_perceptual.params import PostTraining
 from atelier.training.denoiser import Denoised, Extra
 from atelier.training.order import Turn
-from atelier.training.slices import in_slices
+from atelier.training.slices import drawn_window, in_slices
 
 TERM = "latent_perceptual"  # the name of the loss in histories
 
@@ -49,13 +48,6 @@ def perceptual(vae: AutoencoderKL, training: PostTraining, crop: int, names: Seq
         return latent_perceptual_loss(wanted_stages, stages, side * pixels, options)
 
     return compare
-
-
-def drawn_window(sides: Sequence[int], crop: int, seed: int, *turn: str | int) -> Window:
-    """A random square of ``crop`` elements within a latent of these sides."""
-    generator = torch_generator(seed, "window", *turn)
-    top, left = (int(torch.randint(side - crop + 1, (), generator=generator)) for side in sides)
-    return Window(top, left, crop)
 
 
 def latent_error(estimates: Tensor, targets: Tensor, turn: Turn) -> Tensor:

@@ -9,6 +9,7 @@ from atelier.params import (
     WHITE,
     BatchSize,
     Count,
+    FilePath,
     Guidance,
     Name,
     Optimisation,
@@ -31,7 +32,7 @@ FEWEST = 8  # works of a painted set
 
 
 class Curated(Section):
-    """Works of one style painted for this study alone, of which the best are learnt; 0: the data's own of that style."""
+    """Works of one style painted for this study alone, of which the best are learnt; 0 and 0: the data's own of it."""
 
     painted: Count  # that trainings choose from
     kept: Positive  # the best by the judge that chooses, then by fit to the style
@@ -61,16 +62,34 @@ class PostTraining(Section):
     method: Literal["supervised", "dpo", "simpo", "ipo", "hinge"]
     terms: Literal["latent", "pixel", "both"]
     decoded: Literal["noisy", "clean"] = "noisy"  # eq. 2, or the clean estimate, eq. 8
+    noise: Literal["shared", "separate"] = "shared"  # of a pair's winner and loser; the timestep is one
     kind: Literal["base", "v_prediction"] = "base"
     share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5  # of both terms: the pixel term's, of the gradients' norms
     longer: Annotated[float, Field(ge=1.0, le=1000.0)] = 1.0  # factor on the number of steps
     steps: Positive | None = None  # instead of the optimisation's
 
+    @model_validator(mode="after")
+    def _settings_have_an_effect(self) -> "PostTraining":
+        named = self.model_fields_set
+        if self.terms != "both" and "share" in named:
+            raise ValueError(f"share: of two terms, this is {self.terms} alone")
+        if self.terms == "latent" and "decoded" in named:
+            raise ValueError("decoded: of the pixel term, this is latent alone")
+        if self.method == "supervised" and "noise" in named:
+            raise ValueError("noise: of pairs of preferences, this is supervised")
+        return self
+
+    @property
+    def refers(self) -> bool:
+        """Whether the loss compares with the denoiser without its adapter."""
+        return self.method in ("dpo", "ipo", "hinge")
+
 
 class Config(StudySection):
     STUDY: ClassVar[str] = "pixel_space"
 
-    style: StyleName  # that all variants learn, paint and are measured in
+    style: StyleName | None  # that all variants learn, paint and are measured in; None: the data's most frequent one
+    judges: FilePath  # of defects: a folder with ``choosing`` and ``measuring``
     curated: Curated
     candidates: Candidates
     variants: Annotated[list[Name], Field(min_length=1)]
@@ -102,11 +121,16 @@ class Config(StudySection):
     def check(self, params: Params) -> None:
         if self.crop * 8 > params.data.size:
             raise ValueError(f"pixel_space.crop: {self.crop} is more than a latent's side")
+        if self.curated.painted and self.style is None:
+            raise ValueError("pixel_space.style: expected one of the painter's, because works are painted in it")
         if self.ablations:
-            subset_once("pixel_space.ablation_seeds", self.ablation_seeds, params.protocol.training_seeds)
+            seeds = params.protocol.training_seeds
+            subset_once("pixel_space.ablation_seeds", self.ablation_seeds, seeds)
+            if len(self.ablation_seeds) < min(2, len(seeds)):
+                raise ValueError("pixel_space.ablation_seeds: expected two or more, because intervals are over them")
 
     def named_styles(self) -> dict[str, str]:
-        return {"pixel_space.style": self.style}
+        return {} if self.style is None else {"pixel_space.style": self.style}
 
     def samples(self, params: Params) -> int:
         seeds = {name: len(protocol_of(params, name).protocol.all_repeats) for name in self.names}
