@@ -19,7 +19,7 @@ from atelier.params import CORRECTED
 from atelier.report import figures as report_figures
 from atelier.report import study as studies
 from atelier.report.items import Figure, Item, Table, Text
-from atelier.studies.pixel_space import report, report_results
+from atelier.studies.pixel_space import report, report_results, report_training
 from atelier.studies.pixel_space.params import UNTUNED, Config, against, corrected
 from atelier.studies.pixel_space.report_load import VOTED
 from atelier.studies.pixel_space.report_pairs import net_votes
@@ -102,9 +102,8 @@ def measures(profile: params.Params, changed: Measured) -> pd.DataFrame:
     listed |= {("winner_error", name): list(0.05 + SPREAD) for name in config.variants if name in PREFERENCE}
     listed |= {("round_trip", f"t-{t}"): list(0.8 + SPREAD) for t in (250, 500, 750)}
     listed |= {("log_form_ratio", "noisiest"): list(1 + SPREAD), ("log_form_ratio", "cleanest"): list(0 * SPREAD)}
-    listed |= {
-        (name, "nothing"): [0.0] * GROUPS for name in ("net_defects", "net_fit", "round_trip", "winner_error")
-    } | {key: list(values) for key, values in changed.items()}
+    listed |= {(name, "nothing"): [0.0] * GROUPS for name in ("net_defects", "net_fit", "winner_error")}
+    listed |= {key: list(values) for key, values in changed.items()}
     return pd.DataFrame(
         {"measure": name, "cell": cell, "n": 0 if cell == "nothing" else 20 * len(values),
          "whole": float(np.mean(values)), **{f"group{group}": value for group, value in enumerate(values)}}
@@ -138,12 +137,39 @@ def histories(profile: params.Params) -> pd.DataFrame:
     config = Config.of(profile)
     return pd.DataFrame(
         {"step": step, "learning_rate": 1e-4, "variant": name, "training_seed": seed}
-        | ({"latent": 1.0 / step, "pixel": 0.1} if one.method == "supervised"
-           else {"accuracy": 0.4 + step / 5, "winner": 1.0, "loser": 1.0 + step / 10})
+        | ({"denoising": 1.0 / step, "pixel": 0.1} if one.method == "supervised" else {"latent": 0.7, "accuracy": 0.5})
         for name, one in config.trainings.items()
         for seed in profile.protocol.training_seeds
         for step in (1, 2)
     )  # fmt: skip
+
+
+def probes(profile: params.Params) -> pd.DataFrame:
+    """Three checkpoints of every preference training and seed; the last seed stops at the second."""
+    seeds = profile.protocol.training_seeds
+    columns = ["step", "winner", "loser", "accuracy", "variant", "training_seed"]
+    return pd.DataFrame(
+        [
+            (step, 1 + step / 1000, 1 + step / 100 + seed / 10, 0.5, name, seed)
+            for name, one in Config.of(profile).trainings.items()
+            if one.method != "supervised"
+            for seed in seeds
+            for step in (0, 50, 100)
+            if step < 100 or seed != seeds[-1]
+        ],
+        columns=columns,
+    )  # fmt: skip
+
+
+def card(name: str, config: Config, seed: int) -> dict[str, object]:
+    """A training's: a weight and units where its terms and method have them; two of *simpo-latent* stopped."""
+    one = config.trainings[name]
+    pairs = one.method != "supervised"
+    return {
+        "weight": None if one.terms == "latent" or (one.terms == "pixel" and pairs) else 2.0,
+        "factor": 0.5 if pairs and one.terms != "latent" else None,
+        "stopped": 70 if name == "simpo-latent" and seed < 2 else None,
+    }
 
 
 def results(profile: params.Params | None = None, changed: Measured | None = None, **fields: object) -> Results:
@@ -157,11 +183,9 @@ def results(profile: params.Params | None = None, changed: Measured | None = Non
         n_learnt=200,
         n_held_out=300,
         pairs=pd.DataFrame({"prompt": ["a", "b"], "winner_defects": [0.1, 0.2], "loser_defects": [1.1, 2.2]}),
-        cards={
-            name: [{"weight": 2.0, "stopped": 70 if name == "simpo-latent" and seed < 2 else None} for seed in range(5)]
-            for name in config.names
-        },
+        cards={name: [card(name, config, seed) for seed in range(5)] for name in config.names},
         history=histories(profile),
+        probes=probes(profile),
         rows=measures(profile, changed or {}),
         every_pair=every_pair(profile, {}),
         gradients=pd.DataFrame(
@@ -228,6 +252,17 @@ def test_whatever_is_trained_has_its_page(name: str, monkeypatch: pytest.MonkeyP
     for item in shown:
         if isinstance(item, Figure) and not item.name.startswith("history"):
             assert "n = " in item.caption or "prompt" in item.caption or "work by" in item.caption, item.name
+
+
+def test_data_without_an_evaluator_masks_or_bars_has_its_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report_figures, "contact_sheet", lambda *_, **__: plt.figure())
+    page = results(bars=[], every_pair=every_pair(having(), {}).query("measure == 'defects'"))
+    unknown = page.rows["measure"].str.contains(r"^(?:fit|style|subject|clip|high_inside|high_outside)$|_fit$|_rec$")
+    page = replace(page, rows=page.rows[~unknown])
+    shown = list(items(page))
+    assert not {"asked", "inside_outside", "judges"} & {item.name for item in shown if not isinstance(item, Text)}
+    assert "no evaluator" in report.style_and_subject(page).text
+    assert {name for name, each in decided(page).items() if each.verdict in verdicts.DECIDED} <= {"E5"}
 
 
 @pytest.mark.parametrize("name", ["all", "one"])
@@ -445,10 +480,16 @@ def test_evidence_counts_pictures_and_pairs() -> None:
     evidence = report.evidence(results())
     assert evidence.counts["E1"] == [20 * GROUPS, 20 * GROUPS]
     assert evidence.over_of("E1") == f"intervals over {GROUPS} groups of repeats, {GROUPS} training seeds"
-    assert evidence.floors["high_rec"] == pytest.approx(0.1)
-    saturated = {("high_rec", "returned"): [0.9] * GROUPS, ("high_rec", "both"): list(1 + SPREAD)}
-    findings = decided(results(changed={**BETTER, **saturated}))["E1"].findings
-    assert [finding.saturated for finding in findings] == [False, True]
+    assert evidence.floors == {"high": pytest.approx(0.1), "fd": pytest.approx(0.1)}
+    assert {len(evidence.values[measure, "nothing"]) for measure in ("net_defects", "round_trip", "top")} == {GROUPS}
+
+
+def test_what_is_compared_with_nothing_is_so_from_both_starts() -> None:
+    moved = {("net_defects", "both-over-latent-corrected"): list(-0.3 + SPREAD)}
+    finding = decided(results(changed={**BETTER, **moved}))["E1"].findings[0]
+    assert finding.corrected is not None
+    assert finding.corrected.interval.mean == pytest.approx(-0.3)
+    assert finding.starts_disagree
 
 
 # ------------------------------------------------------------------------------------------------ training
@@ -459,16 +500,25 @@ def test_variants_say_their_weights_and_where_they_stopped() -> None:
     assert table.frame.loc["simpo-latent", "stopped"] == "2 of 5, at 70 and 70"
     assert list(table.frame.loc["latent", ["share", "weight", "stopped", "decoded"]]) == ["", "", "", ""]
     assert list(table.frame.loc["both-clean", ["share", "weight", "decoded"]]) == ["0.5", "2", "the clean estimate"]
-    assert table.frame.loc["dpo-both", "stopped"] == "none"
+    assert list(table.frame.loc["dpo-both", ["stopped", "units"]]) == ["none", "0.5"]
+    assert list(table.frame.loc["dpo-pixel", ["weight", "units"]]) == ["", "0.5"]
+    assert list(table.frame.loc["pixel", ["weight", "units", "share"]]) == ["2", "", ""]
     assert table.frame.loc["latent-longer", "steps"] == "250"
     assert table.frame.loc["both-v", "predicts"] == "v"
 
 
 def test_curves_are_drawn_of_what_a_training_has() -> None:
-    both = [figure.name for figure in report.curves(results())]
-    assert both == [f"history_{name}" for name in ("latent", "pixel", "accuracy", "winner", "loser")]
-    few = [figure.name for figure in report.curves(results(PAGES["supervised"]))]
-    assert few == ["history_latent", "history_pixel"]
+    shown = {figure.name: figure for figure in report.curves(results())}
+    assert list(shown) == ["history_denoising", "history_pixel", "preferences"]
+    titles = [axis.get_ylabel() for axis in shown["preferences"].figure.axes if axis.get_ylabel()]
+    assert titles == list(report_training.PROBED.values())
+    last = shown["preferences"].figure.axes[2].containers[0].lines[0]  # the first variant, losers
+    assert last.get_ydata()[-1] == pytest.approx(2 + np.mean(range(GROUPS - 1)) / 10)  # without the seed that stopped
+    assert [figure.name for figure in report.curves(results(PAGES["supervised"]))] == [
+        "history_denoising",
+        "history_pixel",
+    ]
+    assert [figure.name for figure in report.curves(results(PAGES["one"]))] == ["preferences"]
 
 
 def test_pairs_say_how_far_apart_they_are() -> None:

@@ -3,10 +3,13 @@
 Each theme has its module; the page and its tests take all of them from here.
 """
 
+import numpy as np
+
 from atelier import claims
 from atelier.evaluation.tables import Values
 from atelier.report import words
-from atelier.studies.pixel_space.params import UNTUNED, against
+from atelier.studies.pixel_space.measure import RETURNED
+from atelier.studies.pixel_space.params import UNTUNED, against, corrected
 from atelier.studies.pixel_space.report_inspected import figure_seven, ratio, round_trips
 from atelier.studies.pixel_space.report_judge import may_judge, validation
 from atelier.studies.pixel_space.report_load import load
@@ -21,7 +24,7 @@ from atelier.studies.pixel_space.report_pictures import (
     sweep,
 )
 from atelier.studies.pixel_space.report_reasons import answer
-from atelier.studies.pixel_space.report_results import DEFECTS, Results
+from atelier.studies.pixel_space.report_results import DEFECTS, NOTHING, Results
 from atelier.studies.pixel_space.report_training import chosen, cost, curves, history, variants, winner_errors
 from atelier.verdicts import Evidence
 
@@ -55,8 +58,7 @@ __all__ = [
     "winner_errors",
 ]
 
-RETURNED = "returned"  # the cell of training works that passed once through the autoencoder
-DISTANCES = ("fd", "fd_rec", "kid", "pr", "pr_rec", "psd", "psd_rec", "high", "high_rec")
+DISTANCES = ("fd", "kid", "pr", "psd", "high")  # against works themselves
 HEADLINE = (("both", "latent"), ("simpo-both", "dpo-latent"))
 
 
@@ -80,10 +82,13 @@ def evidence(results: Results) -> Evidence:
 
 
 def judged(results: Results) -> Values:
-    """All values that a verdict may rest on."""
-    if results.is_validated:
-        return results.values
-    return {key: row for key, row in results.values.items() if "defect" not in key[0]}
+    """All values that a verdict may rest on; ``nothing`` has 0 in every measure, whichever the start."""
+    measured = {key: row for key, row in results.values.items() if results.is_validated or "defect" not in key[0]}
+    groups: dict[str, int] = {}
+    for (measure, _), row in measured.items():
+        groups[measure] = max(groups.get(measure, 0), len(row))
+    fixed = {(measure, cell): np.zeros(n) for measure, n in groups.items() for cell in (NOTHING, corrected(NOTHING))}
+    return fixed | measured
 
 
 def counts(results: Results, claim: claims.Claim) -> list[int]:
@@ -96,5 +101,8 @@ def counts(results: Results, claim: claims.Claim) -> list[int]:
 
 
 def floors(results: Results) -> dict[str, float]:
-    """The value of each distance below which no denoiser gets, because its pictures pass through this decoder."""
+    """The value of each distance below which no denoiser gets, because its pictures pass through this decoder.
+
+    Against reconstructed works there is none: these carry the decoder's fingerprint, too.
+    """
     return {name: results.interval(name, RETURNED).mean for name in DISTANCES if results.has(name, RETURNED)}

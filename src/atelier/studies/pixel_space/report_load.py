@@ -1,16 +1,16 @@
 """Reading what the stages left for the page."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from diffusers import AutoencoderKL
-from safetensors.torch import load_file
+from diffusers import AutoencoderKL, StableDiffusionPipeline
 from torch import Tensor
 
 from atelier.data.images import to_pixels
+from atelier.diffusion import clean_estimate, noised
 from atelier.evaluation.judges import read_bars
 from atelier.evaluation.tables import read_rows
 from atelier.files import check_seal, read_json, read_table, reading
@@ -18,35 +18,45 @@ from atelier.models import base
 from atelier.models.latents import decode
 from atelier.params import Params
 from atelier.sampling import store
+from atelier.studies.pixel_space import inspect, measure, pictures
 from atelier.studies.pixel_space.params import UNTUNED, Config, seeds_of
 from atelier.studies.pixel_space.report_results import VOTES, Results
+from atelier.studies.pixel_space.sample import Condition, location_of
+from atelier.studies.pixel_space.train import PROBES
+from atelier.training import denoiser
+from atelier.training.base import HISTORY
 from atelier.workspace import Workspace
 
 COLUMNS = 10  # pictures in a row of a contact sheet
+LEVELS = 8  # noise levels at which one work is shown
 VOTED = ("table", "training", "model", "a", "b", "label", "flaws_win", "appeal_win", "alignment_a")  # and others
 
 
 def load(params: Params, workspace: Workspace) -> Results:
-    """Read what the stages left, and decode the first pairs of preferences."""
-    config = Config.of(params)
-    vae = base.load(check_seal(workspace.base)).vae.requires_grad_(False)
-    corpus = check_seal(workspace.build / "corpus" / config.STUDY)
-    measured = [workspace.measures / f"{config.STUDY}{part}.csv" for part in ("", "_inspected")]
+    """Read what the stages left, and decode the first pairs of preferences, and one work by noise level."""
+    config, measures = Config.of(params), workspace.measures
+    pipeline = base.load(check_seal(workspace.base))
+    pipeline.vae.requires_grad_(False)
+    rows, every_pair = measure.load(measures)
+    listed = read_table(pictures.folder(workspace) / pictures.LISTED, pictures.SCORES)
+    levels, shown = decoded_by_level(params, workspace, pipeline)
     return Results(
         params=params,
         config=config,
-        n_learnt=len(read_table(corpus / "training.csv")),
-        n_held_out=len(read_table(corpus / "held_out.csv")),
-        pairs=read_table(corpus / "pairs.csv"),
+        n_learnt=len(pictures.split(workspace, pictures.TRAINING)),
+        n_held_out=len(pictures.split(workspace, pictures.HELD_OUT)),
+        pairs=listed,
         cards=cards(params, workspace),
         history=histories(params, workspace),
-        rows=pd.concat([read_rows(path) for path in measured], ignore_index=True),
-        gradients=read_rows(workspace.measures / f"{config.STUDY}_gradients.csv"),
+        probes=probed(params, workspace),
+        rows=pd.concat([rows, read_rows(measures / inspect.OUT)], ignore_index=True),
+        every_pair=every_pair,
+        gradients=read_rows(measures / inspect.GRADIENTS),
         bars=read_bars(workspace.bars),
         first_pictures=first_pictures(params, workspace.samples),
-        first_pairs=first_pairs(vae, corpus / "pairs.safetensors"),
-        decoded={},
-        decoded_at=[],
+        first_pairs=first_pairs(pipeline.vae, pictures.pairs(workspace)),
+        decoded=shown,
+        decoded_at=levels,
         votes=read_table(workspace.papers / VOTES, VOTED),
     )
 
@@ -64,42 +74,64 @@ def cards(params: Params, workspace: Workspace) -> dict[str, list[Mapping[str, A
 
 
 def card(path: Path) -> Mapping[str, Any]:
-    """A training's card: the pixel term's weight, and the step at which it stopped, if it did."""
+    """A training's card: the pixel term's weight and units, and the step at which it stopped, or None."""
     with reading(path):
         content = read_json(path)
-        return {name: content[name] for name in ("weight", "stopped")}
+        return {name: content[name] for name in ("weight", "factor", "stopped")}
 
 
 def histories(params: Params, workspace: Workspace) -> pd.DataFrame:
     """Errors of every variant and training seed."""
-    study = Config.STUDY
+    return _tables(params, workspace, Config.of(params).names, HISTORY)
+
+
+def probed(params: Params, workspace: Workspace) -> pd.DataFrame:
+    """What every preference training saw at its checkpoints; without rows where there is none."""
+    config = Config.of(params)
+    preferences = [name for name in config.names if config.trainings[name].method != "supervised"]
+    return _tables(params, workspace, preferences, PROBES)
+
+
+def _tables(params: Params, workspace: Workspace, variants: Sequence[str], file: str) -> pd.DataFrame:
     runs = [
-        read_table(check_seal(workspace.adapter(study, name, seed)) / "history.csv").assign(
+        read_table(check_seal(workspace.adapter(Config.STUDY, name, seed)) / file, ("step",)).assign(
             variant=name, training_seed=seed
         )
-        for name in Config.of(params).names
+        for name in variants
         for seed in seeds_of(params, name)
     ]
-    return pd.concat(runs, ignore_index=True)
+    return pd.concat([pd.DataFrame(columns=["variant", "training_seed", "step"]), *runs], ignore_index=True)
 
 
 def first_pictures(params: Params, samples: Path) -> dict[str, Tensor]:
     """The first pictures of the first repeat, of the base and every variant, from white noise."""
-    config, pictures = Config.of(params), {}
-    for name in (UNTUNED, *config.names):
-        where = store.Location(config.STUDY, name, config.guidance, condition=name)
-        seed = params.protocol.training_seeds[0] if name == UNTUNED else seeds_of(params, name)[0]
-        sampled, listed = store.read([where.folder(samples, seed)])
-        first = listed.query("repeat == repeat.min() and place < @COLUMNS").sort_values("place")
-        pictures[name] = sampled[first.index.tolist()]
-    return pictures
+    first = {}
+    for name in (UNTUNED, *Config.of(params).names):
+        where = location_of(params, Condition(name)).folder(samples, seeds_of(params, name)[0])
+        painted, listed = store.read([where])
+        rows = listed.query("repeat == repeat.min() and place < @COLUMNS").sort_values("place")
+        first[name] = painted[rows.index.tolist()]
+    return first
 
 
 @torch.no_grad()
-def first_pairs(vae: AutoencoderKL, path: Path) -> dict[str, Tensor]:
+def first_pairs(vae: AutoencoderKL, pairs: pictures.Pairs) -> dict[str, Tensor]:
     """The first pairs of preferences, decoded."""
-    with reading(path):
-        pairs = load_file(path)
-    return {
-        label: to_pixels(decode(vae, pairs[name][:COLUMNS])) for label, name in (("best", "winner"), ("worst", "loser"))
-    }
+    shown = {"best": pairs.winner, "worst": pairs.loser}
+    return {name: to_pixels(decode(vae, latents[:COLUMNS])) for name, latents in shown.items()}
+
+
+@torch.no_grad()
+def decoded_by_level(
+    params: Params, workspace: Workspace, pipeline: StableDiffusionPipeline
+) -> tuple[list[int], dict[str, Tensor]]:
+    """One inspected work by noise level, decoded: its noisy latent, and the base's estimate of the clean one."""
+    alphas, sigmas, times = denoiser.path(pipeline.scheduler)
+    sample = next(inspect.inspected(params, workspace, pipeline))
+    levels = [(2 * level + 1) * len(alphas) // (2 * LEVELS) for level in range(LEVELS)]
+    alpha, s = (each[levels].view(-1, 1, 1, 1) for each in (alphas, sigmas))
+    zt = noised(sample.z0[:1].expand(LEVELS, -1, -1, -1), sample.eps[:1], alpha, s)
+    output = pipeline.unet(zt, times[levels], sample.words[:1].expand(LEVELS, -1, -1)).sample
+    estimate = clean_estimate(pipeline.scheduler.config.prediction_type, zt, output, alpha, s)
+    shown = {"at its noise level": zt, "the clean estimate": estimate}
+    return levels, {name: to_pixels(decode(pipeline.vae, latents)) for name, latents in shown.items()}

@@ -139,9 +139,7 @@ def transitivity(results: Results) -> list[Item]:
     for (a, b), values in nets.items():
         table.loc[a, b] = values.mean()
     figure = figures.matrix(table, "wins less losses (points)", "over", "pictures of")
-    caption = (
-        f"Wins less losses on defects of a row's pictures over a column's, in points; {results.paired}."
-    )
+    caption = f"Wins less losses on defects of a row's pictures over a column's, in points; {results.paired}."
     return [Figure("transitivity", figure, caption), _triples(results, nets)]
 
 
@@ -149,7 +147,7 @@ def _nets(results: Results) -> dict[tuple[str, str], FloatArray]:
     """Wins less losses on defects in points, by pair in either order, one value a group."""
     every = results.every_pair
     table = every[(every["measure"] == DEFECTS) & (every["start"] == WHITE) & (every["group"].astype(str) != "whole")]
-    known = {}
+    known: dict[tuple[str, str], FloatArray] = {}
     for (a, b), rows in table.groupby(["A", "B"], sort=False):
         values = 100 * (rows["win"] - rows["lose"]).to_numpy(dtype=np.float64)
         known |= {(str(a), str(b)): values, (str(b), str(a)): -values}

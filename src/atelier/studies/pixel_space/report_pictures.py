@@ -6,7 +6,7 @@ import pandas as pd
 
 from atelier.evaluation.intervals import Interval
 from atelier.report import figures, words
-from atelier.report.items import Figure, Item, Metric, Table
+from atelier.report.items import Figure, Item, Metric, Table, Text
 from atelier.studies.pixel_space.params import UNTUNED, PostTraining, corrected
 from atelier.studies.pixel_space.report_results import BASELINE, DEFECTS, INTERVALS, Results, dotted, points, scaled
 
@@ -214,10 +214,13 @@ def _but_for_its_share(training: PostTraining, main: PostTraining) -> bool:
     return training.model_copy(update={"share": main.share}) == main
 
 
-def style_and_subject(results: Results) -> Table:
+def style_and_subject(results: Results) -> Table | Text:
     """Shares of pictures whose subject and style are recognised as asked, beside the paper's alignment."""
+    cells = results.cells("subject")
+    if not cells:
+        return Text("The data has no evaluator that recognises subjects and styles.")
     rows, metrics = {}, {}
-    for cell in results.cells("subject"):
+    for cell in cells:
         row = {}
         for name in ("subject", "style"):
             if results.has(name, cell):

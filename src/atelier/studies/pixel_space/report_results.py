@@ -17,7 +17,7 @@ from atelier.report import words
 from atelier.studies.pixel_space.params import UNTUNED, Config, against
 
 VOTES = "anonymous_pixel_space.csv"  # in the folder of papers
-NOTHING = "nothing"
+NOTHING = "nothing"  # a cell with 0 in every measure, that differences are compared with
 MEASURING, CHOOSING = "measuring", "choosing"  # judges: of what was made, and of what is learnt
 OVER = "-over-"
 DEFECTS, FIT = "defects", "fit"
@@ -36,6 +36,7 @@ class Results:
     pairs: pd.DataFrame  # of preferences: one a row, with both pictures' scores
     cards: Mapping[str, Sequence[Mapping[str, Any]]]  # of trainings, by variant, one a training seed
     history: pd.DataFrame  # of all trainings, with columns ``variant`` and ``training_seed``
+    probes: pd.DataFrame  # errors of pairs on fixed draws at checkpoints: step, accuracy, winner, loser; those columns
     rows: pd.DataFrame  # measures of all cells
     every_pair: pd.DataFrame  # outcomes of each pair of the base and main variants, by start, measure and group
     gradients: pd.DataFrame  # norms before training: t, form, n, and one column a group
@@ -110,10 +111,8 @@ class Results:
     @property
     def counted(self) -> str:
         """n of variants' pictures, for a caption."""
-        fewest = min(
-            (self.n_of(measure, cell) for measure, cell in self._counts if cell in self.config.names), default=0
-        )
-        of_fewer = f" (of ablations at least {fewest})" if self.config.ablations and fewest < self.n else ""
+        fewest = min(self.n_of(DEFECTS, cell) for cell in self.cells())
+        of_fewer = f" (of ablations {fewest})" if fewest < self.n else ""
         pictures = words.pictures(self.params, self.n, "row")
         return (
             f"{pictures}{of_fewer}, against {self.n_held_out} held-out works; same prompts and noise; guidance "
@@ -123,7 +122,8 @@ class Results:
     @property
     def paired(self) -> str:
         """n of pairs of pictures, for a caption."""
-        return f"n = {self.n} pairs a row, of the same prompt and noise, in {self.groups} groups"
+        sizes = sorted({self.n_of(f"net_{DEFECTS}", against(*pair)) for pair in self.pair_cells}, reverse=True)
+        return f"n = {' or '.join(map(str, sizes))} pairs a row, of the same prompt and noise, in groups of repeats"
 
 
 def bars_of(bars: Sequence[Bar], role: str) -> list[Bar]:

@@ -5,15 +5,23 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from atelier.evaluation.intervals import t_interval
+from atelier.evaluation.intervals import Interval, t_interval
 from atelier.report import figures, words
 from atelier.report.items import DIGITS, Data, Figure, Item, Metric, Table, Text
 from atelier.studies.pixel_space.params import PostTraining
 from atelier.studies.pixel_space.report_results import INTERVALS, Results
+from atelier.studies.pixel_space.train import PROBED as DRAWN
 
 SMOOTHING = "running means over a twelfth of a run"
-ACCURACY, WINNER, LOSER = "accuracy", "winner", "loser"  # columns of a preference training's history
-TERMS = {"latent": "error of the noise in latents", "pixel": "error of decoded pictures, not weighted"}
+TERMS = {  # columns of supervised trainings' histories
+    "denoising": "squared error of what the denoiser predicts",
+    "pixel": "squared error of decoded pictures, times its weight",
+}
+PROBED = {  # columns of what is looked at again and again in a preference training
+    "accuracy": "share of pairs in the right order",
+    "winner": "winners' error over the base's",
+    "loser": "losers' error over the base's",
+}
 
 
 def chosen(results: Results) -> list[Item]:
@@ -51,8 +59,9 @@ def variants(results: Results) -> Table:
     caption = (
         f"Trained: adapters of rank {config.rank} on every layer. *share*: of the pixel term in the sum of both "
         f"gradients' norms at the start, which sets its weight once; beta {config.beta:g} and SimPO's margin "
-        f"{config.margin:g} of mean errors. A preference training stops where the winners' error is {config.most:g} "
-        "times the base's; *stopped*: at which steps, of how many seeds. Weight: mean over training seeds."
+        f"{config.margin:g} of mean errors. *units*: by which preferences multiply errors of pixels, so that they "
+        f"begin as large as those of latents. A preference training stops where the winners' error is {config.most:g} "
+        "times the base's; *stopped*: at which steps, of how many seeds. Weight and units: means over training seeds."
     )
     return Table("variants", frame.rename_axis("variant").fillna(""), caption)
 
@@ -63,7 +72,10 @@ def _settings(results: Results, name: str) -> dict[str, str]:
     if training.terms != "latent":
         row["decoded"] = {"noisy": "at the noise level", "clean": "the clean estimate"}[training.decoded]
     if training.terms == "both":
-        row |= {"share": f"{training.share:g}", "weight": f"{np.mean([card['weight'] for card in cards]):.3g}"}
+        row["share"] = f"{training.share:g}"
+    for key, label in (("weight", "weight"), ("factor", "units")):
+        if known := [float(card[key]) for card in cards if card[key] is not None]:
+            row[label] = f"{np.mean(known):.3g}"
     row |= {"steps": str(results.config.optimisation_of(name).steps), "seeds": str(len(cards))}
     if training.method != "supervised":
         row["stopped"] = _stopped([card["stopped"] for card in cards])
@@ -116,25 +128,47 @@ def _first_seed(results: Results) -> pd.DataFrame:
 
 
 def curves(results: Results) -> list[Figure]:
-    """Errors of supervised variants; of preferences the implicit accuracy, and both errors over the base's."""
-    preference = [name for name in results.config.variants if results.config.trainings[name].method != "supervised"]
-    supervised = [name for name in results.config.variants if name not in preference]
-    about = f"training seed {results.params.protocol.training_seeds[0]}; {SMOOTHING}"
-    drawn = [
-        *((name, label, supervised) for name, label in TERMS.items()),
-        (ACCURACY, "share of pairs in the right order", preference),
-        (WINNER, "winners' error over the base's", preference),
-        (LOSER, "losers' error over the base's", preference),
-    ]
-    shown = []
-    for column, label, names in drawn:
-        table = _first_seed(results)
-        table = table[table["variant"].isin(names)]
-        table = table.dropna(subset=column) if column in table else table[:0]
-        if len(table):
-            figure = figures.training_curves(table, column, "variant", label)
-            shown.append(Figure(f"history_{column}", figure, f"{label[:1].upper()}{label[1:]}; {about}."))
-    return shown
+    """Errors of supervised variants over steps; nothing of what the profile does not train."""
+    table = _first_seed(results)
+    supervised = [name for name in results.config.variants if results.config.trainings[name].method == "supervised"]
+    table = table[table["variant"].isin(supervised)]
+    seed, shown = results.params.protocol.training_seeds[0], []
+    for column, label in TERMS.items():
+        rows = table.dropna(subset=column) if column in table else table[:0]
+        if len(rows):
+            caption = f"Supervised: {label}; training seed {seed}; {SMOOTHING}; batches of {_batch(results)} works."
+            shown.append(Figure(f"history_{column}", figures.training_curves(rows, column, "variant", label), caption))
+    return [*shown, *_preferences(results)]
+
+
+def _batch(results: Results) -> int:
+    return results.config.supervised.batch
+
+
+def _preferences(results: Results) -> list[Figure]:
+    """Of preference trainings: pairs in order, winners' and losers' errors, on fixed draws at every checkpoint."""
+    probes = results.probes[results.probes["variant"].isin(results.config.variants)]
+    if probes.empty:
+        return []
+    rows = []
+    for (variant, step), part in probes.groupby(["variant", "step"], sort=False):
+        row: dict[str, object] = {"variant": variant, "step": step}
+        for column in PROBED:
+            interval = _over_seeds(part[column].tolist())
+            row |= {column: interval.mean, f"{column}_low": interval.low, f"{column}_high": interval.high}
+        rows.append(row)
+    caption = (
+        f"Preferences: latent errors on fixed draws of pairs, noise and steps; n = {DRAWN} a point and seed; means "
+        f"over {words.seeds(results.params)}, fewer behind a step at which one stopped; 95 % intervals over seeds "
+        "where there are two or more. A loss may fall while the winners' error rises over 1; training stops at "
+        f"{results.config.most:g}."
+    )
+    return [Figure("preferences", figures.curves(pd.DataFrame(rows), PROBED, "step", "variant", "step"), caption)]
+
+
+def _over_seeds(values: Sequence[float]) -> Interval:
+    """A mean over seeds; of one seed, without an interval."""
+    return t_interval(values) if len(values) > 1 else Interval(values[0], values[0], values[0], 1)
 
 
 def winner_errors(results: Results) -> Table | Text:
