@@ -88,7 +88,7 @@ def measures(profile: params.Params, changed: Measured) -> pd.DataFrame:
     names = (*MEASURES, *(f"defect_{name}" for name in NAMES))
     cells = {corrected(name): n for name, n in groups.items() if name not in config.ablations} | groups
     listed = {(name, cell): [1.0] * n for cell, n in cells.items() for name in names}
-    listed |= {(name, "returned"): [0.1] * GROUPS for name in ("high", "high_rec", "fd", "fd_rec")}
+    listed |= {(name, "returned"): [0.1] * GROUPS for name in ("defects", "high", "high_rec", "fd", "fd_rec")}
     shares = {"win": 0.5, "tie": 0.2, "lose": 0.3, "net": 0.2}
     for pair in (pair for pair in PAIRS if set(pair) <= set(groups)):
         for cell in (against(*pair), corrected(against(*pair))):
@@ -546,7 +546,7 @@ def test_the_base_and_the_main_variants_are_shown_on_the_same_prompts() -> None:
 def test_both_starts_have_their_tables() -> None:
     page = results()
     white, moved = report.measures(page)
-    assert list(white.frame.index) == [UNTUNED, *page.config.names]
+    assert list(white.frame.index) == ["returned", UNTUNED, *page.config.names]
     assert list(moved.frame.index) == [corrected(name) for name in (UNTUNED, *page.config.variants)]
     assert all(name.endswith(CORRECTED) for name in moved.frame.index)
     assert [table.name for table in report.changes(page)] == ["changes", "changes_corrected"]

@@ -7,6 +7,7 @@ import pandas as pd
 from atelier.evaluation.intervals import Interval
 from atelier.report import figures, words
 from atelier.report.items import Figure, Item, Metric, Table, Text
+from atelier.studies.pixel_space.measure import REAL, RETURNED
 from atelier.studies.pixel_space.params import UNTUNED, PostTraining, corrected
 from atelier.studies.pixel_space.report_results import BASELINE, DEFECTS, INTERVALS, Results, dotted, points, scaled
 
@@ -35,10 +36,11 @@ AGAINST = (  # changed, reference
     ("simpo-both", "dpo-latent"),
 )
 READ = (
-    "Of all pictures of a row at once. *defects*: the measuring judge's score, the sum of six strengths; *high*: "
-    "error of log10 power above half the Nyquist frequency, in either direction, *high_rec* against reconstructed "
-    "works; *top*: log10 power there over real, with its sign; *fit*: mean log-probability of the style; *fd*: "
-    "Fréchet distance on the evaluator's features. Lower is nearer for high, fd, kid, pr and psd."
+    "Of all pictures of a row at once; *real*: the works that are learnt, *returned*: held-out ones, reconstructed. "
+    "*defects*: the measuring judge's score, the sum of six strengths; *high*: error of log10 power above half the "
+    "Nyquist frequency, in either direction, *high_rec* against reconstructed works; *top*: log10 power there over "
+    "real, with its sign; *fit*: mean log-probability of the style; *fd*: Fréchet distance on the evaluator's "
+    "features. Lower is nearer for high, fd, kid, pr and psd."
 )
 
 
@@ -60,12 +62,17 @@ def pictures(results: Results) -> Figure:
 def measures(results: Results) -> list[Table]:
     """Every measure of every cell, from white noise and from the corrected start."""
     white = results.cells()
-    shown = [_measures(results, "measures", white, f"From white noise; {results.counted}. {READ}")]
+    shown = [_measures(results, "measures", [*_works(results), *white], f"From white noise; {results.counted}. {READ}")]
     moved = [corrected(cell) for cell in white if results.has(DEFECTS, corrected(cell))]
     if moved:
         caption = f"From noise with the leak of training works; {results.counted}. {READ}"
         shown.append(_measures(results, "measures_corrected", moved, caption))
     return shown
+
+
+def _works(results: Results) -> list[str]:
+    """Rows of works: those that are learnt, and held-out ones reconstructed."""
+    return [cell for cell in (REAL, RETURNED) if results.has(DEFECTS, cell)]
 
 
 def _measures(results: Results, name: str, cells: Sequence[str], caption: str) -> Table:
@@ -108,7 +115,7 @@ def _changes(results: Results, name: str, pairs: Sequence[tuple[str, str]], capt
 
 def defects(results: Results) -> list[Item]:
     """The measuring judge's strength of each defect, by cell; nothing where it says nothing of single ones."""
-    cells = results.cells()
+    cells = [*_works(results), *results.cells()]
     names = [name.removeprefix("defect_") for name in _single(results)]
     if not names:
         return []
@@ -128,7 +135,8 @@ def defects(results: Results) -> list[Item]:
         "Mean strength of each planted kind of defect, 0 to 1, as the measuring judge sees it, and their sum; from "
         f"white noise; {INTERVALS}; {results.counted}."
     )
-    table = Table("defects", pd.DataFrame(rows).T.rename_axis("pictures").fillna(""), caption, metrics)
+    frame = pd.DataFrame(rows).T.rename_axis("pictures").fillna("")[[*names, "all"]]
+    table = Table("defects", frame, caption, metrics)
     return [_defect_figure(results, [cell for cell in SHOWN if cell in cells], names), table]
 
 

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from atelier.studies.pixel_space.train import PROBED as DRAWN
 
 from atelier.evaluation.intervals import Interval, t_interval
 from atelier.report import figures, words
 from atelier.report.items import DIGITS, Data, Figure, Item, Metric, Table, Text
 from atelier.studies.pixel_space.params import PostTraining
 from atelier.studies.pixel_space.report_results import INTERVALS, Results
-from atelier.studies.pixel_space.train import PROBED as DRAWN
 
 SMOOTHING = "running means over a twelfth of a run"
 TERMS = {  # columns of supervised trainings' histories
