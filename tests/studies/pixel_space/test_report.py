@@ -304,7 +304,7 @@ def test_the_answer_turns_with_the_numbers() -> None:
     worse = {("net_defects", "both-over-latent"): list(-0.2 + SPREAD), ("high_rec", "both"): list(0.8 + SPREAD)}
     line = report.answer(results(changed=worse)).text.splitlines()[0]
     assert "both terms have more defects than latent" in line
-    assert "half Nyquist falls (-0.2" in line
+    assert "half Nyquist falls: -0.2" in line
     none = {("net_defects", "both-over-latent"): list(SPREAD)}
     assert "are not told by their defects from latent" in report.answer(results(changed=none)).text
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 
 from atelier.evaluation.intervals import t_interval
 from atelier.report import figures, words
@@ -43,6 +44,7 @@ def _norms(results: Results) -> Figure:
         metrics[f"gradient/{name}/{t}"] = Metric(interval, int(row["n"]))
     label = {"norm": "log10 of the gradient's norm"}
     figure = figures.curves(pd.DataFrame(rows), label, "t", "form", "step t of the schedule (more is noisier)")
+    figure.axes[0].xaxis.set_major_locator(MaxNLocator(6, integer=True))  # not a number for each of many levels
     n = ", ".join(str(n) for n in sorted(set(results.gradients["n"])))
     caption = (
         "Norm of each loss's gradient with respect to the denoiser's output, before training, on held-out works' "

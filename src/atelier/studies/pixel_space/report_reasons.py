@@ -61,7 +61,7 @@ def _wins(results: Results, a: str, b: str, who: str) -> str:
         return text
     change = results.change("high_rec", a, b)
     changes = _told(change, "falls", "rises", "is not seen to change")
-    return f"{text} The error of log10 power above half Nyquist {changes} ({words.signed(change)})."
+    return f"{text} The error of log10 power above half Nyquist {changes}: {words.signed(change)}."
 
 
 def _moved(results: Results, cell: str) -> str:
@@ -95,9 +95,8 @@ def _e4(results: Results) -> str:
     back = results.change("high_outside", "both", "pixel")
     return (
         f"With pixels alone in place of latents, the error of log10 power above half Nyquist {_told(inside, *ends)} "
-        f"in the subject ({words.signed(inside)}) and {_told(outside, *ends)} in the background "
-        f"({words.signed(outside)}); with both in place of pixels it {_told(back, *ends)} there "
-        f"({words.signed(back)})."
+        f"in the subject, {words.signed(inside)}, and {_told(outside, *ends)} in the background, "
+        f"{words.signed(outside)}; with both in place of pixels it {_told(back, *ends)} there, {words.signed(back)}."
     )
 
 
@@ -113,7 +112,7 @@ def _e5(results: Results) -> str:
     if results.has("top", "both-clean", "both"):
         change = results.change("top", "both-clean", "both")
         less = _told(change, "less power", "more power", "no other power that is seen")
-        parts.append(f"pictures trained by it have {less} above half Nyquist ({words.signed(change)} of log10)")
+        parts.append(f"pictures trained by it have {less} above half Nyquist, {words.signed(change)} of log10")
     trips = [f"t-{t}" for t in (250, 500, 750) if results.has("round_trip", f"t-{t}")]
     if trips:
         shares = ", ".join(f"{results.interval('round_trip', each).mean:.3g} at {each[2:]}" for each in trips)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from atelier.studies.pixel_space.train import PROBED as DRAWN
+from matplotlib.ticker import MaxNLocator
 
 from atelier.evaluation.intervals import Interval, t_interval
 from atelier.report import figures, words
@@ -163,7 +164,10 @@ def _preferences(results: Results) -> list[Figure]:
         "where there are two or more. A loss may fall while the winners' error rises over 1; training stops at "
         f"{results.config.most:g}."
     )
-    return [Figure("preferences", figures.curves(pd.DataFrame(rows), PROBED, "step", "variant", "step"), caption)]
+    figure = figures.curves(pd.DataFrame(rows), PROBED, "step", "variant", "step")
+    for axis in figure.axes[: len(PROBED)]:
+        axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))  # not a number for each of many checkpoints
+    return [Figure("preferences", figure, caption)]
 
 
 def _over_seeds(values: Sequence[float]) -> Interval:
@@ -185,7 +189,7 @@ def winner_errors(results: Results) -> Table | Text:
     most = 100 * (results.config.most - 1)
     caption = (
         "Denoising error on the winners at the end of training, less the base's, on the same fixed draws; "
-        f"{INTERVALS}; n = {n} draws. E2 has no verdict unless it is shown to be at most 20 %; training stops at "
+        f"{INTERVALS}; n = {n} winners. E2 has no verdict unless it is shown to be at most 20 %; training stops at "
         f"{most:.3g} %."
     )
     return Table("winner_errors", pd.DataFrame(rows).T.rename_axis("variant"), caption, metrics)
