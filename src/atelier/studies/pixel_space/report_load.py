@@ -130,8 +130,9 @@ def decoded_by_level(
     sample = next(inspect.inspected(params, workspace, pipeline))
     levels = [(2 * level + 1) * len(alphas) // (2 * LEVELS) for level in range(LEVELS)]
     alpha, s = (each[levels].view(-1, 1, 1, 1) for each in (alphas, sigmas))
-    zt = noised(sample.z0[:1].expand(LEVELS, -1, -1, -1), sample.eps[:1], alpha, s)
-    output = pipeline.unet(zt, times[levels], sample.words[:1].expand(LEVELS, -1, -1)).sample
+    z0, eps, embedded = (each[:1].repeat(LEVELS, *[1] * (each.ndim - 1)) for each in sample)
+    zt = noised(z0, eps, alpha, s)
+    output = pipeline.unet(zt, times[levels], embedded).sample
     estimate = clean_estimate(pipeline.scheduler.config.prediction_type, zt, output, alpha, s)
     shown = {"at its noise level": zt, "the clean estimate": estimate}
     return levels, {name: to_pixels(decode(pipeline.vae, latents)) for name, latents in shown.items()}
