@@ -12,9 +12,9 @@ from atelier.report.items import Figure, Item, Metric, Table, Text
 from atelier.studies.pixel_space.report_results import INTERVALS, Results
 
 FORMS = {
-    "latent": "error of the noise in latents",
-    "noisy": "decoded at the noise level (eq. 2)",
-    "clean": "the clean estimate decoded (eq. 8)",
+    "latent": "latents (eq. 1)",
+    "noisy": "noisy form (eq. 2)",
+    "clean": "clean form (eq. 8)",
 }
 WANTED = 5.0  # times that claim E5 asks the ratio of norms to grow
 

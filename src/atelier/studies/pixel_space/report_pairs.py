@@ -91,9 +91,9 @@ def _net_figure(results: Results) -> Figure:
             if results.has(f"net_{DEFECTS}", cell):
                 listed.append((f"{a} over {b}", start, points(results.interval(f"net_{DEFECTS}", cell))))
         for _, row in votes_on(results, a, b).iterrows():
-            listed.append((f"{a} over {b}", f"paper's voters, {row['model']}", net_votes(row, "flaws")))
+            listed.append((f"{a} over {b}", f"paper: {row['model']}", net_votes(row, "flaws")))
     caption = (
-        f"Pairs with fewer defects less pairs with more, {results.paired}, {INTERVALS}; the paper's voters on flaws, "
+        f"Pairs with fewer defects less pairs with more, {results.paired}, {INTERVALS}; *paper*: its voters on flaws, "
         f"n = {VOTERS}, intervals from the votes."
     )
     return Figure("head_to_head", figures.dots(dotted(listed), "wins less losses (points)", 0.0), caption)

@@ -14,9 +14,9 @@ from atelier.studies.pixel_space.params import PostTraining
 from atelier.studies.pixel_space.report_results import INTERVALS, Results
 
 SMOOTHING = "running means over a twelfth of a run"
-TERMS = {  # columns of supervised trainings' histories
-    "denoising": "squared error of what the denoiser predicts",
-    "pixel": "squared error of decoded pictures, times its weight",
+TERMS = {  # columns of supervised trainings' histories: a curve's label, and what it is the error of
+    "denoising": ("squared error", "of what the denoiser predicts"),
+    "pixel": ("weighted squared error", "of decoded pictures"),
 }
 PROBED = {  # columns of what is looked at again and again in a preference training
     "accuracy": "share of pairs in the right order",
@@ -134,16 +134,13 @@ def curves(results: Results) -> list[Figure]:
     supervised = [name for name in results.config.variants if results.config.trainings[name].method == "supervised"]
     table = table[table["variant"].isin(supervised)]
     seed, shown = results.params.protocol.training_seeds[0], []
-    for column, label in TERMS.items():
+    for column, (label, what) in TERMS.items():
         rows = table.dropna(subset=column) if column in table else table[:0]
         if len(rows):
-            caption = f"Supervised: {label}; training seed {seed}; {SMOOTHING}; batches of {_batch(results)} works."
+            batch = results.config.supervised.batch
+            caption = f"Supervised: {label} {what}; training seed {seed}; {SMOOTHING}; batches of {batch} works."
             shown.append(Figure(f"history_{column}", figures.training_curves(rows, column, "variant", label), caption))
     return [*shown, *_preferences(results)]
-
-
-def _batch(results: Results) -> int:
-    return results.config.supervised.batch
 
 
 def _preferences(results: Results) -> list[Figure]:
