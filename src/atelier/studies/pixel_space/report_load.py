@@ -6,7 +6,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from atelier.studies.pixel_space.train import PROBES
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from torch import Tensor
 
@@ -23,6 +22,7 @@ from atelier.studies.pixel_space import inspect, measure, pictures
 from atelier.studies.pixel_space.params import UNTUNED, Config, seeds_of
 from atelier.studies.pixel_space.report_results import VOTES, Results
 from atelier.studies.pixel_space.sample import Condition, location_of
+from atelier.studies.pixel_space.train import PROBES
 from atelier.training import denoiser
 from atelier.training.base import HISTORY
 from atelier.workspace import Workspace

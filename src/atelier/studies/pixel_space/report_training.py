@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from atelier.studies.pixel_space.train import PROBED as DRAWN
 from matplotlib.ticker import MaxNLocator
 
 from atelier.evaluation.intervals import Interval, t_interval
@@ -12,6 +11,7 @@ from atelier.report import figures, words
 from atelier.report.items import DIGITS, Data, Figure, Item, Metric, Table, Text
 from atelier.studies.pixel_space.params import PostTraining
 from atelier.studies.pixel_space.report_results import INTERVALS, Results
+from atelier.studies.pixel_space.train import PROBED as DRAWN
 
 SMOOTHING = "running means over a twelfth of a run"
 TERMS = {  # columns of supervised trainings' histories: a curve's label, and what it is the error of
