@@ -60,9 +60,9 @@ from atelier.workspace import Workspace, replacing
 Score = Callable[[Tensor], FloatArray]
 CHOOSING, MEASURING = "choosing", "measuring"  # roles of judges
 SURE = 0.95  # share of pictures whose score changes by less than the judge's resolution when they are mirrored
-SEEN = 32  # pictures at a time through the network of fit
+SEEN = 32  # pictures at a time through a network
 SHRINKAGE = 0.1  # of a covariance towards a multiple of the identity, because works of a style may be few
-EXAMPLES = 2000  # works of other styles, at most, that a style is told from
+EXAMPLES = 400  # works of other styles, at most, that a style is told from
 
 
 def main(params: Params, workspace: Workspace) -> None:
@@ -115,8 +115,8 @@ def judge_of(params: Params, workspace: Workspace, role: str) -> DefectJudge:
 
 def score(judge: DefectJudge, pictures: Tensor) -> FloatArray:
     """How defective pictures (n, 3, h, w) uint8 are, (n,)."""
-    scores: FloatArray = judge.score(pictures / 255).double().numpy()
-    return scores
+    parts = [judge.score(part / 255) for part in pictures.split(SEEN)]
+    return np.asarray(torch.cat(parts).double())
 
 
 def resolution(judge: DefectJudge, pictures: Tensor) -> float:
