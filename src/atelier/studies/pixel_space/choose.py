@@ -25,6 +25,7 @@ from atelier.data.images import to_model_range, to_pixels
 from atelier.data.prompts import prompt
 from atelier.evaluation import judges as evaluators
 from atelier.evaluation import reference as references
+from atelier.evaluation.defects import repeatability
 from atelier.evaluation.groups import Reference, reference_of
 from atelier.files import check_seal, reading, write_json, write_table, writing
 from atelier.methods.perceptual import LPIPS
@@ -59,7 +60,6 @@ from atelier.workspace import Workspace, replacing
 
 Score = Callable[[Tensor], FloatArray]
 CHOOSING, MEASURING = "choosing", "measuring"  # roles of judges
-SURE = 0.95  # share of pictures whose score changes by less than the judge's resolution when they are mirrored
 SEEN = 32  # pictures at a time through a network
 SHRINKAGE = 0.1  # of a covariance towards a multiple of the identity, because works of a style may be few
 EXAMPLES = 400  # works of other styles, at most, that a style is told from
@@ -121,8 +121,7 @@ def score(judge: DefectJudge, pictures: Tensor) -> FloatArray:
 
 def resolution(judge: DefectJudge, pictures: Tensor) -> float:
     """The difference of scores that the judge does not mean: what mirroring changes of 95 % of these pictures."""
-    changes = np.abs(score(judge, pictures) - score(judge, pictures.flip(-1)))
-    return float(np.quantile(changes, SURE))
+    return repeatability(score(judge, pictures), score(judge, pictures.flip(-1)))
 
 
 def features(network: nn.Module, pictures: Tensor) -> Tensor:

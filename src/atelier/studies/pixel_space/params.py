@@ -39,6 +39,7 @@ PAIRED = (
     ("dpo-both", "dpo-latent"),
 )
 FEWEST = 8  # works of a painted set
+Beta = Annotated[float, Field(gt=0.0, le=1e9)]
 
 
 class Curated(Section):
@@ -80,7 +81,8 @@ class PostTraining(Section):
 
     @model_validator(mode="after")
     def _settings_have_an_effect(self) -> "PostTraining":
-        named = self.model_fields_set
+        fields = type(self).model_fields.items()  # not those that were given: a notebook is given all
+        named = {name for name, field in fields if getattr(self, name) != field.default}
         if self.terms != "both" and "share" in named:
             raise ValueError(f"share: of two terms, this is {self.terms} alone")
         if self.terms == "latent" and "decoded" in named:
@@ -109,7 +111,8 @@ class Config(StudySection):
     rank: Rank  # of adapters on every layer; without them the denoiser is its own reference
     crop: Count  # latent elements per side that are decoded; 0: whole pictures
     slices: BatchSize  # pictures that are decoded at once
-    beta: Annotated[float, Field(gt=0.0, le=1e9)]  # of preference losses, of mean errors
+    beta: Beta  # of losses with a reference, of mean errors
+    simpo_beta: Beta  # of the loss without one, whose gaps are those of the pairs themselves
     margin: Annotated[float, Field(ge=0.0, le=1e6)]  # SimPO's gamma
     most: Annotated[float, Field(gt=1.0, le=1e6)]  # of the winners' error, over the base's: beyond it training stops
     supervised: Optimisation
@@ -144,12 +147,13 @@ class Config(StudySection):
         return {} if self.style is None else {"pixel_space.style": self.style}
 
     def samples(self, params: Params) -> int:
-        seeds = {name: len(protocol_of(params, name).protocol.all_repeats) for name in self.names}
-        return sum(n * (2 * self.pictures + self.restored) for n in seeds.values())
+        repeats = {name: len(protocol_of(params, name).protocol.all_repeats) for name in self.names}
+        repeats[UNTUNED] = len(params.protocol.all_repeats)
+        return sum(n * (len(self.starts(name)) * self.pictures + self.restored) for name, n in repeats.items())
 
     def measures(self, params: Params, measure: str, cell: str) -> bool:
         if measure == "winner_error":
-            return cell in self.trainings and self.trainings[cell].method != "supervised"
+            return cell == "nothing" or (cell in self.trainings and self.trainings[cell].method != "supervised")
         cells = {UNTUNED: [WHITE, CORRECTED]} | {name: self.starts(name) for name in self.names}
         cells |= {against(*pair): self.starts(pair[0]) for pair in self.compared}
         return cell in DERIVED | cells.keys() | {corrected(name) for name in cells if CORRECTED in cells[name]}
