@@ -68,8 +68,8 @@ def section(variants: Sequence[str], ablations: Sequence[str] = ()) -> Config:
         "candidates": {"prompts": 100, "each": 5, "guidance": 4.0}, "variants": list(variants),
         "ablations": list(ablations), "ablation_seeds": STUDY.protocol.training_seeds[:3] if ablations else [],
         "trainings": {name: training(name) for name in (*variants, *ablations)}, "rank": 8, "crop": 0, "slices": 4,
-        "beta": 2500.0, "simpo_beta": 500.0, "margin": 0.0, "most": 1.2, "supervised": steps, "preference": steps, "guidance": 4.0,
-        "pictures": 20, "restored": 20, "strength": 0.5, "inspected": 8, "sitting": 20,
+        "beta": 2500.0, "simpo_beta": 500.0, "margin": 0.0, "most": 1.2, "supervised": steps, "preference": steps,
+        "guidance": 4.0, "pictures": 20, "restored": 20, "strength": 0.5, "inspected": 8, "sitting": 20,
         **({"judges": "data/defects"} if "judges" in Config.model_fields else {}),
     })  # fmt: skip
 
