@@ -60,9 +60,10 @@ def variants(results: Results) -> Table:
     caption = (
         f"Trained: adapters of rank {config.rank} on every layer. *share*: of the pixel term in the sum of both "
         f"gradients' norms at the start, which sets its weight once; beta {config.beta:g}, SimPO's "
-        f"{config.simpo_beta:g} and its margin {config.margin:g} of mean errors. *units*: by which preferences multiply "
-        f"errors of pixels, so that they begin as large as those of latents. A preference training stops where the winners' error is {config.most:g} "
-        "times the base's; *stopped*: at which steps, of how many seeds. Weight and units: means over training seeds."
+        f"{config.simpo_beta:g} and its margin {config.margin:g} of mean errors. *units*: by which preferences "
+        "multiply errors of pixels, so that they begin as large as those of latents. A preference training stops "
+        f"where the winners' error is {config.most:g} times the base's; *stopped*: at which steps, of how many "
+        "seeds. Weight and units: means over training seeds."
     )
     return Table("variants", frame.rename_axis("variant").fillna(""), caption)
 
