@@ -22,7 +22,7 @@ class _Stopped(Exception):
 
 
 class Prompted(NamedTuple):
-    """A denoiser's arguments for ``number`` prompts and for the empty one: tensors with as many rows, the rest as it came."""
+    """A denoiser's arguments for ``number`` prompts and the empty one: tensors of as many rows, the rest as it came."""
 
     prompts: dict[str, Any]
     empty: dict[str, Any]
