@@ -21,6 +21,7 @@ from atelier.params import (
     names_once,
     subset_once,
 )
+from atelier.studies.shaping.flow_params import Flow
 
 Reward = Literal["colour", "brightness", "subject", "style"]
 Solver = Literal["ode", "sde"]  # DDIM with eta 0, a map from noise to picture; with eta 1, noise at every step
@@ -82,18 +83,6 @@ class Policy(Section):
     most: Annotated[float, Field(gt=0.0, le=1e6)]  # of an advantage, in standard deviations
 
 
-class Flow(Section):
-    """Inverse noise correction of the flow base."""
-
-    steps: Annotated[list[Positive], Field(min_length=1)]  # main Euler steps k
-    inverted: Pictures  # training pictures whose noise is found
-    iterations: Positive  # of the fixed point, a step
-    pictures: Pictures  # a repeat and cell
-    corrector_steps: Positive  # Euler steps of the corrector
-    width: Annotated[int, Field(ge=1, le=4096)]  # channels of the corrector
-    optimisation: Optimisation  # of the corrector, and of the control flow as many updates
-
-
 class Inspected(Section):
     """What is looked at of the base and of the trainings, beside pictures of held-out prompts."""
 
@@ -141,7 +130,9 @@ class Config(StudySection):
     def _rounds_follow(self) -> "Config":
         for number, names in enumerate((self.variants, self.second, self.third), start=1):
             if odd := [name for name in names if self.trainings[name].round != number]:
-                raise ValueError(f"trainings: '{odd[0]}' is of round {self.trainings[odd[0]].round}, listed as {number}")
+                raise ValueError(
+                    f"trainings: '{odd[0]}' is of round {self.trainings[odd[0]].round}, listed as {number}"
+                )
         if self.second and FIRST not in self.variants:
             raise ValueError(f"second: expected '{FIRST}' among variants, whose pictures are candidates")
         if self.third and SECOND not in self.second:
@@ -162,7 +153,9 @@ class Config(StudySection):
                 raise ValueError(f"trainings: '{name}' has level {training.level:g}, kept are {self.levels}")
         rounds = self.policy.rounds
         if any(t.method == "policy" for t in self.trainings.values()) and (each % rounds or each // rounds < 2):
-            raise ValueError(f"policy.rounds: {each} candidates a prompt in {rounds} rounds; two or more a round, evenly")
+            raise ValueError(
+                f"policy.rounds: {each} candidates a prompt in {rounds} rounds; two or more a round, evenly"
+            )
         numbers = [self.number_of(level) for level in self.levels]
         if min(numbers) < 1 or max(numbers) >= self.steps or len(set(numbers)) < len(numbers):
             raise ValueError(f"levels: expected different inner steps of {self.steps}, got steps {numbers}")
@@ -171,7 +164,7 @@ class Config(StudySection):
     def samples(self, params: Params) -> int:
         repeats, seeds = len(params.protocol.all_repeats), len(params.protocol.training_seeds)
         candidates = 2 * self.candidates.prompts * self.candidates.each * seeds
-        cells = len(STARTS) * (len(self.names) + 2) * self.pictures + 3 * len(self.flow.steps) * self.flow.pictures
+        cells = len(STARTS) * (len(self.names) + 2) * self.pictures + len(self.flow.cells) * self.flow.pictures
         return candidates + repeats * cells
 
     @property
