@@ -5,6 +5,9 @@ The sampler must be the same in both directions: grid, guidance, precision. ``ve
 (n, ...) and a time, a number, that returns a tensor of x's shape and type. ``times`` (steps + 1,): the grid from noise
 to data, strictly rising or falling, numbers (a flow in `atelier.diffusion` goes from t = 1 to 0, its steps eta are
 negative). Every function raises ValueError for integers, other shapes and grids, TypeError for what is no tensor.
+
+The second flow, the noise corrector, goes from N(0, I) to the inverted noise on a path of its own, ``noise_path``, on
+which nothing is to be learnt where that noise is N(0, I) already. The paper's path is not known here; this one is ours.
 """
 
 import math
@@ -19,6 +22,7 @@ from torch import Tensor
 from atelier.data.checks import (
     FLOATS,
     came,
+    check_alike,
     check_finite,
     check_finite_tensor,
     check_number,
@@ -65,31 +69,35 @@ def sampled(velocity: Velocity, z: Tensor, times: Any) -> Tensor:
 
 
 @torch.no_grad()
-def inverted(velocity: Velocity, x: Tensor, times: Any, iterations: int = 50, tolerance: float = 0.0) -> Inversion:
+def inverted(
+    velocity: Velocity, x: Tensor, times: Any, iterations: int = 50, tolerance: float = 0.0, relaxation: float = 1.0
+) -> Inversion:
     """``x_k = x_{k+1} - eta v(x_k, t_k)`` solved for x_k, last step first, by fixed-point iteration from x_{k+1}.
 
     Anil et al. 2025, algorithm 6. ``x``: data (n, ...), float32 or float64, finite. Each sample takes up to
     ``iterations`` of them, until its residual is at most ``tolerance`` (root mean square), and stays: the result does
     not depend on the others of its batch. Each step calls ``velocity`` once more, for the residual. The iteration
     converges for eta L < 1 (lemma 5.1), for a linear v exactly where eta's spectral radius is below 1; where it does
-    not, residuals and bounds say so, nothing is raised.
+    not, residuals and bounds say so, nothing is raised. ``relaxation`` below 1 goes only that part of the way: slower
+    where it converges, and also to solutions at which eta v stretches by 1 or more without folding (ours).
     """
     _check_samples(x, "x", EXACT)
     check_finite_tensor(x, "x")
     grid = _grid(times)
     iterations, tolerance = check_whole(iterations, "iterations"), check_number(tolerance, "tolerance", least=0)
+    relaxation = check_number(relaxation, "relaxation", least=0, most=2, open_ends=True)
     steps = []
     for t, following in zip(grid[-2::-1], grid[:0:-1], strict=True):
-        x, residual, contraction = _step_inverted(velocity, x, t, following - t, iterations, tolerance)
+        x, residual, contraction = _step_inverted(velocity, x, t, following - t, iterations, tolerance, relaxation)
         lipschitz = contraction / abs(following - t)
         steps.append((residual, lipschitz, error_bound(residual, following - t, lipschitz)))
     return Inversion(x, *(torch.stack(rows[::-1], 1) for rows in map(list, zip(*steps, strict=True))))
 
 
 def _step_inverted(
-    velocity: Velocity, x: Tensor, t: float, eta: float, iterations: int, tolerance: float
+    velocity: Velocity, x: Tensor, t: float, eta: float, iterations: int, tolerance: float, relaxation: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """x_k of one step, its residual, and the largest ratio of successive differences, (n,) each."""
+    """x_k of one step, its residual, and the largest ratio of differences of eta v to those of y, (n,) each."""
     y, following = x, x - eta * _called(velocity, x, t)
     residual = _norm(following - y)  # of the equation at y: y + eta v(y) - x_{k+1} = y - following
     contraction = torch.full_like(residual, -math.inf)
@@ -99,11 +107,12 @@ def _step_inverted(
         if not bool(active.any()):
             break
         each = active.view(-1, *[1] * (x.ndim - 1))
-        y = torch.where(each, following, y)
+        before = following
+        y = torch.where(each, torch.lerp(y, following, relaxation), y)
         following = torch.where(each, x - eta * _called(velocity, y, t), following)
-        change = torch.where(active, _norm(following - y), residual)
-        ratio = torch.where(active & (residual > floor), change / residual, -math.inf)
-        contraction, residual = torch.maximum(contraction, ratio), change
+        ratio = _norm(following - before) / (relaxation * residual)  # of differences of eta v and of y
+        contraction = torch.maximum(contraction, torch.where(active & (residual > floor), ratio, -math.inf))
+        residual = torch.where(active, _norm(following - y), residual)
     return y, residual, torch.where(contraction == -math.inf, math.nan, contraction)
 
 
@@ -122,6 +131,43 @@ def error_bound(residual: Tensor, eta: float, lipschitz: Tensor | float) -> Tens
         lipschitz = check_number(lipschitz, "lipschitz", least=0)
     left = 1 - abs(check_number(eta, "eta")) * torch.as_tensor(lipschitz, dtype=residual.dtype, device=residual.device)
     return torch.where(left <= 0, torch.where(residual.isnan(), residual, math.inf), residual / left)
+
+
+def noise_path(z: Tensor, eps: Tensor, theta: Tensor | float) -> tuple[Tensor, Tensor]:
+    """``z_theta = cos(theta) z + sin(theta) eps`` and its velocity ``cos(theta) eps - sin(theta) z``.
+
+    Conditional flow matching (Lipman et al. 2023, eq. 14, on a variance-preserving path): a network that is trained to
+    predict the velocity of inverted noise ``z`` and white noise ``eps`` (n, ...), theta from pi/2 (``eps``) to 0
+    (``z``), is what ``corrected`` takes. ``theta``: a number, or floats (n, 1, ..., 1), or one. NaN gives NaN.
+    """
+    check_alike("(...)", z=z, eps=eps)
+    if z.ndim < 2:
+        raise ValueError(f"z: expected samples (n, ...), got shape {shape_of(z)}")
+    if isinstance(theta, Tensor):
+        each = (len(z), *[1] * (z.ndim - 1))
+        if dtype_of(theta) not in FLOATS or (shape_of(theta) != each and theta.numel() != 1):
+            raise ValueError(f"theta: expected a number or floats {each}, got {came(theta)}")
+        theta = theta.to(z.dtype)
+    else:
+        theta = torch.tensor(check_number(theta, "theta"), dtype=torch.float64, device=z.device)
+    cosine, sine = theta.cos().to(z.dtype), theta.sin().to(z.dtype)
+    return cosine * z + sine * eps, cosine * eps - sine * z
+
+
+def corrected(velocity: Velocity, eps: Tensor, steps: int) -> Tensor:
+    """White noise ``eps`` (n, ...) to the law of inverted noise, by the midpoint rule on equal parts of cos(theta).
+
+    ``velocity``: of x and theta, of ``noise_path``; called twice a step. Where it is 0, as for N(0, I), nothing moves;
+    a shift of the mean is exact in any number of steps, a change of the covariance nearly (Anil et al. 2025, section 5;
+    the rule is ours). Differentiable; no value is read: NaN gives NaN.
+    """
+    _check_samples(eps, "eps")
+    steps, x = check_whole(steps, "steps"), eps
+    for step in range(steps):
+        first, middle = (math.acos((step + part) / steps) for part in (0.0, 0.5))
+        half = x - _called(velocity, x, first) / (2 * steps * math.sin(first))
+        x = x - _called(velocity, half, middle) / (steps * math.sin(middle))
+    return x
 
 
 def _called(velocity: Velocity, x: Tensor, t: float) -> Tensor:
