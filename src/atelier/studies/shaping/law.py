@@ -1,7 +1,7 @@
 """The law of accepted candidates' rewards against the formula A(r), by chi-square, and its divergence from the base's.
 
-``F`` is the reward's distribution under the base for one prompt. Accepted candidates have levels ``u = F(r)`` of a density
-``A(u) / Z``, whatever F is (`atelier.methods.rejection`). Where F is known, rewards are counted between values of it
+``F`` is the reward's distribution under the base for one prompt. Accepted candidates have levels ``u = F(r)`` of
+density ``A(u) / Z``, whatever F is (`atelier.methods.rejection`). Where F is known, rewards are counted between values of it
 (``masses``, ``chi_square``). Of a real base it is not, and a plug-in estimate would be taken for exact; so the accepted
 candidate is placed among others of its prompt that did not compete (``places``). Its place has a law that follows from
 A alone, exactly, for any number of them. What may fail on a real base is therefore the independence of candidates, the
