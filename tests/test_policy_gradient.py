@@ -40,7 +40,8 @@ def test_advantages_are_of_each_prompt_alone() -> None:
     found = advantages([1.0, 3.0, 100.0, 300.0, 7.0, 7.0], ["a", "a", "b", "b", "c", "c"], most=5.0)
     assert found.tolist() == [-1.0, 1.0, -1.0, 1.0, 0.0, 0.0]
     one = advantages([0.0] * 99 + [1.0], [0] * 100, most=5.0)
-    assert one[-1] == 5.0 and one[0] == pytest.approx(-0.1005, abs=1e-4)
+    assert one[-1] == 5.0
+    assert one[0] == pytest.approx(-0.1005, abs=1e-4)
     assert advantages([0.1, 0.1, 0.1], [0, 0, 0], most=5.0).tolist() == [0.0, 0.0, 0.0]
 
 
@@ -89,5 +90,5 @@ def test_a_bandit_is_solved() -> None:
     ],
 )
 def test_what_does_not_fit_is_refused(faulty) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="expected"):
         faulty()

@@ -68,7 +68,9 @@ def clipped_loss(log_new: Tensor, log_old: Tensor, advantage: Tensor, clip: floa
     for name, row in (("log_new", log_new), ("log_old", log_old), ("advantage", advantage)):
         check_tensor(row, name, "(n,)")
     if not len(log_new) == len(log_old) == len(advantage):
-        raise ValueError(f"log_new, log_old, advantage: expected as many, got {len(log_new)}, {len(log_old)}, {len(advantage)}")
+        raise ValueError(
+            f"log_new, log_old, advantage: expected as many, got {len(log_new)}, {len(log_old)}, {len(advantage)}"
+        )
     clip = check_number(clip, "clip", least=0)
     ratio = (log_new - log_old).exp()
     return torch.maximum(-advantage * ratio, -advantage * ratio.clamp(1 - clip, 1 + clip))

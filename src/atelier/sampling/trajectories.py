@@ -127,7 +127,9 @@ def trajectories(
         count = min(solver.batch, len(prompts) - first)
         # every batch has the same size, the last is padded, so that a picture does not depend on how many there are
         rows = [min(number, len(prompts) - 1) for number in range(first, first + solver.batch)]
-        found = _batch(pipeline, [prompts[n] for n in rows], latents[rows], [seeds[n] for n in rows], solver, keep, parts)
+        found = _batch(
+            pipeline, [prompts[n] for n in rows], latents[rows], [seeds[n] for n in rows], solver, keep, parts
+        )
         yield Trajectory(found.last[:count], {number: states[:count] for number, states in found.kept.items()})
 
 
@@ -145,14 +147,19 @@ def _batch(
 
     def after(_: Any, number: int, t: Any, given: dict[str, Any]) -> dict[str, Any]:
         if not bool(torch.as_tensor(t) == grid[number].to(torch.as_tensor(t))):
-            raise ValueError(f"the pipeline samples on another grid than its scheduler's: {float(t):g} at step {number}")
+            raise ValueError(
+                f"the pipeline samples on another grid than its scheduler's: {float(t):g} at step {number}"
+            )
         if number + 1 in keep:
             kept[number + 1] = given["latents"].float().cpu()
         if parts is not None and number + 1 == parts.number:
             parts.off()
         return given
 
-    side = {"height": latents.shape[2] * pipeline.vae_scale_factor, "width": latents.shape[3] * pipeline.vae_scale_factor}
+    side = {
+        "height": latents.shape[2] * pipeline.vae_scale_factor,
+        "width": latents.shape[3] * pipeline.vae_scale_factor,
+    }
     noise = {"eta": solver.eta} if solver.eta else {}
     network = denoiser_of(pipeline)
     if parts is not None:

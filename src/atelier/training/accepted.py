@@ -45,7 +45,7 @@ def accepted_task(
     device: torch.device,
     kind: str | None = None,
 ) -> Task:
-    """Denoising of last states at the levels t >= t_I, or P-GRAFT's bounded loss of states at t_I (``methods.partial``).
+    """Denoising of last states at levels t >= t_I, or P-GRAFT's bounded loss of states at t_I (``methods.partial``).
 
     ``kind``: what the denoiser predicts, where the scheduler does not tell.
     """
@@ -67,7 +67,8 @@ def accepted_task(
         if not renoises:
             output = call(noised(start, eps, alpha, s), time, numbers, [each.empty for each in draws]).float()
             return {"denoising": (output - denoiser.target(kind, start, eps, alpha, s)).square().mean()}
-        assert learnt.alpha_I is not None and learnt.s_I is not None
+        assert learnt.alpha_I is not None
+        assert learnt.s_I is not None
         zt = renoised(start, eps, learnt.alpha_I, learnt.s_I, alpha, s).float()
         output = call(zt, time, numbers, [each.empty for each in draws])
         predicted = noise_estimate(kind, zt, output, alpha, s)
@@ -77,7 +78,7 @@ def accepted_task(
 
 
 def learnt_levels(times: Tensor, learnt: Learnt) -> Tensor:
-    """Numbers of the training steps that are drawn from; of target ``x_I`` without t_I itself, where nothing is learnt."""
+    """Numbers of the training steps that are drawn from; for ``x_I`` without t_I itself, where nothing is learnt."""
     if learnt.t_I is None:
         return torch.arange(len(times))
     kept = torch.from_numpy(trained_timesteps(times.double().numpy(), learnt.t_I))
