@@ -51,7 +51,7 @@ def tried(config: Config, tables: Mapping[str, FloatArray], seed: int) -> Iterat
                 yield Tried(name, solver, top, blocks(rewards, top.m), top.m, seeds)
 
 
-def tests(config: Config, tables: Mapping[str, FloatArray], seed: int) -> pd.DataFrame:
+def chi_squares(config: Config, tables: Mapping[str, FloatArray], seed: int) -> pd.DataFrame:
     """A row a rule and solver: k and m as tried, judges a set, candidates, draws n, statistic, dof and p.
 
     Of a prompt's candidates some compete and others judge, one accepted of each set (``law.places``). A rule that takes
@@ -79,7 +79,7 @@ def histograms(config: Config, tables: Mapping[str, FloatArray], seed: int) -> p
     """Counts by reward, a row a bin: rule, solver, low, high, of accepted ones ``observed``, and ``expected``.
 
     Expected of the law ``A(r)`` under the distribution of the judges' rewards, prompt by prompt. That is an estimate
-    for the eye, biased by the order of 1 / judges; what decides is ``tests``.
+    for the eye, biased by the order of 1 / judges; what decides is ``chi_squares``.
     """
     rows = []
     for one in tried(config, tables, seed):
