@@ -10,7 +10,7 @@ from atelier.params import Params
 from atelier.sampling.store import read
 from atelier.studies.shaping import candidates, inspect, prompts, rewards, sample
 from atelier.studies.shaping import measure as stage
-from atelier.studies.shaping.measure import base_of, choosing, predicted_shifts, scores_of
+from atelier.studies.shaping.measure import base_of, choosing, half_of, predicted_shifts, scores_of
 from atelier.studies.shaping.params import UNTUNED, Config
 from atelier.studies.shaping.sample import Condition, all_conditions, location_of
 from atelier.workspace import Workspace
@@ -28,11 +28,12 @@ def test_a_cell_is_compared_with_the_base_of_its_solver_and_start(config: Params
     }.items()
 
 
-def test_halves_share_no_work_and_are_even(shaped: Workspace, config: Params) -> None:
-    held_out = prompts.works(config, shaped, prompts.HELD_OUT)
-    half = choosing(config, shaped)
-    assert abs(2 * len(half) - held_out["path"].nunique()) <= 1
-    assert half < set(held_out["path"])
+def test_halves_are_of_works_and_have_every_style(shaped: Workspace, config: Params) -> None:
+    paths = [f"{style}/{number:02d}.png" for style in ("a", "b", "c") for number in range(11)]
+    half = half_of(reversed([*paths, *paths]))
+    assert len(half) == 17
+    assert {sum(path.startswith(style) for path in half) for style in ("a", "b", "c")} == {5, 6}
+    assert choosing(config, shaped) <= set(prompts.works(config, shaped, prompts.HELD_OUT)["path"])
 
 
 def test_scores_by_halves_are_the_reward_in_one_and_nothing_in_the_other() -> None:

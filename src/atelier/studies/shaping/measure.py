@@ -5,7 +5,7 @@ Rewards are those that candidates were selected by; what a picture shows is told
 chooses is judged by the other. Flows are measured by ``flow_measure``, noise levels and laws by ``inspect``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -93,9 +93,13 @@ def painted(params: Params, workspace: Workspace, judged: Mapping[str, Judged], 
 
 
 def choosing(params: Params, workspace: Workspace) -> set[str]:
-    """Held-out works whose prompts choose a level: every other one, so that both halves have every style."""
-    paths = sorted(prompts.works(params, workspace, prompts.HELD_OUT)["path"])
-    return set(paths[::2])
+    """Held-out works whose prompts choose a level."""
+    return half_of(prompts.works(params, workspace, prompts.HELD_OUT)["path"])
+
+
+def half_of(paths: Iterable[str]) -> set[str]:
+    """Every other one in their order, which is by style, so that both halves have every style."""
+    return set(sorted(set(paths))[::2])
 
 
 def scores_of(
