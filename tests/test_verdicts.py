@@ -16,6 +16,7 @@ from atelier.verdicts import (
     REVERSED,
     SUPPORTED,
     UNDECIDED,
+    UNMET,
     Evidence,
     Statements,
     Verdict,
@@ -39,9 +40,11 @@ def claim(
     control: Comparison | None = None,
     enough: int | None = None,
     any_of: list[Comparison] | None = None,
+    conditions: Sequence[Comparison] = (),
 ) -> Claim:
     said = {"study": "s", "reach": "direction", "says": "", "paper": "", "rule": ""}
-    return Claim(**said, control=control, parts=list(parts), enough=enough, any_of=any_of or [])
+    more = {"enough": enough, "any_of": any_of or [], "conditions": list(conditions)}
+    return Claim(**said, control=control, parts=list(parts), **more)
 
 
 def study(rng: np.random.Generator, **truths: float) -> dict[tuple[str, str], FloatArray]:
@@ -251,6 +254,25 @@ def test_where_the_control_does_not_show_nothing_is_told() -> None:
     assert verdict_of(values, claim(part("a"), control=part("full")))[0].verdict == SUPPORTED
     del values["fd", "full@1/4"]
     assert verdict_of(values, claim(part("a"), control=part("full")))[0].verdict == CANNOT_TELL
+
+
+def test_without_its_conditions_a_claim_has_no_verdict_however_large_its_effect() -> None:
+    values = study(np.random.default_rng(3), untuned=0, a=-12)
+    shape = np.linspace(-0.01, 0.01, GROUPS)
+    conditions = [part(name, "at most", margin=0.2) for name in ("b", "c")]
+    for b, c, verdict in ((0.1, 0.19, UNMET), (0.1, 0.3, UNMET), (0.3, 0.1, UNMET), (0.1, -0.5, SUPPORTED)):
+        rises = {"b": b + shape, "c": c + 5 * shape}
+        values |= {("fd", f"{name}@1/4"): values["fd", "untuned@1/4"] + rise for name, rise in rises.items()}
+        told = verdict_of(values, claim(part("a"), conditions=conditions))[0]
+        assert told.verdict == verdict, (b, c)
+        assert told.is_tested == (verdict == SUPPORTED)
+    assert told.reason == ""
+    values["fd", "c@1/4"] = values["fd", "untuned@1/4"] + 0.19 + 5 * shape  # under 0.2, and not shown to be
+    told = verdict_of(values, claim(part("a"), conditions=conditions))[0]
+    assert told.reason == "FD of c@1/4 against untuned@1/4: 0.19, not shown to be at most 0.2"
+    del values["fd", "b@1/4"]
+    told = verdict_of(values, claim(part("a"), conditions=conditions))[0]
+    assert (told.verdict, told.reason) == (UNMET, "not measured: FD of b@1/4 against untuned@1/4")
 
 
 def test_a_model_that_differs_from_itself_breaks_the_measurement() -> None:

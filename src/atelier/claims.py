@@ -143,6 +143,7 @@ class Claim(Section):
     paper: str
     rule: str
     control: Comparison | None = None
+    conditions: list[Comparison] = Field(default_factory=list)  # each must hold, or else there is no verdict
     parts: Annotated[list[Comparison], Field(default_factory=list)]
     enough: Annotated[int, Field(ge=1)] | None = None  # how many parts must hold; None: all
     any_of: list[Comparison] = Field(default_factory=list)  # further parts, of which at least one must hold
@@ -160,6 +161,11 @@ class Claim(Section):
     @property
     def every_part(self) -> list[Comparison]:
         return [*self.parts, *self.any_of]
+
+    @property
+    def every_comparison(self) -> list[Comparison]:
+        """Its parts, and what must hold before they decide anything."""
+        return [*self.every_part, *self.conditions, *([self.control] if self.control else [])]
 
     @property
     def digest(self) -> str:
@@ -207,6 +213,5 @@ def load_all() -> dict[str, Claim]:
 
 def cells_of(claims: Mapping[str, Claim]) -> set[str]:
     """All cells that the claims compare."""
-    controls = [claim.control for claim in claims.values() if claim.control]
-    comparisons = [part for claim in claims.values() for part in claim.every_part] + controls
+    comparisons = [each for claim in claims.values() for each in claim.every_comparison]
     return {cell for comparison in comparisons for cell in comparison.cells}

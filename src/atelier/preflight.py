@@ -28,8 +28,7 @@ def undecided(params: Params) -> dict[str, list[str]]:
     lacking: dict[str, list[str]] = {}
     for section in params.sections():
         for name, claim in {**claims.load(section.STUDY), **claims.findings(section.STUDY)}.items():
-            compared = [*claim.every_part, *([claim.control] if claim.control else [])]
-            pairs = {(part.measure, cell) for part in compared for cell in part.cells}
+            pairs = {(each.measure, cell) for each in claim.every_comparison for cell in each.cells}
             if missing := sorted(cell for measure, cell in pairs if not section.measures(params, measure, cell)):
                 lacking[name] = missing
     return lacking

@@ -11,9 +11,9 @@ from atelier.evaluation.tables import Resolutions, Values
 from atelier.evidence import LEVEL, Compared, benjamini_hochberg, compare, holm, some_hold
 
 SUPPORTED, REVERSED, NOT_SEEN, UNDECIDED = "supported", "reversed", "not seen", "undecided"
-CANNOT_TELL, BROKEN = "instrument cannot tell", "measurement broken"
+CANNOT_TELL, BROKEN, UNMET = "instrument cannot tell", "measurement broken", "condition not met"
 DECIDED = (SUPPORTED, REVERSED, NOT_SEEN)
-NO_VERDICT = (CANNOT_TELL, BROKEN)  # whatever the numbers of a claim's parts are
+NO_VERDICT = (CANNOT_TELL, BROKEN, UNMET)  # whatever the numbers of a claim's parts are
 SMALL = "smaller than matters"  # said of an effect that is there
 SATURATED = 0.8  # share of the reference's value that a measure's floor may have
 
@@ -121,7 +121,7 @@ class Verdict(NamedTuple):
 
     @property
     def is_tested(self) -> bool:
-        """Whether there was anything to test: measurements that are not broken, and a control that shows."""
+        """Whether there was anything to test: measurements that are not broken, conditions that hold."""
         tried = any(finding.compared is not None for finding in self.findings)
         return tried and self.verdict not in NO_VERDICT
 
@@ -162,6 +162,8 @@ def _decided(name: str, claim: Claim, evidence: Evidence, broken: str) -> Verdic
         return Verdict(name, BROKEN, broken, findings)
     if claim.control and (control is None or control.supported_p > LEVEL):
         return Verdict(name, CANNOT_TELL, f"the control does not show: {claim.control.name}", findings)
+    if unmet := _unmet(claim, evidence):
+        return Verdict(name, UNMET, unmet, findings)
     made = statements(claim, [None if finding.saturated else finding.compared for finding in findings])
     verdict, reason = made.called(LEVEL), ""
     saturated = next((finding.part for finding in findings if finding.saturated), None)
@@ -170,6 +172,17 @@ def _decided(name: str, claim: Claim, evidence: Evidence, broken: str) -> Verdic
     if verdict == UNDECIDED and (missing or not claim.parts):
         reason = f"not measured: {', '.join(missing) or 'any part'}"
     return Verdict(name, verdict, reason, findings, made)
+
+
+def _unmet(claim: Claim, evidence: Evidence) -> str:
+    """The first condition that does not hold, or that was not measured; "" where all hold."""
+    for condition in claim.conditions:
+        result = compared(condition, evidence)
+        if result is None:
+            return f"not measured: {condition.name}"
+        if result.supported_p > LEVEL:
+            return f"{condition.name}: {result.interval.mean:.3g}, not shown to be {condition.rule} {result.margin:.3g}"
+    return ""
 
 
 def _findings(claim: Claim, evidence: Evidence) -> list[Finding]:
