@@ -143,6 +143,49 @@ pixel_space:
   strength: 0.5
   inspected: 3
   sitting: 4
+shaping:
+  reward: colour
+  rewards: [colour, brightness, subject, style]
+  steps: 4
+  levels: [0.25, 0.5, 0.75]
+  candidates: {prompts: 2, each: 4, guidance: 4.0}
+  rules:
+    top-10: {k: 1, m: 4}
+    best-of-4: {k: 1, m: 4}
+    best-of-2: {k: 1, m: 2}
+    threshold: {least: 0.0}
+  variants: [graft, pgraft-25, pgraft-50, pgraft-50-x0, pgraft-50-sde, graft-sde, best-of-2, plain, policy]
+  second: [graft-2]
+  third: [graft-3]
+  trainings:
+    graft: {}
+    pgraft-25: {level: 0.25}
+    pgraft-50: {level: 0.5}
+    pgraft-50-x0: {level: 0.5, target: x_0}
+    pgraft-50-sde: {level: 0.5, solver: sde}
+    graft-sde: {solver: sde}
+    best-of-2: {rule: best-of-2}
+    plain: {method: plain}
+    policy: {method: policy, solver: sde}
+    graft-2: {round: 2}
+    graft-3: {round: 3}
+  rank: 2
+  slices: 3
+  optimisation: {steps: 24, batch: 4, learning_rate: 0.003, decay: cosine, warmup: 2, beta2: 0.999,
+                 weight_decay: 0.0, clip: 1.0, ema: 0, checkpoint_every: 5}
+  policy: {rounds: 2, learning_rate: 0.003, clip: 0.1, most: 5.0}
+  guidance: 4.0
+  pictures: 3
+  flow:
+    steps: [2, 4]
+    inverted: 4
+    iterations: 6
+    pictures: 3
+    corrector_steps: 1
+    width: 8
+    optimisation: {steps: 4, batch: 4, learning_rate: 0.003, decay: cosine, warmup: 1, beta2: 0.999,
+                   weight_decay: 0.0, clip: 1.0, ema: 0, checkpoint_every: 2}
+  inspected: {states: 2, each: 2, pictures: 3, times: 2, sets: 0}
 """
 
 # the stages in one process: importing diffusers costs more than all of them

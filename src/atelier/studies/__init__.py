@@ -13,4 +13,5 @@ STUDIES = (
     "signal_leak",
     "latent_perceptual",
     "pixel_space",
+    "shaping",
 )
