@@ -1,0 +1,226 @@
+"""What the page of shaping shows, as its stages measured it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from atelier.evaluation import tables
+from atelier.evaluation.intervals import FloatArray, Interval, t_interval
+from atelier.params import CORRECTED, Params
+from atelier.report import words
+from atelier.studies.shaping.params import UNTUNED, UNTUNED_SDE, Config, corrected
+
+PAPER = "anil2026.csv"  # in the folder of papers
+NOTHING = "nothing"  # a cell with 0 in every measure, that differences are compared with
+GRAFT, CHOSEN = "graft", "pgraft-chosen"  # the latter: of the level that one half of the prompts chose
+REWARD, CHOOSING, DECIDING = "reward", "reward_choosing", "reward_deciding"  # of all prompts, and of two halves
+INTERVALS = "95 % intervals over groups, not adjusted for their number"
+SOLVERS = {"ode": "deterministic (DDIM, eta = 0)", "sde": "stochastic (DDIM, eta = 1)"}
+
+
+@dataclass(frozen=True)
+class Results:
+    """What was chosen, trained and measured. A cell is a variant, the base, a flow, or a level of noise ``t-T``."""
+
+    params: Params
+    config: Config
+    rows: pd.DataFrame  # measures: measure, cell, n, whole, and one column a group
+    law: pd.DataFrame  # of accepted samples: rule, solver, statistic, dof, p, n, candidates
+    histogram: pd.DataFrame  # of their rewards: rule, low, high, observed, expected
+    candidates: pd.DataFrame  # of the base: seed, solver, prompt, reward, and ``accepted`` by the first rule
+    cards: Mapping[str, Sequence[Mapping[str, Any]]]  # of trainings, by variant, one a training seed
+    first_pictures: Mapping[str, Tensor]  # of the first repeat, by cell, (n, 3, h, w) uint8
+    noise: pd.DataFrame  # law of inverted noise by direction: k, variance, p_normal, and others
+    parts: pd.DataFrame  # operations of each part of a flow's sampling: part, counted, by_hand
+    paper: pd.DataFrame  # task, dataset, measure, value, rank, source
+    first_prompts: Sequence[str] = ()
+
+    @property
+    def groups(self) -> int:
+        return len(self.params.protocol.groups)
+
+    @property
+    def n(self) -> int:
+        """Pictures a cell."""
+        return len(self.params.protocol.all_repeats) * self.config.pictures
+
+    @cached_property
+    def measured(self) -> tables.Values:
+        """What the tables hold, by measure and cell, one value a group."""
+        return {key: row[np.isfinite(row)] for key, row in tables.values(self.rows).items()}
+
+    @cached_property
+    def whole(self) -> Mapping[tuple[str, str], float]:
+        """Measures of all pictures of a cell together."""
+        return dict(zip(zip(self.rows["measure"], self.rows["cell"], strict=True), self.rows["whole"], strict=True))
+
+    @cached_property
+    def _counts(self) -> Mapping[tuple[str, str], int]:
+        return dict(zip(zip(self.rows["measure"], self.rows["cell"], strict=True), self.rows["n"], strict=True))
+
+    def n_of(self, measure: str, cell: str) -> int:
+        """Pictures that a measure of a cell was taken of; of what was derived, all of a cell's."""
+        return int(self._counts.get((measure, cell), self.n))
+
+    def has(self, measure: str, *cells: str) -> bool:
+        """Whether a measure of each of these cells is known, measured or derived."""
+        return all((measure, cell) in self.values for cell in cells)
+
+    def interval(self, measure: str, cell: str) -> Interval:
+        """A measure over groups; KeyError where it is not known."""
+        return t_interval(self.values[measure, cell].tolist())
+
+    def change(self, measure: str, cell: str, reference: str) -> Interval:
+        """Of a cell less the reference, group by group."""
+        return t_interval((self.values[measure, cell] - self.values[measure, reference]).tolist())
+
+    def cells(self, measure: str = REWARD) -> list[str]:
+        """The base and all variants that have a measure, from white noise."""
+        return [cell for cell in (UNTUNED, UNTUNED_SDE, *self.config.names) if (measure, cell) in self.measured]
+
+    # ------------------------------------------------------------------------------------------ derived values
+
+    @cached_property
+    def values(self) -> tables.Values:
+        """All values, and those that verdicts need and no stage measures; ``nothing`` is 0 in every measure."""
+        known = {**self.measured, **self._laws(), **self._chosen(), **self._of_levels(), **self._noise()}
+        if self.predicted is not None and {(REWARD, GRAFT), (REWARD, UNTUNED)} <= set(known):
+            known["shift_share", GRAFT] = (known[REWARD, GRAFT] - known[REWARD, UNTUNED]) / self.predicted
+        groups = {measure: len(row) for (measure, _), row in known.items()}
+        fixed = {
+            (measure, cell): np.zeros(n) for measure, n in groups.items() for cell in (NOTHING, corrected(NOTHING))
+        }
+        return {**fixed, **known}
+
+    def _laws(self) -> dict[tuple[str, str], FloatArray]:
+        """p of each rule's accepted samples against the exact law: one test of all draws, the same in every group."""
+        rows = self.law[self.law["solver"] == "ode"]
+        return {("law_p", f"accepted-{row['rule']}"): np.full(self.groups, row["p"]) for _, row in rows.iterrows()}
+
+    @property
+    def partial(self) -> list[str]:
+        """P-GRAFT by the deterministic sampler, target x_I, one a level, from few steps of the adapter to many."""
+        known = {level: level_name(level) for level in sorted(self.config.levels)}
+        wanted = {"method": "accepted", "target": "x_I", "solver": "ode", "round": 1}
+        return [
+            name
+            for level, name in known.items()
+            if (training := self.config.trainings.get(name)) is not None
+            and training.level == level
+            and all(getattr(training, key) == value for key, value in wanted.items())
+        ]
+
+    @cached_property
+    def chosen(self) -> str | None:
+        """The P-GRAFT variant of most reward on the half of the prompts that chooses; None without one."""
+        known = [name for name in self.partial if (CHOOSING, name) in self.measured]
+        return max(known, key=lambda name: float(self.measured[CHOOSING, name].mean()), default=None)
+
+    def _chosen(self) -> dict[tuple[str, str], FloatArray]:
+        """The chosen level's values, from both starts."""
+        if self.chosen is None:
+            return {}
+        mine = {CHOSEN: self.chosen, corrected(CHOSEN): corrected(self.chosen)}
+        return {
+            (measure, name): row
+            for name, cell in mine.items()
+            for (measure, other), row in self.measured.items()
+            if other == cell
+        }
+
+    def steps(self, measure: str, of: str = "") -> dict[int, str]:
+        """Timesteps at which a measure was taken, rising, and the cells; ``of``: a variant, whose cells begin so."""
+        start = f"{of}-t-" if of else "t-"
+        known = [cell for name, cell in self.measured if name == measure and cell.startswith(start)]
+        return {int(cell.removeprefix(start)): cell for cell in sorted(known, key=lambda x: int(x.rpartition("-")[2]))}
+
+    def _of_levels(self) -> dict[tuple[str, str], FloatArray]:
+        """Rank correlation of the reward's variance with t, and slope of the gap of learning over the schedule."""
+        derived: dict[tuple[str, str], FloatArray] = {}
+        if len(at := self.steps("variance")) > 1:
+            table = np.stack([self.measured["variance", cell] for cell in at.values()])
+            derived["variance_rank", "levels"] = np.array([rank_correlation(list(at), row) for row in table.T])
+        if len(at := self.steps("gap", GRAFT)) > 1:
+            table = np.stack([self.measured["gap", cell] for cell in at.values()])
+            shares = np.array(list(at)) / self.steps_of_schedule
+            derived["gap_slope", GRAFT] = np.polyfit(shares, table, 1)[0]
+        return derived
+
+    @property
+    def steps_of_schedule(self) -> int:
+        """Training steps of the base's schedule, by which slopes are counted."""
+        return 1000
+
+    def _noise(self) -> dict[tuple[str, str], FloatArray]:
+        """p of inverted noise against N(0, I): the lesser of mean's and covariance's, times two (Bonferroni)."""
+        cells = {cell for name, cell in self.measured if name == "noise_p_mean"}
+        return {
+            ("noise_p", cell): np.minimum(
+                1.0, 2 * np.minimum(self.measured["noise_p_mean", cell], self.measured["noise_p_covariance", cell])
+            )
+            for cell in cells
+            if ("noise_p_covariance", cell) in self.measured
+        }
+
+    @cached_property
+    def predicted(self) -> FloatArray | None:
+        """By how much the accepted candidates' mean reward is above all candidates', a value a group; None without any.
+
+        Of one training seed there is one value, which stands for every group.
+        """
+        mine = self.candidates[self.candidates["solver"] == "ode"]
+        if mine.empty:
+            return None
+        shifts = [
+            part.loc[part["accepted"], "reward"].mean() - part["reward"].mean()
+            for _, part in mine.groupby("seed", sort=True)
+        ]
+        return np.array(shifts if len(shifts) == self.groups else [np.mean(shifts)] * self.groups, dtype=np.float64)
+
+    def solver_of(self, cell: str) -> str:
+        """The sampler of a cell's candidates and pictures, in words."""
+        plain = cell.removesuffix(f"-{CORRECTED}")
+        if plain in (UNTUNED, UNTUNED_SDE):
+            return SOLVERS["ode" if plain == UNTUNED else "sde"]
+        plain = self.chosen or plain if plain == CHOSEN else plain
+        return SOLVERS[self.config.trainings[plain].solver]
+
+    def base_of(self, cell: str) -> str:
+        """The base's pictures by the sampler of a cell, from its start."""
+        plain = cell.removesuffix(f"-{CORRECTED}")
+        base = UNTUNED if self.solver_of(cell) == SOLVERS["ode"] else UNTUNED_SDE
+        return base if plain == cell else corrected(base)
+
+    @property
+    def counted(self) -> str:
+        """n of a cell's pictures, and what they were painted with, for a caption."""
+        return (
+            f"{words.pictures(self.params, self.n, 'row')}; same prompts and noise; guidance "
+            f"{self.config.guidance:g}, {self.config.steps} steps"
+        )
+
+
+def level_name(level: float) -> str:
+    """The P-GRAFT variant whose adapter takes this share of the steps."""
+    return f"pgraft-{100 * level:g}"
+
+
+def rank_correlation(x: Sequence[float], y: Sequence[float] | FloatArray) -> float:
+    """Spearman's correlation; NaN where all of either are equal."""
+    return float(pd.Series(x, dtype=float).corr(pd.Series(np.asarray(y, dtype=float)), method="spearman"))
+
+
+def scaled(interval: Interval, factor: float) -> Interval:
+    """An interval in other units."""
+    ends = sorted((interval.low * factor, interval.high * factor))
+    return Interval(interval.mean * factor, ends[0], ends[1], interval.n)
+
+
+def told(interval: Interval, below: str, above: str, neither: str) -> str:
+    """What an interval says of a change's direction."""
+    return below if interval.high < 0 else above if interval.low > 0 else neither
