@@ -3,7 +3,7 @@
 Finished conditions are kept in scratch; when all are done, pictures, tables and latents are written.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -27,6 +27,8 @@ from atelier.sampling.store import UNTUNED, write
 from atelier.workspace import Workspace, replacing
 
 Start = Callable[[StableDiffusionPipeline, pd.DataFrame], Tensor]  # (pipeline, rows) -> first latents (n, c, h, w)
+# (pipeline, conditions, their first latents) -> last latents of all their pictures in order, in batches of any size
+Last = Callable[[StableDiffusionPipeline, Sequence["Condition"], Tensor], Iterator[Tensor]]
 LATENTS, PICTURES = "latents", "pictures"
 
 
@@ -55,31 +57,44 @@ def white_noise(params: Params, *names: str | int) -> Start:
 
 
 def paint_conditions(
-    params: Params, conditions: Sequence[Condition], load: Callable[[], StableDiffusionPipeline], run: Path
+    params: Params,
+    conditions: Sequence[Condition],
+    load: Callable[[], StableDiffusionPipeline],
+    run: Path,
+    last: Last | None = None,
 ) -> None:
     """Paint one model's conditions into the scratch folder ``run``; conditions finished by an earlier process are kept.
 
-    ``load``: returns the model. Conditions with equal guidance and steps share batches, so that fewer batches are
-    padded.
+    ``load``: returns the model; ``last``: how it is sampled, None: without noise at its steps. Conditions with equal
+    guidance and steps share batches, so that fewer batches are padded.
     """
     waiting = [condition for condition in conditions if not _painted(run, condition.folder)]
     if waiting:
         pipeline = settled(load(), machine.accelerator(params.machine).device)
         for _, alike in groupby(sorted(waiting, key=_how), key=_how):
-            _paint(params, pipeline, list(alike), run)
+            _paint(params, pipeline, list(alike), run, last)
 
 
 def _how(condition: Condition) -> tuple[float, int]:
     return condition.guidance, condition.steps
 
 
-def _paint(params: Params, pipeline: StableDiffusionPipeline, conditions: Sequence[Condition], run: Path) -> None:
+def _paint(
+    params: Params,
+    pipeline: StableDiffusionPipeline,
+    conditions: Sequence[Condition],
+    run: Path,
+    sampled: Last | None,
+) -> None:
     """Paint conditions with one pipeline, guidance scale and number of steps."""
     guidance, steps = _how(conditions[0])
     prompts = [text for condition in conditions for text in condition.table["prompt"]]
     latents = torch.cat([condition.start(pipeline, condition.table) for condition in conditions])
     batch, accelerator = params.sampling.batch, machine.accelerator(params.machine)
-    batches = last_latents(pipeline, prompts, latents, guidance=guidance, steps=steps, batch=batch)
+    if sampled is None:
+        batches = last_latents(pipeline, prompts, latents, guidance=guidance, steps=steps, batch=batch)
+    else:
+        batches = sampled(pipeline, conditions, latents)
     last = torch.empty(0, *latents.shape[1:])
     for condition in tqdm(conditions, desc=f"guidance {guidance:g}, {steps} steps", unit="condition"):
         rows = condition.table

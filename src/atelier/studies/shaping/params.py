@@ -141,7 +141,9 @@ class Config(StudySection):
     def _rounds_follow(self) -> "Config":
         for number, names in enumerate((self.variants, self.second, self.third), start=1):
             if odd := [name for name in names if self.trainings[name].round != number]:
-                raise ValueError(f"trainings: '{odd[0]}' is of round {self.trainings[odd[0]].round}, listed as {number}")
+                raise ValueError(
+                    f"trainings: '{odd[0]}' is of round {self.trainings[odd[0]].round}, listed as {number}"
+                )
         if self.second and FIRST not in self.variants:
             raise ValueError(f"second: expected '{FIRST}' among variants, whose pictures are candidates")
         if self.third and SECOND not in self.second:
@@ -162,7 +164,9 @@ class Config(StudySection):
                 raise ValueError(f"trainings: '{name}' has level {training.level:g}, kept are {self.levels}")
         rounds = self.policy.rounds
         if any(t.method == "policy" for t in self.trainings.values()) and (each % rounds or each // rounds < 2):
-            raise ValueError(f"policy.rounds: {each} candidates a prompt in {rounds} rounds; two or more a round, evenly")
+            raise ValueError(
+                f"policy.rounds: {each} candidates a prompt in {rounds} rounds; two or more a round, evenly"
+            )
         numbers = [self.number_of(level) for level in self.levels]
         if min(numbers) < 1 or max(numbers) >= self.steps or len(set(numbers)) < len(numbers):
             raise ValueError(f"levels: expected different inner steps of {self.steps}, got steps {numbers}")

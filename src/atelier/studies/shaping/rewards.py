@@ -1,0 +1,101 @@
+"""Stage ``rewards``: probes of subject and style on the network of perceptual losses, checked on held-out works.
+
+All rewards are also told of the data's own works, so that a page can say what each of them sees.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from atelier.data import prepare
+from atelier.data.checks import FloatArray
+from atelier.evaluation import rewards as library
+from atelier.evaluation.rewards import Probe
+from atelier.files import check_seal, write_json, write_table
+from atelier.methods.perceptual import LPIPS
+from atelier.params import Params
+from atelier.studies.shaping.params import Config
+from atelier.studies.shaping.prompts import HELD_OUT, TRAINING, works
+from atelier.workspace import Workspace, replacing
+
+Judged = Callable[[Tensor, pd.DataFrame], FloatArray]  # (pictures (n, 3, h, w) uint8, rows of prompts) -> (n,)
+PROBED = {"subject": "subject", "style": "art_style"}  # reward -> column of its classes
+CHECKED, PROBES = "checked.csv", "probes"
+
+
+def main(params: Params, workspace: Workspace) -> None:
+    """Write ``build/shaping/rewards``: probes, and how well each reward tells the data's held-out works apart."""
+    with replacing(folder(workspace)) as part:
+        probes = fitted(params, workspace)
+        if probes:
+            library.save_probes(probes, part / PROBES, {"network": params.perceptual.network})
+        else:
+            write_json(part / PROBES / library.CARD, {"classes": {}})
+        checked = validated(params, workspace, probes)
+        write_table(part / CHECKED, checked)
+    print(checked.to_string(index=False))
+
+
+def folder(workspace: Workspace) -> Path:
+    return workspace.build / Config.STUDY / "rewards"
+
+
+def fitted(params: Params, workspace: Workspace) -> dict[str, Probe]:
+    """Probes of those rewards that need one, from all training works whose truth is known."""
+    if not (asked := [name for name in Config.of(params).rewards if name in PROBED]):
+        return {}
+    table = prepare.with_truth(prepare.works(workspace.manifests).table, workspace.manifests)
+    table = table[table["split"] == TRAINING].reset_index(drop=True)
+    rows = library.features(network(params, workspace), prepare.pictures(table, params.data, workspace))
+    found = {}
+    for name in asked:
+        known = (table[PROBED[name]] != "").to_numpy()
+        found[name] = Probe.fit(rows[known], table.loc[known, PROBED[name]].tolist())
+    return found
+
+
+def network(params: Params, workspace: Workspace) -> LPIPS:
+    return LPIPS.from_params(params.perceptual, workspace.root).trunk
+
+
+def rewards_of(params: Params, workspace: Workspace) -> dict[str, Judged]:
+    """Every reward of the study by name: a function of pictures and the rows of what was asked for."""
+    probes = library.load_probes(check_seal(folder(workspace)) / PROBES)
+    return {name: judged(params, workspace, name, probes) for name in Config.of(params).rewards}
+
+
+def judged(params: Params, workspace: Workspace, name: str, probes: Mapping[str, Probe]) -> Judged:
+    """One reward."""
+    if name == "colour":
+        return lambda pictures, rows: library.colour(pictures, rows["prompt"].tolist())
+    if name == "brightness":
+        return lambda pictures, rows: library.brightness(pictures)
+    trunk, probe, column = network(params, workspace), probes[name], PROBED[name]
+    return lambda pictures, rows: probe.log_probability(library.features(trunk, pictures), rows[column].tolist())
+
+
+def validated(params: Params, workspace: Workspace, probes: Mapping[str, Probe]) -> pd.DataFrame:
+    """Of held-out works: each reward's mean with their own prompt and with another's, and how often its own wins.
+
+    For a probe ``right`` is the share of works whose class it names.
+    """
+    table = works(params, workspace, HELD_OUT)
+    table = table.assign(prompt=table["title"])
+    shown, other = prepare.pictures(table, params.data, workspace), table.iloc[np.roll(np.arange(len(table)), 1)]
+    rows = []
+    for name in Config.of(params).rewards:
+        reward = judged(params, workspace, name, probes)
+        own, others = reward(shown, table), reward(shown, other.reset_index(drop=True))
+        wins = float(np.mean((own > others) + 0.5 * (own == others)))
+        right = np.nan
+        if name in probes:
+            right = probes[name].accuracy(
+                library.features(network(params, workspace), shown), table[PROBED[name]].tolist()
+            )
+        rows.append(
+            {"reward": name, "own": own.mean(), "other": others.mean(), "wins": wins, "right": right, "n": len(own)}
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,38 @@
+"""The tiny world of the study of shaping after its stages ``rewards`` and ``candidates``."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from atelier import params
+from atelier.params import Params
+from atelier.studies.shaping import candidates, rewards
+from atelier.workspace import Workspace
+from linked import SHARED, linked
+
+OF_STUDY = ("build/shaping/rewards", "build/shaping/candidates")
+
+
+@pytest.fixture(scope="session")
+def with_candidates(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with candidates of both seeds; not to be written to."""
+    workspace, threads = linked(tmp_path_factory.mktemp("shaping"), tiny_world), torch.get_num_threads()
+    torch.set_num_threads(1)
+    config = params.load(workspace.params_file)
+    rewards.main(config, workspace)
+    for seed in config.protocol.training_seeds:
+        candidates.main(config, workspace, str(seed))
+    torch.set_num_threads(threads)
+    return workspace.root
+
+
+@pytest.fixture
+def shaped(with_candidates: Path, tmp_path: Path, one_thread: None) -> Workspace:
+    """A workspace that reads them; what a test writes is its alone."""
+    return linked(tmp_path / "shaped", with_candidates, [*SHARED, *OF_STUDY])
+
+
+@pytest.fixture
+def config(shaped: Workspace) -> Params:
+    return params.load(shaped.params_file)
