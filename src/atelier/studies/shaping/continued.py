@@ -1,0 +1,114 @@
+"""Trajectories continued from a state, and how far two denoisers' laws of trajectories are from each other.
+
+The pipeline's own call starts from noise alone; here its scheduler's steps are taken from any number on, with the same
+noise for the same seeds (``sampling.trajectories``), so that from number 0 both give the same.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from torch import Tensor
+
+from atelier.data.checks import check_whole
+from atelier.models.latents import encode_prompts
+from atelier.sampling.trajectories import Seed, Solver, noise_generators, settled_grid
+
+Output = Callable[[Tensor, Any], Tensor]  # (state (b, c, h, w), timestep) -> the guided output of a denoiser
+
+
+def guided(network: Any, words: Tensor, empty: Tensor, guidance: float) -> Output:
+    """A denoiser's output with classifier-free guidance, as the pipeline computes it; none for a guidance of 1."""
+
+    def output(state: Tensor, t: Any) -> Tensor:
+        if guidance <= 1:
+            return network(state, t, words).sample
+        both = torch.cat([empty.expand(len(words), -1, -1), words])
+        without, with_it = network(torch.cat([state, state]), t, both).sample.chunk(2)
+        return without + guidance * (with_it - without)
+
+    return output
+
+
+@torch.no_grad()
+def continued(
+    pipeline: Any, prompts: Sequence[str], states: Tensor, number: int, seeds: Sequence[Seed], solver: Solver
+) -> Tensor:
+    """Last states (n, c, h, w) of trajectories that stand at ``states`` before step ``number``, a batch at a time.
+
+    One prompt, state and seed of the noise of the steps that are left, each. ValueError for another number of them.
+    """
+    if not len(prompts) == len(states) == len(seeds):
+        raise ValueError(f"prompts, states, seeds: expected as many, got {len(prompts)}, {len(states)}, {len(seeds)}")
+    check_whole(number, "number", least=0, most=solver.steps)
+    words, empty = encode_prompts(pipeline, prompts), encode_prompts(pipeline, [""])
+    last = []
+    for first in range(0, len(states), solver.batch):
+        part = slice(first, first + solver.batch)
+        on = (x.to(pipeline.device) for x in (states[part], words[part], empty))
+        last.append(_continued(pipeline, *on, number, noise_generators(seeds[part]), solver))
+    return torch.cat(last)
+
+
+def _continued(
+    pipeline: Any,
+    state: Tensor,
+    words: Tensor,
+    empty: Tensor,
+    number: int,
+    generators: list[torch.Generator],
+    solver: Solver,
+) -> Tensor:
+    grid = settled_grid(pipeline.scheduler, solver.steps)
+    output = guided(pipeline.unet, words, empty, solver.guidance)
+    for t in grid.timesteps[number:]:
+        given = {"eta": solver.eta, "generator": generators} if solver.eta else {}
+        state = grid.step(output(state, t), t, state, **given).prev_sample
+    return state.float().cpu()
+
+
+@torch.no_grad()
+def path_divergence(
+    pipeline: Any,
+    tuned: Any,
+    prompts: Sequence[str],
+    latents: Tensor,
+    seeds: Sequence[Seed],
+    solver: Solver,
+    number: int | None = None,
+) -> Tensor:
+    """An upper bound of ``KL(tuned || base)`` of pictures by the stochastic sampler (eta = 1), nats, (n,) a trajectory.
+
+    Both chains start alike and add Gaussian noise of equal variance at every step, so that their laws of trajectories
+    differ by ``KL = E_tuned[sum over steps of |mean_tuned - mean_base|^2 / (2 sigma^2)]`` (the chain rule), and those
+    of their ends by no more (data processing). The mean of the result over trajectories, which the tuned chain takes,
+    estimates it without bias. ``pipeline``: of the base; ``tuned``: the other denoiser, which takes the first
+    ``number`` steps; None: all. Steps without noise are the same map of both or are none, and are left out.
+    """
+    grid = settled_grid(pipeline.scheduler, solver.steps)
+    words, empty = encode_prompts(pipeline, prompts), encode_prompts(pipeline, [""])
+    sums = []
+    for first in range(0, len(latents), solver.batch):
+        part = slice(first, first + solver.batch)
+        state, said, nothing = (x.to(pipeline.device) for x in (latents[part], words[part], empty))
+        outputs = [guided(network, said, nothing, solver.guidance) for network in (tuned, pipeline.unet)]
+        generators = noise_generators(seeds[part])
+        total = torch.zeros(len(state), dtype=torch.float64)
+        for t in grid.timesteps[: solver.steps if number is None else number]:
+            made = [output(state, t) for output in outputs]
+            total += _step_divergence(grid, t, state, *made)
+            state = grid.step(made[0], t, state, eta=1.0, generator=generators).prev_sample
+        sums.append(total)
+    return torch.cat(sums)
+
+
+def _step_divergence(grid: SchedulerMixin, t: Any, state: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """``|mean_1 - mean_2|^2 / (2 sigma^2)`` of a step of DDIM with eta = 1, (b,) float64; 0 where no noise is added."""
+    still = torch.zeros_like(state)
+    means = [grid.step(each, t, state, eta=1.0, variance_noise=still).prev_sample.double() for each in (first, second)]
+    moved = grid.step(first, t, state, eta=1.0, variance_noise=still + 1).prev_sample.double()
+    sigma = float((moved - means[0]).mean())
+    if sigma <= 1e-6:
+        return torch.zeros(len(state), dtype=torch.float64)
+    return ((means[0] - means[1]).square().sum((1, 2, 3)) / (2 * sigma**2)).cpu()
