@@ -71,7 +71,7 @@ def draw(seed: int, name: str, epoch: int, shape: torch.Size, steps: int, prompt
 
 def path(scheduler: SchedulerMixin) -> tuple[Tensor, Tensor, Tensor]:
     """Signal, noise and the denoiser's time input at each training step; (steps,) float32 each."""
-    if scheduler.config.prediction_type == "flow_prediction":
+    if scheduler.config.get("prediction_type", "flow_prediction") == "flow_prediction":  # flow matching's says nothing
         signal, noise = flow_path(scheduler.config.num_train_timesteps)
         return signal.float(), noise.float(), (noise * scheduler.config.num_train_timesteps).float()
     alphas, sigmas = signal_and_noise(scheduler.betas)

@@ -32,10 +32,13 @@ def add_adapter(
     return {name: parameter for name, parameter in unet.named_parameters() if parameter.requires_grad}
 
 
-def save_adapter(unet: UNet2DConditionModel, folder: Path, card: Mapping[str, Any]) -> None:
-    """Write an adapter with PEFT's names, which diffusers reads, and a card; alpha = rank needs no further key."""
+def save_adapter(unet: UNet2DConditionModel, folder: Path, card: Mapping[str, Any], prefix: str = "unet") -> None:
+    """Write an adapter with PEFT's names, which diffusers reads, and a card; alpha = rank needs no further key.
+
+    ``prefix``: the denoiser's name in its pipeline.
+    """
     state = get_peft_model_state_dict(unet)  # diffusers' own names are ambiguous for attention layers
-    tensors = {f"unet.{name}": tensor.cpu().contiguous() for name, tensor in sorted(state.items())}
+    tensors = {f"{prefix}.{name}": tensor.cpu().contiguous() for name, tensor in sorted(state.items())}
     with writing(folder / WEIGHTS) as part:
         save_file(tensors, part)
     save_json(card, folder / CARD)

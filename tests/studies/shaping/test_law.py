@@ -18,6 +18,7 @@ from atelier.studies.shaping.law import (
     fit_of_levels,
     fit_of_places,
     levels_above,
+    of_half,
     masses,
     one_of_each_set,
     place_shares,
@@ -151,6 +152,14 @@ def test_blocks_use_every_candidate_that_they_can() -> None:
     assert blocks(rewards, 4)[1].tolist() == rewards[0, 10:].tolist()
     with pytest.raises(ValueError, match="needs at least 22"):
         blocks(rewards, 11)
+
+
+def test_a_rule_of_more_than_half_the_candidates_is_tested_at_half_of_them() -> None:
+    assert of_half(TopK(1, 4), 16) == TopK(1, 4)
+    assert of_half(TopK(5, 48), 48) == TopK(2, 24)
+    assert of_half(TopK(1, 16), 16) == TopK(1, 8)
+    assert fit_of_places(np.zeros((3, 8)), TopK(1, 4), "test") is None
+    assert fit_of_levels([0.1, 0.9]) is None
 
 
 # ------------------------------------------------------------------------------------------------ divergences

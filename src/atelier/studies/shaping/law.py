@@ -1,11 +1,11 @@
 """The law of accepted candidates' rewards against the formula A(r), by chi-square, and its divergence from the base's.
 
 ``F`` is the reward's distribution under the base for one prompt. Accepted candidates have levels ``u = F(r)`` of
-density ``A(u) / Z``, whatever F is (`atelier.methods.rejection`). Where F is known, rewards are counted between values of it
-(``masses``, ``chi_square``). Of a real base it is not, and a plug-in estimate would be taken for exact; so the accepted
-candidate is placed among others of its prompt that did not compete (``places``). Its place has a law that follows from
-A alone, exactly, for any number of them. What may fail on a real base is therefore the independence of candidates, the
-rule and the formula; what the reward looks like cannot matter.
+density ``A(u) / Z``, whatever F is (`atelier.methods.rejection`). Where F is known, rewards are counted between values
+of it (``masses``, ``chi_square``). Of a real base it is not, and a plug-in estimate would be taken for exact; so the
+accepted candidate is placed among others of its prompt that did not compete (``places``). Its place has a law that
+follows from A alone, exactly, for any number of them. What may fail on a real base is therefore the independence of
+candidates, the rule and the formula; what the reward looks like cannot matter.
 
 Chi-square is for independent counts: one accepted candidate of each set (``one_of_each_set``). Functions raise
 ValueError for shapes and numbers out of range, TypeError for what is no number.
@@ -95,6 +95,11 @@ def chi_square(counts: Any, shares: Any) -> Fit:
     return Fit(statistic, len(first) - 1, p, n, first, observed, expected)
 
 
+def testable(n: int, shares: Any) -> bool:
+    """Whether ``chi_square`` of n draws has two bins or more."""
+    return len(_merged(n * number_row(shares, "shares"))) > 1
+
+
 def _merged(expected: FloatArray) -> npt.NDArray[np.int64]:
     """Where merged bins begin: each ends as soon as enough are expected, what is left over joins the last."""
     first, total = [0], 0.0
@@ -132,21 +137,33 @@ def place_shares(rule: TopK, judges: int) -> FloatArray:
     return shares / shares.sum()
 
 
-def places(rewards: Any, rule: TopK, *seed: str | int) -> npt.NDArray[np.int64]:
-    """Place of one accepted candidate of each row among those of the row that did not compete, (rows,).
+def strict(rewards: Any, *seed: str | int) -> FloatArray:
+    """Ranks of rewards (rows, candidates) in their row, from 0, with equal rewards in a random order.
 
-    ``rewards`` (rows, m + judges): a row's candidates are of one prompt, independent; the first m compete. Equal
-    rewards are put in a random order, once for both purposes: that accepts the law of ``top_k`` with ties, since which
-    of equal ones comes first is chance there, too.
+    Top-K by them has the law of Top-K with ties, where which of equal ones comes first is chance, too.
     """
-    table, generator = _table(rewards, rule.m + 1), numpy_generator(*seed)
-    strict = np.lexsort((generator.random(table.shape), table), axis=1).argsort(1)  # ranks in the row
-    rivals = strict[:, : rule.m].ravel()
+    table = _table(rewards, 2)
+    order = np.lexsort((numpy_generator(*seed).random(table.shape), table), axis=1)
+    return order.argsort(1).astype(np.float64)
+
+
+def winners(ranks: FloatArray, rule: TopK, *seed: str | int) -> npt.NDArray[np.int64]:
+    """Column of one accepted candidate of each row, (rows,), at random; the first m of a row compete."""
+    rivals = ranks[:, : rule.m].ravel()
     kept = Kept.top_k(rule.k, rule.m).updated(rivals)
     mask = np.zeros(len(rivals), bool)
     mask[kept.accepted()] = True
-    chosen = one_of_each_set(mask, np.repeat(np.arange(len(table)), rule.m), *seed, "one")
-    return (strict[:, rule.m :] < rivals[chosen][:, None]).sum(1)
+    return one_of_each_set(mask, np.repeat(np.arange(len(ranks)), rule.m), *seed, "one") % rule.m
+
+
+def places(rewards: Any, rule: TopK, *seed: str | int) -> npt.NDArray[np.int64]:
+    """Place of one accepted candidate of each row among those of the row that did not compete, (rows,).
+
+    ``rewards`` (rows, m + judges): a row's candidates are of one prompt, independent; the first m compete.
+    """
+    ranks = strict(_table(rewards, rule.m + 1), *seed)
+    chosen = ranks[np.arange(len(ranks)), winners(ranks, rule, *seed)]
+    return (ranks[:, rule.m :] < chosen[:, None]).sum(1)
 
 
 def levels_above(rewards: Any, rivals: int, least: float, *seed: str | int) -> FloatArray:
@@ -170,17 +187,23 @@ def levels_above(rewards: Any, rivals: int, least: float, *seed: str | int) -> F
     return (below.sum(1) + generator.random(len(rows))) / (above.sum(1) + 1)
 
 
-def fit_of_places(rewards: Any, rule: TopK, *seed: str | int) -> Fit:
-    """Chi-square of places of accepted candidates, ``rewards`` (rows, m + judges), against the formula's law."""
+def fit_of_places(rewards: Any, rule: TopK, *seed: str | int) -> Fit | None:
+    """Chi-square of places of accepted candidates, ``rewards`` (rows, m + judges), against the formula's law.
+
+    None for too few rows, here and below.
+    """
     table = _table(rewards, rule.m + 1)
-    judges = table.shape[1] - rule.m
-    counts = np.bincount(places(table, rule, *seed), minlength=judges + 1)
-    return chi_square(counts, place_shares(rule, judges))
+    shares = place_shares(rule, table.shape[1] - rule.m)
+    if not testable(len(table), shares):
+        return None
+    return chi_square(np.bincount(places(table, rule, *seed), minlength=len(shares)), shares)
 
 
-def fit_of_levels(levels: Any, bins: int = 10) -> Fit:
+def fit_of_levels(levels: Any, bins: int = 10) -> Fit | None:
     """Chi-square of levels in [0, 1] against the uniform law."""
     row, bins = number_row(levels, "levels"), check_whole(bins, "bins", least=2)
+    if not testable(len(row), np.full(bins, 1 / bins)):
+        return None
     counts = np.bincount(np.minimum((row * bins).astype(np.int64), bins - 1), minlength=bins)
     return chi_square(counts, np.full(bins, 1 / bins))
 
@@ -196,6 +219,14 @@ def blocks(rewards: Any, m: int) -> FloatArray:
         raise ValueError(f"rewards: {table.shape[1]} candidates a prompt, a test of {m} needs at least {2 * m}")
     width = table.shape[1] // count
     return table[:, : width * count].reshape(-1, width)
+
+
+def of_half(rule: TopK, each: int) -> TopK:
+    """The rule, or one that accepts about the same share of half of ``each`` candidates, where none would judge."""
+    if 2 * rule.m <= check_whole(each, "each", least=2):
+        return rule
+    half = each // 2
+    return TopK(max(1, round(rule.k * half / rule.m)), half)
 
 
 def _table(rewards: Any, least: int) -> FloatArray:
