@@ -177,14 +177,16 @@ shaping:
   guidance: 4.0
   pictures: 3
   flow:
+    conversion: 3
     steps: [2, 4]
-    inverted: 4
+    shift: 0.25
+    inverted: 5
     iterations: 6
-    pictures: 3
-    corrector_steps: 1
     width: 8
+    corrector_steps: 1
     optimisation: {steps: 4, batch: 4, learning_rate: 0.003, decay: cosine, warmup: 1, beta2: 0.999,
                    weight_decay: 0.0, clip: 1.0, ema: 0, checkpoint_every: 2}
+    pictures: 3
   inspected: {states: 2, each: 2, pictures: 3, times: 2, sets: 0}
 """
 

@@ -21,6 +21,7 @@ from atelier.params import (
     names_once,
     subset_once,
 )
+from atelier.studies.shaping.flow_params import Flow
 
 Reward = Literal["colour", "brightness", "subject", "style"]
 Solver = Literal["ode", "sde"]  # DDIM with eta 0, a map from noise to picture; with eta 1, noise at every step
@@ -80,18 +81,6 @@ class Policy(Section):
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)]
     clip: Annotated[float, Field(gt=0.0, lt=1.0)]  # of the ratio of probabilities of a step
     most: Annotated[float, Field(gt=0.0, le=1e6)]  # of an advantage, in standard deviations
-
-
-class Flow(Section):
-    """Inverse noise correction of the flow base."""
-
-    steps: Annotated[list[Positive], Field(min_length=1)]  # main Euler steps k
-    inverted: Pictures  # training pictures whose noise is found
-    iterations: Positive  # of the fixed point, a step
-    pictures: Pictures  # a repeat and cell
-    corrector_steps: Positive  # Euler steps of the corrector
-    width: Annotated[int, Field(ge=1, le=4096)]  # channels of the corrector
-    optimisation: Optimisation  # of the corrector, and of the control flow as many updates
 
 
 class Inspected(Section):
@@ -175,7 +164,7 @@ class Config(StudySection):
     def samples(self, params: Params) -> int:
         repeats, seeds = len(params.protocol.all_repeats), len(params.protocol.training_seeds)
         candidates = 2 * self.candidates.prompts * self.candidates.each * seeds
-        cells = len(STARTS) * (len(self.names) + 2) * self.pictures + 3 * len(self.flow.steps) * self.flow.pictures
+        cells = len(STARTS) * (len(self.names) + 2) * self.pictures + len(self.flow.cells) * self.flow.pictures
         return candidates + repeats * cells
 
     @property
