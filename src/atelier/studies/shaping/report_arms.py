@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 
@@ -13,19 +14,20 @@ from atelier.studies.shaping.report_results import GRAFT, INTERVALS, REWARD, SOL
 
 COLUMNS = 10  # pictures in a row of a contact sheet
 MEASURES = (
-    *("fd", "fd_rec", "kid", "precision", "recall", "density", "coverage", "kl", "subject", "style", "clip"),
+    *("fd", "fd_rec", "kid", "precision", "recall", "density", "coverage", "kl_paths", "subject", "style", "clip"),
     *("pr_rec", "psd_rec", "near_features", "near_pixels"),
 )
 PRICE = {  # measure -> its name, and the factor of its units
     "fd_rec": ("FD", 1.0),
     "recall": ("recall (points)", 100.0),
-    "kl": ("KL, bound", 1.0),
+    "kl_paths": ("KL of paths, at most (nats)", 1.0),
     "subject": ("subject as asked (points)", 100.0),
     "style": ("style as asked (points)", 100.0),
 }
 READ = (
     "*fd*: Fréchet distance on the evaluator's features, *fd_rec* to reconstructed works; *recall*: share of works "
-    "that are near a picture, diversity; *kl*: a bound on the KL divergence to the base."
+    "that are near a picture, diversity; *kl_paths*: an upper bound of the KL divergence to the "
+    "base, both by the stochastic sampler."
 )
 
 
@@ -57,24 +59,25 @@ def rewards(results: Results) -> list[Item]:
                 listed.append((_labelled(results, cell), start, results.interval(REWARD, name)))
     caption = f"Mean reward ({results.config.reward}) on held-out prompts; {INTERVALS}; {results.counted}."
     figure = Figure("rewards", figures.dots(dotted(listed), f"mean reward ({results.config.reward})"), caption)
-    return [figure, *_tables(results, "arms", _arm)]
+    return [figure, *_arms(results)]
 
 
-def _tables(results: Results, name: str, row_of) -> list[Table]:  # type: ignore[no-untyped-def]
-    """One table a start of what ``row_of`` says of each variant."""
+def _arms(results: Results) -> list[Table]:
+    """One table a start of each variant's reward and its price."""
     shown = []
     for suffix, start, move in (("", "white noise", str), ("_corrected", "the corrected start", corrected)):
         cells = [move(cell) for cell in results.cells() if results.has(REWARD, move(cell))]
-        rows, metrics = {}, {}
+        rows: dict[str, dict[str, str]] = {}
+        metrics: dict[str, Metric] = {}
         for cell in cells:
-            rows[cell], known = row_of(results, cell)
+            rows[cell], known = _arm(results, cell)
             metrics |= known
         if rows:
             caption = (
                 f"From {start}. Change: against the base by the same sampler; {INTERVALS}; {results.counted}. {READ}"
             )
             frame = pd.DataFrame(rows).T.rename_axis("pictures").fillna("")
-            shown.append(Table(f"{name}{suffix}", frame, caption, metrics))
+            shown.append(Table(f"arms{suffix}", frame, caption, metrics))
     return shown
 
 
@@ -203,9 +206,9 @@ def _equal(results: Results) -> str:
     config = results.config
     return (
         f"All learn from {config.candidates.prompts} prompts with {config.candidates.each} candidates each and the "
-        f"same rule, in {config.optimisation.steps} updates of {config.optimisation.batch}, adapters of rank {config.rank} "
-        "on every layer. By the deterministic sampler GRAFT and P-GRAFT (x_I) aim at one law, so that a difference is "
-        "one of learning."
+        f"same rule, in {config.optimisation.steps} updates of {config.optimisation.batch}, adapters of rank "
+        f"{config.rank} on every layer. By the deterministic sampler GRAFT and P-GRAFT (x_I) aim at one law, "
+        "so that a difference is one of learning."
     )
 
 
@@ -248,8 +251,15 @@ def _tuned(results: Results, rivals: Sequence[str]) -> Text:
             f"Of {len(rivals)} settings of the rival, learning rates {', '.join(f'{rate:g}' for rate in rates)}, "
             f"{best} has the most reward."
         )
+    seen = [card["rewards"] for name in rivals for card in results.cards.get(name, ()) if card.get("rewards")]
+    grown = ""
+    if seen:
+        first, last = (float(np.mean([each[at] for each in seen])) for at in (0, -1))
+        grown = f" Mean reward of its own samples, from the first of {len(seen[0])} rounds to the last: {first:.3g} to "
+        grown += f"{last:.3g}, {SOLVERS['sde']}."
     return Text(
         f"The rival has one setting here, learning rate {rates[0]:g}; what was tried before is in docs/decisions.md."
+        f"{grown}"
     )
 
 

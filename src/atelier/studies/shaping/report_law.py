@@ -11,7 +11,6 @@ from atelier.studies.shaping.params import Rule
 from atelier.studies.shaping.report_results import SOLVERS, Results
 
 LEAST_P = 0.01  # that claim F1 asks for
-COLUMNS = 3  # panels side by side
 
 
 def accepted(results: Results) -> list[Item]:
@@ -29,34 +28,34 @@ def said(name: str, rule: Rule) -> str:
 
 
 def _histograms(results: Results) -> list[Item]:
-    """Counts by reward, of accepted samples and by the law."""
+    """Counts by reward, of accepted samples and by the law, a line of panels a sampler."""
     table = results.histogram
-    names = list(dict.fromkeys(table["rule"]))
-    if not names:
+    if table.empty:
         return []
-    lines = -(-len(names) // COLUMNS)
-    size = (figures.WIDTH, 2.5 * lines)
-    figure, axes = plt.subplots(lines, min(COLUMNS, len(names)), figsize=size, squeeze=False)
-    for axis, name in zip(axes.flat, names, strict=False):
-        rows = table[table["rule"] == name]
-        edges = [*rows["low"], rows["high"].iloc[-1]]
-        axis.stairs(rows["observed"], edges, fill=True, color=figures.PALETTE[2], label="accepted")
-        axis.stairs(rows["expected"], edges, color=figures.PALETTE[4], linewidth=1.4, label="exact law")
-        axis.set(title=f"{name} (n = {int(rows['observed'].sum())})", xlabel=results.config.reward, ylabel="samples")
-    for axis in list(axes.flat)[len(names) :]:
-        axis.set_axis_off()
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=7.5)
-    rules = "; ".join(said(name, rule) for name, rule in results.config.rules.items() if name in names)
+    names, solvers = (list(dict.fromkeys(table[column])) for column in ("rule", "solver"))
+    size = (figures.WIDTH, 2.2 * len(solvers) + 0.4)
+    figure, axes = plt.subplots(len(solvers), len(names), figsize=size, squeeze=False)
+    for line, solver in zip(axes, solvers, strict=True):
+        for axis, name in zip(line, names, strict=True):
+            rows = table[(table["rule"] == name) & (table["solver"] == solver)]
+            if rows.empty:
+                axis.set_axis_off()
+                continue
+            edges = [*rows["low"], rows["high"].iloc[-1]]
+            axis.stairs(rows["observed"], edges, fill=True, color=figures.PALETTE[2], label="accepted")
+            axis.stairs(rows["expected"], edges, color=figures.PALETTE[4], linewidth=1.4, label="law")
+            axis.set_title(f"{name}, {solver.upper()} (n = {int(rows['observed'].sum())})", fontsize=7.5)
+            axis.set_xlabel(results.config.reward)
+        line[0].set_ylabel("samples")
+    known = next(axis for axis in axes.flat if axis.get_legend_handles_labels()[0])
+    figure.legend(*known.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=7.5)
     caption = (
-        f"Rewards of the base's accepted samples, {_solvers(table)}, one a set where a rule takes several of a set, "
-        f"and what the law p(x) A(r(x)) / Z gives. {rules}; F: the rewards' distribution under the base, prompt by prompt."
+        "Rewards of the base's accepted candidates, one a set where a rule takes several of a set, and what the law "
+        "p(x) A(r(x)) / Z gives with F estimated, prompt by prompt, from candidates that did not compete (for the eye; "
+        f"the tests below need no F). ODE: {SOLVERS['ode']}; SDE: {SOLVERS['sde']}. "
+        f"{'; '.join(said(name, rule) for name, rule in results.config.rules.items() if name in names)}."
     )
     return [Figure("accepted", figure, caption)]
-
-
-def _solvers(table: pd.DataFrame) -> str:
-    known = list(dict.fromkeys(table["solver"])) if "solver" in table else ["ode"]
-    return " and ".join(SOLVERS[each] for each in known)
 
 
 def _tests(results: Results) -> Table | Text:
@@ -69,8 +68,9 @@ def _tests(results: Results) -> Table | Text:
             {
                 "rule": row["rule"],
                 "sampler": SOLVERS[row["solver"]],
+                "tried as": f"{row['k']:g} of {row['m']:g}" if row["k"] == row["k"] else "threshold",
                 "candidates": int(row["candidates"]),
-                "accepted": int(row["n"]),
+                "draws": int(row["n"]),
                 "chi-square": row["statistic"],
                 "degrees of freedom": int(row["dof"]),
                 "p": row["p"],
@@ -78,8 +78,10 @@ def _tests(results: Results) -> Table | Text:
         )
         metrics[f"law_p/{row['rule']}/{row['solver']}"] = Metric(float(row["p"]), int(row["n"]))
     caption = (
-        "Chi-square of accepted samples' rewards against the exact law, all draws together, one accepted sample a set, "
-        f"since those of one set depend on each other. F1 asks for p above {LEAST_P:g} of each rule."
+        "Chi-square of accepted candidates against the exact law: the place of an accepted one among others of its "
+        "prompt that did not compete, whose law follows from A alone; one a set, since those of one set depend on each "
+        "other. A rule that takes more than half of a prompt's candidates is tried on half of them. F1 asks for p "
+        f"above {LEAST_P:g} by the {SOLVERS['ode']} sampler."
     )
     return Table("law", pd.DataFrame(rows).set_index("rule"), caption, metrics)
 

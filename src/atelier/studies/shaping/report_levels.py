@@ -12,10 +12,10 @@ from atelier.studies.shaping.report_results import (
     DECIDING,
     GRAFT,
     INTERVALS,
+    LEVELS,
     REWARD,
     SOLVERS,
     Results,
-    rank_correlation,
     told,
 )
 
@@ -51,12 +51,12 @@ def _variance(results: Results) -> Panel:
 
 
 def _gap(results: Results) -> Panel:
-    """Held-out denoising error over that of the noise-only predictor, by variant."""
+    """How far the noise-only predictor is behind on held-out pictures, by variant: what there is to learn."""
     shown = {}
     for name in results.config.names:
         if at := results.steps("gap", name):
             shown[name] = {float(t): results.interval("gap", cell) for t, cell in at.items()}
-    return ("step t", "error over the noise-only predictor's"), shown
+    return ("step t", "log10 of the gap of learning"), shown
 
 
 def _by_level(results: Results) -> Panel:
@@ -70,10 +70,10 @@ def _caption(results: Results) -> str:
     config = results.config.inspected
     return (
         f"Left: variance of the reward ({results.config.reward}) given the state at a level, {config.each} "
-        f"continuations of {config.states} states by the {SOLVERS['sde']} sampler, over that of all pictures. Middle: denoising "
-        f"error of tuned models on {config.pictures} held-out works over that of the predictor that takes all for noise. "
-        f"Right: reward on held-out prompts by the {SOLVERS['ode']} sampler; 1 is GRAFT. {INTERVALS}; "
-        f"{results.counted}."
+        f"continuations of a state, {SOLVERS['sde']}, over that of the prompt's pictures. Middle: the gap of learning, "
+        "log10 of (error of what knows noise alone less the tuned model's) / s_t^2, of the noise predicted in "
+        f"accepted pictures that it did not learn ({config.pictures}, of all groups); of P-GRAFT at its adapter's levels. "
+        f"Right: reward on held-out prompts, {SOLVERS['ode']}; 1 is GRAFT. {INTERVALS}; {results.counted}."
     )
 
 
@@ -86,7 +86,7 @@ def _table(results: Results) -> Table:
         metrics[f"variance/t-{t}"] = Metric(results.interval("variance", cell), results.n_of("variance", cell))
     for name in results.config.names:
         for t, cell in results.steps("gap", name).items():
-            rows.setdefault(str(t), {})[f"gap of {name}"] = words.unsigned(results.interval("gap", cell), ".3g")
+            rows.setdefault(str(t), {})[f"gap of {name}"] = words.plus_minus(results.interval("gap", cell), "")
             metrics[f"gap/{name}/t-{t}"] = Metric(results.interval("gap", cell), results.n_of("gap", cell))
     frame = pd.DataFrame({t: rows[t] for t in sorted(rows, key=int)}).T.rename_axis("t").fillna("")
     caption = f"By step t of the schedule (more is noisier); states by the {SOLVERS['sde']} sampler; {INTERVALS}."
@@ -111,10 +111,10 @@ def ranks(results: Results) -> Text:
     """How the variance and the gap go with t."""
     lines, metrics = [], {}
     at = results.steps("variance")
-    if len(at) > 1:
-        means = [results.interval("variance", cell).mean for cell in at.values()]
-        rank = rank_correlation(list(at), means)
-        lines.append(f"Var(r | x_t) and t, over {len(at)} levels: rank correlation {rank:.3g} (of means over groups).")
+    if results.has("variance_rank", LEVELS):
+        rank = results.interval("variance_rank", LEVELS)
+        lines.append(f"Var(r | x_t) and t, over {len(at)} levels: rank correlation {words.unsigned(rank, '.3g')}.")
+        metrics["variance_rank"] = Metric(rank, results.n_of("variance_rank", LEVELS))
     if results.has("gap_slope", GRAFT):
         slope = results.interval("gap_slope", GRAFT)
         verb = told(slope, "falls", "rises", "is not seen to change")

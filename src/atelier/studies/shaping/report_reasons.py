@@ -6,11 +6,11 @@ from atelier.report import words
 from atelier.report.items import Text
 from atelier.studies.shaping.params import UNTUNED
 from atelier.studies.shaping.report_law import LEAST_P
-from atelier.studies.shaping.report_levels import rank_correlation
 from atelier.studies.shaping.report_results import (
     CHOSEN,
     DECIDING,
     GRAFT,
+    LEVELS,
     REWARD,
     SOLVERS,
     Results,
@@ -21,8 +21,8 @@ from atelier.studies.shaping.report_results import (
 CHANGES = ("falls", "rises", "is not seen to change")
 KNOWN = (
     "Of the paper only the abstract's page was at hand: the training loss of P-GRAFT, the laws by sampler and what a "
-    "rule accepts are derived here; that variance grows with noise, that nearer noise is easier to learn, and algorithms "
-    "2 and 6 are second-hand, from public reviews and notes. Wherever rewards stand, so does their sampler."
+    "rule accepts are derived here; that variance grows with noise, that nearer noise is easier to learn, and "
+    "algorithms 2 and 6 are second-hand, from public reviews and notes. Wherever rewards stand, so does their sampler."
 )
 
 
@@ -41,11 +41,11 @@ def _f1(results: Results) -> str:
     """Whether accepted samples have the exact law, and how much of the shift the tuned model takes over."""
     parts = []
     if len(results.law):
-        low = results.law.loc[results.law["p"].idxmin()]
+        low = results.law.iloc[int(results.law["p"].argmin())]
         n = int((results.law["p"] <= LEAST_P).sum())
         parts.append(
-            f"Of {len(results.law)} tests of accepted samples against their exact law {n} fail at p = {LEAST_P:g} (least "
-            f"p {low['p']:.2g}, {low['rule']}, {SOLVERS[low['solver']]})"
+            f"Of {len(results.law)} tests of accepted samples against their exact law {n} fail at p = {LEAST_P:g} "
+            f"(least p {low['p']:.2g}, {low['rule']}, {SOLVERS[low['solver']]})"
         )
     if results.has(REWARD, GRAFT, UNTUNED):
         change = results.change(REWARD, GRAFT, UNTUNED)
@@ -83,13 +83,16 @@ def _f3(results: Results) -> str:
     at = results.steps("variance")
     if len(at) > 1:
         means = [results.interval("variance", cell).mean for cell in at.values()]
+        rank = results.interval("variance_rank", LEVELS).mean if results.has("variance_rank", LEVELS) else float("nan")
         parts.append(
-            f"the reward's variance given x_t goes from {means[0]:.3g} of all at t = {min(at)} to {means[-1]:.3g} at "
-            f"t = {max(at)} (rank correlation {rank_correlation(list(at), means):.3g}; rest sampled anew, {SOLVERS['sde']})"
+            f"the reward's variance given x_t goes from {means[0]:.3g} of the prompt's at t = {min(at)} to "
+            f"{means[-1]:.3g} at t = {max(at)} (rank correlation {rank:.3g}; rest sampled anew, {SOLVERS['sde']})"
         )
     if results.has("gap_slope", GRAFT):
         slope = results.interval("gap_slope", GRAFT)
-        parts.append(f"the gap of learning {told(slope, *CHANGES)} with t ({words.signed(slope)} over the schedule)")
+        parts.append(
+            f"the gap of learning {told(slope, *CHANGES)} with t ({words.signed(slope)} of log10 over the schedule)"
+        )
     names = [name for name in (*results.partial, GRAFT) if results.has(REWARD, name)]
     if len(names) > 1:
         best = max(names, key=lambda name: results.interval(REWARD, name).mean)

@@ -18,6 +18,7 @@ from atelier.studies.shaping.params import UNTUNED, UNTUNED_SDE, Config, correct
 PAPER = "anil2026.csv"  # in the folder of papers
 NOTHING = "nothing"  # a cell with 0 in every measure, that differences are compared with
 GRAFT, CHOSEN = "graft", "pgraft-chosen"  # the latter: of the level that one half of the prompts chose
+LEVELS = "levels"  # the cell of what is told of all levels at once
 REWARD, CHOOSING, DECIDING = "reward", "reward_choosing", "reward_deciding"  # of all prompts, and of two halves
 INTERVALS = "95 % intervals over groups, not adjusted for their number"
 SOLVERS = {"ode": "deterministic (DDIM, eta = 0)", "sde": "stochastic (DDIM, eta = 1)"}
@@ -30,9 +31,8 @@ class Results:
     params: Params
     config: Config
     rows: pd.DataFrame  # measures: measure, cell, n, whole, and one column a group
-    law: pd.DataFrame  # of accepted samples: rule, solver, statistic, dof, p, n, candidates
-    histogram: pd.DataFrame  # of their rewards: rule, low, high, observed, expected
-    candidates: pd.DataFrame  # of the base: seed, solver, prompt, reward, and ``accepted`` by the first rule
+    law: pd.DataFrame  # of accepted samples: rule, solver, k, m, judges, candidates, n, statistic, dof, p
+    histogram: pd.DataFrame  # of their rewards: rule, solver, low, high, observed, expected
     cards: Mapping[str, Sequence[Mapping[str, Any]]]  # of trainings, by variant, one a training seed
     first_pictures: Mapping[str, Tensor]  # of the first repeat, by cell, (n, 3, h, w) uint8
     noise: pd.DataFrame  # law of inverted noise by direction: k, variance, p_normal, and others
@@ -88,7 +88,7 @@ class Results:
     @cached_property
     def values(self) -> tables.Values:
         """All values, and those that verdicts need and no stage measures; ``nothing`` is 0 in every measure."""
-        known = {**self.measured, **self._laws(), **self._chosen(), **self._of_levels(), **self._noise()}
+        known = {**self.measured, **self._laws(), **self._chosen(), **self._noise()}
         if self.predicted is not None and {(REWARD, GRAFT), (REWARD, UNTUNED)} <= set(known):
             known["shift_share", GRAFT] = (known[REWARD, GRAFT] - known[REWARD, UNTUNED]) / self.predicted
         groups = {measure: len(row) for (measure, _), row in known.items()}
@@ -105,15 +105,16 @@ class Results:
     @property
     def partial(self) -> list[str]:
         """P-GRAFT by the deterministic sampler, target x_I, one a level, from few steps of the adapter to many."""
-        known = {level: level_name(level) for level in sorted(self.config.levels)}
-        wanted = {"method": "accepted", "target": "x_I", "solver": "ode", "round": 1}
-        return [
-            name
-            for level, name in known.items()
-            if (training := self.config.trainings.get(name)) is not None
-            and training.level == level
-            and all(getattr(training, key) == value for key, value in wanted.items())
-        ]
+        first = next(iter(self.config.rules))
+        levels = {
+            name: training.level
+            for name, training in self.config.trainings.items()
+            if name in self.config.variants
+            and (training.method, training.solver, training.target) == ("accepted", "ode", "x_I")
+            and training.level < 1
+            and training.rule in (None, first)
+        }
+        return sorted(levels, key=lambda name: levels[name])
 
     @cached_property
     def chosen(self) -> str | None:
@@ -139,23 +140,6 @@ class Results:
         known = [cell for name, cell in self.measured if name == measure and cell.startswith(start)]
         return {int(cell.removeprefix(start)): cell for cell in sorted(known, key=lambda x: int(x.rpartition("-")[2]))}
 
-    def _of_levels(self) -> dict[tuple[str, str], FloatArray]:
-        """Rank correlation of the reward's variance with t, and slope of the gap of learning over the schedule."""
-        derived: dict[tuple[str, str], FloatArray] = {}
-        if len(at := self.steps("variance")) > 1:
-            table = np.stack([self.measured["variance", cell] for cell in at.values()])
-            derived["variance_rank", "levels"] = np.array([rank_correlation(list(at), row) for row in table.T])
-        if len(at := self.steps("gap", GRAFT)) > 1:
-            table = np.stack([self.measured["gap", cell] for cell in at.values()])
-            shares = np.array(list(at)) / self.steps_of_schedule
-            derived["gap_slope", GRAFT] = np.polyfit(shares, table, 1)[0]
-        return derived
-
-    @property
-    def steps_of_schedule(self) -> int:
-        """Training steps of the base's schedule, by which slopes are counted."""
-        return 1000
-
     def _noise(self) -> dict[tuple[str, str], FloatArray]:
         """p of inverted noise against N(0, I): the lesser of mean's and covariance's, times two (Bonferroni)."""
         cells = {cell for name, cell in self.measured if name == "noise_p_mean"}
@@ -169,17 +153,13 @@ class Results:
 
     @cached_property
     def predicted(self) -> FloatArray | None:
-        """By how much the accepted candidates' mean reward is above all candidates', a value a group; None without any.
+        """By how much the mean reward of the candidates that GRAFT learns is above all candidates', a value a group.
 
-        Of one training seed there is one value, which stands for every group.
+        Of one training seed there is one value, which stands for every group. None where GRAFT is not trained.
         """
-        mine = self.candidates[self.candidates["solver"] == "ode"]
-        if mine.empty:
+        shifts = [card["accepted_reward"] - card["candidates_reward"] for card in self.cards.get(GRAFT, ())]
+        if not shifts:
             return None
-        shifts = [
-            part.loc[part["accepted"], "reward"].mean() - part["reward"].mean()
-            for _, part in mine.groupby("seed", sort=True)
-        ]
         return np.array(shifts if len(shifts) == self.groups else [np.mean(shifts)] * self.groups, dtype=np.float64)
 
     def solver_of(self, cell: str) -> str:
@@ -203,16 +183,6 @@ class Results:
             f"{words.pictures(self.params, self.n, 'row')}; same prompts and noise; guidance "
             f"{self.config.guidance:g}, {self.config.steps} steps"
         )
-
-
-def level_name(level: float) -> str:
-    """The P-GRAFT variant whose adapter takes this share of the steps."""
-    return f"pgraft-{100 * level:g}"
-
-
-def rank_correlation(x: Sequence[float], y: Sequence[float] | FloatArray) -> float:
-    """Spearman's correlation; NaN where all of either are equal."""
-    return float(pd.Series(x, dtype=float).corr(pd.Series(np.asarray(y, dtype=float)), method="spearman"))
 
 
 def scaled(interval: Interval, factor: float) -> Interval:
