@@ -10,24 +10,27 @@ from atelier.evaluation.intervals import Interval
 from atelier.report import figures, words
 from atelier.report.items import Figure, Item, Metric, Table, Text
 from atelier.studies.shaping.params import UNTUNED, UNTUNED_SDE, Shaping, corrected
-from atelier.studies.shaping.report_results import GRAFT, INTERVALS, REWARD, SOLVERS, Results
+from atelier.studies.shaping.report_results import GRAFT, INTERVALS, REWARD, SOLVERS, Results, scaled
 
 COLUMNS = 10  # pictures in a row of a contact sheet
 MEASURES = (
-    *("fd", "fd_rec", "kid", "precision", "recall", "density", "coverage", "kl_paths", "subject", "style", "clip"),
+    *("fd", "fd_rec", "kid", "precision", "recall", "density", "coverage", "fd_base", "recall_base", "kl", "kl_paths", "kl_aimed", "subject", "style", "clip"),
     *("pr_rec", "psd_rec", "near_features", "near_pixels"),
 )
 PRICE = {  # measure -> its name, and the factor of its units
     "fd_rec": ("FD", 1.0),
-    "recall": ("recall (points)", 100.0),
-    "kl_paths": ("KL of paths, at most (nats)", 1.0),
+    "recall": ("recall of works (points)", 100.0),
+    "recall_base": ("recall of the base's (%)", 100.0),
+    "kl": ("KL, at least (nats)", 1.0),
+    "kl_paths": ("KL, at most (nats)", 1.0),
     "subject": ("subject as asked (points)", 100.0),
     "style": ("style as asked (points)", 100.0),
 }
 READ = (
     "*fd*: Fréchet distance on the evaluator's features, *fd_rec* to reconstructed works; *recall*: share of works "
-    "that are near a picture, diversity; *kl_paths*: an upper bound of the KL divergence to the "
-    "base, both by the stochastic sampler."
+    "that are near a picture, diversity; *recall_base*: "
+    "share of the base's pictures that are. KL divergence to the base: at least, from rewards (*kl*); at most, of "
+    "trajectories by the stochastic sampler (*kl_paths*); that of the rule's law (*kl_aimed*)."
 )
 
 
@@ -90,21 +93,19 @@ def _arm(results: Results, cell: str) -> tuple[dict[str, str], dict[str, Metric]
         change = results.change(REWARD, cell, base)
         row["reward, change"] = words.signed(change)
         metrics[f"change/{REWARD}/{cell}"] = Metric(change, results.n_of(REWARD, cell))
+    if results.has("shift_share", cell):
+        share = scaled(results.interval("shift_share", cell), 100.0)
+        row["of the predicted (%)"] = words.unsigned(share, ".3g")
+        metrics[f"shift_share/{cell}"] = Metric(share, results.n_of("shift_share", cell), "%")
     for measure, (label, factor) in PRICE.items():
         if cell != base and results.has(measure, cell, base):
-            change = scaled_change(results, measure, cell, base, factor)
+            change = scaled(results.change(measure, cell, base), factor)
             row[f"{label}, change"] = words.signed(change)
             metrics[f"change/{measure}/{cell}"] = Metric(change, results.n_of(measure, cell))
         elif cell != base and results.has(measure, cell):
-            row[label] = words.plus_minus(results.interval(measure, cell), "")
+            row[label] = words.plus_minus(scaled(results.interval(measure, cell), factor), "")
             metrics[f"{measure}/{cell}"] = Metric(results.interval(measure, cell), results.n_of(measure, cell))
     return row, metrics
-
-
-def scaled_change(results: Results, measure: str, cell: str, base: str, factor: float) -> Interval:
-    """A change in other units."""
-    change = results.change(measure, cell, base)
-    return Interval(change.mean * factor, change.low * factor, change.high * factor, change.n)
 
 
 def price(results: Results) -> list[Item]:

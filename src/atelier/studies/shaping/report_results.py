@@ -88,19 +88,12 @@ class Results:
     @cached_property
     def values(self) -> tables.Values:
         """All values, and those that verdicts need and no stage measures; ``nothing`` is 0 in every measure."""
-        known = {**self.measured, **self._laws(), **self._chosen(), **self._noise()}
-        if self.predicted is not None and {(REWARD, GRAFT), (REWARD, UNTUNED)} <= set(known):
-            known["shift_share", GRAFT] = (known[REWARD, GRAFT] - known[REWARD, UNTUNED]) / self.predicted
+        known = {**self.measured, **self._chosen(), **self._noise()}
         groups = {measure: len(row) for (measure, _), row in known.items()}
         fixed = {
             (measure, cell): np.zeros(n) for measure, n in groups.items() for cell in (NOTHING, corrected(NOTHING))
         }
         return {**fixed, **known}
-
-    def _laws(self) -> dict[tuple[str, str], FloatArray]:
-        """p of each rule's accepted samples against the exact law: one test of all draws, the same in every group."""
-        rows = self.law[self.law["solver"] == "ode"]
-        return {("law_p", f"accepted-{row['rule']}"): np.full(self.groups, row["p"]) for _, row in rows.iterrows()}
 
     @property
     def partial(self) -> list[str]:
@@ -150,17 +143,6 @@ class Results:
             for cell in cells
             if ("noise_p_covariance", cell) in self.measured
         }
-
-    @cached_property
-    def predicted(self) -> FloatArray | None:
-        """By how much the mean reward of the candidates that GRAFT learns is above all candidates', a value a group.
-
-        Of one training seed there is one value, which stands for every group. None where GRAFT is not trained.
-        """
-        shifts = [card["accepted_reward"] - card["candidates_reward"] for card in self.cards.get(GRAFT, ())]
-        if not shifts:
-            return None
-        return np.array(shifts if len(shifts) == self.groups else [np.mean(shifts)] * self.groups, dtype=np.float64)
 
     def solver_of(self, cell: str) -> str:
         """The sampler of a cell's candidates and pictures, in words."""
