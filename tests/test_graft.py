@@ -18,6 +18,7 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel
 
@@ -79,7 +80,7 @@ def digest(path: Path) -> str:
 def switched(pipe: Any, call: Callable[[], Any]) -> list[bool]:
     """Whether the adapter was on at every call of the denoiser."""
     seen: list[bool] = []
-    layer = next(part for part in pipe.unet.modules() if hasattr(part, "disable_adapters"))
+    layer = next(part for part in pipe.unet.modules() if isinstance(part, BaseTunerLayer))
     hook = pipe.unet.register_forward_pre_hook(lambda *_: seen.append(not layer.disable_adapters))
     call()
     hook.remove()

@@ -46,22 +46,16 @@ def continued(
     last = []
     for first in range(0, len(states), solver.batch):
         part = slice(first, first + solver.batch)
-        on = (x.to(pipeline.device) for x in (states[part], words[part], empty))
-        last.append(_continued(pipeline, *on, number, noise_generators(seeds[part]), solver))
+        state, said, nothing = (x.to(pipeline.device) for x in (states[part], words[part], empty))
+        output = guided(pipeline.unet, said, nothing, solver.guidance)
+        last.append(_continued(pipeline, output, state, number, noise_generators(seeds[part]), solver))
     return torch.cat(last)
 
 
 def _continued(
-    pipeline: Any,
-    state: Tensor,
-    words: Tensor,
-    empty: Tensor,
-    number: int,
-    generators: list[torch.Generator],
-    solver: Solver,
+    pipeline: Any, output: Output, state: Tensor, number: int, generators: list[torch.Generator], solver: Solver
 ) -> Tensor:
     grid = settled_grid(pipeline.scheduler, solver.steps)
-    output = guided(pipeline.unet, words, empty, solver.guidance)
     for t in grid.timesteps[number:]:
         given = {"eta": solver.eta, "generator": generators} if solver.eta else {}
         state = grid.step(output(state, t), t, state, **given).prev_sample
