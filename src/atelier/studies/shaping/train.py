@@ -118,7 +118,7 @@ class Setup:
 
     def by_selection(self, run: TrainingRun) -> tuple[pd.DataFrame, dict[str, Any]]:
         """Learn what the rule accepts, and say how much that is."""
-        table, shards = self.candidates(run)
+        table, shards = self.scored(run)
         numbers = select.chosen(self.training, self.config.rule_of(self.variant), table)
         task = self.task(table.iloc[numbers], shards)
         history = run.fit(task, self.optimisation, self.accelerator, self.seed)
@@ -130,7 +130,7 @@ class Setup:
         }
         return history, facts
 
-    def candidates(self, run: TrainingRun) -> tuple[pd.DataFrame, list[Path]]:
+    def scored(self, run: TrainingRun) -> tuple[pd.DataFrame, list[Path]]:
         """Candidates with their rewards, and the shards of their states: the base's, or by the round before."""
         solver = self.training.solver
         if self.before is None:
