@@ -389,11 +389,16 @@ def test_changes_are_against_the_base_by_the_same_sampler_and_from_the_same_star
 
 
 def test_the_rival_stands_beside_graft_by_its_sampler() -> None:
-    table, said = report.policy(results())
+    table, said = report.policy(results(changed={(REWARD, "policy-fast"): list(2 + SPREAD)}))
     assert isinstance(table, Table)
-    assert list(table.frame.index) == ["policy", "graft-sde", UNTUNED_SDE]
+    assert list(table.frame.index) == ["policy", "policy-slow", "policy-fast", "graft-sde", UNTUNED_SDE]
     assert set(table.frame["sampler"]) == {SOLVERS["sde"]}
     assert table.frame.loc["policy", "rounds of samples"] == str(CONFIG.policy.rounds)
+    assert isinstance(said, Text)
+    assert (
+        "Of 3 settings of the rival, learning rates 0.0001, 0.0003, 0.001, policy-fast has the most reward" in said.text
+    )
+    (_, said) = report.policy(results(PAGES["policy"]))
     assert isinstance(said, Text)
     assert "one setting here" in said.text
     assert f"of 2 rounds to the last: 0.2 to 0.6, {SOLVERS['sde']}" in said.text

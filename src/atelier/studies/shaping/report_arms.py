@@ -14,7 +14,23 @@ from atelier.studies.shaping.report_results import GRAFT, INTERVALS, REWARD, SOL
 
 COLUMNS = 10  # pictures in a row of a contact sheet
 MEASURES = (
-    *("fd", "fd_rec", "kid", "precision", "recall", "density", "coverage", "fd_base", "recall_base", "kl", "kl_paths", "kl_aimed", "subject", "style", "clip"),
+    *(
+        "fd",
+        "fd_rec",
+        "kid",
+        "precision",
+        "recall",
+        "density",
+        "coverage",
+        "fd_base",
+        "recall_base",
+        "kl",
+        "kl_paths",
+        "kl_aimed",
+        "subject",
+        "style",
+        "clip",
+    ),
     *("pr_rec", "psd_rec", "near_features", "near_pixels"),
 )
 PRICE = {  # measure -> its name, and the factor of its units
@@ -244,23 +260,24 @@ def _settings(results: Results, name: str) -> dict[str, str]:
 
 
 def _tuned(results: Results, rivals: Sequence[str]) -> Text:
-    """Whether the rival was tuned: by how many settings the profile has it trained."""
+    """Among which settings the rival was chosen, and how the reward of its own samples went."""
     rates = sorted({results.config.optimisation_of(name).learning_rate for name in rivals})
-    best = max(rivals, key=lambda name: results.interval(REWARD, name).mean if results.has(REWARD, name) else -1e9)
+    known = [name for name in rivals if results.has(REWARD, name)]
+    best = max(known, key=lambda name: results.interval(REWARD, name).mean)
     if len(rates) > 1:
-        return Text(
-            f"Of {len(rivals)} settings of the rival, learning rates {', '.join(f'{rate:g}' for rate in rates)}, "
-            f"{best} has the most reward."
+        said = (
+            f"Of {len(rivals)} settings of the rival, learning rates {', '.join(f'{rate:g}' for rate in rates)}, {best} "
+            "has the most reward."
         )
-    seen = [card["rewards"] for name in rivals for card in results.cards.get(name, ()) if card.get("rewards")]
-    grown = ""
-    if seen:
-        first, last = (float(np.mean([each[at] for each in seen])) for at in (0, -1))
-        grown = f" Mean reward of its own samples, from the first of {len(seen[0])} rounds to the last: {first:.3g} to "
-        grown += f"{last:.3g}, {SOLVERS['sde']}."
+    else:
+        said = f"The rival has one setting here, learning rate {rates[0]:g}; the profile study tries three."
+    seen = [card["rewards"] for card in results.cards.get(best, ()) if card["rewards"]]
+    if not seen:
+        return Text(said)
+    first, last = (float(np.mean([each[at] for each in seen])) for at in (0, -1))
     return Text(
-        f"The rival has one setting here, learning rate {rates[0]:g}; what was tried before is in docs/decisions.md."
-        f"{grown}"
+        f"{said} Mean reward of its own samples, from the first of {len(seen[0])} rounds to the last: {first:.3g} to "
+        f"{last:.3g}, {SOLVERS['sde']}."
     )
 
 

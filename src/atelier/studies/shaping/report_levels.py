@@ -72,7 +72,7 @@ def _caption(results: Results) -> str:
         f"Left: variance of the reward ({results.config.reward}) given the state at a level, {config.each} "
         f"continuations of a state, {SOLVERS['sde']}, over that of the prompt's pictures. Middle: the gap of learning, "
         "log10 of (error of what knows noise alone less the tuned model's) / s_t^2, of the noise predicted in "
-        f"accepted pictures that it did not learn ({config.pictures}, of all groups); of P-GRAFT at its adapter's levels. "
+        f"accepted pictures that it did not learn (n = {config.pictures}); of P-GRAFT at its adapter's levels. "
         f"Right: reward on held-out prompts, {SOLVERS['ode']}; 1 is GRAFT. {INTERVALS}; {results.counted}."
     )
 
