@@ -5,17 +5,14 @@ import pytest
 import torch
 
 from atelier import params
-from atelier.studies.shaping import candidates, explore, rewards
+from atelier.studies.shaping import explore
 from atelier.studies.shaping.explore import PICTURES, Choice, Explorer
 from atelier.workspace import Workspace
 
 
 @pytest.fixture
-def explorer(workspace: Workspace) -> Explorer:
-    config = params.load(workspace.params_file)
-    rewards.main(config, workspace)
-    candidates.main(config, workspace, str(config.protocol.training_seeds[0]))
-    return explore.load(config, workspace)
+def explorer(shaped: Workspace) -> Explorer:
+    return explore.load(params.load(shaped.params_file), shaped)
 
 
 def test_what_is_accepted_is_the_best_of_a_prompt(explorer: Explorer) -> None:
@@ -34,11 +31,8 @@ def test_by_the_deterministic_sampler_every_level_gives_the_accepted_pictures(ex
     shaped = explorer.shaped(Choice(0, 3, level, "deterministic"))
     apart = (shaped.continued.int() - shaped.pictures.int()).abs()
     assert int(apart.max()) <= 1  # batches of other sizes round differently
-    assert shaped.continued_rewards == pytest.approx(explorer.reward(shaped.pictures, _rows(explorer)), abs=0.05)
-
-
-def _rows(explorer: Explorer):
-    return explorer.candidates_of(Choice(0, 1, 1.0)).iloc[np.zeros(PICTURES, int)].reset_index(drop=True)
+    rows = explorer.candidates_of(Choice(0, 1, 1.0)).iloc[np.zeros(PICTURES, int)]  # of one prompt
+    assert shaped.continued_rewards == pytest.approx(explorer.reward(shaped.pictures, rows), abs=0.05)
 
 
 def test_by_the_stochastic_sampler_pictures_are_new_and_the_seed_decides_them(explorer: Explorer) -> None:

@@ -54,9 +54,13 @@ def measures(config: Config, changed: Measured) -> pd.DataFrame:
     listed |= {("shift_share", name): list(0.8 + SPREAD) for name in ("graft", "graft-sde") if name in config.names}
     listed |= {("variance_rank", "levels"): [1.0] * GROUPS}
     listed |= {("gap_slope", name): list(-0.8 + SPREAD) for name in config.names}
+    for name in {"kl", "kl_paths", "kl_aimed", "fd_base", "recall_base"}:  # against the base's pictures
+        for base in (UNTUNED, UNTUNED_SDE):
+            del listed[name, base], listed[name, corrected(base)]
     for at, t in enumerate(TIMES):
         listed["variance", f"t-{t}"] = list(0.2 + 0.3 * at + SPREAD)
-        listed |= {("gap", f"{name}-t-{t}"): list(0.9 - 0.2 * at + SPREAD) for name in config.names}
+        swept = [name for name in ("graft", "pgraft-50") if name in config.names]
+        listed |= {("gap", f"{name}-t-{t}"): list(0.9 - 0.2 * at + SPREAD) for name in swept}
     for cell in FLOWS:
         steps = int(cell.split("-")[1])
         listed |= {(name, cell): list(1 + SPREAD) for name in ("fd_rec", "fd", "recall", "near_features")}
@@ -384,6 +388,7 @@ def test_changes_are_against_the_base_by_the_same_sampler_and_from_the_same_star
     assert white.frame.loc["graft-sde", "reward, change"].startswith("-2 (-2")
     assert white.frame.loc["graft", "reward, change"].startswith("+0 (")
     assert white.frame.loc[UNTUNED, "reward, change"] == ""
+    assert white.frame.loc["graft", "KL, at most (nats)"].startswith("1 ±")
     assert white.frame.loc["graft", "of the predicted (%)"].startswith("80 (")
     assert moved.frame.loc["graft-corrected", "reward, change"].startswith("-4 (-4")
 

@@ -150,14 +150,12 @@ def drawn(every: FloatArray, shaped: Shaped, name: str) -> Figure:
     """Histograms of all rewards and of the accepted ones, the law's expectation, and a tick a new picture."""
     figure, axis = plt.subplots(figsize=(6.4, 2.6), layout="none")
     figure.subplots_adjust(left=0.09, right=0.98, bottom=0.2, top=0.86)
-    low, high = (
-        float(min(every.min(), shaped.continued_rewards.min())),
-        float(max(every.max(), shaped.continued_rewards.max())),
-    )
+    both = np.concatenate([every, shaped.continued_rewards])
+    low, high = float(both.min()), float(both.max())
     edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
     k, colours = len(shaped.rewards), figures.PALETTE
-    axis.hist(every, edges, color=colours[7], alpha=0.35, label=f"all candidates ({len(every)})")
-    axis.hist(shaped.rewards, edges, color=colours[2], label=f"accepted ({k})")
+    axis.hist(every, edges.tolist(), color=colours[7], alpha=0.35, label=f"all candidates ({len(every)})")
+    axis.hist(shaped.rewards, edges.tolist(), color=colours[2], label=f"accepted ({k})")
     axis.stairs(expected(every, k, edges), edges, color=colours[4], linewidth=1.3, label="law of the rule")
     axis.plot(
         shaped.continued_rewards, np.full(PICTURES, -0.04), "|", color=colours[3], markersize=9, markeredgewidth=1.6,

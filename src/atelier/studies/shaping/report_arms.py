@@ -266,8 +266,8 @@ def _tuned(results: Results, rivals: Sequence[str]) -> Text:
     best = max(known, key=lambda name: results.interval(REWARD, name).mean)
     if len(rates) > 1:
         said = (
-            f"Of {len(rivals)} settings of the rival, learning rates {', '.join(f'{rate:g}' for rate in rates)}, {best} "
-            "has the most reward."
+            f"Of {len(rivals)} settings of the rival, learning rates {', '.join(f'{rate:g}' for rate in rates)}, "
+            f"{best} has the most reward."
         )
     else:
         said = f"The rival has one setting here, learning rate {rates[0]:g}; the profile study tries three."
