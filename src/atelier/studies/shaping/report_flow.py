@@ -149,7 +149,7 @@ def operations(results: Results) -> list[Item]:
                 metrics[f"{measure}/{cell}"] = Metric(results.interval(measure, cell), results.n_of(measure, cell))
             flops = results.interval("flops", cell).mean
             metrics[f"flops/{cell}"] = Metric(flops, results.n_of("flops", cell), "FLOP")
-    axis.set(xlabel="GFLOPs a picture", ylabel="FD to reconstructed works", xscale="log")
+    axis.set(xlabel="GFLOPs a picture", ylabel="FD to reconstructed works")
     axis.legend(fontsize=7.5)
     n = results.n_of("fd_rec", listed[0][2])
     caption = (

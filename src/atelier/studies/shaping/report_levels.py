@@ -19,6 +19,8 @@ from atelier.studies.shaping.report_results import (
     told,
 )
 
+MOST_TICKS = 6  # more would run into each other
+
 
 def bias_and_variance(results: Results) -> list[Item]:
     """Three panels as far as they were measured: variance by t, gap of learning by t, reward by level; and a table."""
@@ -35,7 +37,10 @@ def bias_and_variance(results: Results) -> list[Item]:
                 color=figures.PALETTE[at % len(figures.PALETTE)], markersize=4, linewidth=1.2, elinewidth=0.7,
                 capsize=1.5, label=name,
             )  # fmt: skip
+        ticks = sorted({x for points in rows.values() for x in points})
         axis.set(xlabel=labels[0], ylabel=labels[1])
+        if len(ticks) < MOST_TICKS:
+            axis.set_xticks(ticks, [f"{x:g}" for x in ticks])
         if len(rows) > 1:
             axis.legend(fontsize=6.5)
     return [Figure("levels", figure, _caption(results)), _table(results)]
