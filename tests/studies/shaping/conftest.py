@@ -6,8 +6,13 @@ import pytest
 import torch
 
 from atelier import params
+from atelier.files import write_seal
+from atelier.models import base
 from atelier.params import Params
 from atelier.studies.shaping import candidates, rewards
+from atelier.studies.shaping.params import Config
+from atelier.training.conversion import add_conversion
+from atelier.training.lora import save_with_scheduler
 from atelier.workspace import Workspace
 from linked import SHARED, linked
 
@@ -36,3 +41,31 @@ def shaped(with_candidates: Path, tmp_path: Path, one_thread: None) -> Workspace
 @pytest.fixture
 def config(shaped: Workspace) -> Params:
     return params.load(shaped.params_file)
+
+
+@pytest.fixture
+def few(config: Params, shaped: Workspace) -> Params:
+    """Parameters with three variants alone, whose adapters are there for every seed: they change what the base paints.
+
+    Nobody trained them.
+    """
+    section = Config.of(config)
+    names = ["graft", "pgraft-50", "graft-sde"]
+    fewer = {
+        "variants": names,
+        "second": [],
+        "third": [],
+        "trainings": {name: section.trainings[name] for name in names},
+    }
+    for seed in config.protocol.training_seeds:
+        for number, name in enumerate(names):
+            pipeline = base.load(shaped.base)
+            generator = torch.Generator().manual_seed(10 * seed + number)
+            with torch.no_grad():
+                for value in add_conversion(pipeline.unet, section.rank, seed).values():
+                    value.copy_(0.05 * torch.randn(value.shape, generator=generator))
+            folder = shaped.adapter(section.STUDY, name, seed)
+            folder.mkdir(parents=True)
+            save_with_scheduler(pipeline, folder, {})
+            write_seal(folder)
+    return config.model_copy(update={section.STUDY: section.model_copy(update=fewer)})

@@ -17,9 +17,10 @@ from atelier.studies.shaping.law import (
     divergence_of,
     fit_of_levels,
     fit_of_places,
+    judge_weights,
     levels_above,
-    of_half,
     masses,
+    of_half,
     one_of_each_set,
     place_shares,
     places,
@@ -105,6 +106,16 @@ def test_place_shares_agree_with_every_case_counted(rule: TopK, judges: int) -> 
         for best in rivals[-rule.k :]:
             counts[sum(judge < best for judge in range(total) if judge not in rivals)] += 1
     np.testing.assert_allclose(place_shares(rule, judges), counts / counts.sum(), rtol=1e-12)
+
+
+@pytest.mark.parametrize(("rule", "judges"), [(TopK(1, 2), 4), (TopK(2, 3), 5), (TopK(3, 3), 3)])
+def test_judges_weigh_what_sets_of_them_accept(rule: TopK, judges: int) -> None:
+    accepted = np.zeros(judges)
+    for chosen in combinations(range(judges), rule.m):
+        accepted[list(chosen[-rule.k :])] += 1
+    np.testing.assert_allclose(judge_weights(rule, judges), accepted / accepted.sum(), rtol=1e-12)
+    with pytest.raises(ValueError, match="judges"):
+        judge_weights(rule, rule.m - 1)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=str)

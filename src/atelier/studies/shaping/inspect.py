@@ -25,7 +25,7 @@ from atelier.sampling.trajectories import Solver, settled_grid
 from atelier.seeds import evenly
 from atelier.studies.shaping import candidates, rewards
 from atelier.studies.shaping.continued import continued, path_divergence
-from atelier.studies.shaping.law_tables import histograms, tests
+from atelier.studies.shaping.law_tables import chi_squares, histograms
 from atelier.studies.shaping.learning import errors_of, gap_rows, tuned_network
 from atelier.studies.shaping.params import Config
 from atelier.studies.shaping.prompts import held_out
@@ -73,7 +73,7 @@ def main(params: Params, workspace: Workspace) -> None:
     rows = [variance_rows(config, seen["variance"]), gap_rows(params, pipeline, seen["errors"])]
     write_rows(pd.concat([*rows, path_rows(seen["paths"])], ignore_index=True), workspace.measures / LEVELS)
     tables = {solver: rewards_by_prompt(params, workspace, solver) for solver in candidates.SOLVERS}
-    write_rows(tests(config, tables, params.seed), workspace.measures / LAW)
+    write_rows(chi_squares(config, tables, params.seed), workspace.measures / LAW)
     write_rows(histograms(config, tables, params.seed), workspace.measures / HISTOGRAM)
     scratch.discard(run)
 

@@ -137,6 +137,18 @@ def place_shares(rule: TopK, judges: int) -> FloatArray:
     return shares / shares.sum()
 
 
+def judge_weights(rule: TopK, judges: int) -> FloatArray:
+    """The law's weight of each of ``judges`` candidates from the lowest reward to the highest, (judges,), sum 1.
+
+    The chance that a candidate is the accepted one of a set drawn of them without replacement: sums over judges with
+    these weights estimate means under the law of independent sets without bias. ValueError for fewer than m.
+    """
+    n = check_whole(judges, "judges", least=rule.m)
+    above = np.arange(n)[::-1]
+    weights: FloatArray = stats.hypergeom(n - 1, above, rule.m - 1).cdf(rule.k - 1) * rule.m / (rule.k * n)
+    return weights
+
+
 def strict(rewards: Any, *seed: str | int) -> FloatArray:
     """Ranks of rewards (rows, candidates) in their row, from 0, with equal rewards in a random order.
 

@@ -9,14 +9,12 @@ import pandas as pd
 from atelier.data.checks import FloatArray
 from atelier.studies.shaping.law import (
     Fit,
-    Rule,
-    Threshold,
     TopK,
     blocks,
     fit_of_levels,
     fit_of_places,
+    judge_weights,
     levels_above,
-    masses,
     of_half,
     strict,
     winners,
@@ -51,7 +49,7 @@ def tried(config: Config, tables: Mapping[str, FloatArray], seed: int) -> Iterat
                 yield Tried(name, solver, top, blocks(rewards, top.m), top.m, seeds)
 
 
-def tests(config: Config, tables: Mapping[str, FloatArray], seed: int) -> pd.DataFrame:
+def chi_squares(config: Config, tables: Mapping[str, FloatArray], seed: int) -> pd.DataFrame:
     """A row a rule and solver: k and m as tried, judges a set, candidates, draws n, statistic, dof and p.
 
     Of a prompt's candidates some compete and others judge, one accepted of each set (``law.places``). A rule that takes
@@ -78,8 +76,8 @@ def fit_of(one: Tried) -> Fit | None:
 def histograms(config: Config, tables: Mapping[str, FloatArray], seed: int) -> pd.DataFrame:
     """Counts by reward, a row a bin: rule, solver, low, high, of accepted ones ``observed``, and ``expected``.
 
-    Expected of the law ``A(r)`` under the distribution of the judges' rewards, prompt by prompt. That is an estimate
-    for the eye, biased by the order of 1 / judges; what decides is ``tests``.
+    One accepted candidate a set. Expected: of the law, estimated without bias from the judges of each set, which did
+    not compete (``law.judge_weights``); what decides is ``chi_squares``, since this estimate scatters, too.
     """
     rows = []
     for one in tried(config, tables, seed):
@@ -98,19 +96,12 @@ def seen_and_expected(one: Tried) -> tuple[FloatArray, FloatArray]:
     judged = one.rows[:, one.rivals :]
     if isinstance(one.rule, TopK):
         chosen = winners(strict(one.rows, *one.seed), one.rule, *one.seed)
-        shares = of_judges(one.rule, judged.shape[1])
+        shares = judge_weights(one.rule, judged.shape[1])
         order = judged.argsort(axis=1, kind="stable").argsort(1)
         return one.rows[np.arange(len(one.rows)), chosen], shares[order] / len(one.rows)
     rivals = one.rows[:, : one.rivals]
     above = (judged >= one.rule).astype(np.float64)
     return rivals[rivals >= one.rule], above / max(1.0, above.sum())
-
-
-def of_judges(rule: Rule, judges: int) -> FloatArray:
-    """The law's weight of each of ``judges`` in order, as if F rose by 1 / judges at each."""
-    assert not isinstance(rule, Threshold)
-    shares: FloatArray = masses(rule, np.linspace(0, 1, judges + 1))
-    return shares
 
 
 def as_measures(table: pd.DataFrame, groups: int) -> pd.DataFrame:

@@ -165,9 +165,9 @@ def gap_rows(params: Params, pipeline: StableDiffusionPipeline, seen: Sequence[p
                     values = [float(np.log10(value)) for value in values]
                 rows.append(_row(measure, f"{name}-t-{t}", n, values))
         shares = np.array(at) / steps
-        for measure, by in (("gap", log_slope), ("error_share", slope), ("excess", slope)):
+        for measure, by in (("gap", log_slope), ("error_share", slope), ("excess", slope)) if len(at) > 1 else ():
             slopes = [by(shares, [by_t[t][group][measure] for t in at]) for group in range(len(tables))]
-            rows += [_row(f"{measure}_slope", name, n, slopes)] if len(at) > 1 else []
+            rows.append(_row(f"{measure}_slope", name, n, slopes))
     return pd.DataFrame(rows)
 
 

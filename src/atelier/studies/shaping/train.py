@@ -26,6 +26,7 @@ from atelier.sampling.sampler import first_latents, settled, with_ddim
 from atelier.sampling.trajectories import Level, level, network_parts, noise_generators, settled_grid
 from atelier.seeds import seed_of
 from atelier.studies.shaping import candidates, prompts, rewards, select
+from atelier.studies.shaping.candidates import Painting
 from atelier.studies.shaping.params import Config, before
 from atelier.training import run as runs
 from atelier.training.accepted import Learnt, Steps, accepted_task, policy_task
@@ -195,7 +196,7 @@ class Setup:
         each = self.config.candidates.each // self.config.policy.rounds
         return table.assign(round=table["number"] % self.config.candidates.each // each)
 
-    def painting(self, rows: pd.DataFrame, number: int) -> candidates.Painting:
+    def painting(self, rows: pd.DataFrame, number: int) -> Painting:
         """How a round's trajectories are sampled: all of their states are kept."""
         names = (self.params.seed, Config.STUDY, "policy", self.training_seed, number)
         how = candidates.painting(self.params, rows, self.training.solver, names)

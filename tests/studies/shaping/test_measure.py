@@ -1,0 +1,94 @@
+"""Measures of every cell: rewards as they were computed, halves apart, predictions of the accepted law, bounds."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from atelier.evaluation import tables
+from atelier.evaluation.tables import RECONSTRUCTED
+from atelier.params import Params
+from atelier.sampling.store import read
+from atelier.studies.shaping import candidates, inspect, prompts, rewards, sample
+from atelier.studies.shaping import measure as stage
+from atelier.studies.shaping.measure import base_of, choosing, half_of, predicted_shifts, scores_of
+from atelier.studies.shaping.params import UNTUNED, Config
+from atelier.studies.shaping.sample import Condition, all_conditions, location_of
+from atelier.workspace import Workspace
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_a_cell_is_compared_with_the_base_of_its_solver_and_start(config: Params) -> None:
+    assert {each.cell: base_of(each) for each in all_conditions(config)}.items() >= {
+        "untuned": "untuned",
+        "graft": "untuned",
+        "graft-corrected": "untuned-corrected",
+        "graft-sde": "untuned-sde",
+        "policy-corrected": "untuned-sde-corrected",
+    }.items()
+
+
+def test_halves_are_of_works_and_have_every_style(shaped: Workspace, config: Params) -> None:
+    paths = [f"{style}/{number:02d}.png" for style in ("a", "b", "c") for number in range(11)]
+    half = half_of(reversed([*paths, *paths]))
+    assert len(half) == 17
+    assert {sum(path.startswith(style) for path in half) for style in ("a", "b", "c")} == {5, 6}
+    assert choosing(config, shaped) <= set(prompts.works(config, shaped, prompts.HELD_OUT)["path"])
+
+
+def test_scores_by_halves_are_the_reward_in_one_and_nothing_in_the_other() -> None:
+    judged = {"colour": lambda shown, rows: np.array([1.0, 2, 3]), "style": lambda shown, rows: np.zeros(3)}
+    found = scores_of(judged, "colour", None, pd.DataFrame(), np.array([True, False, True]))
+    assert found["reward"].tolist() == [1, 2, 3]
+    np.testing.assert_array_equal(found["reward_choosing"], [1, np.nan, 3])
+    np.testing.assert_array_equal(found["reward_deciding"], [np.nan, 2, np.nan])
+    assert set(found) == {"reward", "reward_colour", "reward_style", "reward_choosing", "reward_deciding"}
+
+
+def test_the_predicted_shift_is_that_of_the_best_candidates(shaped: Workspace, config: Params) -> None:
+    shifts, refused = predicted_shifts(config, shaped, "graft")
+    for seed, shift in enumerate(shifts):
+        table = candidates.listed(candidates.folder(shaped, seed, "ode"))
+        best = table.groupby("set")["reward"].max().mean()  # the best of four
+        assert shift == pytest.approx(best - table["reward"].mean())
+    assert refused == pytest.approx(0.75)
+    by_sde, _ = predicted_shifts(config, shaped, "graft-sde")
+    assert by_sde.tolist() != shifts.tolist()
+
+
+def test_the_stage_measures_every_cell(shaped: Workspace, few: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variant in (UNTUNED, *Config.of(few).names):
+        for seed in few.protocol.training_seeds:
+            sample.main(few, shaped, variant, str(seed))
+    real, calls = stage.cell_rows, []
+
+    def killed(*arguments):  # type: ignore[no-untyped-def]
+        calls.append(arguments[4].cell)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(stage, "cell_rows", killed)
+    with pytest.raises(KeyboardInterrupt):
+        stage.main(few, shaped)
+    stage.main(few, shaped)
+    assert len(calls) == len(all_conditions(few)) + 1  # the one that was cut, again
+
+    inspect.main(few, shaped)
+    found = stage.load(few, shaped.measures)
+    known = tables.values(found.rows)
+    assert stage.cells(few) | {RECONSTRUCTED} <= set(found.rows["cell"])
+    condition = Condition("graft", "ode")
+    shown, listed = read(location_of(few, condition).folders(shaped.samples, few.protocol.training_seeds))
+    asked = listed[["prompt", "path"]].join(
+        prompts.works(few, shaped, prompts.HELD_OUT).set_index("path")[["subject", "art_style"]], on="path"
+    )
+    own = rewards.rewards_of(few, shaped)["colour"](shown, asked)
+    for number, repeats in enumerate(few.protocol.groups):
+        assert known["reward", "graft"][number] == pytest.approx(own[listed["repeat"].isin(repeats)].mean())
+    assert ("fd_base", "graft") in known
+    assert ("fd_base", "untuned") not in known
+    assert ("predicted_shift", "graft-sde") in known
+    assert known["kl_aimed", "graft"][0] == pytest.approx(np.log(4) - 0.75, abs=1e-6)
+    share = (known["reward", "graft"] - known["reward", "untuned"]) / known["predicted_shift", "graft"]
+    np.testing.assert_allclose(known["shift_share", "graft"], share, rtol=1e-9)
