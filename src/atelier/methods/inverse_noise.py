@@ -69,31 +69,35 @@ def sampled(velocity: Velocity, z: Tensor, times: Any) -> Tensor:
 
 
 @torch.no_grad()
-def inverted(velocity: Velocity, x: Tensor, times: Any, iterations: int = 50, tolerance: float = 0.0) -> Inversion:
+def inverted(
+    velocity: Velocity, x: Tensor, times: Any, iterations: int = 50, tolerance: float = 0.0, relaxation: float = 1.0
+) -> Inversion:
     """``x_k = x_{k+1} - eta v(x_k, t_k)`` solved for x_k, last step first, by fixed-point iteration from x_{k+1}.
 
     Anil et al. 2025, algorithm 6. ``x``: data (n, ...), float32 or float64, finite. Each sample takes up to
     ``iterations`` of them, until its residual is at most ``tolerance`` (root mean square), and stays: the result does
     not depend on the others of its batch. Each step calls ``velocity`` once more, for the residual. The iteration
     converges for eta L < 1 (lemma 5.1), for a linear v exactly where eta's spectral radius is below 1; where it does
-    not, residuals and bounds say so, nothing is raised.
+    not, residuals and bounds say so, nothing is raised. ``relaxation`` below 1 goes only that part of the way: slower
+    where it converges, and also to solutions at which eta v stretches by 1 or more without folding (ours).
     """
     _check_samples(x, "x", EXACT)
     check_finite_tensor(x, "x")
     grid = _grid(times)
     iterations, tolerance = check_whole(iterations, "iterations"), check_number(tolerance, "tolerance", least=0)
+    relaxation = check_number(relaxation, "relaxation", least=0, most=2, open_ends=True)
     steps = []
     for t, following in zip(grid[-2::-1], grid[:0:-1], strict=True):
-        x, residual, contraction = _step_inverted(velocity, x, t, following - t, iterations, tolerance)
+        x, residual, contraction = _step_inverted(velocity, x, t, following - t, iterations, tolerance, relaxation)
         lipschitz = contraction / abs(following - t)
         steps.append((residual, lipschitz, error_bound(residual, following - t, lipschitz)))
     return Inversion(x, *(torch.stack(rows[::-1], 1) for rows in map(list, zip(*steps, strict=True))))
 
 
 def _step_inverted(
-    velocity: Velocity, x: Tensor, t: float, eta: float, iterations: int, tolerance: float
+    velocity: Velocity, x: Tensor, t: float, eta: float, iterations: int, tolerance: float, relaxation: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """x_k of one step, its residual, and the largest ratio of successive differences, (n,) each."""
+    """x_k of one step, its residual, and the largest ratio of differences of eta v to those of y, (n,) each."""
     y, following = x, x - eta * _called(velocity, x, t)
     residual = _norm(following - y)  # of the equation at y: y + eta v(y) - x_{k+1} = y - following
     contraction = torch.full_like(residual, -math.inf)
@@ -103,11 +107,12 @@ def _step_inverted(
         if not bool(active.any()):
             break
         each = active.view(-1, *[1] * (x.ndim - 1))
-        y = torch.where(each, following, y)
+        before = following
+        y = torch.where(each, torch.lerp(y, following, relaxation), y)
         following = torch.where(each, x - eta * _called(velocity, y, t), following)
-        change = torch.where(active, _norm(following - y), residual)
-        ratio = torch.where(active & (residual > floor), change / residual, -math.inf)
-        contraction, residual = torch.maximum(contraction, ratio), change
+        ratio = _norm(following - before) / (relaxation * residual)  # of differences of eta v and of y
+        contraction = torch.maximum(contraction, torch.where(active & (residual > floor), ratio, -math.inf))
+        residual = torch.where(active, _norm(following - y), residual)
     return y, residual, torch.where(contraction == -math.inf, math.nan, contraction)
 
 

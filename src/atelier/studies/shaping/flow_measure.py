@@ -111,7 +111,7 @@ def of_operations(params: Params, parts: pd.DataFrame) -> pd.DataFrame:
     config, each = Config.of(params).flow, parts.set_index("part")["counted"]
     always, calls = each["text encoder"] + each["decoder"], 2 * config.corrector_steps
     rows = []
-    for k in {*config.steps, *(2 * k for k in config.steps)}:
+    for k in sorted({*config.steps, *(2 * k for k in config.steps)}):
         cells = {uncorrected(k): 0} | ({longer(k): 0, with_corrector(k): calls} if k in config.steps else {})
         for cell, corrections in cells.items():
             total = float(always + k * each["denoiser"] + corrections * each["corrector"])

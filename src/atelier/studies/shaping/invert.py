@@ -34,6 +34,7 @@ from atelier.training.loop import fit
 from atelier.training.lora import CARD, save_with_scheduler
 from atelier.workspace import Workspace, replacing
 
+RELAXATION = 0.5  # of the fixed point: states at which eta v stretches by more than 1 are found, too
 TOLERANCE = 1e-6  # root mean square of a step's equation, at which a sample is taken as solved
 WATCHED = 8  # works whose iterations are followed
 FOLLOWED = 20  # iterations of them, at most
@@ -122,8 +123,8 @@ def both_ways(velocity: Velocity, times: Sequence[float], x: Tensor, z: Tensor, 
 
     ``round_trip_``: the relative error at the end, (n,); ``residual`` and ``bound``: (n, steps).
     """
-    there = inverted(velocity, x, times, iterations, TOLERANCE)
-    again = inverted(velocity, sampled(velocity, z, times).contiguous(), times, iterations, TOLERANCE)
+    there = inverted(velocity, x, times, iterations, TOLERANCE, RELAXATION)
+    again = inverted(velocity, sampled(velocity, z, times).contiguous(), times, iterations, TOLERANCE, RELAXATION)
     found = {
         "noise": there.z,
         "data": x,
