@@ -98,7 +98,7 @@ class Steps(NamedTuple):
     states: Tensor  # (n, c, h, w) before the step
     following: Tensor  # after it
     times: Tensor  # (n,) timesteps, what the denoiser is told
-    levels: Tensor  # (n, 4) alpha, s before the step, and after it
+    levels: Tensor  # (n, 4) float64: alpha, s before the step, and after it
     noise: Tensor  # (n, c, h, w) that the step added, from which its probability then follows
     advantage: Tensor  # (n,)
     names: Sequence[str]
@@ -124,6 +124,10 @@ def policy_task(
         output = guided(call, zt, times, numbers, guidance)
         z0, eps = clean_estimate(kind, zt, output, alpha, s), noise_estimate(kind, zt, output, alpha, s)
         mean, deviation = step_moments(z0, eps, alpha, s, alpha_next, s_next)
+        noise, following = (
+            noise.to(deviation.dtype),
+            following.to(deviation.dtype),
+        )  # small differences of large numbers
         old = log_probability(deviation * noise, torch.zeros_like(noise), deviation)  # where the state was drawn
         new = log_probability(following, mean, deviation)
         loss = clipped_loss(new, old, advantage, clip)

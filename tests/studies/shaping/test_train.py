@@ -86,8 +86,15 @@ def test_what_is_accepted_has_higher_rewards_than_candidates(left: Workspace) ->
 
 
 def test_each_variant_learns_something_else(left: Workspace) -> None:
-    digests = {hashlib.sha256((left.adapter("shaping", v, 0) / WEIGHTS).read_bytes()).hexdigest() for v in TRAINED}
-    assert len(digests) == len(TRAINED)
+    """But for the control: what it takes may be the best by chance."""
+    digests = {v: hashlib.sha256((left.adapter("shaping", v, 0) / WEIGHTS).read_bytes()).hexdigest() for v in TRAINED}
+    del digests["plain"]
+    assert len(set(digests.values())) == len(digests), digests
+
+
+def test_the_control_learns_the_first_of_every_prompt(left: Workspace) -> None:
+    table = candidates.listed(candidates.folder(left, 0, "ode"))
+    assert card(left, "plain")["accepted_reward"] == pytest.approx(table["reward"].iloc[[0, 4]].mean())
 
 
 def test_the_card_tells_the_level(left: Workspace) -> None:
@@ -194,7 +201,7 @@ def test_the_probability_of_a_step_when_it_was_sampled_is_found_again(left: Work
     rows = setup.policy_table().query("round == 0").reset_index(drop=True)
     rows = setup.sampled(rows, 0, run)
     steps, owners = setup.steps(rows, 0, run)
-    assert len(owners) == len(steps.states) == len(rows) * 4
+    assert len(owners) == len(steps.states) == len(rows) * 3  # the last step adds hardly any noise
     task = setup.policy_task(rows, 0, run)
     with torch.no_grad():
         terms = task.losses([Turn(sample, 0) for sample in range(len(owners))])
@@ -217,6 +224,8 @@ def test_levels_are_those_of_the_schedulers_grid(shaped: Workspace) -> None:
     scheduler = training.with_ddim(base.load(shaped.base)).scheduler
     times, levels = ddim_levels(scheduler, 4)
     abar = scheduler.alphas_cumprod
+    assert levels.dtype == torch.float64
+    levels = levels.float()
     torch.testing.assert_close(levels[:, 0], abar[times].sqrt())
     torch.testing.assert_close(levels[:-1, 2], levels[1:, 0])
     torch.testing.assert_close(levels[-1, 2], scheduler.final_alpha_cumprod.sqrt())

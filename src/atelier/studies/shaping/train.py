@@ -37,6 +37,7 @@ from atelier.training.run import TrainingRun, training_run
 from atelier.workspace import Workspace
 
 EMPTY_PROMPTS = 0.1  # share of prompts left empty, so that guidance has something to differ from
+LEAST_NOISE = 1e-3  # of a step: below it, as at a grid's last one, rounding hides what its probability is
 
 
 def main(params: Params, workspace: Workspace, variant: str, seed: str) -> None:
@@ -213,7 +214,7 @@ class Setup:
         return candidates.painted(self.params, self.pipeline, rows, self.painting(rows, number), folder)
 
     def policy_task(self, rows: pd.DataFrame, number: int, run: TrainingRun) -> Task:
-        """PPO's loss of a round's steps; one that adds no noise has no probability and is left out."""
+        """PPO's loss of a round's steps, without those that add hardly any noise."""
         steps, owners = self.steps(rows, number, run)
         texts = sorted(set(rows["prompt"]))
         prompted = Prompted.of(self.pipeline, texts, steps.states)
@@ -246,7 +247,7 @@ class Setup:
         advantage = torch.from_numpy(
             advantages(rows["reward"], rows["set"].to_numpy(), self.config.policy.most)
         ).float()
-        noisy = [step for step in range(self.config.steps) if levels[step, 2] > levels[step, 0] and levels[step, 3] > 0]
+        noisy = [step for step in range(self.config.steps) if added(levels[step]) > LEAST_NOISE]
         n = len(rows)
         found = Steps(
             states=torch.cat([states[step] for step in noisy]),
@@ -261,14 +262,19 @@ class Setup:
 
 
 def ddim_levels(scheduler: Any, steps: int) -> tuple[Tensor, Tensor]:
-    """Timesteps (steps,), and signal and noise before and after each step (steps, 4), of DDIM's grid; float32."""
+    """Timesteps (steps,), and signal and noise before and after each step (steps, 4) float64, of DDIM's grid."""
     grid = settled_grid(scheduler, steps)
     stride, abar = grid.config.num_train_timesteps // steps, grid.alphas_cumprod.double()
     following = [
         abar[t - stride] if t >= stride else grid.final_alpha_cumprod.double() for t in grid.timesteps.tolist()
     ]
     now, then = abar[grid.timesteps], torch.stack(following)
-    return grid.timesteps, torch.stack([now.sqrt(), (1 - now).sqrt(), then.sqrt(), (1 - then).sqrt()], 1).float()
+    return grid.timesteps, torch.stack([now.sqrt(), (1 - now).sqrt(), then.sqrt(), (1 - then).sqrt()], 1)
+
+
+def added(levels: Tensor) -> float:
+    """Which share of a state's variance a step replaces by noise, from signal and noise before and after it (4,)."""
+    return float(1 - (levels[0] / levels[2]) ** 2)
 
 
 # ------------------------------------------------------------------------------------------------ tuned models
