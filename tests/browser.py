@@ -30,40 +30,58 @@ CODES = {  # key -> (code, number); letters and digits are made below
 }
 
 
-class Page:
-    """One tab. ``requests`` are the addresses that it asked for, ``faults`` what it threw or wrote on its console."""
+class Connection:
+    """To the browser itself, or to one of its tabs."""
 
     def __init__(self, address: str) -> None:
         self.socket = websocket.create_connection(address, timeout=PATIENCE)
         self.number = 0
-        self.requests: list[str] = []
-        self.faults: list[str] = []
-        for domain in ("Page", "Runtime", "Network", "Log", "Accessibility"):
-            self.call(f"{domain}.enable")
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
+        """A method's result; what else the browser says meanwhile is noted."""
         self.number += 1
         self.socket.send(json.dumps({"id": self.number, "method": method, "params": params}))
         while True:
             message = json.loads(self.socket.recv())
-            self._note(message)
+            self.note(message)
             if message.get("id") == self.number:
                 assert "error" not in message, f"{method}: {message.get('error')}"
                 return message["result"]
 
-    def _note(self, message: dict[str, Any]) -> None:
+    def note(self, message: dict[str, Any]) -> None:
+        pass
+
+
+class Page(Connection):
+    """One tab. ``requests`` are the addresses that it asked for, ``faults`` what it threw or wrote on its console."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(address)
+        self.requests: list[str] = []
+        self.faults: list[str] = []
+        self.loads = 0
+        for domain in ("Page", "Runtime", "Network", "Log", "Accessibility"):
+            self.call(f"{domain}.enable")
+
+    def note(self, message: dict[str, Any]) -> None:
         params = message.get("params", {})
         match message.get("method"):
             case "Network.requestWillBeSent":
                 self.requests.append(params["request"]["url"])
+            case "Page.loadEventFired":
+                self.loads += 1
             case "Runtime.exceptionThrown":
                 self.faults.append(json.dumps(params["exceptionDetails"])[:500])
             case "Log.entryAdded":
                 self.faults.append(json.dumps(params["entry"])[:500])
 
     def open(self, address: str) -> None:
+        """Load a page, also the one that is there; keys go to this tab."""
+        self.call("Page.bringToFront")
+        before = self.loads
         self.call("Page.navigate", url=address)
-        self.until("document.readyState === 'complete'")
+        while self.loads == before:  # asked now, the old page might answer as if it were the new one
+            self.note(json.loads(self.socket.recv()))
 
     def ask(self, script: str) -> Any:
         """The value of an expression in the page."""
@@ -123,11 +141,7 @@ def chromium(folder: Path) -> Iterator[Callable[[], Page]]:
             assert time.monotonic() < end, "the browser does not start"
             time.sleep(0.05)
         port, path = port_file.read_text().split("\n")[:2]
-        browser = Page.__new__(Page)  # the browser itself, not a tab
-        browser.socket, browser.number, browser.requests, browser.faults = (
-            websocket.create_connection(f"ws://127.0.0.1:{port}{path}", timeout=PATIENCE),
-            *(0, [], []),
-        )
+        browser = Connection(f"ws://127.0.0.1:{port}{path}")
         sockets.append(browser.socket)
         browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(saved))
 

@@ -131,6 +131,7 @@ pixel_space:
   crop: 0
   slices: 3
   beta: 10.0
+  simpo_beta: 4.0
   margin: 0.0
   most: 1.2
   supervised: {steps: 24, batch: 4, learning_rate: 0.003, decay: cosine, warmup: 2, beta2: 0.999,

@@ -182,6 +182,7 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> list[str]:
 NAMED_BY_USERS = (
     r"(adapters|decoders)/[^/]+(/learning_rate)?$|signal_leak/(models|styles)/"
     r"|latent_perceptual/trainings/[^/]+(/(?!loss$)[^/]+)?$"
+    r"|pixel_space/trainings/[^/]+(/(?!(method|terms)$)[^/]+)?$"
 )
 
 
@@ -486,12 +487,11 @@ def shape(tree: dict[str, Any]) -> dict[str, str]:
         value: Any = tree
         for part in place.split("/"):
             value = value[part]
-        if not re.match(r"(signal_leak/models|latent_perceptual/trainings)/[^/]+/", place):
-            named = re.sub(
-                r"(adapters|decoders|signal_leak/(?:models|styles)|latent_perceptual/trainings)/[^/]+", r"\1/*", place
-            )
+        if not re.match(r"(signal_leak/models|(latent_perceptual|pixel_space)/trainings)/[^/]+/", place):
+            of_users = r"(adapters|decoders|signal_leak/(?:models|styles)|(?:latent_perceptual|pixel_space)/trainings)"
+            named = re.sub(of_users + r"/[^/]+", r"\1/*", place)
             found[named] = kind(value)
-    null = r"base/(location|revision)|latent_perceptual/rank"
+    null = r"base/(location|revision)|latent_perceptual/rank|pixel_space/style"
     return {place: "may be null" if re.fullmatch(null, place) else k for place, k in found.items()}
 
 

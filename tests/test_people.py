@@ -212,7 +212,7 @@ def test_embedded_pictures_are_the_pixels_and_nothing_else(tmp_path: Path) -> No
     remarks = PngImagePlugin.PngInfo()
     remarks.add_text("model", "the secret model")
     pixels = np.random.default_rng(1).integers(0, 256, (9, 12, 3), np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "a.png", pnginfo=remarks, dpi=(300, 300))
+    Image.fromarray(pixels).save(tmp_path / "a.png", pnginfo=remarks, dpi=(300, 300), icc_profile=b"secret" * 30)
     Image.fromarray(255 - pixels).save(tmp_path / "b.png")
     first, second = map(decoded, embedded(Pair("a", tmp_path / "a.png", tmp_path / "b.png")))
     assert np.array_equal(np.asarray(first), pixels)
@@ -631,11 +631,20 @@ def test_what_is_no_file_is_one_line(asked: page.Written, tmp_path: Path) -> Non
 
 def test_every_fault_is_a_line_but_no_more_than_ten(asked: page.Written, tmp_path: Path) -> None:
     key = votes.read_key(asked.key)
-    path = write_rows(tmp_path / "votes.csv", [[*row[:4], "?", row[5]] for row in good(key)])
+    path = write_rows(tmp_path / "votes.csv", [[*row[:4], f"?{i}", row[5]] for i, row in enumerate(good(key))])
     with pytest.raises(ValueError, match="line 2: answer") as caught:
         votes.read([path], {key.page: key})
     assert len(str(caught.value).splitlines()) == 11
     assert str(caught.value).endswith("and 38 more")
+
+
+def test_the_same_fault_of_many_rows_is_one_line(asked: page.Written, tmp_path: Path) -> None:
+    key = votes.read_key(asked.key)
+    path = write_rows(tmp_path / "votes.csv", good(key))
+    with pytest.raises(ValueError, match=r"line 2: sitting '\w+-1': the key of its page is not at hand") as caught:
+        votes.read([path], {})
+    assert str(caught.value).endswith(", and so in 47 rows more")
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_what_a_spreadsheet_makes_of_a_table_is_read(asked: page.Written, tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def test_the_loss_of_pairs_in_pixels_is_written_out_and_its_mean_is_outside(
     method: str, form: Form, vae: AutoencoderKL
 ) -> None:
     drawn, output, unchanged = drawn_by_hand(), randn(5, 2, 4, 6, 6, seed=3), randn(5, 2, 4, 6, 6, seed=4)
-    preferred = Preferred(PostTraining(method=method, terms="pixel"), beta=3.0, margin=0.2)
+    preferred = Preferred(PostTraining(method=method, terms="pixel"), beta=3.0, simpo_beta=3.0, margin=0.2)
     reference = None if method == "simpo" else unchanged
     part, factor = pixels(vae, form=form), 2.5
     errors = {}
@@ -178,7 +178,7 @@ def test_the_loss_of_pairs_in_pixels_is_written_out_and_its_mean_is_outside(
 def test_slices_of_pairs_have_the_gradient_of_one_graph(method: str, crop: int, vae: AutoencoderKL) -> None:
     drawn, at = drawn_by_hand(), randn(5, 2, 4, 6, 6, seed=3)
     unchanged = None if method == "simpo" else randn(5, 2, 4, 6, 6, seed=4)
-    preferred = Preferred(PostTraining(method=method, terms="pixel"), beta=3.0, margin=0.2)
+    preferred = Preferred(PostTraining(method=method, terms="pixel"), beta=3.0, simpo_beta=3.0, margin=0.2)
     window = drawn_window((6, 6), 3, 9, NAMES[3], 0) if crop else None
 
     def errors(made: Tensor) -> Tensor:
@@ -227,7 +227,7 @@ def adapted(pipeline: StableDiffusionPipeline) -> dict[str, nn.Parameter]:
 
 def task_of(pipeline: StableDiffusionPipeline, trainable: dict[str, nn.Parameter], **training: str) -> Task:
     part = Pixels(decoder(pipeline.vae), "epsilon", "noisy", 0, 3, 4, NAMES)
-    preferred = Preferred(PostTraining(**training), beta=3.0, margin=0.2)  # type: ignore[arg-type]
+    preferred = Preferred(PostTraining(**training), beta=3.0, simpo_beta=3.0, margin=0.2)  # type: ignore[arg-type]
     return preference_task(preferences(pipeline), trainable, preferred, part, factor=2.0, weight=0.5)
 
 

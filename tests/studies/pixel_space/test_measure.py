@@ -14,14 +14,16 @@ from atelier.metrics.masked import apart
 from atelier.models import defect_judge, evaluator
 from atelier.sampling import store
 from atelier.studies.pixel_space import compared, measure, winners
+from atelier.studies.pixel_space.choose import truth
 from atelier.studies.pixel_space.params import UNTUNED, Config
-from atelier.studies.pixel_space.pictures import pairs
+from atelier.studies.pixel_space.pictures import card, pairs
 from atelier.studies.pixel_space.sample import Condition, location_of
 from atelier.training.defects import NAMES as DEFECTS
 from atelier.workspace import Workspace
 from studies.pixel_space.conftest import NAMES, Studied, fewer
 
 GROUPS = ["group0", "group1"]
+SEEN = ("fit", "style", "subject")
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +199,7 @@ def test_the_high_band_is_above_half_of_the_nyquist_frequency_and_its_error_two_
 def test_a_blurred_background_is_seen_outside_the_subject_alone(works: Tensor) -> None:
     middle = np.zeros((24, 64, 64), bool)
     middle[:, 16:48, 16:48] = True
-    blurred = torch.nn.functional.avg_pool2d(works.float(), 5, 1, 2)
+    blurred = torch.nn.functional.avg_pool2d(works.float(), 5, 1, 2, count_include_pad=False)
     half = torch.where(torch.from_numpy(middle)[:, None], works.float(), blurred).round().to(torch.uint8)
     found = measure.masked_errors(works, half, middle)
     assert found["top_outside"] < -0.5
@@ -210,6 +212,34 @@ def test_a_blurred_background_is_seen_outside_the_subject_alone(works: Tensor) -
     assert set(same.values()) == {0.0}
     assert set(measure.masked_errors(works, works, middle | True)) == {"high_inside", "top_inside"}
     assert apart(middle, 2)[0].sum() == 24 * 28**2
+
+
+def test_with_an_evaluator_attributes_and_fit_are_measured_too(
+    studied: Studied, judge: defect_judge.DefectJudge
+) -> None:
+    """And pairs are judged by fit, as by defects."""
+    config, workspace = studied
+    wanted, style = truth(workspace), str(card(workspace)["style"])
+    classes = {name: ["awe", "fear"] for name in evaluator.ATTRIBUTES}
+    classes |= {"subject": sorted(set(wanted["subject"])), "art_style": [style, "Other"]}
+    by = measure.Judges(judge, evaluator.build(classes, ["a boat at night", "two cats"], 1).eval(), style)
+    made = {name: measure.painted(config, workspace, by, Condition(name)) for name in (UNTUNED, "both")}
+    shown, listed = store.read(location_of(config, Condition("both")).folders(workspace.samples, [0, 1]))
+    seen = alignment.attributes(by.evaluator, shown / 255)
+    found = {name: np.concatenate([part.per_picture[name] for part in made["both"].groups]) for name in SEEN}
+    np.testing.assert_allclose(found["fit"], seen["art_style"][style], rtol=1e-5)
+    np.testing.assert_array_equal(found["style"], seen["art_style"].idxmax(axis=1) == style)
+    asked = wanted.loc[listed["path"], "subject"].to_numpy()
+    np.testing.assert_array_equal(found["subject"], seen["subject"].idxmax(axis=1).to_numpy() == asked)
+    assert np.isnan(made["both"].groups[0].per_picture["emotion"]).all()
+    tie = compared.widths(measure.mirrored(config, workspace, by))
+    assert set(tie) == {"defects", "fit"}
+    assert all(width > 0 for width in tie.values())
+    scores = {f"{name}{end}": made[UNTUNED].scores for name in (UNTUNED, *NAMES) for end in ("", "-corrected")}
+    rows = compared.pair_rows(config, scores | {"both": made["both"].scores}, tie)
+    gap = found["fit"] - made[UNTUNED].scores["fit"].to_numpy()
+    win = rows.query("cell == 'both-over-untuned' and measure == 'win_fit'")["whole"].item()
+    assert win == pytest.approx((gap > tie["fit"]).mean())
 
 
 # ------------------------------------------------------------------------------------------------ pairs
@@ -244,10 +274,6 @@ def test_pairs_of_other_prompts_are_refused(config: params.Params) -> None:
     scores["both"] = scores["both"].assign(place=1)
     with pytest.raises(ValueError, match="pairs: two cells' pictures are not of the same prompts and noise"):
         compared.pair_rows(config, scores, {"defects": 0.1})
-
-
-def test_heads_are_of_the_variants_that_there_are(config: params.Params) -> None:
-    assert compared.heads(config) == [*((name, UNTUNED) for name in NAMES), ("both", "latent")]
 
 
 # ------------------------------------------------------------------------------------------------ winners

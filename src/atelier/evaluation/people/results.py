@@ -33,7 +33,7 @@ class Tables(NamedTuple):
 
     results: pd.DataFrame  # the paper's: one row per comparison and question
     raters: pd.DataFrame  # one row per comparison, question and rater
-    agreement: pd.DataFrame  # one row per comparison and question that several raters answered
+    agreement: pd.DataFrame  # one row per comparison and question; NaN of one rater
 
 
 def tables(votes: pd.DataFrame) -> Tables:
@@ -46,21 +46,21 @@ def tables(votes: pd.DataFrame) -> Tables:
         named, first = {"A": a, "B": b, "question": question}, rows[~rows["again"]]
         results.append({**named, **_majority_row(first)})
         raters += [{**named, "rater": rater, **_rater_row(own)} for rater, own in rows.groupby("rater", sort=True)]
-        if first["rater"].nunique() > 1:
-            agreement.append({**named, **_agreement_row(first)})
+        agreement.append({**named, **_agreement_row(first)})
     return Tables(*map(pd.DataFrame, (results, raters, agreement)))
 
 
 def printed(results: Tables) -> str:
     """All tables as text, comparison by comparison, and what their columns mean."""
-    shown = (_shown_results(results.results), _shown_raters(results.raters), _shown_agreement(results.agreement))
+    several = results.agreement[results.agreement["raters"] > 1]
+    shown = (_shown_results(results.results), _shown_raters(results.raters), _shown_agreement(several))
     texts = []
     for a, b in results.results[["A", "B"]].drop_duplicates().itertuples(index=False):
         texts.append(f"A: {a}, B: {b}")
         for table in shown:
             rows = table[(table["A"] == a) & (table["B"] == b)]
             texts += [rows.drop(columns=["A", "B"]).to_string(index=False)] if len(rows) else []
-    notes = [NOTE, NOTE_RATERS, *([NOTE_AGREEMENT] if len(results.agreement) else [])]
+    notes = [NOTE, NOTE_RATERS, *([NOTE_AGREEMENT] if len(several) else [])]
     return "\n\n".join([*texts, "\n".join(notes)])
 
 
@@ -165,8 +165,6 @@ def _shown_raters(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _shown_agreement(table: pd.DataFrame) -> pd.DataFrame:
-    if table.empty:
-        return pd.DataFrame(columns=["A", "B"])
     return table.assign(
         **{
             "alpha": _number(table["alpha"], 2),
@@ -182,7 +180,8 @@ def _named_shares(table: pd.DataFrame) -> dict[str, pd.Series]:
 
 
 def _number(column: pd.Series, digits: int = 1) -> pd.Series:
-    return column.map(lambda value: "-" if pd.isna(value) else f"{value:.{digits}f}")
+    texts = ["-" if pd.isna(value) else f"{value:.{digits}f}" for value in column]
+    return pd.Series(texts, column.index, dtype=object)
 
 
 def _ends(table: pd.DataFrame, prefix: str, digits: int = 1) -> pd.Series:

@@ -187,7 +187,7 @@
   function fit() {
     const width = document.querySelector(".pictures").clientWidth;
     const gap = parseFloat(getComputedStyle(document.querySelector(".pictures")).columnGap) || 0;
-    const room = [(width - gap) / 2, Math.max(160, window.innerHeight * 0.6)];
+    const room = [(width - gap) / 2, Math.max(160, window.innerHeight * 0.58)];
     const { naturalWidth, naturalHeight } = images[0];
     const ratio = window.devicePixelRatio || 1;
     const most = Math.min(room[0] / naturalWidth, room[1] / naturalHeight);

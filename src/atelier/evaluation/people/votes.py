@@ -63,12 +63,8 @@ def read(paths: Sequence[Path], keys: Mapping[str, Key]) -> pd.DataFrame:
     A row that several files have is taken once. ``again``: a rater's later vote on a pair, on this page or another.
     Raises ValueError, one line per fault with file, line and column: a vote is neither left out silently nor guessed.
     """
-    rows, faults = [], []
-    for path in paths:
-        for row in _rows(path):
-            fault = _fault(row, keys)
-            faults += [f"{path}: row at line {row['line']}: {fault}"] if fault else []
-            rows.append(row)
+    rows = [row for path in paths for row in _rows(path)]
+    faults = _faults(rows, keys)
     if not faults:
         rows, faults = _each_once(rows)
     if faults:
@@ -114,6 +110,18 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         raise FileFault(f"{path}: row at line {start}: {fault}; the file is cut there or a quote is wrong") from fault
     if not text.endswith(("\n", "\r")):
         raise FileFault(f"{path}: it is cut off in mid-row: its last line does not end")
+
+
+def _faults(rows: Sequence[Mapping[str, Any]], keys: Mapping[str, Key]) -> list[str]:
+    """One line for each fault of a file, at the first row that has it."""
+    lines: dict[tuple[str, str], list[int]] = {}
+    for row in rows:
+        if fault := _fault(row, keys):
+            lines.setdefault((row["file"], fault), []).append(row["line"])
+    return [
+        f"{file}: row at line {first}: {fault}{f', and so in {len(rest)} rows more' if rest else ''}"
+        for (file, fault), (first, *rest) in lines.items()
+    ]
 
 
 def _fault(row: Mapping[str, Any], keys: Mapping[str, Key]) -> str:

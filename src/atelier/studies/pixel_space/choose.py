@@ -25,7 +25,8 @@ from atelier.data.images import to_model_range, to_pixels
 from atelier.data.prompts import prompt
 from atelier.evaluation import judges as evaluators
 from atelier.evaluation import reference as references
-from atelier.evaluation.groups import reference_of
+from atelier.evaluation.defects import repeatability
+from atelier.evaluation.groups import Reference, reference_of
 from atelier.files import check_seal, reading, write_json, write_table, writing
 from atelier.methods.perceptual import LPIPS
 from atelier.models import base, defect_judge
@@ -51,6 +52,7 @@ from atelier.studies.pixel_space.pictures import (
     of_style,
     painted,
     prompts_of,
+    split,
     write_pairs,
 )
 from atelier.training.caches import Cache, write_cache
@@ -58,10 +60,9 @@ from atelier.workspace import Workspace, replacing
 
 Score = Callable[[Tensor], FloatArray]
 CHOOSING, MEASURING = "choosing", "measuring"  # roles of judges
-SURE = 0.95  # share of pictures whose score changes by less than the judge's resolution when they are mirrored
-SEEN = 32  # pictures at a time through the network of fit
+SEEN = 32  # pictures at a time through a network
 SHRINKAGE = 0.1  # of a covariance towards a multiple of the identity, because works of a style may be few
-EXAMPLES = 2000  # works of other styles, at most, that a style is told from
+EXAMPLES = 400  # works of other styles, at most, that a style is told from
 
 
 def main(params: Params, workspace: Workspace) -> None:
@@ -72,14 +73,14 @@ def main(params: Params, workspace: Workspace) -> None:
     style = sets[TRAINING][0]["art_style"].iloc[0]
     judge, fit = judge_of(params, workspace, CHOOSING), style_fit(params, workspace, style)
     (table, pool), (_, held_out) = sets[TRAINING], sets[HELD_OUT]
-    chosen = curated(table, score(judge, pool), fit(pool), resolution(judge, pool), Config.of(params).curated.kept)
+    config = Config.of(params).curated
+    chosen = curated(table, score(judge, pool), fit(pool), resolution(judge, pool), config.kept)
+    learnt = pool[chosen.index.tolist()]
     with replacing(folder(workspace)) as part:
-        write_json(
-            part / CARD, {"kind": PAINTED if Config.of(params).curated.painted else prepare.WORKS, "style": style}
-        )
-        _write_works(params, workspace, pipeline, chosen, pool[chosen.index.tolist()], part)
+        write_json(part / CARD, {"kind": PAINTED if config.painted else prepare.WORKS, "style": style})
+        _write_works(params, workspace, pipeline, chosen, learnt, part)
         write_table(part / f"{HELD_OUT}.csv", sets[HELD_OUT][0])
-        _write_reference(workspace, pipeline, held_out, pool, part)
+        _write_reference(workspace, pipeline, held_out, learnt, part)
         latents, pictures, asked = candidates(params, pipeline, table, run)
         scores = {"defects": score(judge, pictures), "fit": fit(pictures)}
         _write_pairs(params, pipeline, latents, scores, resolution(judge, pictures), asked, part)
@@ -114,14 +115,13 @@ def judge_of(params: Params, workspace: Workspace, role: str) -> DefectJudge:
 
 def score(judge: DefectJudge, pictures: Tensor) -> FloatArray:
     """How defective pictures (n, 3, h, w) uint8 are, (n,)."""
-    scores: FloatArray = judge.score(pictures / 255).double().numpy()
-    return scores
+    parts = [judge.score(part / 255) for part in pictures.split(SEEN)]
+    return np.asarray(torch.cat(parts).double())
 
 
 def resolution(judge: DefectJudge, pictures: Tensor) -> float:
     """The difference of scores that the judge does not mean: what mirroring changes of 95 % of these pictures."""
-    changes = np.abs(score(judge, pictures) - score(judge, pictures.flip(-1)))
-    return float(np.quantile(changes, SURE))
+    return repeatability(score(judge, pictures), score(judge, pictures.flip(-1)))
 
 
 def features(network: nn.Module, pictures: Tensor) -> Tensor:
@@ -244,11 +244,11 @@ def _write_works(
 
 
 def _write_reference(
-    workspace: Workspace, pipeline: StableDiffusionPipeline, held_out: Tensor, pool: Tensor, part: Path
+    workspace: Workspace, pipeline: StableDiffusionPipeline, held_out: Tensor, learnt: Tensor, part: Path
 ) -> None:
-    """Statistics of held-out works, of what the autoencoder returns of them, and of the works that were chosen from."""
+    """Statistics of held-out works, of what the autoencoder returns of them, and of the curated works."""
     returned = to_pixels(decode(pipeline.vae, encode_pictures(pipeline.vae, held_out).mean))
-    reduced = reference_of(held_out, pool, returned, evaluators.evaluator(workspace.evaluator))
+    reduced = reference_of(held_out, learnt, returned, evaluators.evaluator(workspace.evaluator))
     with writing(part / references.REDUCED) as file:
         save_arrays(references.arrays(reduced), file)
     with writing(part / references.RETURNED) as file:
@@ -273,3 +273,21 @@ def _write_pairs(
     columns = {f"{which}_{name}": scores[name][rows] for which, rows in (("winner", winners), ("loser", losers))
                for name in scores}  # fmt: skip
     write_table(part / LISTED, pd.DataFrame({"prompt": asked, **columns}))
+
+
+# ------------------------------------------------------------------------------------------------ the reference
+
+
+def truth(workspace: Workspace) -> pd.DataFrame:
+    """True subject, style and emotion ("": none) of every held-out work, by path."""
+    return split(workspace, HELD_OUT).assign(emotion="").set_index("path")
+
+
+def reference(workspace: Workspace) -> Reference:
+    """What measures compare with: held-out works of the style."""
+    return references.load(folder(workspace))
+
+
+def reconstructed(workspace: Workspace) -> Tensor:
+    """Held-out works as the base's autoencoder returns them, (n, 3, h, w) uint8."""
+    return references.reconstructed_works(folder(workspace))

@@ -19,24 +19,8 @@ DEFECTS, FIT = "defects", "fit"
 SIGNS = {DEFECTS: -1.0, FIT: 1.0}  # of what is better
 AGAIN = "_mirrored"  # the suffix of the same scores of mirrored pictures
 PAIR = ["repeat", "place"]  # what two pictures of a pair share
-HEADS = (
-    ("both", "latent"),
-    ("both", "pixel"),
-    ("both", "both-clean"),
-    ("both", "latent-longer"),
-    ("simpo-both", "dpo-latent"),
-    ("simpo-both", "simpo-latent"),
-    ("dpo-both", "dpo-latent"),
-    ("both-v", "latent-v"),
-)
 
 Scores = Mapping[str, pd.DataFrame]  # cell -> one row per picture: repeat, place, defects, fit
-
-
-def heads(params: Params) -> list[tuple[str, str]]:
-    """Pairs of variants that are compared head to head, where there are both: each with the base first."""
-    names = Config.of(params).names
-    return [*((name, UNTUNED) for name in names), *(pair for pair in HEADS if set(pair) <= set(names))]
 
 
 def widths(scored: pd.DataFrame) -> dict[str, float]:
@@ -51,7 +35,7 @@ def widths(scored: pd.DataFrame) -> dict[str, float]:
 def pair_rows(params: Params, scores: Scores, tie: Mapping[str, float]) -> pd.DataFrame:
     """Shares of wins, ties and losses, and wins less losses, of all pairs of cells: rows of a table of measures."""
     tables = [pd.DataFrame()]
-    for changed, reference, start in _cells(params, heads(params)):
+    for changed, reference, start in _cells(params, Config.of(params).compared):
         groups = _groups(params, changed, reference)
         cell = at(against(changed, reference), start)
         for measure, width in tie.items():

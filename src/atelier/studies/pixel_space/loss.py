@@ -191,13 +191,14 @@ class Preferred(NamedTuple):
 
     training: PostTraining
     beta: float
+    simpo_beta: float
     margin: float
 
     def loss(self, errors: Tensor, reference: Tensor | None) -> Tensor:
         """Mean loss of pairs' errors (b, 2), winner before loser; ``reference``: those without the adapter."""
         winner, loser = errors.unbind(1)
         if reference is None:
-            return simpo_loss(winner, loser, self.beta, self.margin)
+            return simpo_loss(winner, loser, self.simpo_beta, self.margin)
         winner_reference, loser_reference = reference.unbind(1)
         of_method = REFERENCE_LOSSES[self.training.method]
         return of_method(winner, loser, winner_reference, loser_reference, self.beta)

@@ -21,12 +21,12 @@ from atelier.evaluation.intervals import FloatArray
 from atelier.evaluation.tables import read_rows, write_rows
 from atelier.metrics import alignment, high_power, log_power_error, log_power_ratios
 from atelier.metrics.masked import apart
-from atelier.models import defect_judge
 from atelier.models.defect_judge import DefectJudge
 from atelier.models.evaluator import Evaluator
 from atelier.params import STARTS, Params
 from atelier.sampling.store import read
 from atelier.seeds import evenly
+from atelier.studies.pixel_space.choose import MEASURING, judge_of, reconstructed, reference, truth
 from atelier.studies.pixel_space.compared import (
     AGAIN,
     DEFECTS,
@@ -34,36 +34,23 @@ from atelier.studies.pixel_space.compared import (
     PAIR,
     SIGNS,
     at,
-    heads,
     pair_rows,
     pair_table,
     widths,
 )
 from atelier.studies.pixel_space.params import UNTUNED, Config, against, protocol_of
-from atelier.studies.pixel_space.pictures import (
-    HELD_OUT,
-    TRAINING,
-    card,
-    folder,
-    masks,
-    pictures,
-    reconstructed,
-    reference,
-    split,
-    truth,
-)
+from atelier.studies.pixel_space.pictures import HELD_OUT, TRAINING, card, folder, masks, pictures, split
 from atelier.studies.pixel_space.restore import held_out, is_restored, restored_at
 from atelier.studies.pixel_space.sample import Condition, all_conditions, location_of
 from atelier.studies.pixel_space.winners import winner_errors
 from atelier.workspace import Workspace
 
 OUT, PAIRS = f"{Config.STUDY}.csv", f"{Config.STUDY}_pairs.csv"  # in the folder of measures
-ROLE = "measuring"
 HALF = 0.25  # half of the Nyquist frequency, cycles a px
 MARGIN = 1 / 32  # of the side: what is nearer to the subject's border is in neither part
 REAL, RETURNED = "real", "returned"  # cells: the works that are learnt, and held-out ones, reconstructed
 NOTHING = "nothing"  # a cell of zeros, for comparisons of differences
-ZEROS = ("winner_error", "log_form_ratio", "top", *(f"net_{name}" for name in SIGNS))
+ZEROS = ("winner_error", "log_form_ratio", "round_trip", "top", *(f"net_{name}" for name in SIGNS))
 BATCH = 64
 
 
@@ -77,7 +64,7 @@ class Judges(NamedTuple):
 
 def judges_of(params: Params, workspace: Workspace) -> Judges:
     """Load what measures. Raises ValueError for a folder without the judge of defects."""
-    judge = defect_judge.load(workspace.named(Config.of(params).judges) / ROLE)
+    judge = judge_of(params, workspace, MEASURING)
     return Judges(judge, judges.evaluator(workspace.evaluator), str(card(workspace)["style"]))
 
 
@@ -268,7 +255,7 @@ def cells(params: Params) -> set[str]:
     config, of_pictures = Config.of(params), {each.cell for each in all_conditions(params)}
     pairs = {
         at(against(first, second), start)
-        for first, second in heads(params)
+        for first, second in config.compared
         for start in STARTS
         if start in config.starts(first) and start in config.starts(second)
     }

@@ -27,8 +27,19 @@ from atelier.params import (
 
 UNTUNED = "untuned"
 # cells that are measured of the data, the base and the loss, whatever the variants
-DERIVED = {"nothing", "real", "returned", "noisiest", "cleanest"}
+DERIVED = {"nothing", "real", "returned", "noisiest", "cleanest", "t-250", "t-500", "t-750"}
+# variants whose pictures are compared pair by pair, beside each with the base's
+PAIRED = (
+    ("both", "latent"),
+    ("both", "pixel"),
+    ("both", "both-clean"),
+    ("both", "latent-longer"),
+    ("simpo-both", "dpo-latent"),
+    ("simpo-both", "simpo-latent"),
+    ("dpo-both", "dpo-latent"),
+)
 FEWEST = 8  # works of a painted set
+Beta = Annotated[float, Field(gt=0.0, le=1e9)]
 
 
 class Curated(Section):
@@ -70,7 +81,8 @@ class PostTraining(Section):
 
     @model_validator(mode="after")
     def _settings_have_an_effect(self) -> "PostTraining":
-        named = self.model_fields_set
+        fields = type(self).model_fields.items()  # not those that were given: a notebook is given all
+        named = {name for name, field in fields if getattr(self, name) != field.default}
         if self.terms != "both" and "share" in named:
             raise ValueError(f"share: of two terms, this is {self.terms} alone")
         if self.terms == "latent" and "decoded" in named:
@@ -99,7 +111,8 @@ class Config(StudySection):
     rank: Rank  # of adapters on every layer; without them the denoiser is its own reference
     crop: Count  # latent elements per side that are decoded; 0: whole pictures
     slices: BatchSize  # pictures that are decoded at once
-    beta: Annotated[float, Field(gt=0.0, le=1e9)]  # of preference losses, of mean errors
+    beta: Beta  # of losses with a reference, of mean errors
+    simpo_beta: Beta  # of the loss without one, whose gaps are those of the pairs themselves
     margin: Annotated[float, Field(ge=0.0, le=1e6)]  # SimPO's gamma
     most: Annotated[float, Field(gt=1.0, le=1e6)]  # of the winners' error, over the base's: beyond it training stops
     supervised: Optimisation
@@ -114,7 +127,8 @@ class Config(StudySection):
     @model_validator(mode="after")
     def _variants_are_trainings(self) -> "Config":
         names_once("variants", self.names, self.trainings, "trainings, with ablations,")
-        if taken := ({UNTUNED} | DERIVED | {corrected(name) for name in self.trainings}) & set(self.trainings):
+        made = {corrected(name) for name in [UNTUNED, *self.trainings]} | {against(*pair) for pair in self.compared}
+        if taken := ({UNTUNED} | DERIVED | made) & set(self.trainings):
             raise ValueError(f"trainings: '{sorted(taken)[0]}' names something else in this study")
         return self
 
@@ -133,8 +147,22 @@ class Config(StudySection):
         return {} if self.style is None else {"pixel_space.style": self.style}
 
     def samples(self, params: Params) -> int:
-        seeds = {name: len(protocol_of(params, name).protocol.all_repeats) for name in self.names}
-        return sum(n * (2 * self.pictures + self.restored) for n in seeds.values())
+        repeats = {name: len(protocol_of(params, name).protocol.all_repeats) for name in self.names}
+        repeats[UNTUNED] = len(params.protocol.all_repeats)
+        return sum(n * (len(self.starts(name)) * self.pictures + self.restored) for name, n in repeats.items())
+
+    def measures(self, params: Params, measure: str, cell: str) -> bool:
+        if measure == "winner_error":
+            return cell == "nothing" or (cell in self.trainings and self.trainings[cell].method != "supervised")
+        cells = {UNTUNED: [WHITE, CORRECTED]} | {name: self.starts(name) for name in self.names}
+        cells |= {against(*pair): self.starts(pair[0]) for pair in self.compared}
+        return cell in DERIVED | cells.keys() | {corrected(name) for name in cells if CORRECTED in cells[name]}
+
+    @property
+    def compared(self) -> list[tuple[str, str]]:
+        """What is compared pair by pair: each training with the base, and variants with each other."""
+        with_base = [(name, UNTUNED) for name in self.names]
+        return with_base + [pair for pair in PAIRED if set(pair) <= set(self.variants)]
 
     @property
     def names(self) -> list[str]:

@@ -16,8 +16,6 @@ from torch import Tensor
 from atelier.data import prepare
 from atelier.data.painter import STYLES, paint_corpus, paint_work, subject_mask
 from atelier.data.prompts import painted_row, prompt
-from atelier.evaluation import reference as references
-from atelier.evaluation.groups import Reference
 from atelier.files import check_seal, read_json, read_table, reading, writing
 from atelier.models import base
 from atelier.params import Params
@@ -156,7 +154,7 @@ def pairs(workspace: Workspace) -> Pairs:
         return Pairs(**load_file(path))
 
 
-# ------------------------------------------------------------------------------------------------ what is measured
+# ------------------------------------------------------------------------------------------------ what is asked for
 
 
 def asked(params: Params, workspace: Workspace, number: int, training_seed: int) -> pd.DataFrame:
@@ -177,18 +175,3 @@ def asked(params: Params, workspace: Workspace, number: int, training_seed: int)
         for place in range(repeat * number, (repeat + 1) * number)
     ]
     return with_files(pd.DataFrame(listed))
-
-
-def truth(workspace: Workspace) -> pd.DataFrame:
-    """True subject, style and emotion ("": none) of every held-out work, by path."""
-    return split(workspace, HELD_OUT).assign(emotion="").set_index("path")
-
-
-def reference(workspace: Workspace) -> Reference:
-    """What measures compare with: held-out works of the style."""
-    return references.load(folder(workspace))
-
-
-def reconstructed(workspace: Workspace) -> Tensor:
-    """Held-out works as the base's autoencoder returns them, (n, 3, h, w) uint8."""
-    return references.reconstructed_works(folder(workspace))

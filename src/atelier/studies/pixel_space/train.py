@@ -76,7 +76,9 @@ def train(params: Params, workspace: Workspace, variant: str, training_seed: int
         workspace.adapter(config.STUDY, variant, training_seed),
         **setup.key,
         training=training.model_dump(mode="json"),
-        constants={name: getattr(config, name) for name in ("rank", "crop", "slices", "beta", "margin", "most")},
+        constants={
+            name: getattr(config, name) for name in ("rank", "crop", "slices", "beta", "simpo_beta", "margin", "most")
+        },
         optimisation=optimisation.model_dump(mode="json"),
     )
     factor = setup.factor()
@@ -144,7 +146,7 @@ class Setup:
         """What is learnt; None where it has no such number. ``training``: another one's terms."""
         training, scale = training or self.training, 1.0 if weight is None else weight
         if training.method != "supervised":
-            preferred = Preferred(training, self.config.beta, self.config.margin)
+            preferred = Preferred(training, self.config.beta, self.config.simpo_beta, self.config.margin)
             units = 1.0 if factor is None else factor
             return preference_task(self.preferences, self.trainable, preferred, self.pixels, units, scale)
         task = denoiser.task(
