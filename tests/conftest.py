@@ -188,7 +188,7 @@ shaping:
     optimisation: {steps: 4, batch: 4, learning_rate: 0.003, decay: cosine, warmup: 1, beta2: 0.999,
                    weight_decay: 0.0, clip: 1.0, ema: 0, checkpoint_every: 2}
     pictures: 3
-  inspected: {states: 2, each: 2, pictures: 3, times: 2, sets: 0}
+  inspected: {states: 2, each: 2, pictures: 3, times: 2}
 """
 
 # the stages in one process: importing diffusers costs more than all of them

@@ -109,7 +109,10 @@ def test_errors_are_of_pictures_that_were_learnt_and_of_others(
     place = [candidates.folder(shaped, seed, "ode") for seed in (0, 1)]
     assert torch.equal(learnt, candidates.tensors(place[0], "last", own["number"].tolist()))
     assert torch.equal(held, candidates.tensors(place[1], "last", rows["number"].tolist()))
-    table = errors_of(few, shaped, pipeline, Part(0, 0, 1))
+    network = learning.tuned_networks(pipeline, shaped)
+    table = errors_of(few, shaped, pipeline, network, Part(0, 0, 1))
+    assert network("graft", 0) is network("graft", 0)  # kept, until another seed's is asked for
+    assert network("graft", 1) is not network("graft", 0)
     assert set(table["model"]) == {"graft", "pgraft-50", BASE, NOISE_ONLY}
     assert set(table["pictures"]) == {HELD_OUT, LEARNT}
     assert table["t"].nunique() == Config.of(few).inspected.times

@@ -26,7 +26,7 @@ from atelier.seeds import evenly
 from atelier.studies.shaping import candidates, rewards
 from atelier.studies.shaping.continued import continued, path_divergence
 from atelier.studies.shaping.law_tables import chi_squares, histograms
-from atelier.studies.shaping.learning import errors_of, gap_rows, tuned_network
+from atelier.studies.shaping.learning import Networks, errors_of, gap_rows, tuned_networks
 from atelier.studies.shaping.params import Config
 from atelier.studies.shaping.prompts import held_out
 from atelier.studies.shaping.rewards import Judged
@@ -61,12 +61,13 @@ def main(params: Params, workspace: Workspace) -> None:
     )
     pipeline = settled(with_ddim(base.load(check_seal(workspace.base))), machine.accelerator(params.machine).device)
     judged = rewards.rewards_of(params, workspace)
+    network = tuned_networks(pipeline, workspace)
     seen: dict[str, list[pd.DataFrame]] = {"variance": [], "errors": [], "paths": []}
     for number, part in enumerate(parts(params)):
         made = {
             "variance": partial(rewards_given, params, workspace, pipeline, judged, part),
-            "errors": partial(errors_of, params, workspace, pipeline, part),
-            "paths": partial(paths, params, workspace, pipeline, part),
+            "errors": partial(errors_of, params, workspace, pipeline, network, part),
+            "paths": partial(paths, params, workspace, pipeline, network, part),
         }
         for name, make in made.items():
             seen[name].append(scratch.table(run, f"{name} {number}", make))
@@ -192,7 +193,9 @@ def _groups(values: Sequence[float]) -> dict[str, float]:
 # ------------------------------------------------------------------------------------------------ divergence
 
 
-def paths(params: Params, workspace: Workspace, pipeline: StableDiffusionPipeline, part: Part) -> pd.DataFrame:
+def paths(
+    params: Params, workspace: Workspace, pipeline: StableDiffusionPipeline, network: Networks, part: Part
+) -> pd.DataFrame:
     """Nats between trajectories of each variant and the base's, eta = 1, of some held-out prompts: variant, nats."""
     config = Config.of(params)
     asked = held_out(params, workspace, part.seed)
@@ -204,9 +207,9 @@ def paths(params: Params, workspace: Workspace, pipeline: StableDiffusionPipelin
     for name in config.names:
         level = config.trainings[name].level
         number = None if level == 1.0 else config.number_of(level)
-        network = tuned_network(pipeline, workspace.adapter(config.STUDY, name, part.seed))
+        tuned = network(name, part.seed)
         with machine.accelerator(params.machine).autocast(), torch.no_grad():
-            nats = path_divergence(pipeline, network, asked["prompt"].tolist(), noise, seeds, how, number)
+            nats = path_divergence(pipeline, tuned, asked["prompt"].tolist(), noise, seeds, how, number)
         found.append(pd.DataFrame({"variant": name, "nats": nats.numpy()}))
     return pd.concat(found, ignore_index=True)
 

@@ -5,7 +5,7 @@ training seed's, of other prompts; with one seed alone they are of the stochasti
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,6 +29,7 @@ from atelier.studies.shaping.trade_off import log_slope, noise_only_error, relat
 from atelier.training import denoiser
 from atelier.workspace import Workspace
 
+Networks = Callable[[str, int], Any]  # (variant, training seed) -> its denoiser
 HELD_OUT, LEARNT = "held out", "learnt"
 BASE, NOISE_ONLY = "base", "noise only"
 
@@ -61,10 +62,26 @@ def tuned_network(pipeline: StableDiffusionPipeline, folder: Path) -> Any:
     return tuned(changed, check_seal(folder)).unet.requires_grad_(False)
 
 
+def tuned_networks(pipeline: StableDiffusionPipeline, workspace: Workspace) -> Networks:
+    """Each variant's denoiser by name and training seed; those of one seed are kept, since its groups share them."""
+    kept: dict[tuple[str, int], Any] = {}
+
+    def network(name: str, seed: int) -> Any:
+        if any(other != seed for _, other in kept):
+            kept.clear()
+        if (name, seed) not in kept:
+            kept[name, seed] = tuned_network(pipeline, workspace.adapter(Config.STUDY, name, seed))
+        return kept[name, seed]
+
+    return network
+
+
 # ------------------------------------------------------------------------------------------------ errors
 
 
-def errors_of(params: Params, workspace: Workspace, pipeline: StableDiffusionPipeline, part: Share) -> pd.DataFrame:
+def errors_of(
+    params: Params, workspace: Workspace, pipeline: StableDiffusionPipeline, network: Networks, part: Share
+) -> pd.DataFrame:
     """Mean squared errors of predicted noise, an element: t, pictures, model, error, n.
 
     ``pictures``: held out or learnt; ``model``: a variant, the base, or the noise-only predictor.
@@ -72,7 +89,7 @@ def errors_of(params: Params, workspace: Workspace, pipeline: StableDiffusionPip
     config, most = Config.of(params), Config.of(params).inspected.pictures // len(params.protocol.groups)
     names = swept(config)
     networks = {BASE: pipeline.unet}
-    networks |= {name: tuned_network(pipeline, workspace.adapter(config.STUDY, name, part.seed)) for name in names}
+    networks |= {name: network(name, part.seed) for name in names}
     rows = []
     for kind in (HELD_OUT, LEARNT) if names else ():
         z0, asked = accepted(params, workspace, part, names[0], kind, most)

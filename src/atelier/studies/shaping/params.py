@@ -8,7 +8,6 @@ from atelier.params import (
     CORRECTED,
     STARTS,
     BatchSize,
-    Count,
     Guidance,
     Name,
     Optimisation,
@@ -90,7 +89,6 @@ class Inspected(Section):
     each: Annotated[int, Field(ge=2, le=10_000)]  # continuations of a state
     pictures: Positive  # held-out works whose denoising errors are compared
     times: Positive  # noise levels at which they are
-    sets: Count  # of candidates for the law of accepted ones, a rule
 
 
 class Config(StudySection):
