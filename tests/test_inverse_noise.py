@@ -141,6 +141,28 @@ def test_with_the_true_constant_the_bound_holds_for_a_curved_flow(iterations: in
     assert (error > 0.2 * bound).any()  # and it is not idle
 
 
+def test_relaxed_iterations_reach_where_eta_v_stretches_by_more_than_one() -> None:
+    """Eigenvalues 1.25, 0.5, -0.6 of eta A: the first diverges; half way, factors are -0.125, 0.25, 0.8."""
+    values = torch.tensor([2.5, 1.0, -1.2], dtype=torch.float64)
+    velocity, z = linear(turned_by_a_basis(values)), normal(6, 3)
+    x = sampled(velocity, z, [0, 0.5])
+    assert relative(inverted(velocity, x, [0, 0.5], 200).z, z) > 1
+    found = inverted(velocity, x, [0, 0.5], 200, relaxation=0.5)
+    assert relative(found.z, z) < 1e-12
+    assert (found.lipschitz <= 2.5 * (1 + 1e-9)).all()
+    assert found.lipschitz.max() > 2
+    slow = inverted(velocity, x, [0, 0.5], 20, relaxation=0.5)
+    assert 0.1 < relative(slow.z, z) / 0.8**20 < 10
+
+
+def test_relaxed_and_plain_iterations_agree_where_both_converge() -> None:
+    z = normal(6, 3, 2)
+    x = sampled(curved, z, [0.4, 0.0])
+    plain, relaxed = (inverted(curved, x, [0.4, 0.0], 300, relaxation=part) for part in (1.0, 0.6))
+    assert_close(relaxed.z, plain.z, absolute=1e-13)
+    assert (relaxed.lipschitz <= 1.5 * (1 + 1e-3)).all()
+
+
 def test_where_eta_times_l_reaches_one_nothing_is_bounded() -> None:
     residual = torch.tensor([1e-9, 0.0, math.nan], dtype=torch.float64)
     assert error_bound(residual, -0.5, 2.0)[:2].tolist() == [math.inf, math.inf]

@@ -439,6 +439,12 @@ ROWS = [
         lambda r: inverse_noise.error_bound(r, 0.5, 1.0), "RR SSS RR --- WRR WS NNV RR"),
     Row("inverse_noise.error_bound", "lipschitz", [lambda: eighths(6, least=0, most=8)],
         lambda l: inverse_noise.error_bound(eighths(6, least=1), 0.5, l), "RR SSS RR --- RRR RS NNN RR"),
+    Row("inverse_noise.noise_path", "z", [Z, Z2], lambda z, e: inverse_noise.noise_path(z, e, 0.0), TENSORS),
+    Row("inverse_noise.noise_path", "eps", [Z2],
+        lambda e: inverse_noise.noise_path(Z(), e, 0.0), "RR SSS RR RRR RRR RS NNV RR"),
+    Row("inverse_noise.noise_path", "theta", [lambda: eighths(4, 1, 1, 1)],
+        lambda t: inverse_noise.noise_path(Z(), Z2(), t), "RR SSS RR WR- WRR RS NNV RR"),
+    Row("inverse_noise.corrected", "eps", [Z], lambda e: inverse_noise.corrected(still, e, 2), TENSORS),
     # leaks
     Row("signal_leak.Moments.updated", "x", [F],
         lambda x: sl.Moments.empty(4, True).updated(x), "SS SSS RR --- WRR RS RRV SS"),
@@ -523,6 +529,10 @@ ROWS = [
 def every(x: Any) -> Tensor:
     """A mask of the shape of maps that masks nothing."""
     return torch.ones(tuple(getattr(x, "shape", (4, 5, 8, 8))), dtype=torch.bool)
+
+
+def still(x: Tensor, t: float) -> Tensor:
+    return 0 * x
 
 
 def halved(x: Tensor, t: float) -> Tensor:
@@ -643,6 +653,11 @@ SCALARS: list[Numbers] = [
         lambda v: inverse_noise.inverted(halved, Z(), [0, 1], v), COUNT),
     ("inverse_noise.inverted", "tolerance", NUMBERS,
         lambda v: inverse_noise.inverted(halved, Z(), [0, 1], 5, v), "WRWRRRRR"),
+    ("inverse_noise.inverted", "relaxation", NUMBERS,
+        lambda v: inverse_noise.inverted(halved, Z(), [0, 1], 5, 0, v), "RRWRRRRR"),
+    ("inverse_noise.noise_path", "theta", NUMBERS, lambda v: inverse_noise.noise_path(Z(), Z2(), v), "WWWRRRRR"),
+    ("inverse_noise.corrected", "velocity", OBJECTS, lambda v: inverse_noise.corrected(v, Z(), 2), R),
+    ("inverse_noise.corrected", "steps", NUMBERS, lambda v: inverse_noise.corrected(still, Z(), v), COUNT),
     ("inverse_noise.error_bound", "eta", NUMBERS,
         lambda v: inverse_noise.error_bound(eighths(6, least=1), v, 0.5), "WWWRRRRR"),
     ("inverse_noise.error_bound", "lipschitz", NUMBERS,

@@ -138,15 +138,16 @@ def noise_path(z: Tensor, eps: Tensor, theta: Tensor | float) -> tuple[Tensor, T
 
     Conditional flow matching (Lipman et al. 2023, eq. 14, on a variance-preserving path): a network that is trained to
     predict the velocity of inverted noise ``z`` and white noise ``eps`` (n, ...), theta from pi/2 (``eps``) to 0
-    (``z``), is what ``corrected`` takes. ``theta``: a number, or floats (n, 1, ..., 1). NaN gives NaN.
+    (``z``), is what ``corrected`` takes. ``theta``: a number, or floats (n, 1, ..., 1), or one. NaN gives NaN.
     """
     check_alike("(...)", z=z, eps=eps)
     if z.ndim < 2:
         raise ValueError(f"z: expected samples (n, ...), got shape {shape_of(z)}")
     if isinstance(theta, Tensor):
         each = (len(z), *[1] * (z.ndim - 1))
-        if dtype_of(theta) not in FLOATS or shape_of(theta) not in (each, ()):
+        if dtype_of(theta) not in FLOATS or (shape_of(theta) != each and theta.numel() != 1):
             raise ValueError(f"theta: expected a number or floats {each}, got {came(theta)}")
+        theta = theta.to(z.dtype)
     else:
         theta = torch.tensor(check_number(theta, "theta"), dtype=torch.float64, device=z.device)
     cosine, sine = theta.cos().to(z.dtype), theta.sin().to(z.dtype)

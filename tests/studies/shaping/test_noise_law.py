@@ -9,8 +9,6 @@ from torch import Tensor
 from atelier.studies.shaping import noise_law
 from tolerance import assert_close
 
-Rows = np.ndarray
-
 
 def white(n: int, *shape: int, seed: int = 0) -> Tensor:
     return torch.randn(n, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
@@ -82,5 +80,5 @@ def test_the_distance_is_that_of_normal_laws() -> None:
 
 @pytest.mark.parametrize("bad", [torch.ones(3, 1, 2, 2), torch.ones(5, 4), torch.full((5, 1, 2, 2), torch.nan)])
 def test_what_is_no_noise_is_refused(bad: Tensor) -> None:
-    with pytest.raises(ValueError, match="^noise: "):
+    with pytest.raises(ValueError, match=r"^noise: "):
         noise_law.directions(bad)

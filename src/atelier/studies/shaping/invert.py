@@ -34,7 +34,7 @@ from atelier.training.loop import fit
 from atelier.training.lora import CARD, save_with_scheduler
 from atelier.workspace import Workspace, replacing
 
-RELAXATION = 0.5  # of the fixed point: states at which eta v stretches by more than 1 are found, too
+RELAXATION = 0.7  # of the fixed point: states at which eta v stretches by more than 1 are found, too
 TOLERANCE = 1e-6  # root mean square of a step's equation, at which a sample is taken as solved
 WATCHED = 8  # works whose iterations are followed
 FOLLOWED = 20  # iterations of them, at most
