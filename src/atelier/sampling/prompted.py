@@ -22,11 +22,11 @@ class _Stopped(Exception):
 
 
 class Prompted(NamedTuple):
-    """A denoiser's arguments for n prompts and for the empty one: tensors with n rows first, the rest as it came."""
+    """A denoiser's arguments for ``number`` prompts and the empty one: tensors of as many rows, the rest as it came."""
 
     prompts: dict[str, Any]
     empty: dict[str, Any]
-    count: int
+    number: int
 
     @classmethod
     def of(cls, pipeline: Any, prompts: Sequence[str], latents: Tensor) -> "Prompted":
@@ -38,8 +38,8 @@ class Prompted(NamedTuple):
         """A task's denoiser; ``asked``: the number of each sample's prompt."""
 
         def output(zt: Tensor, times: Tensor, samples: Sequence[int], empty: Sequence[bool]) -> Tensor:
-            rows = [self.count if none else asked[sample] for sample, none in zip(samples, empty, strict=True)]
-            given = _rows(self.prompts, self.empty, rows, self.count, zt)
+            rows = [self.number if none else asked[sample] for sample, none in zip(samples, empty, strict=True)]
+            given = _rows(self.prompts, self.empty, rows, self.number, zt)
             made: Tensor = network(zt, timestep=times, **{**given, "return_dict": False})[0]
             return made[:, : zt.shape[1]]  # some tell a variance, too
 
