@@ -16,6 +16,7 @@ from atelier.studies.latent_perceptual import measure as latent_perceptual
 from atelier.studies.pixel_space import inspect as inspected_pixels
 from atelier.studies.pixel_space import measure as pixel_space
 from atelier.studies.prompt_enrichment import measure as prompt_enrichment
+from atelier.studies.shaping import measure as shaping
 from atelier.studies.signal_leak import measure as signal_leak
 from atelier.studies.vae_decoder import decoding
 from atelier.studies.vae_decoder import measure as vae_decoder
@@ -95,6 +96,8 @@ def measured(config: params.Params) -> set[str]:
     )
     cells = {decoding.ORIGINAL, *decoders.variants, *signal_leak.cells(config), *latent_perceptual.cells(config)}
     cells |= pixel_space.cells(config) | {"noisiest", "cleanest", *(f"t-{step}" for step in inspected_pixels.TRIPS)}
+    cells |= shaping.cells(config) | set(config.section("shaping").flow.cells) | {"levels", "pgraft-chosen"}
+    cells |= {f"accepted-{rule}" for rule in config.section("shaping").rules}
     for model in ("untuned", *tuned.variants):
         cells |= set(art_finetuning.cells(config, model))
     for model in ("untuned", *levels.models):
