@@ -195,7 +195,8 @@ def _same_run(folder: Path, network: Any, plan: Plan, kept: Kept) -> None:
     wanted = {
         "model": tensor_digest(dict(network.state_dict())),
         "rule": [kept.least if math.isfinite(kept.least) else None, kept.k, kept.m],
-        **plan._replace(optimisation=plan.optimisation.model_dump(mode="json"))._asdict(),
+        **plan._asdict(),
+        "optimisation": plan.optimisation.model_dump(mode="json"),
     }
     wanted = json.loads(json.dumps(wanted))
     if not (folder / PLAN).is_file():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
+from torch import Tensor, nn
 
 from atelier.data import prepare
 from atelier.data.checks import FloatArray
@@ -45,19 +45,20 @@ def folder(workspace: Workspace) -> Path:
 
 def fitted(params: Params, workspace: Workspace) -> dict[str, Probe]:
     """Probes of those rewards that need one, from all training works whose truth is known."""
-    if not (asked := [name for name in Config.of(params).rewards if name in PROBED]):
+    wanted = [str(name) for name in Config.of(params).rewards if name in PROBED]
+    if not wanted:
         return {}
     table = prepare.with_truth(prepare.works(workspace.manifests).table, workspace.manifests)
     table = table[table["split"] == TRAINING].reset_index(drop=True)
     rows = library.features(network(params, workspace), prepare.pictures(table, params.data, workspace))
-    found = {}
-    for name in asked:
+    probes: dict[str, Probe] = {}
+    for name in wanted:
         known = (table[PROBED[name]] != "").to_numpy()
-        found[name] = Probe.fit(rows[known], table.loc[known, PROBED[name]].tolist())
-    return found
+        probes[name] = Probe.fit(rows[known], table.loc[known, PROBED[name]].tolist())
+    return probes
 
 
-def network(params: Params, workspace: Workspace) -> LPIPS:
+def network(params: Params, workspace: Workspace) -> nn.Module:
     return LPIPS.from_params(params.perceptual, workspace.root).trunk
 
 

@@ -285,8 +285,8 @@ def restore_adapter(pipeline: Any, folder: Path) -> None:
     path = check_seal(folder) / WEIGHTS
     with reading(path, "not a readable adapter"):
         state = {name.removeprefix("unet."): tensor for name, tensor in load_file(path).items()}
-        odd = set_peft_model_state_dict(pipeline.unet, state).unexpected_keys
-        if odd:
+        loaded: Any = set_peft_model_state_dict(pipeline.unet, state)
+        if odd := loaded.unexpected_keys:
             raise ValueError(f"it has {odd[0]}, which the denoiser has no adapter for")
 
 
