@@ -182,7 +182,7 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> list[str]:
 NAMED_BY_USERS = (
     r"(adapters|decoders)/[^/]+(/learning_rate)?$|signal_leak/(models|styles)/"
     r"|latent_perceptual/trainings/[^/]+(/(?!loss$)[^/]+)?$"
-    r"|pixel_space/trainings/[^/]+(/(?!(method|terms)$)[^/]+)?$"
+    r"|pixel_space/trainings/[^/]+(/(?!(method|terms)$)[^/]+)?$|shaping/(trainings|rules)/"
 )
 
 
