@@ -487,8 +487,11 @@ def shape(tree: dict[str, Any]) -> dict[str, str]:
         value: Any = tree
         for part in place.split("/"):
             value = value[part]
-        if not re.match(r"(signal_leak/models|(latent_perceptual|pixel_space)/trainings)/[^/]+/", place):
-            of_users = r"(adapters|decoders|signal_leak/(?:models|styles)|(?:latent_perceptual|pixel_space)/trainings)"
+        if not re.match(
+            r"(signal_leak/models|(latent_perceptual|pixel_space|shaping)/trainings|shaping/rules)/[^/]+/", place
+        ):
+            trained = r"(?:latent_perceptual|pixel_space|shaping)/trainings"
+            of_users = rf"(adapters|decoders|signal_leak/(?:models|styles)|{trained}|shaping/rules)"
             named = re.sub(of_users + r"/[^/]+", r"\1/*", place)
             found[named] = kind(value)
     null = r"base/(location|revision)|latent_perceptual/rank|pixel_space/style"
