@@ -120,6 +120,7 @@ def start() -> Run:
         MARK: str(folder),
     }
     step, parts = _newest_step(folder), _parts(folder)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs and their children ignore it
     command = [*smoke_clone.WARM, "dvc", "repro"]
     with log.open("wb") as file:
         process = subprocess.Popen(
