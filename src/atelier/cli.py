@@ -50,7 +50,7 @@ def run(arguments: list[str]) -> None:
 
 
 def _took(file: Path, stage: str, seconds: float) -> None:
-    """Append how long a stage took (`atelier.timings`)."""
+    """Append how long a stage took (`benchmarks/hours.py`)."""
     file.parent.mkdir(exist_ok=True)
     with file.open("a") as lines:
         lines.write(f"{stage},{seconds:.1f}\n")

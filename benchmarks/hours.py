@@ -1,6 +1,6 @@
 """How long stages took: a line each in the scratch folder, outside of every output, and their sums by study.
 
-``python -m atelier.timings [FILE ...]`` prints, of these files (by default this folder's own), each study's hours:
+``python benchmarks/hours.py [FILE ...]`` prints, of these files (by default this folder's own), each study's hours:
 once, and for each training seed, which is what a further one costs. A stage that was killed counts from its last start.
 """
 
