@@ -16,7 +16,7 @@ from atelier.files import reading
 from atelier.workspace import Workspace
 
 SHARED = "all studies"
-STAGE = re.compile(r"(?:pipelines/(?P<study>\w+)/dvc\.yaml:)?[\w-]+(?:@(?:.*-)?(?P<seed>\d+))?")
+STAGE = re.compile(r"(?:pipelines/(?P<study>\w+)/dvc\.yaml:)?[\w-]+(?:@(?:.*-)?(?P<seed>\d+)$)?")
 
 
 def table(files: Sequence[Path]) -> pd.DataFrame:

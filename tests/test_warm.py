@@ -198,7 +198,7 @@ def test_an_interrupt_that_is_ignored_from_the_start_interrupts_nothing(fresh: P
     """As in a shell's background."""
     started = in_session(TRAIN, fresh, signal.SIG_IGN)
     until = time.monotonic() + 120
-    while journal(fresh).count(b"\n") < 3 and time.monotonic() < until:
+    while journal(fresh).count(b"\n") < 3 and started.poll() is None and time.monotonic() < until:
         time.sleep(0.001)
     os.killpg(started.pid, signal.SIGINT)
     assert started.wait(timeout=120) == 0

@@ -50,13 +50,15 @@ def run(arguments: list[str]) -> None:
 
 
 def _took(file: Path, stage: str, seconds: float) -> None:
-    """Append how long a stage took (`benchmarks/hours.py`)."""
-    file.parent.mkdir(exist_ok=True)
-    with file.open("a") as lines:
-        lines.write(f"{stage},{seconds:.1f}\n")
+    """Append how long a stage took (`benchmarks/hours.py`); a stage is done though this cannot be written."""
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(exist_ok=True)
+        with file.open("a") as lines:
+            lines.write(f"{stage},{seconds:.1f}\n")
 
 
 def _run(workspace: Workspace, arguments: list[str]) -> None:
+    """What the arguments name."""
     match arguments:
         case ["check", *targets]:
             check(workspace, targets)
