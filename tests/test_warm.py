@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -166,7 +167,7 @@ def test_nothing_outlives_the_one_that_started_it(
         assert list(folder.glob("atelier-warm-*")) == []
 
 
-# DVC loses a Ctrl-C that comes between two stages (in a finaliser) and goes on with the next
+# as DVC may, where the exception comes in a finaliser, which loses it
 LOSES_IT = """
 import os, signal, subprocess, sys, time
 signal.signal(signal.SIGINT, lambda *_: lost.append(True))
@@ -182,8 +183,7 @@ while True:
 
 @pytest.mark.long
 def test_a_lost_interrupt_starts_no_stage_and_ends_the_command(fresh: Path) -> None:
-    command = [sys.executable, "-m", "atelier.warm", sys.executable, "-c", LOSES_IT, *TRAIN]
-    started = subprocess.Popen(command, cwd=fresh, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    started = in_session([sys.executable, "-c", LOSES_IT, *TRAIN], fresh, signal.SIG_DFL)
     assert started.stdout is not None
     below = int(started.stdout.readline())
     os.killpg(started.pid, signal.SIGINT)
@@ -191,6 +191,30 @@ def test_a_lost_interrupt_starts_no_stage_and_ends_the_command(fresh: Path) -> N
     assert started.wait(timeout=30) == 130
     assert not Path(f"/proc/{below}").exists()
     assert not trained(fresh)
+
+
+@pytest.mark.long
+def test_an_interrupt_that_is_ignored_from_the_start_interrupts_nothing(fresh: Path) -> None:
+    """As in a shell's background."""
+    started = in_session(TRAIN, fresh, signal.SIG_IGN)
+    until = time.monotonic() + 120
+    while journal(fresh).count(b"\n") < 3 and started.poll() is None and time.monotonic() < until:
+        time.sleep(0.001)
+    os.killpg(started.pid, signal.SIGINT)
+    assert started.wait(timeout=120) == 0
+    assert trained(fresh)
+
+
+def in_session(command: list[str], folder: Path, handled: signal.Handlers) -> subprocess.Popen[str]:
+    """Start the server in a session of its own, as a terminal does; ``handled``: what Ctrl-C does at first."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "atelier.warm", *command],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, handled),
+    )
 
 
 @pytest.mark.long

@@ -10,6 +10,7 @@ import gc
 import inspect
 import os
 import sys
+import time
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -28,6 +29,7 @@ SHARED = {
     "starts": "atelier.sampling.starts",
     "reference": "atelier.evaluation.reference",
 }
+TIMINGS = "timings.csv"  # in the scratch folder
 INTERRUPTED, BROKEN_PIPE = 130, 141  # exit codes after Ctrl-C and after a closed pipe, as shells have them
 USAGE = f"""usage: python -m atelier
   STUDY STAGE ...          a stage of {" | ".join(STUDIES)}
@@ -39,9 +41,24 @@ USAGE = f"""usage: python -m atelier
 
 def run(arguments: list[str]) -> None:
     """Run one stage. Raises ValueError for an unknown stage or wrong arguments."""
-    workspace = Workspace()
+    workspace, began = Workspace(), time.monotonic()
     if lifetime.STAGE in os.environ:
         locks.keep(workspace.root)
+    _run(workspace, arguments)
+    if stage := os.environ.get(lifetime.STAGE):
+        _took(workspace.scratch / TIMINGS, stage, time.monotonic() - began)
+
+
+def _took(file: Path, stage: str, seconds: float) -> None:
+    """Append how long a stage took (`benchmarks/hours.py`); a stage is done though this cannot be written."""
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(exist_ok=True)
+        with file.open("a") as lines:
+            lines.write(f"{stage},{seconds:.1f}\n")
+
+
+def _run(workspace: Workspace, arguments: list[str]) -> None:
+    """What the arguments name."""
     match arguments:
         case ["check", *targets]:
             check(workspace, targets)

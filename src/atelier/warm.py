@@ -72,7 +72,8 @@ def serve(command: Sequence[str]) -> int:
         running = subprocess.Popen(command, env=environment, preexec_fn=_bound)
         stack.callback(_end, running)
         stack.callback(_end_copies, copies)
-        signal.signal(signal.SIGINT, lambda *_: interrupted.append(time.monotonic()))
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as it is in a shell's background
+            signal.signal(signal.SIGINT, lambda *_: interrupted.append(time.monotonic()))
         while running.poll() is None and not ended and not _ignored(interrupted):
             copies -= {copy for copy in copies if os.waitpid(copy, os.WNOHANG)[0]}
             if listening is None:
@@ -84,7 +85,7 @@ def serve(command: Sequence[str]) -> int:
 
 
 def _ignored(interrupted: Sequence[float]) -> bool:
-    """Whether the command still runs long after Ctrl-C, which a terminal sends it too: DVC loses one between stages."""
+    """Whether the command still runs long after Ctrl-C, which a terminal sends it too, because it has lost it."""
     return bool(interrupted) and time.monotonic() > interrupted[0] + PATIENCE
 
 
@@ -177,7 +178,8 @@ def work(
 ) -> NoReturn:
     """In the fork: run the stage and send back its exit code."""
     lifetime.end_with_parent()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for default in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(default, signal.SIG_DFL)
     for number, stream in zip(STREAMS, streams, strict=True):

@@ -24,7 +24,7 @@ from ruamel.yaml import YAML
 from tests.harness.attacks import Attack
 
 import smoke_clone
-from atelier import locks, warm
+from atelier import cli, locks, warm
 
 KILLS, SIGNALS = "kills", "signals"
 ANYWHERE, WRITES = 10, 6  # kills at random moments; inside a checkpoint's and inside a lock's write
@@ -120,6 +120,7 @@ def start() -> Run:
         MARK: str(folder),
     }
     step, parts = _newest_step(folder), _parts(folder)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs and their children ignore it
     command = [*smoke_clone.WARM, "dvc", "repro"]
     with log.open("wb") as file:
         process = subprocess.Popen(
@@ -363,7 +364,7 @@ def _equal() -> str:
     different += [
         name for name in names if name not in different and (one / name).read_bytes() != (two / name).read_bytes()
     ]
-    left = [path for path in two.glob(".scratch/*") if path.name != locks.KEPT.name]
+    left = [path for path in two.glob(".scratch/*") if path.name not in (locks.KEPT.name, cli.TIMINGS)]
     left += list(two.glob("build/**/.*.part"))
     tally()["whole runs compared"] += 1
     if different:
