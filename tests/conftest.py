@@ -171,7 +171,6 @@ shaping:
     graft-2: {round: 2}
     graft-3: {round: 3}
   rank: 2
-  slices: 3
   optimisation: {steps: 24, batch: 4, learning_rate: 0.003, decay: cosine, warmup: 2, beta2: 0.999,
                  weight_decay: 0.0, clip: 1.0, ema: 0, checkpoint_every: 5}
   policy: {rounds: 2, learning_rate: 0.003, clip: 0.1, most: 5.0}
@@ -183,6 +182,7 @@ shaping:
     shift: 0.25
     inverted: 5
     iterations: 6
+    watched: 5
     width: 8
     corrector_steps: 1
     optimisation: {steps: 4, batch: 4, learning_rate: 0.003, decay: cosine, warmup: 1, beta2: 0.999,

@@ -66,6 +66,6 @@ def few(config: Params, shaped: Workspace) -> Params:
                     value.copy_(0.05 * torch.randn(value.shape, generator=generator))
             folder = shaped.adapter(section.STUDY, name, seed)
             folder.mkdir(parents=True)
-            save_with_scheduler(pipeline, folder, {})
+            save_with_scheduler(pipeline, folder, {"candidates": 8, "accepted": 2})
             write_seal(folder)
     return config.model_copy(update={section.STUDY: section.model_copy(update=fewer)})

@@ -37,6 +37,7 @@ def test_groups_of_one_seed_share_its_candidates_out(config: Params) -> None:
     assert sorted(number for part in alone for number in part.own(8, 100)) == list(range(8))
     assert [len(part.own(8, 2)) for part in alone] == [2, 2, 2]
     assert alone[0].own(8, 0) == [0]
+    assert [part.own(2, 1) for part in alone] == [[0], [1], [0]]  # fewer than groups: shared
 
 
 # ------------------------------------------------------------------------------------------------ variance

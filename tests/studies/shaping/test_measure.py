@@ -1,20 +1,35 @@
 """Measures of every cell: rewards as they were computed, halves apart, predictions of the accepted law, bounds."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import pyplot as plt
 
+from atelier import claims, verdicts
 from atelier.evaluation import tables
 from atelier.evaluation.tables import RECONSTRUCTED
 from atelier.params import Params
 from atelier.sampling.store import read
-from atelier.studies.shaping import candidates, inspect, prompts, rewards, sample
+from atelier.studies.shaping import (
+    candidates,
+    flow_measure,
+    inspect,
+    invert,
+    noise_law,
+    prompts,
+    report,
+    rewards,
+    sample,
+)
 from atelier.studies.shaping import measure as stage
 from atelier.studies.shaping.measure import base_of, choosing, half_of, predicted_shifts, scores_of
 from atelier.studies.shaping.params import UNTUNED, Config
 from atelier.studies.shaping.sample import Condition, all_conditions, location_of
 from atelier.workspace import Workspace
 
+ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -92,3 +107,58 @@ def test_the_stage_measures_every_cell(shaped: Workspace, few: Params, monkeypat
     assert known["kl_aimed", "graft"][0] == pytest.approx(np.log(4) - 0.75, abs=1e-6)
     share = (known["reward", "graft"] - known["reward", "untuned"]) / known["predicted_shift", "graft"]
     np.testing.assert_allclose(known["shift_share", "graft"], share, rtol=1e-9)
+    page_of_what_was_written(few, shaped, known)
+
+
+def page_of_what_was_written(few: Params, shaped: Workspace, known: tables.Values) -> None:
+    """The page, from what the stages above have left and a flow's tables in their stage's format."""
+    config = Config.of(few)
+    parts = write_flow(few, shaped)
+    (shaped.root / "docs").mkdir()
+    (shaped.root / "docs" / "papers").symlink_to(ROOT / "docs" / "papers")
+    page = report.load(few, shaped)
+    assert set(page.first_pictures) == {"untuned", "untuned-sde", *config.names}
+    shown, listed = read([location_of(few, Condition("untuned-sde", "sde")).folder(shaped.samples, 0)])
+    first = listed[listed["repeat"] == 0].sort_values("place")
+    assert page.first_prompts == first["prompt"].tolist()
+    assert page.first_pictures["untuned-sde"].equal(shown[first.index.tolist()])
+    assert page.cards == {name: [{"candidates": 8, "accepted": 2, "rewards": []}] * 2 for name in config.names}
+    np.testing.assert_array_equal(page.values["reward", "graft"], known["reward", "graft"])
+    assert page.chosen == "pgraft-50"
+    assert page.values["noise_p", "flow-8"].tolist() == [pytest.approx(0.02)] * 2
+    assert page.interval("flops", "flow-16").mean > page.interval("flops", "flow-8-inc").mean
+    assert page.law.empty  # four prompts say nothing
+    assert page.parts["part"].tolist() == parts
+    decided = verdicts.decide(claims.load(config.STUDY), report.evidence(page))
+    assert [verdict.claim for verdict in decided] == ["F1", "F2", "F3", "F4"]
+    for name in sorted(set(report.__all__) - {"Results", "evidence", "headline", "load"}):
+        assert getattr(report, name)(page), name
+    assert "Left out in this profile: pgraft-25" in report.answer(page).text
+    plt.close("all")
+
+
+def write_flow(params: Params, workspace: Workspace) -> list[str]:
+    """Tables as ``flow_measure`` writes them, of eight steps; returns the parts of operations."""
+    parts = pd.DataFrame(
+        {"part": ["denoiser", "corrector", "text encoder", "decoder"], "counted": [4e6, 1e6, 1e6, 2e6],
+         "by_hand": [4e6, 1e6, np.nan, np.nan]}
+    )  # fmt: skip
+    section = Config.of(params)
+    flow = section.flow.model_copy(update={"steps": [8]})
+    eight = params.model_copy(update={section.STUDY: section.model_copy(update={"flow": flow})})
+    rows = [flow_measure.of_operations(eight, parts)]
+    rows += [flow_measure.row("fd_rec", cell, 6, 5.0, [4.0, 6.0]) for cell in flow.cells]
+    rows += [flow_measure.constant(params, f"noise_p_{name}", "flow-8", 8, 0.01) for name in ("mean", "covariance")]
+    rows += [flow_measure.row(f"round_trip_{way}", "flow-8", 8, 1e-4, [1e-4, 2e-4]) for way in ("data", "noise")]
+    waves = np.random.default_rng(0).normal(size=(8, 4))
+    law = noise_law.by_direction(waves).assign(k=8, channel=0, row=[0, 0, 1, 1], column=[0, 1, 0, 1])
+    rates = pd.DataFrame({"k": 8, "step": [0, 1], "picture": 0, "eta_l": [0.5, 1.2], "rate": [0.4, np.nan]})
+    written = {
+        flow_measure.OUT: pd.concat(rows, ignore_index=True),
+        flow_measure.FLOPS: parts,
+        flow_measure.NOISE_LAW: law,
+        flow_measure.CONVERGENCE: rates[list(invert.COLUMNS)],
+    }
+    for name, table in written.items():
+        tables.write_rows(table, workspace.measures / name)
+    return parts["part"].tolist()

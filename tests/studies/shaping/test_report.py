@@ -219,8 +219,11 @@ def test_every_line_of_the_answer_says_something_of_its_claim() -> None:
     assert "below that of 16 steps without" in lines[3]
     assert "0.562 times the operations" in lines[3]
     assert "second-hand" in lines[4]
+    assert len(lines) == 5  # the profile study has every arm
     none = report.answer(results(PAGES["policy"])).text.splitlines()
     assert all("does not measure" in none[number] for number in (1,))
+    assert none[5].startswith("Left out in this profile: graft, pgraft-25,")
+    assert "policy" not in none[5]
 
 
 def test_the_answer_turns_with_the_numbers() -> None:
@@ -388,7 +391,7 @@ def test_changes_are_against_the_base_by_the_same_sampler_and_from_the_same_star
     assert white.frame.loc["graft-sde", "reward, change"].startswith("-2 (-2")
     assert white.frame.loc["graft", "reward, change"].startswith("+0 (")
     assert white.frame.loc[UNTUNED, "reward, change"] == ""
-    assert white.frame.loc["graft", "KL, at most (nats)"].startswith("1 ±")
+    assert white.frame.loc["graft", "KL of stochastic paths (nats)"].startswith("1 ±")
     assert white.frame.loc["graft", "of the predicted (%)"].startswith("80 (")
     assert moved.frame.loc["graft-corrected", "reward, change"].startswith("-4 (-4")
 
@@ -439,6 +442,22 @@ def test_levels_are_drawn_by_step_and_by_share() -> None:
     assert list(table.frame.index) == [str(t) for t in TIMES]
     assert table.frame.loc["500", "gap of graft"].startswith("0.7 ±")
     assert "rank correlation 1" in report.ranks(results()).text
+
+
+def test_what_is_no_bound_and_what_is_weak_evidence_says_so() -> None:
+    table = named(results(), Table, "arms")
+    columns = [str(column) for column in table.frame.columns if "KL" in str(column)]
+    assert columns == ["KL, lower bound (nats)", "KL of stochastic paths (nats)"]
+    assert "none for those by the deterministic one" in str(table.caption)
+    assert "falls for any denoiser, the untuned base too" in report.ranks(results()).text
+    assert "weak evidence" in report.answer(results()).text.splitlines()[2]
+    many = str(report.bias_and_variance(results())[0].caption)
+    assert f"another training seed, {SOLVERS['ode']}" in many
+    protocol = STUDY.protocol.model_copy(update={"training_seeds": [0], "repeats": GROUPS})
+    alone = results(STUDY.model_copy(update={"protocol": protocol}))
+    assert f"with one training seed, of the same prompts, {SOLVERS['sde']}" in str(
+        report.bias_and_variance(alone)[0].caption
+    )
 
 
 def test_flows_are_ordered_by_kind_and_steps() -> None:

@@ -16,7 +16,7 @@ from atelier.models import base
 from atelier.models.adapters import WEIGHTS
 from atelier.models.latents import encode_prompts
 from atelier.params import Params
-from atelier.studies.shaping import candidates, prompts
+from atelier.studies.shaping import candidates, prompts, report_load
 from atelier.studies.shaping import train as training
 from atelier.studies.shaping.params import Config
 from atelier.studies.shaping.train import Setup, ddim_levels
@@ -273,3 +273,19 @@ def test_prompts_of_candidates_and_held_out_ones_are_of_different_works(shaped: 
     asked, held = prompts.of_candidates(config, shaped, 0), prompts.held_out(config, shaped, 0)
     assert not set(asked["path"]) & set(held["path"])
     assert list(held["place"]) == [0, 1, 2, 0, 1, 2]
+
+
+def test_prompts_of_two_seeds_candidates_differ(shaped: Workspace, config: Params) -> None:
+    section, n = Config.of(config), len(prompts.works(config, shaped, prompts.TRAINING))
+    half = section.candidates.model_copy(update={"prompts": n // 2})
+    many = config.model_copy(update={section.STUDY: section.model_copy(update={"candidates": half})})
+    first, second = (set(prompts.of_candidates(many, shaped, seed)["path"]) for seed in (0, 1))
+    assert len(first) == len(second) == n // 2 >= 2
+    assert not first & second
+
+
+def test_the_page_reads_every_card(left: Workspace) -> None:
+    for variant in TRAINED:
+        found, written = report_load.card(left.adapter("shaping", variant, 0) / "card.json"), card(left, variant)
+        assert (found["candidates"], found["accepted"]) == (written["candidates"], written["accepted"])
+        assert len(found["rewards"]) == (2 if variant == "policy" else 0)

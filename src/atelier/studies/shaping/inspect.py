@@ -46,8 +46,8 @@ class Part(NamedTuple):
     among: int
 
     def own(self, n: int, most: int) -> list[int]:
-        """Numbers below n that are this group's, at most ``most``, evenly; one at least."""
-        mine = range(n)[self.place :: self.among]
+        """Numbers below n that are this group's, at most ``most``, evenly; one at least, another's where n is small."""
+        mine = range(n)[self.place :: self.among] or [self.place % n]
         return [mine[number] for number in evenly(len(mine), max(1, most))]
 
 

@@ -36,7 +36,6 @@ from atelier.workspace import Workspace, replacing
 
 RELAXATION = 0.7  # of the fixed point: states at which eta v stretches by more than 1 are found, too
 TOLERANCE = 1e-6  # root mean square of a step's equation, at which a sample is taken as solved
-WATCHED = 8  # works whose iterations are followed
 FOLLOWED = 20  # iterations of them, at most
 TABLE, CONVERGENCE = "works.csv", "convergence.csv"
 COLUMNS = ("k", "step", "picture", "eta_l", "rate")
@@ -83,12 +82,13 @@ def main(params: Params, workspace: Workspace) -> None:
     config, works = Config.of(params).flow, works_of(params, workspace)
     write_flow(params, workspace, works)
     out = folder(workspace) / INVERTED
-    key = config.model_dump(mode="json", include={"steps", "inverted", "iterations", "shift"})
+    key = config.model_dump(mode="json", include={"steps", "inverted", "iterations", "shift", "watched"})
     run = scratch.of_stage(params, workspace, __name__, out, [workspace.cache, folder(workspace) / BASE], **key)
     pipeline = settled(flow_base.load(params, workspace), machine.accelerator(exact(params).machine).device)
     found = {k: noise_of(params, pipeline, works, k, run) for k in config.steps}
     watched = [
-        scratch.table(run, f"{k} convergence", partial(_watched, pipeline, works, found[k], k)) for k in config.steps
+        scratch.table(run, f"{k} convergence", partial(_watched, pipeline, works, found[k], k, config.watched))
+        for k in config.steps
     ]
     with replacing(out) as part:
         for k, tensors in found.items():
@@ -141,9 +141,11 @@ def relative(got: Tensor, expected: Tensor) -> Tensor:
     return (got - expected).flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1)
 
 
-def _watched(pipeline: StableDiffusionPipeline, works: Works, found: dict[str, Tensor], k: int) -> pd.DataFrame:
+def _watched(
+    pipeline: StableDiffusionPipeline, works: Works, found: dict[str, Tensor], k: int, most: int
+) -> pd.DataFrame:
     """How fast the iterations of a few works converge, step by step."""
-    chosen, euler = evenly(len(works.names), WATCHED), Euler.of(pipeline, k)
+    chosen, euler = evenly(len(works.names), most), Euler.of(pipeline, k)
     velocity = euler.velocity(pipeline, works.words[chosen].to(pipeline.device))
     noise = found["noise"][chosen].to(pipeline.device)
     return convergence.rates(velocity, noise, euler.times, FOLLOWED).assign(k=k)

@@ -7,7 +7,6 @@ from pydantic import Field, model_validator
 from atelier.params import (
     CORRECTED,
     STARTS,
-    BatchSize,
     Guidance,
     Name,
     Optimisation,
@@ -105,7 +104,6 @@ class Config(StudySection):
     third: list[Name]  # of round 3, after ``graft-2``
     trainings: dict[Name, Shaping]
     rank: Rank  # of adapters on every layer
-    slices: BatchSize  # pictures at a time through the decoder
     optimisation: Optimisation
     policy: Policy
     guidance: Guidance
@@ -153,6 +151,10 @@ class Config(StudySection):
         if any(t.method == "policy" for t in self.trainings.values()) and (each % rounds or each // rounds < 2):
             raise ValueError(
                 f"policy.rounds: {each} candidates a prompt in {rounds} rounds; two or more a round, evenly"
+            )
+        if any(t.method == "policy" for t in self.trainings.values()) and self.optimisation.steps < rounds:
+            raise ValueError(
+                f"policy.rounds: {self.optimisation.steps} updates in {rounds} rounds; one or more a round"
             )
         numbers = [self.number_of(level) for level in self.levels]
         if min(numbers) < 1 or max(numbers) >= self.steps or len(set(numbers)) < len(numbers):

@@ -35,7 +35,8 @@ def works(params: Params, workspace: Workspace, split: str) -> pd.DataFrame:
 def of_candidates(params: Params, workspace: Workspace, training_seed: int) -> pd.DataFrame:
     """A training seed's candidates: number, set (the prompt's number), prompt, path, subject, art_style."""
     config = Config.of(params).candidates
-    asked = _asked(params, works(params, workspace, TRAINING), ("candidates", training_seed), range(config.prompts))
+    places = range(training_seed * config.prompts, (training_seed + 1) * config.prompts)  # no two seeds share a prompt
+    asked = _asked(params, works(params, workspace, TRAINING), ("candidates",), places)
     rows = asked.loc[asked.index.repeat(config.each)].reset_index(drop=True)
     return rows.assign(number=range(len(rows)), set=[number // config.each for number in range(len(rows))])
 

@@ -37,16 +37,18 @@ PRICE = {  # measure -> its name, and the factor of its units
     "fd_rec": ("FD", 1.0),
     "recall": ("recall of works (points)", 100.0),
     "recall_base": ("recall of the base's (%)", 100.0),
-    "kl": ("KL, at least (nats)", 1.0),
-    "kl_paths": ("KL, at most (nats)", 1.0),
+    "kl": ("KL, lower bound (nats)", 1.0),
+    "kl_paths": ("KL of stochastic paths (nats)", 1.0),
     "subject": ("subject as asked (points)", 100.0),
     "style": ("style as asked (points)", 100.0),
 }
 READ = (
     "*fd*: Fréchet distance on the evaluator's features, *fd_rec* to reconstructed works; *recall*: share of works "
     "that are near a picture, diversity; *recall_base*: "
-    "share of the base's pictures that are. KL divergence to the base: at least, from rewards (*kl*); at most, of "
-    "trajectories by the stochastic sampler (*kl_paths*); that of the rule's law (*kl_aimed*)."
+    "share of the base's pictures that are. KL divergence to the base is not known: *kl* is a lower bound of it, from "
+    "rewards alone, of the pictures in this row; *kl_paths* is that of whole trajectories, both by the "
+    "stochastic sampler, so an upper bound for pictures by that sampler and none for those by the deterministic one; "
+    "*kl_aimed* is that of the rule's law, at which training aims."
 )
 
 
@@ -302,7 +304,8 @@ def rounds(results: Results) -> list[Item]:
         rows.append(row)
     figure = figures.curves(pd.DataFrame(rows), measured, "round", "method", "round (0: the base)")
     caption = (
-        "Rounds of GRAFT: from the second on, candidates are by the model of the round before, equally many; "
+        "Rounds of GRAFT: from the second on, candidates are by the model of the round before, equally many, and its "
+        "adapter learns as many updates more; "
         f"{SOLVERS['ode']}; {INTERVALS}; {results.counted}."
     )
     return [Figure("rounds", figure, caption, metrics)]

@@ -20,6 +20,10 @@ from atelier.studies.shaping.report_results import (
 )
 
 MOST_TICKS = 6  # more would run into each other
+WEAK = (
+    "A gap that falls is weak evidence of learning ease: it says how much more than the noise there is to learn, and "
+    "falls for any denoiser, the untuned base too, since noised data become normal."
+)
 
 
 def bias_and_variance(results: Results) -> list[Item]:
@@ -77,9 +81,17 @@ def _caption(results: Results) -> str:
         f"Left: variance of the reward ({results.config.reward}) given the state at a level, {config.each} "
         f"continuations of a state, {SOLVERS['sde']}, over that of the prompt's pictures. Middle: the gap of learning, "
         "log10 of (error of what knows noise alone less the tuned model's) / s_t^2, of the noise predicted in "
-        f"accepted pictures that it did not learn (n = {config.pictures}); of P-GRAFT at its adapter's levels. "
+        f"accepted pictures that it did not learn (n = {config.pictures}; {_unlearnt(results)}); of P-GRAFT at its "
+        "adapter's levels. "
         f"Right: reward on held-out prompts, {SOLVERS['ode']}; 1 is GRAFT. {INTERVALS}; {results.counted}."
     )
+
+
+def _unlearnt(results: Results) -> str:
+    """Which accepted pictures a model did not learn (``learning.accepted``)."""
+    if len(results.params.protocol.training_seeds) > 1:
+        return f"those of another training seed, {SOLVERS['ode']}"
+    return f"with one training seed, of the same prompts, {SOLVERS['sde']}"
 
 
 def _table(results: Results) -> Table:
@@ -94,7 +106,10 @@ def _table(results: Results) -> Table:
             rows.setdefault(str(t), {})[f"gap of {name}"] = words.plus_minus(results.interval("gap", cell), "")
             metrics[f"gap/{name}/t-{t}"] = Metric(results.interval("gap", cell), results.n_of("gap", cell))
     frame = pd.DataFrame({t: rows[t] for t in sorted(rows, key=int)}).T.rename_axis("t").fillna("")
-    caption = f"By step t of the schedule (more is noisier); states by the {SOLVERS['sde']} sampler; {INTERVALS}."
+    caption = (
+        f"By step t of the schedule (more is noisier). Variance: states, {SOLVERS['sde']}. Gaps: "
+        f"of accepted pictures that were not learnt, {_unlearnt(results)}. {INTERVALS}."
+    )
     return Table("levels", frame, caption, metrics)
 
 
@@ -118,11 +133,14 @@ def ranks(results: Results) -> Text:
     at = results.steps("variance")
     if results.has("variance_rank", LEVELS):
         rank = results.interval("variance_rank", LEVELS)
-        lines.append(f"Var(r | x_t) and t, over {len(at)} levels: rank correlation {words.unsigned(rank, '.3g')}.")
+        said = f"rank correlation {words.unsigned(rank, '.3g')}, {SOLVERS['sde']}"
+        lines.append(f"Var(r | x_t) and t, over {len(at)} levels: {said}.")
         metrics["variance_rank"] = Metric(rank, results.n_of("variance_rank", LEVELS))
     if results.has("gap_slope", GRAFT):
         slope = results.interval("gap_slope", GRAFT)
         verb = told(slope, "falls", "rises", "is not seen to change")
-        lines.append(f"The gap of learning of GRAFT {verb} with t: slope over the schedule {words.signed(slope)}.")
+        lines.append(
+            f"The gap of learning of GRAFT {verb} with t: slope over the schedule {words.signed(slope)}. {WEAK}"
+        )
         metrics["gap_slope"] = Metric(slope, results.n_of("gap_slope", GRAFT))
     return Text("\n".join(lines) or "Neither variance nor gap was measured at two levels.", metrics)

@@ -25,12 +25,19 @@ KNOWN = (
     "algorithms 2 and 6 are second-hand, from public reviews and notes. Wherever rewards stand, so does their sampler."
 )
 
+ARMS = (  # of the whole study
+    *(GRAFT, "pgraft-25", "pgraft-50", "pgraft-75", "pgraft-50-x0", f"{GRAFT}-sde", "pgraft-50-sde"),
+    *("best-of-4", "best-of-16", "plain", "policy", f"{GRAFT}-2", f"{GRAFT}-3"),
+)
+
 
 def answer(results: Results) -> Text:
-    """One sentence for each of F1 to F4, and what is second-hand."""
+    """One sentence for each of F1 to F4, what is second-hand, and which arms are left out."""
     sentences: Sequence[Callable[[Results], str]] = (_f1, _f2, _f3, _f4)
     lines = [f"F{number}. {sentence(results)}" for number, sentence in enumerate(sentences, 1)]
-    return Text("\n".join([*lines, KNOWN]))
+    missing = [name for name in ARMS if name not in results.config.names]
+    lines += [KNOWN, *([f"Left out in this profile: {', '.join(missing)}."] if missing else [])]
+    return Text("\n".join(lines))
 
 
 def _lacking(what: str) -> str:
@@ -91,7 +98,8 @@ def _f3(results: Results) -> str:
     if results.has("gap_slope", GRAFT):
         slope = results.interval("gap_slope", GRAFT)
         parts.append(
-            f"the gap of learning {told(slope, *CHANGES)} with t ({words.signed(slope)} of log10 over the schedule)"
+            f"the gap of learning {told(slope, *CHANGES)} with t ({words.signed(slope)} of log10 over the schedule; "
+            "weak evidence, as it falls for any denoiser)"
         )
     names = [name for name in (*results.partial, GRAFT) if results.has(REWARD, name)]
     if len(names) > 1:

@@ -86,16 +86,17 @@ def validated(params: Params, workspace: Workspace, probes: Mapping[str, Probe])
     table = works(params, workspace, HELD_OUT)
     table = table.assign(prompt=table["title"])
     shown, other = prepare.pictures(table, params.data, workspace), table.iloc[np.roll(np.arange(len(table)), 1)]
-    rows = []
+    other, rows = other.reset_index(drop=True), []
+    seen = library.features(network(params, workspace), shown) if probes else None
     for name in Config.of(params).rewards:
-        reward = judged(params, workspace, name, probes)
-        own, others = reward(shown, table), reward(shown, other.reset_index(drop=True))
-        wins = float(np.mean((own > others) + 0.5 * (own == others)))
         right = np.nan
-        if name in probes:
-            right = probes[name].accuracy(
-                library.features(network(params, workspace), shown), table[PROBED[name]].tolist()
-            )
+        if name in probes and seen is not None:
+            own, others = (probes[name].log_probability(seen, each[PROBED[name]].tolist()) for each in (table, other))
+            right = probes[name].accuracy(seen, table[PROBED[name]].tolist())
+        else:
+            reward = judged(params, workspace, name, probes)
+            own, others = reward(shown, table), reward(shown, other)
+        wins = float(np.mean((own > others) + 0.5 * (own == others)))
         rows.append(
             {"reward": name, "own": own.mean(), "other": others.mean(), "wins": wins, "right": right, "n": len(own)}
         )
