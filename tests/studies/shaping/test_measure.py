@@ -131,8 +131,8 @@ def page_of_what_was_written(few: Params, shaped: Workspace, known: tables.Value
     assert page.parts["part"].tolist() == parts
     decided = verdicts.decide(claims.load(config.STUDY), report.evidence(page))
     assert [verdict.claim for verdict in decided] == ["F1", "F2", "F3", "F4"]
-    for name in sorted(set(report.__all__) - {"Results", "evidence", "headline", "load"}):
-        assert getattr(report, name)(page), name
+    names = set(report.__all__) - {"Results", "evidence", "headline", "load"}
+    assert {name for name in names if not getattr(report, name)(page)} == {"policy", "rounds"}  # of no variant here
     assert "Left out in this profile: pgraft-25" in report.answer(page).text
     plt.close("all")
 
