@@ -42,6 +42,7 @@ from atelier.workspace import Workspace
 
 OUT = f"{Config.STUDY}.csv"  # in the folder of measures
 REWARD, CHOOSING, DECIDING = "reward", "reward_choosing", "reward_deciding"
+FEWEST = 20  # rewards of a half: of fewer the logarithm of a mean is a guess, and no bound
 BASES = {"ode": UNTUNED, "sde": UNTUNED_SDE}  # by solver
 
 
@@ -136,13 +137,13 @@ def against(base: Group, made: Group) -> dict[str, float]:
     """What a model's pictures have lost of the base's: ``fd_base``, ``recall_base``, and ``kl``.
 
     ``recall_base``: the share of the base's pictures near one of the model's. ``kl``: a lower bound of the divergence
-    (``law.divergence_at_least``) from rewards on both halves of the prompts.
+    (``law.divergence_at_least``) from rewards on both halves of the prompts, where they have ``FEWEST`` each.
     """
     found = {"fd_base": frechet_distance(base.features, made.features)}
     if min(base.n, made.n) > NEIGHBOURS:
         found["recall_base"] = precision_recall_density_coverage(base.features, made.features, NEIGHBOURS)["recall"]
     halves = [[_known(group.per_picture[name]) for name in (CHOOSING, DECIDING)] for group in (made, base)]
-    if all(len(part) for rows in halves for part in rows):
+    if all(len(part) >= FEWEST for rows in halves for part in rows):
         found["kl"] = divergence_at_least(*halves)
     return found
 
