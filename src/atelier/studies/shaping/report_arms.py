@@ -47,7 +47,8 @@ READ = (
     "that are near a picture, diversity; *recall_base*: "
     "share of the base's pictures that are. KL divergence to the base is not known: *kl* is a lower bound of it, from "
     "rewards alone, of the pictures in this row, where they are not too few; *kl_paths* is that of whole trajectories, "
-    "both by the stochastic sampler, so an upper bound for pictures by that sampler and none for those by the deterministic one; "
+    "both by the stochastic sampler, so an upper bound for pictures by that sampler and none for those by the "
+    "deterministic one; "
     "*kl_aimed* is that of the rule's law, at which training aims."
 )
 
