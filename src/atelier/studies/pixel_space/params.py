@@ -144,7 +144,10 @@ class Config(StudySection):
                 raise ValueError("pixel_space.ablation_seeds: expected two or more, because intervals are over them")
 
     def named_styles(self) -> dict[str, str]:
-        return {} if self.style is None else {"pixel_space.style": self.style}
+        return {} if self.style is None else {"style": self.style}
+
+    def named_files(self) -> dict[str, list[str]]:
+        return {"judges": [f"{self.judges}/{role}/judge.safetensors" for role in ("choosing", "measuring")]}
 
     def samples(self, params: Params) -> int:
         repeats = {name: len(protocol_of(params, name).protocol.all_repeats) for name in self.names}
