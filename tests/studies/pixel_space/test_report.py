@@ -88,7 +88,12 @@ def measures(profile: params.Params, changed: Measured) -> pd.DataFrame:
     names = (*MEASURES, *(f"defect_{name}" for name in NAMES))
     cells = {corrected(name): n for name, n in groups.items() if name not in config.ablations} | groups
     listed = {(name, cell): [1.0] * n for cell, n in cells.items() for name in names}
-    listed |= {(name, "returned"): [0.1] * GROUPS for name in ("defects", "high", "high_rec", "fd", "fd_rec")}
+    floors = {"returned": 0.1, "real-returned": 0.2}
+    listed |= {
+        (name, cell): [floor] * GROUPS
+        for cell, floor in floors.items()
+        for name in ("defects", "high", "high_rec", "fd", "fd_rec")
+    }
     shares = {"win": 0.5, "tie": 0.2, "lose": 0.3, "net": 0.2}
     for pair in (pair for pair in PAIRS if set(pair) <= set(groups)):
         for cell in (against(*pair), corrected(against(*pair))):
@@ -476,11 +481,21 @@ def test_where_winners_are_lost_the_preference_claim_has_no_verdict(arm: str) ->
     assert decided(page)["E6"].verdict == verdicts.SUPPORTED
 
 
+def test_a_spectrum_that_is_all_but_the_decoders_decides_nothing() -> None:
+    changed = {**BETTER, ("high_rec", "real-returned"): [0.9] * GROUPS}
+    verdict = decided(results(changed=changed))["E1"]
+    assert verdict.verdict == verdicts.CANNOT_TELL
+    assert "HIGH_REC" in verdict.reason
+
+
 def test_evidence_counts_pictures_and_pairs() -> None:
     evidence = report.evidence(results())
     assert evidence.counts["E1"] == [20 * GROUPS, 20 * GROUPS]
     assert evidence.over_of("E1") == f"intervals over {GROUPS} groups of repeats, {GROUPS} training seeds"
-    assert evidence.floors == {"high": pytest.approx(0.1), "fd": pytest.approx(0.1)}
+    assert evidence.floors == {
+        "high": pytest.approx(0.1), "fd": pytest.approx(0.1),
+        "high_rec": pytest.approx(0.2), "fd_rec": pytest.approx(0.2),
+    }  # fmt: skip
     assert {len(evidence.values[measure, "nothing"]) for measure in ("net_defects", "round_trip", "top")} == {GROUPS}
 
 
@@ -546,7 +561,7 @@ def test_the_base_and_the_main_variants_are_shown_on_the_same_prompts() -> None:
 def test_both_starts_have_their_tables() -> None:
     page = results()
     white, moved = report.measures(page)
-    assert list(white.frame.index) == ["returned", UNTUNED, *page.config.names]
+    assert list(white.frame.index) == ["returned", "real-returned", UNTUNED, *page.config.names]
     assert list(moved.frame.index) == [corrected(name) for name in (UNTUNED, *page.config.variants)]
     assert all(name.endswith(CORRECTED) for name in moved.frame.index)
     assert [table.name for table in report.changes(page)] == ["changes", "changes_corrected"]

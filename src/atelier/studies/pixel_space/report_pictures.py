@@ -7,7 +7,7 @@ import pandas as pd
 from atelier.evaluation.intervals import Interval
 from atelier.report import figures, words
 from atelier.report.items import Figure, Item, Metric, Table, Text
-from atelier.studies.pixel_space.measure import REAL, RETURNED
+from atelier.studies.pixel_space.measure import LEARNT_RETURNED, REAL, RETURNED
 from atelier.studies.pixel_space.params import UNTUNED, PostTraining, corrected
 from atelier.studies.pixel_space.report_results import BASELINE, DEFECTS, INTERVALS, Results, dotted, points, scaled
 
@@ -36,7 +36,9 @@ AGAINST = (  # changed, reference
     ("simpo-both", "dpo-latent"),
 )
 READ = (
-    "Of all pictures of a row at once; *real*: the works that are learnt, *returned*: held-out ones, reconstructed. "
+    "Of all pictures of a row at once; *real*: the works that are learnt, *returned*: held-out ones, reconstructed, "
+    "*real-returned*: those that are learnt, reconstructed. The floor of a distance to works is *returned*, that of one "
+    "to reconstructed works (*_rec*) is *real-returned*: both have passed through the decoder. "
     "*defects*: the measuring judge's score, the sum of six strengths; *high*: error of log10 power above half the "
     "Nyquist frequency, in either direction, *high_rec* against reconstructed works; *top*: log10 power there over "
     "real, with its sign; *fit*: mean log-probability of the style; *fd*: Fréchet distance on the evaluator's "
@@ -71,8 +73,8 @@ def measures(results: Results) -> list[Table]:
 
 
 def _works(results: Results) -> list[str]:
-    """Rows of works: those that are learnt, and held-out ones reconstructed."""
-    return [cell for cell in (REAL, RETURNED) if results.has(DEFECTS, cell)]
+    """Rows of works: those that are learnt, held-out ones reconstructed, and those that are learnt, reconstructed."""
+    return [cell for cell in (REAL, RETURNED, LEARNT_RETURNED) if results.has(DEFECTS, cell)]
 
 
 def _measures(results: Results, name: str, cells: Sequence[str], caption: str) -> Table:
