@@ -311,7 +311,26 @@ def test_the_answer_turns_with_the_numbers() -> None:
     assert "both terms have more defects than latent" in line
     assert "half Nyquist falls: -0.2" in line
     none = {("net_defects", "both-over-latent"): list(SPREAD)}
-    assert "are not told by their defects from latent" in report.answer(results(changed=none)).text
+    assert "show no difference in defects from latent" in report.answer(results(changed=none)).text
+
+
+def test_the_answer_first_says_that_a_judge_that_failed_decides_nothing() -> None:
+    failed = replace(results(), bars=bars(blur=0.7))
+    first, second = report.answer(failed).text.splitlines()[:2]
+    assert "did not pass its validation" in first
+    assert second.startswith("E1")
+    assert "validation" not in report.answer(results()).text
+
+
+@pytest.mark.parametrize(
+    ("more", "said"), [(0.3, "above 0, +0.3"), (-0.3, "below 0, -0.3"), (0.0, "not shown to differ")]
+)
+def test_the_answer_has_what_the_pixel_term_does_with_a_reference_and_without(more: float, said: str) -> None:
+    changed = {
+        ("fit", "simpo-both"): list(1 + more + SPREAD), ("fit", "simpo-latent"): [1.0] * GROUPS,
+        ("fit", "dpo-both"): [1.1] * GROUPS, ("fit", "dpo-latent"): [1.1] * GROUPS,
+    }  # fmt: skip
+    assert f"the difference is {said}" in report.answer(results(changed=changed)).text.splitlines()[5]
 
 
 # ------------------------------------------------------------------------------------------------ the paper's numbers
@@ -381,7 +400,7 @@ def test_comparisons_that_do_not_add_up_are_named() -> None:
         shown = report.transitivity(results(few, every_pair=every_pair(few, nets)))
         return next(item.text for item in shown if isinstance(item, Text))
 
-    assert said({}).startswith("Of 2 triples whose intervals tell, 0 do not add up.")
+    assert said({}).startswith("Of 2 triples whose intervals exclude 0, 0 do not add up.")
     odd = said({("both", "latent"): -0.2})  # although it wins by more against the base
     assert "latent over both, against untuned" in odd
     assert "29.3 % against latents alone and lose 24.0 %" in odd
@@ -598,7 +617,7 @@ def test_the_sweep_takes_what_differs_in_its_share_alone() -> None:
 def test_alignment_stands_beside_the_papers() -> None:
     table = report.style_and_subject(results())
     assert table.frame.loc["both", "paper's text alignment (%)"] == "74.0 (DiT); 72.1 (LDM1.5)"
-    assert table.frame.loc["both", "style as asked (%)"] == "100 (100 to 100)"
+    assert table.frame.loc["both", "style as prompted (%)"] == "100 (100 to 100)"
     base = table.frame.loc[UNTUNED, "paper's text alignment (%)"]
     assert base == "74.0 (DiT, supervised); 61.4 (LDM1.5, supervised); 74.0 (DiT, preferences); 89.2 (Emu, preferences)"
 

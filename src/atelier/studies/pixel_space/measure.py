@@ -63,9 +63,7 @@ OUT, PAIRS = f"{Config.STUDY}.csv", f"{Config.STUDY}_pairs.csv"  # in the folder
 HALF = 0.25  # half of the Nyquist frequency, cycles a px
 MARGIN = 1 / 32  # of the side: what is nearer to the subject's border is in neither part
 REAL, RETURNED = "real", "returned"  # cells: the works that are learnt, and held-out ones, reconstructed
-LEARNT_RETURNED = (
-    "real-returned"  # those that are learnt, reconstructed: the floor of errors ``_rec``
-)
+LEARNT_RETURNED = "real-returned"  # those that are learnt, reconstructed: the floor of errors ``_rec``
 NOTHING = "nothing"  # a cell of zeros, for comparisons of differences
 ZEROS = ("winner_error", "log_form_ratio", "round_trip", "top", *(f"net_{name}" for name in SIGNS))
 BATCH = 64
