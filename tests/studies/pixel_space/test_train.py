@@ -316,7 +316,7 @@ def with_conversion(config: params.Params, workspace: Workspace, folder: Path, s
     """As of a shipped base, with a conversion to v prediction that is not the identity."""
     pipeline = base.load(workspace.base)
     torch.manual_seed(seed)
-    for parameter in add_conversion(pipeline.unet, rank=2, seed=1).values():
+    for parameter in add_conversion(pipeline.unet, rank=2, seed=seed).values():
         parameter.data.normal_(0, 0.05)
     save_conversion(pipeline, "v_prediction", folder / "conversions" / "v_prediction", {})
     shipped = {"base": config.base.model_copy(update={"source": "shipped"})}
