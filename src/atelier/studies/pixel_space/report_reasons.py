@@ -108,17 +108,17 @@ def _e5(results: Results) -> str:
         change = results.change("log_form_ratio", "noisiest", "cleanest")
         times, low, high = (10**each for each in change[:3])
         parts.append(
-            f"the clean form's gradient grows {times:.3g} times ({low:.3g} to {high:.3g}) beside the noisy form's "
-            "towards noise"
+            "from the cleanest tenth of steps to the noisiest the clean form's gradient grows "
+            f"{times:.3g} times ({low:.3g} to {high:.3g}) as much as the noisy form's"
         )
     if results.has("top", "both-clean", "both"):
         change = results.change("top", "both-clean", "both")
         less = _told(change, "less power", "more power", "no shown difference of power")
-        parts.append(f"pictures trained by it have {less} above half Nyquist, {words.signed(change)} of log10")
+        parts.append(f"pictures after training with it have {less} above half Nyquist, {words.signed(change)} of log10")
     trips = [f"t-{t}" for t in (250, 500, 750) if results.has("round_trip", f"t-{t}")]
     if trips:
         shares = ", ".join(f"{results.interval('round_trip', each).mean:.3g} at {each[2:]}" for each in trips)
-        parts.append(f"decoded and encoded again, noisy latents keep {shares} of their variance")
+        parts.append(f"decoded and encoded again, noisy latents explain {shares} of their variance")
     text = "; ".join(parts)
     return f"{text[:1].upper()}{text[1:]}." if parts else _lacking("either form")
 
