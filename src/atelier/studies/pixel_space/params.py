@@ -27,7 +27,7 @@ from atelier.params import (
 
 UNTUNED = "untuned"
 # cells that are measured of the data, the base and the loss, whatever the variants
-DERIVED = {"nothing", "real", "returned", "noisiest", "cleanest", "t-250", "t-500", "t-750"}
+DERIVED = {"nothing", "real", "returned", "real-returned", "noisiest", "cleanest", "t-250", "t-500", "t-750"}
 # variants whose pictures are compared pair by pair, beside each with the base's
 PAIRED = (
     ("both", "latent"),
