@@ -1,12 +1,13 @@
 """What a loss in pixels costs a training step: in latents alone, on whole pictures, in slices, on crops.
 
-``python benchmarks/pixel_space.py [--steps 20] [--batch 16] [--device cuda]`` prints one table. Each row is two
-processes of the study's supervised step, with an adapter of rank 8 on all layers. One makes each step twice, with the
-pixel term and without, so that a busy machine slows both: median time, median ratio, and on a CPU the ratio of
-processor time, which other processes change less. The other tells the most memory and its ratio to that without the
-term. Last, how much alike the pixel term's gradient and that of whole pictures in one graph are: the mean cosine at the
-start, and its 95 % interval over batches. Weights are those of ``--base``, data/base, works are painted; where there is
-no base they are random, which changes no time, and cosines then mean nothing.
+``python benchmarks/pixel_space.py [--steps 20] [--batch 16] [--device cuda]`` prints one table,
+in Markdown for docs/decisions.md. Each row is two processes of the study's supervised step, with an adapter of rank 8
+on all layers. One makes each step twice, with the pixel term and without, so that a busy machine slows both: median
+time, median ratio, and on a CPU the ratio of processor time, which other processes change less. The other measures the
+most memory and its ratio to that without the term. Last, how much alike the pixel term's gradient and that of whole
+pictures in one graph are: the mean cosine at the start, and its 95 % interval over batches. Weights are those of
+``--base``, data/base, works are painted; where there is no base they are random, which changes no time, and cosines
+then mean nothing.
 
 Below it is what 512 px would cost a denoiser and an autoencoder of Stable Diffusion's size, counted in multiplications,
 not timed. ``--steps 3 --batch 4`` shows that it works, and no more.
@@ -245,7 +246,9 @@ def main() -> None:
         return
     weights = options.base if options.base.is_dir() else "random weights, cosines mean nothing"
     print(f"64 px, batch {options.batch}, fp32, {place.device}, {options.steps} steps, {weights}")
-    print(f"{'':40} {'ms a step':>9} {'ratio':>6} {'of CPU':>7} {'peak MiB':>9} {'ratio':>6} {'cosine, 95 %':>24}")
+    print(
+        "\n| | ms a step | ratio | of processor time | peak MiB | ratio | cosine, 95 % |\n|---|---|---|---|---|---|---|"
+    )
     table: dict[str, dict[str, float]] = {}
     for name in ROWS:
         nothing = dict.fromkeys(("ms", "clock", "processor", "peak", "cosine", "low", "high"), float("nan"))
@@ -256,19 +259,20 @@ def main() -> None:
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=quiet)
             found |= json.loads(done.stdout.splitlines()[-1])
         found["memory"] = found["peak"] / table[LATENT]["peak"]
-        line = "{:40} {ms:9.0f} {clock:6.2f} {processor:7.2f} {peak:9.0f} {memory:6.2f}"
-        shown = "{cosine:8.3f} ({low:.3f} to {high:.3f})".format(**found) if name != LATENT else ""
-        print(f"{line.format(name, **found)} {shown:>24}", flush=True)
+        line = "| {} | {ms:.0f} | {clock:.2f} | {processor:.2f} | {peak:.0f} | {memory:.2f} |"
+        shown = "{cosine:.3f} ({low:.3f} to {high:.3f})".format(**found) if name != LATENT else ""
+        print(f"{line.format(name, **found)} {shown} |", flush=True)
     met = [
         name
         for name, found in table.items()
         if found["clock"] <= TIME and found["memory"] <= MEMORY and found["cosine"] >= COSINE
     ]
-    print(f"at most {TIME} times the time and {MEMORY} times the memory, cosine at least {COSINE}: {met or 'none'}")
-    print("one sample at 512 px, Stable Diffusion's size, 10^12 multiplications")
+    goal = f"at most {TIME} times the time and {MEMORY} times the memory, cosine at least {COSINE}"
+    print(f"\n{goal}: {', '.join(met) or 'none'}")
+    print("\n| one sample at 512 px, Stable Diffusion's size | 10^12 multiplications | ratio |\n|---|---|---|")
     counts = counted()
     for name, count in counts.items():
-        print(f"{name:40} {count:9.2f} {count / counts[LATENT]:6.2f}")
+        print(f"| {name} | {count:.2f} | {count / counts[LATENT]:.2f} |")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from atelier.workspace import Workspace
 ROOT = Path(__file__).parent.parent
 EMBEDDED = params.load(ROOT / "profiles/embedded.yaml")
 OWN = params.load(ROOT / "profiles/own.yaml")
+JUDGES = [f"data/defects/{role}/judge.safetensors" for role in ("choosing", "measuring")]
 
 
 class Usage(NamedTuple):
@@ -28,7 +29,7 @@ class Usage(NamedTuple):
 @pytest.fixture
 def home(tmp_path: Path) -> Workspace:
     """A folder with a base, perceptual weights, and pictures of two styles in ``mine``."""
-    for name in ("data/base/model_index.json", "data/trunk/trunk.safetensors", "data/trunk/heads.safetensors"):
+    for name in ("data/base/model_index.json", "data/trunk/trunk.safetensors", "data/trunk/heads.safetensors", *JUDGES):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     paint(tmp_path / "mine", Cubism=8, Baroque=12)
@@ -50,6 +51,18 @@ def with_data(config: Params, **values: object) -> Params:
     return config.model_copy(update={"data": config.data.model_copy(update=values)})
 
 
+def test_a_studys_own_files_are_missed_by_key(home: Workspace) -> None:
+    (home.root / JUDGES[1]).unlink()
+    assert f"pixel_space.judges: {home.root / JUDGES[1]}: no such file" in lines(OWN, home)
+
+
+def test_a_studys_own_style_is_missed_by_key(home: Workspace) -> None:
+    section = next(each for each in OWN.sections() if each.STUDY == "pixel_space")
+    other = section.model_copy(update={"style": "Rococo"})
+    assert "pixel_space.style: " in lines(OWN.model_copy(update={"pixel_space": other}), home)
+    assert "pixel_space.pixel_space" not in lines(OWN.model_copy(update={"pixel_space": other}), home)
+
+
 def test_pictures_below_wikiart_directly_and_in_an_archive_are_all_right(home: Workspace) -> None:
     assert preflight.faults(OWN, home) == []
     (home.root / "mine").rename(home.root / "works")
@@ -67,7 +80,7 @@ def test_pictures_below_wikiart_directly_and_in_an_archive_are_all_right(home: W
     [
         (".", "they are one level deeper: is data.folder '{root}/mine' meant?"),
         ("mine/Cubism", "8 pictures lie in it directly: is '{root}/mine' meant"),
-        ("data", "it holds base, trunk"),
+        ("data", "it holds base, defects, trunk"),
         ("empty", "it is empty"),
         ("absent", "no such folder"),
     ],
@@ -81,9 +94,10 @@ def test_a_folder_at_another_level_is_named_with_what_is_meant(home: Workspace, 
 
 def test_everything_that_is_missing_is_listed_at_once(tmp_path: Path) -> None:
     listed = lines(EMBEDDED, Workspace(tmp_path))
-    for key in ("data.annotations", "data.folder", "base.source", "perceptual.weights", "perceptual.heads"):
+    required = ("data.annotations", "data.folder", "base.source", "perceptual.weights", "perceptual.heads")
+    for key in (*required, "pixel_space.judges"):
         assert key in listed
-    assert len(listed.splitlines()) == 5
+    assert len(listed.splitlines()) == 7  # both judges of defects
 
 
 def test_styles_that_parameters_name_must_have_works_in_both_splits(home: Workspace) -> None:

@@ -280,6 +280,10 @@ class StudySection(Section):
         """Styles that the section names: key -> style. The data must have works of each in both splits."""
         return {}
 
+    def named_files(self) -> dict[str, list[str]]:
+        """Files and folders that the section names: key -> files that must exist below the project's folder."""
+        return {}
+
     def samples(self, params: Params) -> int:
         """About how many pictures the study samples, for an estimate of the disk that they take."""
         return 0

@@ -73,7 +73,7 @@ def test_every_cell_is_measured_and_no_other(studied: Studied, tables: tuple[pd.
     assert np.isfinite(table[["whole", *GROUPS]].to_numpy()).all()
     of = table.groupby("cell")["measure"].agg(set)
     drawn = {"fd", "kid", "fd_rec", "psd", "high", "high_rec", "top", "defects", *(f"defect_{x}" for x in DEFECTS)}
-    for cell in (UNTUNED, "both", "dpo-latent-corrected", "share-30", "real", "returned"):
+    for cell in (UNTUNED, "both", "dpo-latent-corrected", "share-30", "real", "returned", "real-returned"):
         assert drawn <= of[cell], cell
         assert not {"fit", "subject", "style"} & of[cell]  # there is no evaluator in this world
     restored = {"high_inside", "high_outside", "top_inside", "top_outside"}

@@ -88,7 +88,12 @@ def measures(profile: params.Params, changed: Measured) -> pd.DataFrame:
     names = (*MEASURES, *(f"defect_{name}" for name in NAMES))
     cells = {corrected(name): n for name, n in groups.items() if name not in config.ablations} | groups
     listed = {(name, cell): [1.0] * n for cell, n in cells.items() for name in names}
-    listed |= {(name, "returned"): [0.1] * GROUPS for name in ("defects", "high", "high_rec", "fd", "fd_rec")}
+    floors = {"returned": 0.1, "real-returned": 0.2}
+    listed |= {
+        (name, cell): [floor] * GROUPS
+        for cell, floor in floors.items()
+        for name in ("defects", "high", "high_rec", "fd", "fd_rec")
+    }
     shares = {"win": 0.5, "tie": 0.2, "lose": 0.3, "net": 0.2}
     for pair in (pair for pair in PAIRS if set(pair) <= set(groups)):
         for cell in (against(*pair), corrected(against(*pair))):
@@ -306,7 +311,26 @@ def test_the_answer_turns_with_the_numbers() -> None:
     assert "both terms have more defects than latent" in line
     assert "half Nyquist falls: -0.2" in line
     none = {("net_defects", "both-over-latent"): list(SPREAD)}
-    assert "are not told by their defects from latent" in report.answer(results(changed=none)).text
+    assert "show no difference in defects from latent" in report.answer(results(changed=none)).text
+
+
+def test_the_answer_first_says_that_a_judge_that_failed_decides_nothing() -> None:
+    failed = replace(results(), bars=bars(blur=0.7))
+    first, second = report.answer(failed).text.splitlines()[:2]
+    assert "did not pass its validation" in first
+    assert second.startswith("E1")
+    assert "validation" not in report.answer(results()).text
+
+
+@pytest.mark.parametrize(
+    ("more", "said"), [(0.3, "above 0, +0.3"), (-0.3, "below 0, -0.3"), (0.0, "not shown to differ")]
+)
+def test_the_answer_has_what_the_pixel_term_does_with_a_reference_and_without(more: float, said: str) -> None:
+    changed = {
+        ("fit", "simpo-both"): list(1 + more + SPREAD), ("fit", "simpo-latent"): [1.0] * GROUPS,
+        ("fit", "dpo-both"): [1.1] * GROUPS, ("fit", "dpo-latent"): [1.1] * GROUPS,
+    }  # fmt: skip
+    assert f"the difference is {said}" in report.answer(results(changed=changed)).text.splitlines()[5]
 
 
 # ------------------------------------------------------------------------------------------------ the paper's numbers
@@ -376,7 +400,7 @@ def test_comparisons_that_do_not_add_up_are_named() -> None:
         shown = report.transitivity(results(few, every_pair=every_pair(few, nets)))
         return next(item.text for item in shown if isinstance(item, Text))
 
-    assert said({}).startswith("Of 2 triples whose intervals tell, 0 do not add up.")
+    assert said({}).startswith("Of 2 triples whose intervals exclude 0, 0 do not add up.")
     odd = said({("both", "latent"): -0.2})  # although it wins by more against the base
     assert "latent over both, against untuned" in odd
     assert "29.3 % against latents alone and lose 24.0 %" in odd
@@ -476,11 +500,21 @@ def test_where_winners_are_lost_the_preference_claim_has_no_verdict(arm: str) ->
     assert decided(page)["E6"].verdict == verdicts.SUPPORTED
 
 
+def test_a_spectrum_that_is_all_but_the_decoders_decides_nothing() -> None:
+    changed = {**BETTER, ("high_rec", "real-returned"): [0.9] * GROUPS}
+    verdict = decided(results(changed=changed))["E1"]
+    assert verdict.verdict == verdicts.CANNOT_TELL
+    assert "HIGH_REC" in verdict.reason
+
+
 def test_evidence_counts_pictures_and_pairs() -> None:
     evidence = report.evidence(results())
     assert evidence.counts["E1"] == [20 * GROUPS, 20 * GROUPS]
     assert evidence.over_of("E1") == f"intervals over {GROUPS} groups of repeats, {GROUPS} training seeds"
-    assert evidence.floors == {"high": pytest.approx(0.1), "fd": pytest.approx(0.1)}
+    assert evidence.floors == {
+        "high": pytest.approx(0.1), "fd": pytest.approx(0.1),
+        "high_rec": pytest.approx(0.2), "fd_rec": pytest.approx(0.2),
+    }  # fmt: skip
     assert {len(evidence.values[measure, "nothing"]) for measure in ("net_defects", "round_trip", "top")} == {GROUPS}
 
 
@@ -546,7 +580,7 @@ def test_the_base_and_the_main_variants_are_shown_on_the_same_prompts() -> None:
 def test_both_starts_have_their_tables() -> None:
     page = results()
     white, moved = report.measures(page)
-    assert list(white.frame.index) == ["returned", UNTUNED, *page.config.names]
+    assert list(white.frame.index) == ["returned", "real-returned", UNTUNED, *page.config.names]
     assert list(moved.frame.index) == [corrected(name) for name in (UNTUNED, *page.config.variants)]
     assert all(name.endswith(CORRECTED) for name in moved.frame.index)
     assert [table.name for table in report.changes(page)] == ["changes", "changes_corrected"]
@@ -583,7 +617,7 @@ def test_the_sweep_takes_what_differs_in_its_share_alone() -> None:
 def test_alignment_stands_beside_the_papers() -> None:
     table = report.style_and_subject(results())
     assert table.frame.loc["both", "paper's text alignment (%)"] == "74.0 (DiT); 72.1 (LDM1.5)"
-    assert table.frame.loc["both", "style as asked (%)"] == "100 (100 to 100)"
+    assert table.frame.loc["both", "style as prompted (%)"] == "100 (100 to 100)"
     base = table.frame.loc[UNTUNED, "paper's text alignment (%)"]
     assert base == "74.0 (DiT, supervised); 61.4 (LDM1.5, supervised); 74.0 (DiT, preferences); 89.2 (Emu, preferences)"
 

@@ -312,11 +312,11 @@ def test_what_is_watched_is_the_adapters_error_over_the_bases(config: params.Par
 # ------------------------------------------------------------------------------------------------ kinds, refusals
 
 
-def with_conversion(config: params.Params, workspace: Workspace, folder: Path) -> params.Params:
+def with_conversion(config: params.Params, workspace: Workspace, folder: Path, seed: int = 1) -> params.Params:
     """As of a shipped base, with a conversion to v prediction that is not the identity."""
     pipeline = base.load(workspace.base)
-    torch.manual_seed(1)
-    for parameter in add_conversion(pipeline.unet, rank=2, seed=1).values():
+    torch.manual_seed(seed)
+    for parameter in add_conversion(pipeline.unet, rank=2, seed=seed).values():
         parameter.data.normal_(0, 0.05)
     save_conversion(pipeline, "v_prediction", folder / "conversions" / "v_prediction", {})
     shipped = {"base": config.base.model_copy(update={"source": "shipped"})}
@@ -333,6 +333,16 @@ def test_a_base_that_predicts_v_learns_in_pixels(workspace: Workspace, tmp_path:
     assert tuned_pipeline(config, workspace, "v", 0).scheduler.config.prediction_type == "v_prediction"
     setup = Setup(config, workspace, "v", 0)
     assert setup.pixels.kind == "v_prediction"
+
+
+def test_a_run_does_not_resume_on_another_conversion(workspace: Workspace, tmp_path: Path) -> None:
+    own = {"v": {"method": "dpo", "terms": "latent", "kind": "v_prediction"}}
+    keys = [
+        Setup(with_conversion(changed(workspace, own), workspace, tmp_path, seed), workspace, "v", 0).key
+        for seed in (1, 1, 2)
+    ]
+    assert keys[0] == keys[1] != keys[2]
+    assert "conversion" not in Setup(changed(workspace), workspace, "dpo-latent", 0).key
 
 
 def refusal(config: params.Params, workspace: Workspace, variant: str, seed: str = "0") -> str:

@@ -15,14 +15,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atelier import scratch
+from atelier.data.images import to_pixels
 from atelier.evaluation import judges
 from atelier.evaluation.groups import Group, Reference, all_measures, group, groups_of, measured, pseudo_rows
 from atelier.evaluation.intervals import FloatArray
 from atelier.evaluation.tables import read_rows, write_rows
+from atelier.files import check_seal
 from atelier.metrics import alignment, high_power, log_power_error, log_power_ratios
 from atelier.metrics.masked import apart
+from atelier.models import base
 from atelier.models.defect_judge import DefectJudge
 from atelier.models.evaluator import Evaluator
+from atelier.models.latents import decode
 from atelier.params import STARTS, Params
 from atelier.sampling.store import read
 from atelier.seeds import evenly
@@ -39,7 +43,17 @@ from atelier.studies.pixel_space.compared import (
     widths,
 )
 from atelier.studies.pixel_space.params import UNTUNED, Config, against, protocol_of
-from atelier.studies.pixel_space.pictures import HELD_OUT, TRAINING, card, folder, masks, pictures, split
+from atelier.studies.pixel_space.pictures import (
+    HELD_OUT,
+    TRAINING,
+    card,
+    folder,
+    masks,
+    pictures,
+    split,
+    training,
+    works_cache,
+)
 from atelier.studies.pixel_space.restore import held_out, is_restored, restored_at
 from atelier.studies.pixel_space.sample import Condition, all_conditions, location_of
 from atelier.studies.pixel_space.winners import winner_errors
@@ -49,6 +63,7 @@ OUT, PAIRS = f"{Config.STUDY}.csv", f"{Config.STUDY}_pairs.csv"  # in the folder
 HALF = 0.25  # half of the Nyquist frequency, cycles a px
 MARGIN = 1 / 32  # of the side: what is nearer to the subject's border is in neither part
 REAL, RETURNED = "real", "returned"  # cells: the works that are learnt, and held-out ones, reconstructed
+LEARNT_RETURNED = "real-returned"  # those that are learnt, reconstructed: the floor of errors ``_rec``
 NOTHING = "nothing"  # a cell of zeros, for comparisons of differences
 ZEROS = ("winner_error", "log_form_ratio", "round_trip", "top", *(f"net_{name}" for name in SIGNS))
 BATCH = 64
@@ -109,6 +124,7 @@ def cells_of(params: Params, workspace: Workspace, by: Judges) -> dict[str, Call
     return {
         REAL: lambda: of_works(params, by, pictures(params, workspace, split(workspace, TRAINING))),
         RETURNED: lambda: of_works(params, by, reconstructed(workspace)),
+        LEARNT_RETURNED: lambda: of_works(params, by, learnt_returned(params, workspace)),
         **{each.cell: partial(painted, params, workspace, by, each) for each in all_conditions(params)},
     }
 
@@ -147,6 +163,12 @@ def of_works(params: Params, by: Judges, works: Tensor) -> Made:
         for first, (part, (_, scores)) in enumerate(zip(parts, scored, strict=True))
     ]
     return Made([part for part, _ in scored], pd.concat(tables, ignore_index=True))
+
+
+def learnt_returned(params: Params, workspace: Workspace) -> Tensor:
+    """The works that are learnt as the base's autoencoder returns them, (n, 3, h, w) uint8."""
+    latents = works_cache(workspace, training(params, workspace).key).latents.mean
+    return to_pixels(decode(base.load(check_seal(workspace.base)).vae, latents))
 
 
 def scored_group(by: Judges, part: Group, shown: Tensor) -> tuple[Group, dict[str, FloatArray]]:
@@ -259,7 +281,7 @@ def cells(params: Params) -> set[str]:
         for start in STARTS
         if start in config.starts(first) and start in config.starts(second)
     }
-    return of_pictures | pairs | {REAL, RETURNED, NOTHING}
+    return of_pictures | pairs | {REAL, RETURNED, LEARNT_RETURNED, NOTHING}
 
 
 def load(measures: Path) -> tuple[pd.DataFrame, pd.DataFrame]:

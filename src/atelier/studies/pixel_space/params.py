@@ -27,7 +27,7 @@ from atelier.params import (
 
 UNTUNED = "untuned"
 # cells that are measured of the data, the base and the loss, whatever the variants
-DERIVED = {"nothing", "real", "returned", "noisiest", "cleanest", "t-250", "t-500", "t-750"}
+DERIVED = {"nothing", "real", "returned", "real-returned", "noisiest", "cleanest", "t-250", "t-500", "t-750"}
 # variants whose pictures are compared pair by pair, beside each with the base's
 PAIRED = (
     ("both", "latent"),
@@ -137,6 +137,8 @@ class Config(StudySection):
             raise ValueError(f"pixel_space.crop: {self.crop} is more than a latent's side")
         if self.curated.painted and self.style is None:
             raise ValueError("pixel_space.style: expected one of the painter's, because works are painted in it")
+        if self.curated.painted and self.curated.kept < (groups := len(params.protocol.groups)):
+            raise ValueError(f"pixel_space.curated.kept: {self.curated.kept}, fewer than the {groups} groups of repeats")
         if self.ablations:
             seeds = params.protocol.training_seeds
             subset_once("pixel_space.ablation_seeds", self.ablation_seeds, seeds)
@@ -144,7 +146,10 @@ class Config(StudySection):
                 raise ValueError("pixel_space.ablation_seeds: expected two or more, because intervals are over them")
 
     def named_styles(self) -> dict[str, str]:
-        return {} if self.style is None else {"pixel_space.style": self.style}
+        return {} if self.style is None else {"style": self.style}
+
+    def named_files(self) -> dict[str, list[str]]:
+        return {"judges": [f"{self.judges}/{role}/judge.safetensors" for role in ("choosing", "measuring")]}
 
     def samples(self, params: Params) -> int:
         repeats = {name: len(protocol_of(params, name).protocol.all_repeats) for name in self.names}

@@ -16,7 +16,7 @@ FORMS = {
     "noisy": "noisy form (eq. 2)",
     "clean": "clean form (eq. 8)",
 }
-WANTED = 5.0  # times that claim E5 asks the ratio of norms to grow
+WANTED = 5.0  # times that the ratio of norms grows at least, for claim E5
 
 
 def figure_seven(results: Results) -> list[Item]:
@@ -61,7 +61,7 @@ def ratio(results: Results) -> Text:
     times, low, high = (10**each for each in change[:3])
     return Text(
         f"From the cleanest tenth of steps to the noisiest, the clean form's gradient grows {times:.3g} times "
-        f"({low:.3g} to {high:.3g}) beside the noisy form's; E5 asks for more than {WANTED:g}.",
+        f"({low:.3g} to {high:.3g}) as much as the noisy form's; E5 requires more than {WANTED:g}.",
         {"form_ratio": Metric(change, results.n_of("log_form_ratio", "noisiest"), "log10")},
     )
 

@@ -32,6 +32,8 @@ def may_judge(results: Results) -> Text:
     """Whether verdicts may rest on the judge that measures."""
     failed = [bar.name.split(", ")[2] for bar in bars_of(results.bars, MEASURING) if not bar.met]
     if results.is_validated:
-        return Text(f"The judge that measures tells each planted defect in at least {100 * LEAST:g} % of pairs.")
+        return Text(
+            f"The judge that measures orders at least {100 * LEAST:g} % of pairs right, for each planted defect."
+        )
     why = f"it fails on {', '.join(dict.fromkeys(failed))}" if failed else "nothing says that it tells planted defects"
     return Text(f"No verdict rests on the judge that measures: {why}. Its scores below are shown, and decide nothing.")

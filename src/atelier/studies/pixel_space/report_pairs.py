@@ -118,10 +118,10 @@ def paper(results: Results) -> Table:
         rows.append(line | {f"alignment of {side.upper()}": row[f"alignment_{side}"] for side in ("a", "b")})
     caption = (
         "The paper's numbers: A wins / tie / B wins in per cent. Wins less losses in points with the interval of "
-        f"{VOTERS} prompts, which the paper does not give; of appeal there were fewer, as pairs of one "
-        "photo-realistic and one stylised picture were rejected. *inferred*: a row whose label is lost, known by "
-        "what the text says of its numbers; *lost*: one of which it says nothing. Tables 5 and 6 give other numbers "
-        "of appeal than 1 and 3 for the same models."
+        f"{VOTERS} prompts, which the paper does not give; of appeal there may be fewer, as raters had to reject pairs "
+        "of one photo-realistic and one stylised picture. *inferred*: a row whose label is lost, known by "
+        "what the text says of its numbers; *lost*: one of which it says nothing. For three pairs tables 5 and 6 give "
+        "other numbers of appeal than 1 and 3."
     )
     return Table("paper", pd.DataFrame(rows).set_index("table"), caption)
 
@@ -155,7 +155,7 @@ def _nets(results: Results) -> dict[tuple[str, str], FloatArray]:
 
 
 def _triples(results: Results, nets: Mapping[tuple[str, str], FloatArray]) -> Text:
-    """Whether who wins by more against a third wins directly, too, where both intervals tell."""
+    """Whether who wins by more against a third wins directly, too, where both intervals exclude 0."""
     names = sorted({name for pair in nets for name in pair})
     told, odd = 0, []
     for a, b, c in permutations(names, 3):
@@ -165,7 +165,9 @@ def _triples(results: Results, nets: Mapping[tuple[str, str], FloatArray]) -> Te
         if direct > 0 and apart:
             told += 1
             odd += [f"{a} over {b}, against {c}"] if apart < 0 else []
-    ours = f"Of {told} triples whose intervals tell, {len(odd)} do not add up{': ' if odd else ''}{'; '.join(odd)}."
+    ours = (
+        f"Of {told} triples whose intervals exclude 0, {len(odd)} do not add up{': ' if odd else ''}{'; '.join(odd)}."
+    )
     table = results.votes.query("model == 'LDM1.5'").set_index(["a", "b"])
     both, latent = (float(table["flaws_win"].loc[(name, BASELINE)]) for name in ("both", "latent"))
     win, lose = (float(table[f"flaws_{outcome}"].loc[("both", "latent")]) for outcome in ("win", "lose"))

@@ -7,7 +7,7 @@ import pandas as pd
 from atelier.evaluation.intervals import Interval
 from atelier.report import figures, words
 from atelier.report.items import Figure, Item, Metric, Table, Text
-from atelier.studies.pixel_space.measure import REAL, RETURNED
+from atelier.studies.pixel_space.measure import LEARNT_RETURNED, REAL, RETURNED
 from atelier.studies.pixel_space.params import UNTUNED, PostTraining, corrected
 from atelier.studies.pixel_space.report_results import BASELINE, DEFECTS, INTERVALS, Results, dotted, points, scaled
 
@@ -21,8 +21,8 @@ CHANGES = {  # measure -> its name, and the factor of its units
     "high_rec": ("error of log10 power above half Nyquist", 1.0),
     "top": ("log10 power there over real", 1.0),
     "fit": ("log-probability of the style", 1.0),
-    "style": ("style as asked (points)", 100.0),
-    "subject": ("subject as asked (points)", 100.0),
+    "style": ("style as prompted (points)", 100.0),
+    "subject": ("subject as prompted (points)", 100.0),
 }
 AGAINST = (  # changed, reference
     ("latent", UNTUNED),
@@ -36,7 +36,9 @@ AGAINST = (  # changed, reference
     ("simpo-both", "dpo-latent"),
 )
 READ = (
-    "Of all pictures of a row at once; *real*: the works that are learnt, *returned*: held-out ones, reconstructed. "
+    "Of all pictures of a row at once; *real*: the works that are learnt, *returned*: held-out ones, reconstructed, "
+    "*real-returned*: those that are learnt, reconstructed. The floor of a distance to works is *returned*, of one to "
+    "reconstructed works (*_rec*) *real-returned*: both have passed through the decoder. "
     "*defects*: the measuring judge's score, the sum of six strengths; *high*: error of log10 power above half the "
     "Nyquist frequency, in either direction, *high_rec* against reconstructed works; *top*: log10 power there over "
     "real, with its sign; *fit*: mean log-probability of the style; *fd*: Fréchet distance on the evaluator's "
@@ -45,7 +47,7 @@ READ = (
 
 
 def pictures(results: Results) -> Figure:
-    """The first pictures of the base and of the main variants, unpicked."""
+    """The first pictures of the base and of the main variants, none selected."""
     rows = {name: results.first_pictures[name] for name in SHOWN if name in results.first_pictures}
     n = max(map(len, rows.values()), default=0)
     caption = (
@@ -71,8 +73,8 @@ def measures(results: Results) -> list[Table]:
 
 
 def _works(results: Results) -> list[str]:
-    """Rows of works: those that are learnt, and held-out ones reconstructed."""
-    return [cell for cell in (REAL, RETURNED) if results.has(DEFECTS, cell)]
+    """Rows of works: those that are learnt, held-out ones reconstructed, and those that are learnt, reconstructed."""
+    return [cell for cell in (REAL, RETURNED, LEARNT_RETURNED) if results.has(DEFECTS, cell)]
 
 
 def _measures(results: Results, name: str, cells: Sequence[str], caption: str) -> Table:
@@ -223,7 +225,7 @@ def _but_for_its_share(training: PostTraining, main: PostTraining) -> bool:
 
 
 def style_and_subject(results: Results) -> Table | Text:
-    """Shares of pictures whose subject and style are recognised as asked, beside the paper's alignment."""
+    """Shares of pictures whose subject and style are recognised as prompted, beside the paper's alignment."""
     cells = results.cells("subject")
     if not cells:
         return Text("The data has no evaluator that recognises subjects and styles.")
@@ -233,7 +235,7 @@ def style_and_subject(results: Results) -> Table | Text:
         for name in ("subject", "style"):
             if results.has(name, cell):
                 share = points(results.interval(name, cell))
-                row[f"{name} as asked (%)"] = words.unsigned(share, ".3g")
+                row[f"{name} as prompted (%)"] = words.unsigned(share, ".3g")
                 metrics[f"asked/{name}/{cell}"] = Metric(share, results.n_of(name, cell), "%")
         row["paper's text alignment (%)"] = _alignment(results, cell)
         rows[cell] = row

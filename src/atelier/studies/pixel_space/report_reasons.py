@@ -13,13 +13,15 @@ OPEN = (
     "What pleases people is not measured here: `make ab` writes a page on which they compare pairs, and E1, E2 and E6 "
 )
 OPEN += "stay open in that part until their votes are in."
+DOUBT = "The judge that measures defects did not pass its validation: what follows of defects decides nothing."
 
 
 def answer(results: Results) -> Text:
-    """One sentence for each of E1 to E6, and what is open."""
+    """One sentence for each of E1 to E6, what is open, and first whether scores of defects may be believed."""
     sentences: Sequence[Callable[[Results], str]] = (_e1, _e2, _e3, _e4, _e5, _e6)
     lines = [f"E{number}. {sentence(results)}" for number, sentence in enumerate(sentences, 1)]
-    return Text("\n".join([*lines, OPEN]))
+    doubt = [] if results.is_validated else [DOUBT]
+    return Text("\n".join([*doubt, *lines, OPEN]))
 
 
 def _told(interval: Interval, below: str, above: str, neither: str) -> str:
@@ -48,7 +50,7 @@ def _wins(results: Results, a: str, b: str, who: str) -> str:
         return _lacking(cell)
     win, lose = (points(results.interval(f"{each}_{DEFECTS}", cell)).mean for each in ("win", "lose"))
     net = results.interval(f"net_{DEFECTS}", cell)
-    ends = ("have more defects than", "have fewer defects than", "are not told by their defects from")
+    ends = ("have more defects than", "have fewer defects than", "show no difference in defects from")
     paper = "; ".join(
         f"{row['flaws_win']:.1f} and {row['flaws_lose']:.1f} % in {row['model']}"
         for _, row in votes_on(results, a, b).iterrows()
@@ -60,7 +62,7 @@ def _wins(results: Results, a: str, b: str, who: str) -> str:
     if not results.has("high_rec", a, b):
         return text
     change = results.change("high_rec", a, b)
-    changes = _told(change, "falls", "rises", "is not seen to change")
+    changes = _told(change, "falls", "rises", "shows no change")
     return f"{text} The error of log10 power above half Nyquist {changes}: {words.signed(change)}."
 
 
@@ -84,13 +86,13 @@ def _e3(results: Results) -> str:
         parts += [f"{how} {' and '.join(changes)}"] if changes else []
     if not parts:
         return _lacking("subjects and styles of these variants")
-    return f"Pictures that are recognised as asked change by, in points: {'; '.join(parts)}; 2 points less is allowed."
+    return f"Pictures that match their prompt change by, in points: {'; '.join(parts)}; E3 allows 2 points less."
 
 
 def _e4(results: Results) -> str:
     if not all(results.has(f"high_{where}", "latent", "pixel", "both") for where in ("inside", "outside")):
         return _lacking("subject and background of pixels alone")
-    ends = ("falls", "rises", "is not seen to change")
+    ends = ("falls", "rises", "shows no change")
     inside, outside = (results.change(f"high_{where}", "pixel", "latent") for where in ("inside", "outside"))
     back = results.change("high_outside", "both", "pixel")
     return (
@@ -106,17 +108,17 @@ def _e5(results: Results) -> str:
         change = results.change("log_form_ratio", "noisiest", "cleanest")
         times, low, high = (10**each for each in change[:3])
         parts.append(
-            f"the clean form's gradient grows {times:.3g} times ({low:.3g} to {high:.3g}) beside the noisy form's "
-            "towards noise"
+            "from the cleanest tenth of steps to the noisiest the clean form's gradient grows "
+            f"{times:.3g} times ({low:.3g} to {high:.3g}) as much as the noisy form's"
         )
     if results.has("top", "both-clean", "both"):
         change = results.change("top", "both-clean", "both")
-        less = _told(change, "less power", "more power", "no other power that is seen")
-        parts.append(f"pictures trained by it have {less} above half Nyquist, {words.signed(change)} of log10")
+        less = _told(change, "less power", "more power", "no shown difference of power")
+        parts.append(f"pictures after training with it have {less} above half Nyquist, {words.signed(change)} of log10")
     trips = [f"t-{t}" for t in (250, 500, 750) if results.has("round_trip", f"t-{t}")]
     if trips:
         shares = ", ".join(f"{results.interval('round_trip', each).mean:.3g} at {each[2:]}" for each in trips)
-        parts.append(f"decoded and encoded again, noisy latents keep {shares} of their variance")
+        parts.append(f"decoded and encoded again, noisy latents explain {shares} of their variance")
     text = "; ".join(parts)
     return f"{text[:1].upper()}{text[1:]}." if parts else _lacking("either form")
 
@@ -128,11 +130,11 @@ def _e6(results: Results) -> str:
     without, with_one = results.change("fit", *cells[:2]), results.change("fit", *cells[2:])
     interaction = interaction_of(results)
     defects = results.change(DEFECTS, "dpo-both", "dpo-latent")
-    ends = ("less than", "more than", "not told from what it does")
+    ends = ("below 0", "above 0", "not shown to differ from 0")
     return (
         f"The pixel term changes fit to the style (log-probability) without a reference by {words.signed(without)}, "
-        f"with one by {words.signed(with_one)}: {_told(interaction, *ends)} with it, by {words.signed(interaction)}; "
-        f"with one it changes the defect score by {words.signed(defects)}."
+        f"with one by {words.signed(with_one)}; the difference is {_told(interaction, *ends)}, "
+        f"{words.signed(interaction)}. With a reference it changes the defect score by {words.signed(defects)}."
     )
 
 

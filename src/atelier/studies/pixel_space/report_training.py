@@ -98,8 +98,7 @@ def cost(results: Results) -> Text:
     """What a step with pixels costs, as far as a page can say it, beside what the paper says."""
     longer = results.config.trainings.get("latent-longer")
     ours = (
-        f"*latent-longer* makes {longer.longer:.3g} times the steps of *latent*, which is about what *both* takes by "
-        "the clock"
+        f"*latent-longer* makes {longer.longer:.3g} times the steps of *latent*, to take as long by the clock as *both*"
         if longer
         else "This profile has no plain training for as long by the clock"
     )
@@ -174,7 +173,7 @@ def _over_seeds(values: Sequence[float]) -> Interval:
 
 
 def winner_errors(results: Results) -> Table | Text:
-    """The winners' and losers' errors at the end, over those of the base: what E2's verdict needs."""
+    """The winners' error at the end, over that of the base: what E2's verdict needs."""
     cells = results.cells("winner_error")
     if not cells:
         return Text("This profile trains on no preferences.")

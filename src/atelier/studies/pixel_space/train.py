@@ -104,10 +104,15 @@ def start(params: Params, workspace: Workspace, training: PostTraining) -> Stabl
     pipeline = base.load(check_seal(workspace.base))
     if training.kind in ("base", pipeline.scheduler.config.prediction_type):
         return pipeline
-    folder = workspace.named(params.data.folder) / "conversions" / training.kind
+    folder = conversion_of(params, workspace, training)
     if params.base.source != "shipped" or not folder.is_dir():
         raise ValueError(f"pixel_space.trainings: kind '{training.kind}' needs a shipped base and {folder}")
     return converted(pipeline, folder)
+
+
+def conversion_of(params: Params, workspace: Workspace, training: PostTraining) -> Path:
+    """Where a shipped base's conversion to a variant's kind of prediction is; nothing is there for the base's own."""
+    return workspace.named(params.data.folder) / "conversions" / training.kind
 
 
 class Setup:
@@ -136,6 +141,8 @@ class Setup:
             )
             self.names = chosen.names
             self.key = {"model": base.fingerprint(workspace.base), "pairs": tensor_digest(chosen._asdict())}
+        if (conversion := conversion_of(params, workspace, self.training)).is_dir():
+            self.key["conversion"] = base.fingerprint(conversion)
 
     @property
     def pixels(self) -> Pixels:
