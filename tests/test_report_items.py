@@ -201,6 +201,7 @@ def test_the_answer_says_what_changed_by_how_much_and_what_the_paper_says() -> N
     assert noted.endswith("-50.0% of it); here, of a small one; the paper: <p>")
     claim, verdict, _ = card_of({}, parts=PARTS[:1])
     assert answer(claim, verdict, [None]) == "Nothing of it was measured here; the paper: <p>"
+    assert " of it" not in answer(claim, verdict, [1e-3, 1e-3])  # a share of nearly nothing
 
 
 def test_a_card_says_where_an_effect_is_smaller_than_what_would_matter() -> None:
