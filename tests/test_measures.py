@@ -13,6 +13,7 @@ from atelier.evaluation import cells, tables
 from atelier.evaluation import groups as sets
 from atelier.evaluation import reference as references
 from atelier.evaluation.groups import Group, Reference
+from atelier.files import write_seal
 from atelier.metrics import frechet_distance, haar_statistics, mean_power_spectrum, spectrum_slope
 from atelier.studies.art_finetuning import measure as art_finetuning
 from atelier.studies.art_finetuning import sample as art_finetuning_sample
@@ -62,6 +63,13 @@ def test_measures_are_the_metrics_of_the_same_pictures(groups: list[Group], refe
     slopes = [spectrum_slope(mean_power_spectrum(x), 2) for x in (real, made)]
     assert found["psd"] == pytest.approx(abs(slopes[0] - slopes[1]), rel=1e-6)
     assert set(found) == {*sets.MEASURES, *sets.AGAINST_RECONSTRUCTED, *sets.NEIGHBOURHOODS}
+
+
+def test_pictures_that_lie_channels_last_are_kept_as_they_are(reference: Reference, tmp_path: Path) -> None:
+    shown = torch.randint(256, (4, 3, 8, 8), dtype=torch.uint8).to(memory_format=torch.channels_last)
+    references.save(tmp_path, reference, {references.HELD_OUT: shown})
+    write_seal(tmp_path)
+    assert torch.equal(references.reconstructed_works(tmp_path), shown)
 
 
 def test_reconstructed_works_are_at_no_distance_from_themselves(reference: Reference) -> None:

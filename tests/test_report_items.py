@@ -195,6 +195,7 @@ def test_the_answer_says_what_changed_by_how_much_and_what_the_paper_says() -> N
         "2 of 2 parts hold; FD of a@1/4 against untuned@1/4 changes by -1 (95 % interval -1.02 to -0.98, -50.0% of it)"
         "; the paper: <p>"
     )
+    assert " of it" not in answer(claim, verdict, [1e-3, 1e-3])  # a share of nearly nothing
     claim, verdict, _ = card_of()
     assert answer(claim, verdict, [2.0, 2.0, None]).startswith("2 of 3 parts hold, 1 not measured; FD of a@1/4 ")
     noted = answer(*card_of(parts=PARTS[:2], note="here, of a small one")[:2], [2.0, 2.0])

@@ -3,6 +3,7 @@
 Held-out works are reduced twice, as they are and as the base's autoencoder returns them.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -43,11 +44,16 @@ def main(params: Params, workspace: Workspace) -> None:
     returned, floor = (to_pixels(decode(vae, encode_pictures(vae, works).mean)) for works in (held_out, chosen))
     evaluator = judges.evaluator(workspace.evaluator)
     with replacing(workspace.reference) as part:
-        with writing(part / REDUCED) as file:
-            save_file(arrays(reference_of(held_out, training, returned, evaluator)), file)
-        with writing(part / RETURNED) as file:
-            save_file({HELD_OUT: returned.numpy(), TRAINING: floor.numpy()}, file)
+        save(part, reference_of(held_out, training, returned, evaluator), {HELD_OUT: returned, TRAINING: floor})
     print(f"{len(held_out)} held-out works, {len(training)} training works reduced")
+
+
+def save(folder: Path, reduced: Reference, returned: Mapping[str, Tensor]) -> None:
+    """Write a reference, and pictures uint8 (n, 3, h, w) as the base's autoencoder returns them, by name."""
+    with writing(folder / REDUCED) as file:
+        save_file(arrays(reduced), file)
+    with writing(folder / RETURNED) as file:  # memory is written as it lies, and a decoder's may lie channels last
+        save_file({name: np.ascontiguousarray(pictures) for name, pictures in returned.items()}, file)
 
 
 def load(folder: Path) -> Reference:

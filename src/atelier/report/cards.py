@@ -152,6 +152,9 @@ def _interval(interval: Interval) -> str:
     return f"{interval.low:+.3g} to {interval.high:+.3g}"
 
 
+OF_NOTHING = 10.0  # times a baseline; what changes by more had a baseline near 0, of which a share says nothing
+
+
 def answer(claim: Claim, verdict: Verdict, baselines: Sequence[float | None]) -> str:
     """One sentence: what changed, by how much, against what the paper says. ``baselines``: of the parts' references."""
     measured = [index for index, finding in enumerate(verdict.findings) if finding.compared is not None]
@@ -164,7 +167,8 @@ def answer(claim: Claim, verdict: Verdict, baselines: Sequence[float | None]) ->
     compared = finding.compared
     assert compared is not None
     low, high = compared.interval.low, compared.interval.high
-    share = f", {compared.interval.mean / abs(baseline):+.1%} of it" if baseline else ""
+    relative = compared.interval.mean / abs(baseline) if baseline else float("inf")
+    share = f", {relative:+.1%} of it" if abs(relative) < OF_NOTHING else ""
     held, small = _held(verdict, len(measured)), _small(verdict)
     return (
         f"{held}; {finding.part.name} changes by {compared.interval.mean:+.3g} (95 % interval {low:+.3g} to {high:+.3g}"

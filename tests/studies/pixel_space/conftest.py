@@ -10,7 +10,7 @@ import torch
 from atelier import params
 from atelier.files import write_seal
 from atelier.models import base
-from atelier.studies.pixel_space import restore, sample
+from atelier.studies.pixel_space import sample
 from atelier.studies.pixel_space.params import UNTUNED, Config, seeds_of
 from atelier.training.conversion import add_conversion
 from atelier.training.lora import save_with_scheduler
@@ -66,6 +66,5 @@ def studied(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Studi
             if variant != UNTUNED:
                 save_adapter(config, workspace, variant, seed)
             sample.main(config, workspace, variant, str(seed))
-            restore.main(config, workspace, variant, str(seed))
     torch.set_num_threads(threads)
     return Studied(config, workspace)

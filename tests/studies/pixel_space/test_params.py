@@ -40,7 +40,7 @@ SUPERVISED = {"method": "supervised", "terms": "latent"}
         ({"style": None}, "style: expected one of the painter's, because works are painted in it"),
         ({"curated": {"painted": 0}}, "curated.painted: expected at least 8 of both, or 0 and 0"),
         ({"curated": {"kept": 1001}}, "curated.kept: 1001 of 1000 painted ones"),
-        ({"curated": {"kept": 4}}, "curated.kept: 4, fewer than the 5 groups of repeats"),
+        ({"curated": {"kept": 4}}, "curated.kept: 4, fewer than 5 groups of repeats"),
         ({"candidates": {"each": 1}}, "candidates.each: input should be greater than or equal to 2, got 1"),
         ({"most": 1.0}, "most: input should be greater than 1, got 1.0"),
         ({"beta": 0.0}, "beta: input should be greater than 0, got 0.0"),

@@ -16,6 +16,7 @@ from atelier.sampling.sampler import last_latents, settled, with_ddim
 from atelier.studies.pixel_space import restore as stage
 from atelier.studies.pixel_space.params import UNTUNED, Config, seeds_of
 from atelier.studies.pixel_space.pictures import HELD_OUT, folder, pictures, split
+from atelier.studies.pixel_space.variant import load
 from atelier.workspace import Workspace
 from studies.pixel_space.conftest import NAMES, Studied
 
@@ -90,7 +91,7 @@ def test_what_is_restored_is_the_work_of_the_prompt(studied: Studied) -> None:
     config, workspace = studied
     out = [stage.restored_at(workspace, "both", 1)]
     table, last = store.listed(out), store.read_latents(out)
-    pipeline = settled(stage.load(config, workspace, "both", 1), torch.device("cpu"))
+    pipeline = settled(load(config, workspace, "both", 1), torch.device("cpu"))
     z0 = encode_pictures(pipeline.vae, pictures(config, workspace, stage.held_out(workspace, table))).mean
     noise = stage.white_noise(config, stage.NOISE)(pipeline, table)
     words, empty = encode_prompts(pipeline, list(table["prompt"])), encode_prompts(pipeline, [""])
@@ -107,7 +108,7 @@ def test_without_painted_works_a_note_is_left(config: params.Params, workspace: 
     table = folder(workspace) / f"{HELD_OUT}.csv"
     write_table(table, split(workspace, HELD_OUT).drop(columns=["seed", "index"]))
     write_seal(folder(workspace))
-    stage.main(config, workspace, UNTUNED, "0")
+    stage.write_restored(config, workspace, UNTUNED, 0)
     out = stage.restored_at(workspace, UNTUNED, 0)
     assert not stage.is_restored(out)
     assert "not painted" in (out / stage.ABSENT).read_text()

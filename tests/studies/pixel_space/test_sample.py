@@ -14,6 +14,7 @@ from atelier.sampling.sampler import sample, settled
 from atelier.studies.pixel_space import sample as stage
 from atelier.studies.pixel_space.params import UNTUNED, Config
 from atelier.studies.pixel_space.pictures import asked
+from atelier.studies.pixel_space.variant import load
 from atelier.workspace import Workspace
 from studies.pixel_space.conftest import Studied
 
@@ -50,7 +51,7 @@ def test_a_picture_is_the_librarys_of_that_model_prompt_and_noise(studied: Studi
         table, last = (read(folders(studied, condition)) for read in (store.listed, store.read_latents))
         rows = table[table["repeat"].isin(config.protocol.repeats_of(seed))]
         assert list(rows["prompt"]) == list(asked(config, workspace, 4, seed)["prompt"])
-        pipeline = settled(stage.load(config, workspace, condition.variant, seed), torch.device("cpu"))
+        pipeline = settled(load(config, workspace, condition.variant, seed), torch.device("cpu"))
         first = white_noise(config, "picture")(pipeline, rows)
         if condition.start == CORRECTED:
             leak = starts.load(workspace.starts, "works")
@@ -62,7 +63,7 @@ def test_a_picture_is_the_librarys_of_that_model_prompt_and_noise(studied: Studi
 
 def test_both_starts_share_their_noise(studied: Studied) -> None:
     config, workspace = studied
-    pipeline = stage.load(config, workspace, UNTUNED, 0)
+    pipeline = load(config, workspace, UNTUNED, 0)
     both = [stage.listed(config, workspace, stage.Condition(UNTUNED, start), 0) for start in (WHITE, CORRECTED)]
     white, corrected = (each.start(pipeline, each.table).flatten() for each in both)
     assert float(torch.corrcoef(torch.stack([white, corrected]))[0, 1]) > 0.5

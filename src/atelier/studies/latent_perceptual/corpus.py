@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from safetensors.numpy import save_file
 from torch import Tensor
 
 from atelier import machine
@@ -18,7 +17,7 @@ from atelier.evaluation import judges
 from atelier.evaluation import reference as references
 from atelier.evaluation.cells import truth_of_works
 from atelier.evaluation.groups import Reference, reference_of
-from atelier.files import check_seal, write_json, write_table, writing
+from atelier.files import check_seal, write_json, write_table
 from atelier.models import base
 from atelier.models.latents import decode, encode_pictures, encode_prompts
 from atelier.params import Params
@@ -79,10 +78,7 @@ def _write(
     write_cache(part / CACHE, cache, key_of(params, workspace, table, prompts))
     returned = to_pixels(decode(pipeline.vae, encode_pictures(pipeline.vae, held_out).mean))
     reduced = reference_of(held_out, training, returned, judges.evaluator(workspace.evaluator))
-    with writing(part / references.REDUCED) as file:
-        save_file(references.arrays(reduced), file)
-    with writing(part / references.RETURNED) as file:
-        save_file({"pictures": returned.numpy()}, file)
+    references.save(part, reduced, {references.HELD_OUT: returned})
 
 
 def truth(source: Sources) -> pd.DataFrame:

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import torch
 from diffusers import StableDiffusionPipeline
-from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -27,7 +26,7 @@ from atelier.evaluation import judges as evaluators
 from atelier.evaluation import reference as references
 from atelier.evaluation.defects import repeatability
 from atelier.evaluation.groups import Reference, reference_of
-from atelier.files import check_seal, reading, write_json, write_table, writing
+from atelier.files import check_seal, reading, write_json, write_table
 from atelier.methods.perceptual import LPIPS
 from atelier.models import base, defect_judge
 from atelier.models.defect_judge import DefectJudge
@@ -249,10 +248,7 @@ def _write_reference(
     """Statistics of held-out works, of what the autoencoder returns of them, and of the curated works."""
     returned = to_pixels(decode(pipeline.vae, encode_pictures(pipeline.vae, held_out).mean))
     reduced = reference_of(held_out, learnt, returned, evaluators.evaluator(workspace.evaluator))
-    with writing(part / references.REDUCED) as file:
-        save_arrays(references.arrays(reduced), file)
-    with writing(part / references.RETURNED) as file:
-        save_arrays({references.HELD_OUT: returned.numpy()}, file)
+    references.save(part, reduced, {references.HELD_OUT: returned})
 
 
 def _write_pairs(

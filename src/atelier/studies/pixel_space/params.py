@@ -138,7 +138,7 @@ class Config(StudySection):
         if self.curated.painted and self.style is None:
             raise ValueError("pixel_space.style: expected one of the painter's, because works are painted in it")
         if self.curated.painted and self.curated.kept < (groups := len(params.protocol.groups)):
-            raise ValueError(f"pixel_space.curated.kept: {self.curated.kept}, fewer than the {groups} groups of repeats")
+            raise ValueError(f"pixel_space.curated.kept: {self.curated.kept}, fewer than {groups} groups of repeats")
         if self.ablations:
             seeds = params.protocol.training_seeds
             subset_once("pixel_space.ablation_seeds", self.ablation_seeds, seeds)

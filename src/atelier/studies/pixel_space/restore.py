@@ -23,16 +23,16 @@ from atelier.sampling.sampler import decoded, settled
 from atelier.sampling.store import write
 from atelier.studies.pixel_space.params import Config
 from atelier.studies.pixel_space.pictures import HELD_OUT, asked, masks, pictures, split
-from atelier.studies.pixel_space.sample import inputs_of, key_of, load
+from atelier.studies.pixel_space.variant import inputs_of, key_of, load
 from atelier.workspace import Workspace, replacing
 
 ABSENT = "absent.txt"
 NOISE = "restored"  # names the noise
 
 
-def main(params: Params, workspace: Workspace, variant: str, training_seed: str) -> None:
+def write_restored(params: Params, workspace: Workspace, variant: str, seed: int) -> None:
     """Write one variant's restored works of one seed to ``build/restored/pixel_space/VARIANT/SEED``."""
-    config, seed = Config.of(params), params.protocol.training_seed(training_seed)
+    config = Config.of(params)
     out = restored_at(workspace, variant, seed)
     inputs = inputs_of(params, workspace, variant, seed)
     if masks(params, split(workspace, HELD_OUT).head(1)) is None:

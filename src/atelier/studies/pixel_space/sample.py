@@ -4,24 +4,19 @@ Noise depends on a picture's repeat and place in it alone, so that two variants'
 """
 
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple
-
-from diffusers import StableDiffusionPipeline
+from typing import NamedTuple
 
 from atelier import scratch
 from atelier.data import prepare
-from atelier.files import check_seal
-from atelier.models import base
 from atelier.params import WHITE, Params
 from atelier.sampling import conditions as sampling
 from atelier.sampling import starts
 from atelier.sampling.conditions import paint_conditions, write_conditions
-from atelier.sampling.sampler import with_ddim
 from atelier.sampling.store import Location, guidance_folder
 from atelier.studies.pixel_space.params import UNTUNED, Config, corrected
-from atelier.studies.pixel_space.pictures import asked, folder
-from atelier.studies.pixel_space.train import check_seed, tuned_pipeline
+from atelier.studies.pixel_space.pictures import asked
+from atelier.studies.pixel_space.restore import write_restored
+from atelier.studies.pixel_space.variant import inputs_of, key_of, load
 from atelier.workspace import Workspace, replacing
 
 
@@ -44,8 +39,9 @@ def all_conditions(params: Params) -> list[Condition]:
 
 
 def main(params: Params, workspace: Workspace, variant: str, training_seed: str) -> None:
-    """Write one variant's conditions of one seed to ``build/samples/pixel_space/VARIANT/SEED``."""
+    """Write one variant's conditions of one seed to ``build/samples/pixel_space/VARIANT/SEED``, and restored works."""
     config, seed = Config.of(params), params.protocol.training_seed(training_seed)
+    write_restored(params, workspace, variant, seed)
     out = workspace.samples / config.STUDY / variant / str(seed)
     inputs = [workspace.starts, *inputs_of(params, workspace, variant, seed)]
     described = [condition for condition in all_conditions(params) if condition.variant == variant]
@@ -58,23 +54,6 @@ def main(params: Params, workspace: Workspace, variant: str, training_seed: str)
     scratch.discard(run)
 
 
-def inputs_of(params: Params, workspace: Workspace, variant: str, seed: int) -> list[Path]:
-    """What a variant's pictures depend on, but for first latents; ValueError for an unknown variant or seed."""
-    inputs = [workspace.base, workspace.manifests, folder(workspace)]
-    if variant != UNTUNED:
-        check_seed(params, variant, seed)
-        inputs.append(workspace.adapter(Config.STUDY, variant, seed))
-        inputs.append(workspace.named(params.data.folder) / "conversions")  # what variants of another kind begin with
-    return inputs
-
-
-def key_of(params: Params, variant: str) -> dict[str, Any]:
-    """The parameters that a variant's pictures depend on."""
-    config = Config.of(params)
-    training = None if variant == UNTUNED else config.trainings[variant].model_dump(mode="json")
-    return {"guidance": config.guidance, "rank": config.rank, "training": training}
-
-
 def listed(params: Params, workspace: Workspace, condition: Condition, seed: int) -> sampling.Condition:
     """A condition as the library paints it: its folder, prompts, first latents, guidance and steps."""
     config = Config.of(params)
@@ -85,13 +64,6 @@ def listed(params: Params, workspace: Workspace, condition: Condition, seed: int
         config.guidance,
         params.sampling.steps,
     )
-
-
-def load(params: Params, workspace: Workspace, variant: str, seed: int) -> StableDiffusionPipeline:
-    """The pipeline of a variant and training seed; the base's for ``UNTUNED``."""
-    if variant == UNTUNED:
-        return with_ddim(base.load(check_seal(workspace.base)))
-    return with_ddim(tuned_pipeline(params, workspace, variant, seed))
 
 
 def location_of(params: Params, condition: Condition) -> Location:

@@ -47,8 +47,8 @@ from atelier.training.order import Turn, turns
 from atelier.training.run import training_run
 from atelier.workspace import Workspace
 
-CALIBRATION = 64  # number of samples whose gradients the weight is set from
-PROBED = 64  # pairs, and timesteps evenly spaced over them, of which errors are looked at again and again
+CALIBRATION = 32  # number of samples whose gradients the weight is set from
+PROBED = 32  # pairs, and timesteps evenly spaced over them, of which errors are looked at again and again
 STRIDE = 27  # has no factor in common with it
 PROBES = "probes.csv"  # step, errors of winners and losers over the base's, share of pairs in order
 
