@@ -149,7 +149,7 @@ shaping:
   rewards: [colour, brightness, subject, style]
   steps: 4
   levels: [0.25, 0.5, 0.75]
-  candidates: {prompts: 2, each: 4, guidance: 4.0}
+  candidates: {prompts: 2, each: 4}
   rules:
     top-10: {k: 1, m: 4}
     best-of-4: {k: 1, m: 4}

@@ -28,6 +28,7 @@ from atelier.models import base
 from atelier.models.adapters import WEIGHTS
 from atelier.sampling import graft as module
 from atelier.sampling.graft import Grafted, graft, two_parts
+from atelier.sampling.prompted import Prompted
 from atelier.sampling.trajectories import Level, Solver, adapter_parts, level, trajectories
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -157,6 +158,28 @@ def test_the_cost_is_told_before_anything_is_sampled(tmp_path: Path) -> None:
     stored = sum(path.stat().st_size for path in (tmp_path / "candidates").glob("*.safetensors"))
     assert f"{stored / 2**20:.1f} MiB" in said[0]
     assert said[1:3] == ["reward", "reward"]
+
+
+@pytest.mark.parametrize(("guidance", "empty"), [(3.0, True), (1.0, False)])
+def test_guidance_costs_a_second_evaluation_and_empty_prompts(guidance: float, empty: bool, tmp_path: Path) -> None:
+    """Calls, a picture each, are those that were told; without guidance no training sample loses its prompt."""
+    pipe, said, rows = pipeline(), list[str](), list[int]()
+    blank = Prompted.of(pipe, [""], torch.zeros(1, 4, 8, 8)).prompts["encoder_hidden_states"]
+    learnt: list[bool] = []
+
+    def watched(network: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        if torch.is_grad_enabled():
+            learnt.extend(torch.equal(words, blank[0]) for words in named["encoder_hidden_states"])
+        else:
+            rows.append(len(arguments[0]))
+
+    hook = pipe.unet.register_forward_pre_hook(watched, with_kwargs=True)
+    run(tmp_path, pipe, guidance=guidance, tell=said.append)
+    hook.remove()
+    told = int(said[0].split(" calls")[0].split()[-1])
+    asked = len(PROMPTS) + 1  # what a training reads of its prompts and of the empty one
+    assert told == sum(rows) - asked == 8 * STEPS * (2 if guidance > 1 else 1)
+    assert any(learnt) is empty
 
 
 def test_a_reward_by_clip_is_any_callable(tmp_path: Path) -> None:

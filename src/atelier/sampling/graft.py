@@ -43,7 +43,7 @@ from atelier.sampling.trajectories import (
     level as level_of,
 )
 from atelier.seeds import torch_generator
-from atelier.training.accepted import Learnt, accepted_task
+from atelier.training.accepted import Learnt, accepted_task, empty_prompts
 from atelier.training.loop import fit
 from atelier.training.lora import CARD, add_adapter, save_adapter
 
@@ -52,7 +52,6 @@ Reward = Callable[[Tensor, Sequence[str]], Any]
 PLAN, CANDIDATES, TRAINING, HISTORY = "plan.json", "candidates", "training", "history.csv"
 LAST, STATE = "last", "state"
 BYTES = 4  # of a stored number
-EMPTY_PROMPTS = 0.1  # share of prompts that training leaves empty, for guidance
 
 
 class Cost(NamedTuple):
@@ -280,7 +279,7 @@ def _train(
         trainable,
         pipeline.scheduler,
         learnt,
-        empty_share=EMPTY_PROMPTS,
+        empty_share=empty_prompts(plan.solver.guidance),
         seed=plan.seed,
         device=pipeline.device,
         kind=predicts(pipeline.scheduler),

@@ -17,6 +17,8 @@ from atelier.training import denoiser
 from atelier.training.loop import Task
 from atelier.training.order import Turn
 
+EMPTY_PROMPTS = 0.1  # share of prompts left empty, where guidance compares with what they give
+
 # (noised latents, time inputs, number of each sample, whether its prompt is empty) -> the denoiser's output
 Call = Callable[[Tensor, Tensor, Sequence[int], Sequence[bool]], Tensor]
 
@@ -75,6 +77,11 @@ def accepted_task(
         return {"partial": partial_loss(predicted, eps, learnt.alpha_I, learnt.s_I, alpha, s).mean()}
 
     return Task(trainable=trainable, samples=learnt.names, losses=losses)
+
+
+def empty_prompts(guidance: float) -> float:
+    """Share of prompts that a training leaves empty: what guidance needs, and nothing else does."""
+    return EMPTY_PROMPTS if guidance > 1 else 0.0
 
 
 def learnt_levels(times: Tensor, learnt: Learnt) -> Tensor:
@@ -140,7 +147,7 @@ def policy_task(
 
 def guided(call: Call, zt: Tensor, times: Tensor, numbers: Sequence[int], guidance: float) -> Tensor:
     """The output with classifier-free guidance (Ho and Salimans 2021, eq. 6), as the pipeline combines both."""
-    if guidance == 1.0:
+    if guidance <= 1:
         return call(zt, times, numbers, [False] * len(numbers)).float()
     empty = [True] * len(numbers) + [False] * len(numbers)
     both = call(torch.cat([zt, zt]), torch.cat([times, times]), [*numbers, *numbers], empty).float()

@@ -131,6 +131,26 @@ def test_without_a_level_it_is_the_ordinary_denoising_loss(shaped: Workspace, co
         torch.testing.assert_close(ours.losses(batch)["denoising"], ordinary.losses(batch)["denoising"])
 
 
+@pytest.mark.parametrize(("guidance", "empty"), [(1.0, False), (4.0, True)])
+def test_prompts_are_left_empty_for_guidance_alone(
+    shaped: Workspace, config: Params, guidance: float, empty: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = Config.of(config).model_copy(update={"guidance": guidance})
+    setup = Setup(config.model_copy(update={section.STUDY: section}), shaped, "plain", 0)
+    seen: list[bool] = []
+
+    def call(zt: Tensor, times: Tensor, samples: Any, none: Any) -> Tensor:
+        seen.extend(none)
+        return zt
+
+    monkeypatch.setattr(training.Prompted, "call", lambda *_: call)
+    table = candidates.listed(candidates.folder(shaped, 0, "ode"))
+    task = setup.task(table, candidates.shards_of(candidates.folder(shaped, 0, "ode")))
+    for epoch in range(20):
+        task.losses([Turn(sample, epoch) for sample in range(len(table))])
+    assert any(seen) is empty
+
+
 @pytest.mark.parametrize("target", ["x_I", "x_0"])
 def test_levels_below_the_state_are_never_trained(shaped: Workspace, target: str) -> None:
     pipeline = base.load(shaped.base)

@@ -47,7 +47,7 @@ def main(params: Params, workspace: Workspace, training_seed: str) -> None:
     """Write ``build/shaping/candidates/SEED``, a folder for each solver."""
     seed = params.protocol.training_seed(training_seed)
     config, out = Config.of(params), folder(workspace, seed)
-    key = config.model_dump(mode="json", include={"rewards", "reward", "steps", "levels", "candidates"})
+    key = config.model_dump(mode="json", include={"rewards", "reward", "steps", "levels", "guidance", "candidates"})
     inputs = [workspace.base, workspace.manifests, judges.folder(workspace)]
     run = scratch.of_stage(params, workspace, __name__, out, inputs, training_seed=seed, **key)
     table, rewards = prompts.of_candidates(params, workspace, seed), judges.rewards_of(params, workspace)
@@ -70,7 +70,7 @@ def folder(workspace: Workspace, training_seed: int, solver: str = "") -> Path:
 def painting(params: Params, table: pd.DataFrame, solver: str, names: Seed, parts: Parts | None = None) -> Painting:
     """Candidates of a table's prompts; ``names``: what their seeds begin with. Both solvers start from equal noise."""
     config = Config.of(params)
-    how = Solver(config.candidates.guidance, config.steps, params.sampling.batch, SOLVERS[solver])
+    how = Solver(config.guidance, config.steps, params.sampling.batch, SOLVERS[solver])
     keep = {state_name(level): config.number_of(level) for level in config.levels}
     return Painting(how, [(*names, int(number)) for number in table["number"]], keep, parts)
 

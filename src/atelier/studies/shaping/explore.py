@@ -105,7 +105,7 @@ class Explorer:
         """Pictures (PICTURES, 3, h, w) uint8 from states at the level, by the base."""
         states = _of(self.place / SAMPLERS[choice.sampler], candidates.state_name(choice.level), numbers)
         eta = candidates.SOLVERS[SAMPLERS[choice.sampler]]
-        solver = Solver(self.config.candidates.guidance, self.config.steps, PICTURES, eta)
+        solver = Solver(self.config.guidance, self.config.steps, PICTURES, eta)
         seeds = [("explore", choice.seed, at) for at in range(PICTURES)]
         number = self.config.number_of(choice.level)
         last = continued(self.pipeline, rows["prompt"].tolist(), states, number, seeds, solver)

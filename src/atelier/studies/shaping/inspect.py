@@ -119,7 +119,7 @@ def rewards_given(
             (params.seed, config.STUDY, "continued", part.seed, step, int(number), int(draw))
             for number, draw in zip(asked["number"], draws, strict=True)
         ]
-        how = Solver(config.candidates.guidance, config.steps, params.sampling.batch, candidates.SOLVERS["sde"])
+        how = Solver(config.guidance, config.steps, params.sampling.batch, candidates.SOLVERS["sde"])
         with machine.accelerator(params.machine).autocast():
             last = continued(pipeline, asked["prompt"].tolist(), states[repeated.to_numpy()], step, seeds, how)
             shown = to_pixels(decoded(pipeline.vae, last, params.sampling.batch))

@@ -33,7 +33,6 @@ class Candidates(Section):
 
     prompts: Positive  # of training works, each another work's
     each: Annotated[int, Field(ge=2, le=10_000)]  # pictures a prompt
-    guidance: Guidance
 
 
 class Rule(Section):
@@ -106,7 +105,7 @@ class Config(StudySection):
     rank: Rank  # of adapters on every layer
     optimisation: Optimisation
     policy: Policy
-    guidance: Guidance
+    guidance: Guidance  # of candidates, trainings and pictures alike
     pictures: Pictures  # per repeat, variant and start
     flow: Flow
     inspected: Inspected

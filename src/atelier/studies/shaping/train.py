@@ -29,14 +29,13 @@ from atelier.studies.shaping import candidates, prompts, rewards, select
 from atelier.studies.shaping.candidates import Painting
 from atelier.studies.shaping.params import Config, before
 from atelier.training import run as runs
-from atelier.training.accepted import Learnt, Steps, accepted_task, policy_task
+from atelier.training.accepted import Learnt, Steps, accepted_task, empty_prompts, policy_task
 from atelier.training.conversion import add_conversion
 from atelier.training.loop import Task
 from atelier.training.lora import save_with_scheduler
 from atelier.training.run import TrainingRun, training_run
 from atelier.workspace import Workspace
 
-EMPTY_PROMPTS = 0.1  # share of prompts left empty, so that guidance has something to differ from
 LEAST_NOISE = 1e-3  # of a step: below it, as at a grid's last one, rounding hides what its probability is
 
 
@@ -99,7 +98,7 @@ class Setup:
             inputs.append(workspace.adapter(config.STUDY, self.before, seed))
         elif self.training.method != "policy":
             inputs.append(candidates.folder(workspace, seed))
-        of_study = {"reward", "rewards", "steps", "candidates", "rank"}
+        of_study = {"reward", "rewards", "steps", "guidance", "candidates", "rank"}
         rule = None if self.training.method == "policy" else config.rule_of(self.variant).model_dump(mode="json")
         return training_run(
             self.params,
@@ -165,7 +164,7 @@ class Setup:
             self.trainable,
             self.pipeline.scheduler,
             learnt,
-            empty_share=EMPTY_PROMPTS,
+            empty_share=empty_prompts(self.config.guidance),
             seed=self.seed,
             device=self.accelerator.device,
         )
@@ -224,7 +223,7 @@ class Setup:
             self.trainable,
             self.pipeline.scheduler.config.prediction_type,
             steps,
-            guidance=self.config.candidates.guidance,
+            guidance=self.config.guidance,
             clip=self.config.policy.clip,
             device=self.accelerator.device,
         )
