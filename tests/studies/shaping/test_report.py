@@ -213,6 +213,7 @@ def test_every_line_of_the_answer_says_something_of_its_claim() -> None:
     assert "0 fail at p = 0.01" in lines[0]
     assert "rises, +0.4 (+0.39" in lines[0]
     assert "80 (79" in lines[0]
+    assert "+0.4 (+0.395 to +0.405) beside plain, which nobody selected for" in lines[0]
     assert "pgraft-50, chosen on one half of the prompts, has more reward than GRAFT on the other (+0.2" in lines[1]
     assert "rank correlation 1" in lines[2]
     assert "gap of learning falls with t (-0.8" in lines[2]
@@ -232,6 +233,39 @@ def test_the_answer_turns_with_the_numbers() -> None:
     assert "6 fail" in lines[0]
     assert "falls, -0.4" in lines[0]
     assert "above that of 16 steps" in lines[3]
+
+
+def test_a_change_stands_beside_what_training_alone_changed() -> None:
+    """Of arms by the control's sampler and of as many updates; not of the control itself."""
+    changed = {(REWARD, "plain"): list(0.7 + SPREAD * 2), (REWARD, "graft"): list(0.9 + SPREAD)}
+    changed |= {(REWARD, corrected("plain")): list(0.6 + SPREAD)}
+    page = results(changed=changed)
+    table, other = (named(page, Table, name) for name in ("arms", "arms_corrected"))
+    assert isinstance(table, Table)
+    assert isinstance(other, Table)
+    assert table.frame.loc["graft", "reward, change"].startswith("-0.1 ")
+    assert table.frame.loc["graft", "reward, beside plain"].startswith("+0.2 ")
+    assert other.frame.loc["graft-corrected", "reward, beside plain"].startswith("+0.4 ")
+    assert table.metrics["selected/reward/graft"].value.mean == pytest.approx(0.2)
+    without = [UNTUNED, UNTUNED_SDE, "plain", "graft-sde", "policy", "graft-2"]
+    assert set(table.frame.loc[without, "reward, beside plain"]) == {""}
+
+
+@pytest.mark.parametrize(
+    ("moved", "said"),
+    [
+        ({}, []),
+        ({(REWARD, "plain"): list(0.995 + SPREAD[::-1])}, []),
+        ({(REWARD, "plain"): list(0.8 + SPREAD * 2)}, ["mean reward -0.2 "]),
+        ({(REWARD, "plain"): list(0.8 + SPREAD * 2), ("fd_rec", "plain"): list(3 + SPREAD * 2)}, ["FD +2 "]),
+    ],
+)
+def test_a_control_that_is_not_the_base_is_told(moved: Measured, said: Sequence[str]) -> None:
+    texts = [item.text for item in report.rewards(results(changed=moved)) if isinstance(item, Text)]
+    assert len(texts) == (1 if said else 0)
+    for words in said:
+        assert words in texts[0]
+        assert SOLVERS["ode"] in texts[0]
 
 
 @pytest.mark.parametrize("name", ["all", "stochastic", "policy"])
@@ -272,7 +306,7 @@ def test_what_the_paper_says_would_be_supported() -> None:
     [
         ("F1", {(REWARD, "graft"): list(0.6 + SPREAD * 0.5)}),
         ("F1", {("shift_share", "graft"): list(1.8 + SPREAD)}),  # 180 % of what the law predicts
-        ("F2", {(DECIDING, "pgraft-50"): list(0.8 + SPREAD * 0.5)}),
+        ("F2", {(DECIDING, "graft"): list(1.4 + SPREAD)}),
         ("F3", {("gap_slope", "graft"): list(0.4 + SPREAD * 0.5)}),
         ("F3", {("variance_rank", "levels"): [-0.5] * GROUPS}),
         ("F4", {("fd_rec", "flow-8-inc"): list(1.4 + SPREAD * 0.5)}),
@@ -286,12 +320,21 @@ def test_the_opposite_is_reversed(name: str, changed: Measured) -> None:
     ("name", "changed"),
     [
         ("F1", {("shift_share", "graft"): list(0.2 + SPREAD)}),  # a fifth of what the law predicts
-        ("F2", {(DECIDING, "pgraft-50"): list(1.0 + SPREAD)}),
+        ("F2", {(DECIDING, "graft"): list(1.2 + SPREAD)}),
         ("F4", {("fd_rec", "flow-8-inc"): list(1.0 + SPREAD)}),
     ],
 )
 def test_too_little_is_not_seen(name: str, changed: Measured) -> None:
     assert decided(results(changed={**BETTER, **changed}))[name].verdict == verdicts.NOT_SEEN
+
+
+@pytest.mark.parametrize("name", ["F2", "F3"])
+def test_a_level_that_is_not_above_the_base_has_no_verdict(name: str) -> None:
+    """Though it is above GRAFT."""
+    changed = {(DECIDING, "pgraft-50"): list(0.8 + SPREAD * 0.5), (DECIDING, "graft"): list(0.5 + SPREAD)}
+    verdict = decided(results(changed={**BETTER, **changed}))[name]
+    assert verdict.verdict == verdicts.UNMET
+    assert "untuned" in verdict.reason
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,15 @@ from atelier.evaluation.intervals import Interval
 from atelier.report import figures, words
 from atelier.report.items import Figure, Item, Metric, Table, Text
 from atelier.studies.shaping.params import UNTUNED, UNTUNED_SDE, Shaping, corrected
-from atelier.studies.shaping.report_results import GRAFT, INTERVALS, REWARD, SOLVERS, Results, scaled
+from atelier.studies.shaping.report_results import (
+    CONTROL,
+    GRAFT,
+    INTERVALS,
+    REWARD,
+    SOLVERS,
+    Results,
+    scaled,
+)
 
 COLUMNS = 10  # pictures in a row of a contact sheet
 MEASURES = (
@@ -81,7 +89,27 @@ def rewards(results: Results) -> list[Item]:
                 listed.append((_labelled(results, cell), start, results.interval(REWARD, name)))
     caption = f"Mean reward ({results.config.reward}) on held-out prompts; {INTERVALS}; {results.counted}."
     figure = Figure("rewards", figures.dots(dotted(listed), f"mean reward ({results.config.reward})"), caption)
-    return [figure, *_arms(results)]
+    return [figure, *_control(results), *_arms(results)]
+
+
+def _control(results: Results) -> list[Text]:
+    """What learning alone has changed, where the control is not the base by more than its interval; else nothing."""
+    base = results.base_of(CONTROL) if results.has(REWARD, CONTROL) else ""
+    moved = []
+    for measure, label in {REWARD: "mean reward", "fd_rec": "FD", "recall": "recall"}.items():
+        if results.has(measure, CONTROL, base):
+            change = results.change(measure, CONTROL, base)
+            if change.low > 0 or change.high < 0:
+                moved.append(f"{label} {words.signed(change)}")
+    if not moved:
+        return []
+    return [
+        Text(
+            f"{CONTROL}, which learns as many candidates that nobody selected, is not what the base is: "
+            f"{', '.join(moved)} beside the base, {results.solver_of(CONTROL)}. As much of any change beside the base "
+            f"is training's; what selection did is a change beside {CONTROL}."
+        )
+    ]
 
 
 def _arms(results: Results) -> list[Table]:
@@ -96,7 +124,8 @@ def _arms(results: Results) -> list[Table]:
             metrics |= known
         if rows:
             caption = (
-                f"From {start}. Change: against the base by the same sampler; {INTERVALS}; {results.counted}. {READ}"
+                f"From {start}. Change: against the base by the same sampler; beside {CONTROL}: what selection did, of "
+                f"arms by its sampler and of as many updates; {INTERVALS}; {results.counted}. {READ}"
             )
             frame = pd.DataFrame(rows).T.rename_axis("pictures").fillna("")
             shown.append(Table(f"arms{suffix}", frame, caption, metrics))
@@ -112,6 +141,10 @@ def _arm(results: Results, cell: str) -> tuple[dict[str, str], dict[str, Metric]
         change = results.change(REWARD, cell, base)
         row["reward, change"] = words.signed(change)
         metrics[f"change/{REWARD}/{cell}"] = Metric(change, results.n_of(REWARD, cell))
+    if (control := results.control_of(cell)) is not None and results.has(REWARD, cell, control):
+        selected = results.change(REWARD, cell, control)
+        row[f"reward, beside {CONTROL}"] = words.signed(selected)
+        metrics[f"selected/{REWARD}/{cell}"] = Metric(selected, results.n_of(REWARD, cell))
     if results.has("shift_share", cell):
         share = scaled(results.interval("shift_share", cell), 100.0)
         row["of the predicted (%)"] = words.unsigned(share, ".3g")

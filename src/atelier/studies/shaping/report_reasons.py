@@ -60,6 +60,9 @@ def _f1(results: Results) -> str:
             f"GRAFT's mean reward ({results.config.reward}) on held-out prompts {told(change, *CHANGES)}, "
             f"{words.signed(change)} beside the base's, both {SOLVERS['ode']}"
         )
+        if (control := results.control_of(GRAFT)) is not None and results.has(REWARD, control):
+            selected = results.change(REWARD, GRAFT, control)
+            said += f", and {words.signed(selected)} beside {control}, which nobody selected for"
         if results.has("shift_share", GRAFT):
             share = scaled(results.interval("shift_share", GRAFT), 100.0)
             said += f": {words.unsigned(share, '.3g')} % of what the law predicts of the candidates"

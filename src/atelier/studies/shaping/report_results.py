@@ -18,6 +18,7 @@ from atelier.studies.shaping.params import UNTUNED, UNTUNED_SDE, Config, correct
 PAPER = "anil2026.csv"  # in the folder of papers
 NOTHING = "nothing"  # a cell with 0 in every measure, that differences are compared with
 GRAFT, CHOSEN = "graft", "pgraft-chosen"  # the latter: of the level that one half of the prompts chose
+CONTROL = "plain"  # learns as many candidates, whatever their reward
 LEVELS = "levels"  # the cell of what is told of all levels at once
 REWARD, CHOOSING, DECIDING = "reward", "reward_choosing", "reward_deciding"  # of all prompts, and of two halves
 INTERVALS = "95 % intervals over groups, not adjusted for their number"
@@ -157,6 +158,14 @@ class Results:
         plain = cell.removesuffix(f"-{CORRECTED}")
         base = UNTUNED if self.solver_of(cell) == SOLVERS["ode"] else UNTUNED_SDE
         return base if plain == cell else corrected(base)
+
+    def control_of(self, cell: str) -> str | None:
+        """The control's pictures from a cell's start; None for a cell of another sampler, and of more updates."""
+        name = cell.removesuffix(f"-{CORRECTED}")
+        mine, control = self.config.trainings.get(name), self.config.trainings.get(CONTROL)
+        if mine is None or control is None or name == CONTROL or (mine.solver, mine.round) != (control.solver, 1):
+            return None
+        return CONTROL if name == cell else corrected(CONTROL)
 
     @property
     def counted(self) -> str:
