@@ -1,4 +1,4 @@
-"""The tiny world of the study of shaping after its stages ``rewards`` and ``candidates``."""
+"""The tiny world of the study of shaping after its stages ``rewards`` and ``untuned``."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from atelier import params
 from atelier.files import write_seal
 from atelier.models import base
 from atelier.params import Params
-from atelier.studies.shaping import candidates, rewards
+from atelier.studies.shaping import rewards, untuned
 from atelier.studies.shaping.params import Config
 from atelier.training.conversion import add_conversion
 from atelier.training.lora import save_with_scheduler
@@ -27,7 +27,7 @@ def with_candidates(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) 
     config = params.load(workspace.params_file)
     rewards.main(config, workspace)
     for seed in config.protocol.training_seeds:
-        candidates.main(config, workspace, str(seed))
+        untuned.main(config, workspace, str(seed))
     torch.set_num_threads(threads)
     return workspace.root
 

@@ -74,5 +74,5 @@ def test_the_laws_expectation_is_what_the_rule_accepts() -> None:
 
 
 def test_without_candidates_it_says_what_to_run(workspace: Workspace) -> None:
-    with pytest.raises(ValueError, match="dvc repro shaping-candidates"):
+    with pytest.raises(ValueError, match="dvc repro shaping-untuned"):
         explore.load(params.load(workspace.params_file), workspace)

@@ -34,7 +34,7 @@ def made(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspac
     for seed in config.protocol.training_seeds:
         correct.main(config, workspace, str(seed))
         flow.main(config, workspace, str(seed))
-    flow_measure.main(config, workspace)
+    flow_measure.write(config, workspace)
     torch.set_num_threads(threads)
     return workspace
 

@@ -105,7 +105,7 @@ def test_the_stage_measures_every_cell(shaped: Workspace, few: Params, monkeypat
     stage.main(few, shaped)
     assert len(calls) == len(all_conditions(few)) + 1  # the one that was cut, again
 
-    inspect.main(few, shaped)
+    inspect.write(few, shaped)
     found = stage.load(few, shaped.measures)
     known = tables.values(found.rows)
     assert stage.cells(few) | {RECONSTRUCTED} <= set(found.rows["cell"])

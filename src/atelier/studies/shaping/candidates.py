@@ -1,4 +1,4 @@
-"""Stage ``candidates``: many pictures of a few training prompts by the base, with their rewards and states on the way.
+"""Candidates: many pictures of a few training prompts by the base, with their rewards and states on the way.
 
 Painted in batches that are kept on disk one by one, as shards of safetensors: a killed stage loses one batch at most,
 and no more than one is in memory at a time. Numbers of candidates run through the shards in order.
@@ -43,7 +43,7 @@ class Painting(NamedTuple):
     parts: Parts | None = None
 
 
-def main(params: Params, workspace: Workspace, training_seed: str) -> None:
+def write(params: Params, workspace: Workspace, training_seed: str) -> None:
     """Write ``build/shaping/candidates/SEED``, a folder for each solver."""
     seed = params.protocol.training_seed(training_seed)
     config, out = Config.of(params), folder(workspace, seed)

@@ -136,7 +136,7 @@ def load(params: Params, workspace: Workspace) -> Explorer:
     seed = params.protocol.training_seeds[0]
     place = candidates.folder(workspace, seed)
     if not (workspace.base.is_dir() and place.is_dir() and rewards.folder(workspace).is_dir()):
-        raise ValueError("nothing to explore yet: run make repro, or dvc repro shaping-candidates")
+        raise ValueError("nothing to explore yet: run make repro, or dvc repro shaping-untuned")
     pipeline = settled(with_ddim(base.load(check_seal(workspace.base))), torch.device("cpu"))
     table = {sampler: candidates.listed(place / solver) for sampler, solver in SAMPLERS.items()}
     reward = rewards.rewards_of(params, workspace)[Config.of(params).reward]

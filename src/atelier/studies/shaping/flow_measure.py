@@ -1,4 +1,4 @@
-"""Stage ``flow_measure``: pictures against operations with and without correction, and what correction rests on.
+"""Measures of flows: pictures against operations with and without correction, and what correction rests on.
 
 Beside every measure of pictures: operations a picture by torch's counter, round trips, the law of the inverted noise
 and how far white and corrected noise are from it, near copies of noise, and the convergence of the inversion.
@@ -40,7 +40,7 @@ MOST = 0.99  # the share of pictures, and of steps, that a bound is to hold for
 RARE = 0.01  # share of white noise that is nearer to a training work's noise than the threshold for a near copy
 
 
-def main(params: Params, workspace: Workspace) -> None:
+def write(params: Params, workspace: Workspace) -> None:
     """Write ``build/measures/shaping_flow.csv`` and the three tables beside it."""
     config, out = Config.of(params).flow, workspace.measures / OUT
     inputs = [workspace.samples / Config.STUDY / "flow", workspace.reference, workspace.evaluator, workspace.manifests]

@@ -51,7 +51,7 @@ class Part(NamedTuple):
         return [mine[number] for number in evenly(len(mine), max(1, most))]
 
 
-def main(params: Params, workspace: Workspace) -> None:
+def write(params: Params, workspace: Workspace) -> None:
     """Write ``build/measures/shaping_levels.csv``, and of the accepted law its tests and histograms."""
     config = Config.of(params)
     inputs = [workspace.base, workspace.manifests, rewards.folder(workspace), workspace.adapters / config.STUDY]

@@ -31,7 +31,7 @@ from atelier.evaluation.tables import read_rows, write_rows
 from atelier.metrics import frechet_distance, precision_recall_density_coverage
 from atelier.params import Params
 from atelier.sampling.store import read
-from atelier.studies.shaping import candidates, prompts, rewards, select
+from atelier.studies.shaping import candidates, flow_measure, inspect, prompts, rewards, select
 from atelier.studies.shaping.inspect import HISTOGRAM, LAW, LEVELS
 from atelier.studies.shaping.law import Rule, Threshold, TopK, divergence_at_least, divergence_of
 from atelier.studies.shaping.law_tables import as_measures
@@ -47,6 +47,13 @@ BASES = {"ode": UNTUNED, "sde": UNTUNED_SDE}  # by solver
 
 
 def main(params: Params, workspace: Workspace) -> None:
+    """Write all of the study's tables to ``build/measures``, those that take longest last."""
+    flow_measure.write(params, workspace)
+    write(params, workspace)
+    inspect.write(params, workspace)
+
+
+def write(params: Params, workspace: Workspace) -> None:
     """Write ``build/measures/shaping.csv``."""
     config = Config.of(params)
     inputs = [workspace.samples / config.STUDY, workspace.build / config.STUDY / "candidates"]

@@ -54,7 +54,7 @@ def all_conditions(params: Params) -> list[Condition]:
 
 
 def main(params: Params, workspace: Workspace, variant: str, training_seed: str) -> None:
-    """Write one variant's conditions of one seed to ``build/samples/shaping/VARIANT/SEED``."""
+    """Write one variant's conditions, or the base's, of one seed to ``build/samples/shaping/VARIANT/SEED``."""
     config, seed = Config.of(params), params.protocol.training_seed(training_seed)
     if variant != UNTUNED:
         train.check_seed(params, variant, seed)

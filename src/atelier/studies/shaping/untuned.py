@@ -1,0 +1,12 @@
+"""Stage ``untuned``: what the base paints, from one training seed: held-out works' prompts, and candidates."""
+
+from atelier.params import Params
+from atelier.studies.shaping import candidates, sample
+from atelier.studies.shaping.params import UNTUNED
+from atelier.workspace import Workspace
+
+
+def main(params: Params, workspace: Workspace, training_seed: str) -> None:
+    """Write ``build/samples/shaping/untuned/SEED`` and, which takes longest, ``build/shaping/candidates/SEED``."""
+    sample.main(params, workspace, UNTUNED, training_seed)
+    candidates.write(params, workspace, training_seed)
