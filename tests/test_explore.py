@@ -42,7 +42,7 @@ def test_it_executes_and_answers(name: str, workspace: Workspace, tmp_path: Path
     if name == "explore_shaping":
         config = params.load(workspace.params_file)
         rewards.main(config, workspace)
-        candidates.write(config, workspace, str(config.protocol.training_seeds[0]))
+        candidates.write(config, workspace, config.protocol.training_seeds[0])
     bare = linked(tmp_path / "bare", workspace.root, ["params.yaml", *needed])
     done = executed(name, bare.root)
     said = done.cells[-1]["outputs"][0]["text"]

@@ -77,8 +77,8 @@ def test_a_killed_stage_paints_what_is_left_alone(
 
     monkeypatch.setattr(candidates, "trajectories", deadly)
     with pytest.raises(KeyboardInterrupt):
-        candidates.write(config, shaped, "0")
-    candidates.write(config, shaped, "0")
+        candidates.write(config, shaped, 0)
+    candidates.write(config, shaped, 0)
     assert len(calls) == 1 + 1 + 3  # one batch before, one lost, three of four afterwards
     assert hashes(candidates.folder(shaped, 0)) == hashes(with_candidates / "build/shaping/candidates/0")
     assert not list(shaped.scratch.glob("shaping-candidates-*"))

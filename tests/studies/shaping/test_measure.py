@@ -90,7 +90,7 @@ def test_the_predicted_shift_is_that_of_the_best_candidates(shaped: Workspace, c
 def test_the_stage_measures_every_cell(shaped: Workspace, few: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     for variant in (UNTUNED, *Config.of(few).names):
         for seed in few.protocol.training_seeds:
-            sample.main(few, shaped, variant, str(seed))
+            sample.write(few, shaped, variant, seed)
     real, calls = stage.cell_rows, []
 
     def killed(*arguments):  # type: ignore[no-untyped-def]

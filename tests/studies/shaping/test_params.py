@@ -12,7 +12,7 @@ from atelier.studies.shaping.params import Config
 from atelier.studies.shaping.report_results import CHOSEN, LEVELS, NOTHING
 
 PROFILES = Path(__file__).parents[3] / "profiles"
-EMBEDDED = Config.of(params.load(PROFILES / "embedded.yaml"))
+EMBEDDED, SMOKE = (Config.of(params.load(PROFILES / f"{name}.yaml")) for name in ("embedded", "smoke"))
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ EMBEDDED = Config.of(params.load(PROFILES / "embedded.yaml"))
     ],
 )
 def test_what_no_stage_can_do_is_refused(section: str, key: str, value: int, says: str) -> None:
-    content: Mapping[str, Any] = EMBEDDED.model_dump(mode="json")
+    content: Mapping[str, Any] = SMOKE.model_dump(mode="json")  # with every variant
     changed = {**content[section], key: value} | ({"checkpoint_every": 1, "warmup": 0} if key == "steps" else {})
     with pytest.raises(ValidationError, match=says):
         Config.model_validate({**content, section: changed})

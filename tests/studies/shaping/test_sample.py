@@ -35,7 +35,7 @@ def save_adapter(config: Params, workspace: Workspace, variant: str, seed: int) 
 
 
 def test_the_base_is_painted_by_both_solvers_from_both_starts(shaped: Workspace, config: Params) -> None:
-    sample.main(config, shaped, UNTUNED, "0")
+    sample.write(config, shaped, UNTUNED, 0)
     found = {}
     for condition in all_conditions(config)[:4]:
         assert condition.model == UNTUNED
@@ -80,7 +80,7 @@ def test_a_variants_pictures_are_its_own_parts(shaped: Workspace, config: Params
     """What is stored is what the two networks paint, and another variant's is not."""
     for variant in ("pgraft-50", "graft"):
         save_adapter(config, shaped, variant, 0)
-        sample.main(config, shaped, variant, "0")
+        sample.write(config, shaped, variant, 0)
     cells = {
         variant: store.read_latents([location_of(config, Condition(variant, "ode")).folder(shaped.samples, 0)])
         for variant in ("pgraft-50", "graft")
@@ -90,6 +90,6 @@ def test_a_variants_pictures_are_its_own_parts(shaped: Workspace, config: Params
     section = read["shaping"]
     section["trainings"]["pgraft-50"] = {}  # all steps by the adapter, which is the other's
     other = params.with_sections({"shaping": section}, shaped.params_file)
-    sample.main(other, shaped, "pgraft-50", "0")
+    sample.write(other, shaped, "pgraft-50", 0)
     again = store.read_latents([location_of(other, Condition("pgraft-50", "ode")).folder(shaped.samples, 0)])
     assert torch.equal(again, cells["graft"])

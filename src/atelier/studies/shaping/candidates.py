@@ -43,9 +43,8 @@ class Painting(NamedTuple):
     parts: Parts | None = None
 
 
-def write(params: Params, workspace: Workspace, training_seed: str) -> None:
+def write(params: Params, workspace: Workspace, seed: int) -> None:
     """Write ``build/shaping/candidates/SEED``, a folder for each solver."""
-    seed = params.protocol.training_seed(training_seed)
     config, out = Config.of(params), folder(workspace, seed)
     key = config.model_dump(mode="json", include={"rewards", "reward", "steps", "levels", "guidance", "candidates"})
     inputs = [workspace.base, workspace.manifests, judges.folder(workspace)]

@@ -53,9 +53,9 @@ def all_conditions(params: Params) -> list[Condition]:
     return [Condition(name, solver, start) for name, solver in variants.items() for start in STARTS]
 
 
-def main(params: Params, workspace: Workspace, variant: str, training_seed: str) -> None:
+def write(params: Params, workspace: Workspace, variant: str, seed: int) -> None:
     """Write one variant's conditions, or the base's, of one seed to ``build/samples/shaping/VARIANT/SEED``."""
-    config, seed = Config.of(params), params.protocol.training_seed(training_seed)
+    config = Config.of(params)
     if variant != UNTUNED:
         train.check_seed(params, variant, seed)
     out = workspace.samples / config.STUDY / variant / str(seed)

@@ -39,13 +39,8 @@ from atelier.workspace import Workspace
 LEAST_NOISE = 1e-3  # of a step: below it, as at a grid's last one, rounding hides what its probability is
 
 
-def main(params: Params, workspace: Workspace, variant: str, seed: str) -> None:
-    """Write one variant, trained from one seed, to ``build/adapters``."""
-    train(params, workspace, variant, params.protocol.training_seed(seed))
-
-
 def train(params: Params, workspace: Workspace, variant: str, training_seed: int) -> None:
-    """Train one seed; write the adapter, its scheduler and history.
+    """Train one variant from one seed; write to ``build/adapters`` the adapter, its scheduler and history.
 
     The card says how many ``candidates`` there were and were ``accepted``, the mean reward of both, and the adapter's
     ``level``: the number of its steps, and its last timestep t_I.

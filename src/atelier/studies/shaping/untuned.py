@@ -8,5 +8,6 @@ from atelier.workspace import Workspace
 
 def main(params: Params, workspace: Workspace, training_seed: str) -> None:
     """Write ``build/samples/shaping/untuned/SEED`` and, which takes longest, ``build/shaping/candidates/SEED``."""
-    sample.main(params, workspace, UNTUNED, training_seed)
-    candidates.write(params, workspace, training_seed)
+    seed = params.protocol.training_seed(training_seed)
+    sample.write(params, workspace, UNTUNED, seed)
+    candidates.write(params, workspace, seed)
