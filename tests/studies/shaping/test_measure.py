@@ -101,8 +101,8 @@ def test_the_stage_measures_every_cell(shaped: Workspace, few: Params, monkeypat
 
     monkeypatch.setattr(stage, "cell_rows", killed)
     with pytest.raises(KeyboardInterrupt):
-        stage.main(few, shaped)
-    stage.main(few, shaped)
+        stage.write(few, shaped)
+    stage.write(few, shaped)
     assert len(calls) == len(all_conditions(few)) + 1  # the one that was cut, again
 
     inspect.write(few, shaped)
