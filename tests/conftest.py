@@ -192,22 +192,27 @@ shaping:
 """
 
 # the stages in one process: importing diffusers costs more than all of them
-STAGES = """
+PAINTED = """
 from atelier.data.painter import write_world
 from pathlib import Path
+write_world(Path("data"), works=24, photographs=8, seed=3, size=64, workers=1)
+"""
+STAGES = (
+    PAINTED
+    + """
 from atelier.cli import main
 import torch
-write_world(Path("data"), works=24, photographs=8, seed=3, size=64, workers=1)
 from atelier.models import defect_judge, trunk
 from atelier.training.defects import NAMES
 net = trunk.build(3)
 trunk.save(net, [torch.ones(c) for c in net.channels], Path("data/trunk"), {})
-for seed, (role, kind) in enumerate({"choosing": "plain", "measuring": "residual"}.items()):  # untrained
+for seed, (role, kind) in enumerate((("choosing", "plain"), ("measuring", "residual"))):  # untrained
     defect_judge.save(defect_judge.build(kind, NAMES, seed), Path("data/defects") / role, {})
 shared = (["prepare"], ["judges"], ["base"], ["cache"], ["starts"], ["reference"])
 shared += (["latent_perceptual", "corpus"], ["pixel_space", "choose"])
 assert all(main(stage) == 0 for stage in shared)
 """
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

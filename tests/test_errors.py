@@ -491,6 +491,8 @@ ALLOWED = {  # (file, call): why it stands alone
     ("data/archives.py", "ZipFile"): "under ``reading`` in ``unpack``",
     ("data/extraction.py", "open"): "of a member, under ``reading`` in ``unpack``",
     ("scratch.py", "to_parquet"): "handed to ``part``, which guards it",
+    ("studies/pixel_space/choose.py", "save_file"): "handed to ``part``, which guards it",
+    ("studies/pixel_space/restore.py", "save_file"): "handed to ``part``, which guards it",
     ("training/checkpoints.py", "open"): "to sync it, under ``filling``",
 }
 

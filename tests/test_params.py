@@ -443,8 +443,10 @@ def test_command_line_says_yes_or_names_the_fault(tmp_path: Path, run_python) ->
         "base/model_index.json",
         "trunk/trunk.safetensors",
         "trunk/heads.safetensors",
+        "defects/choosing/judge.safetensors",
+        "defects/measuring/judge.safetensors",
     ):
-        (tmp_path / "data" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "data" / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / "data" / name).touch()
     for style in content()["signal_leak"]["styles"].values():
         (tmp_path / "data" / "wikiart" / style).mkdir()

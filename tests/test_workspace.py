@@ -43,6 +43,7 @@ OF_THE_WORLD = {
     "autoencoder": "build/autoencoder",
     "textured": "build/decoder",
     "conversions": "build/conversions",
+    "defects": "build/defects",
     "shipped": "build/data",
     "report": "build/report",
 }

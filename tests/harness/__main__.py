@@ -16,7 +16,7 @@ SHORT = 0.1  # share of the attacks in the short form
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.harness", description=__doc__)
-    parser.add_argument("--short", action="store_true", help=f"{SHORT:.0%} of the attacks, without kills")
+    parser.add_argument("--short", action="store_true", help="a tenth of the attacks, without kills")
     parser.add_argument("--group", action="append", help="only this group; may be repeated")
     parser.add_argument("--name", default="", help="only attacks whose name contains this")
     parser.add_argument("--seed", type=int, default=0, help="of the random attacks and of what the short form chooses")

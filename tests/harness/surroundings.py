@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.harness.attacks import Attack
 
-from conftest import STAGES, TINY
+from conftest import PAINTED, TINY
 
 SURROUNDINGS = "surroundings"
 
@@ -50,8 +50,7 @@ ENVIRONMENTS: dict[str, Mapping[str, str | None]] = {
 def tiny() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="atelier-harness-tiny-"))
     (folder / "params.yaml").write_text(TINY)
-    painted = STAGES[: STAGES.index("from atelier.models import trunk")]
-    subprocess.run([sys.executable, "-c", painted], cwd=folder, check=True, capture_output=True)
+    subprocess.run([sys.executable, "-c", PAINTED], cwd=folder, check=True, capture_output=True)
     return folder
 
 

@@ -408,8 +408,9 @@ def test_headline_was_recorded(results: Results) -> None:
 
 def test_captions_count_training_seeds(results: Results) -> None:
     protocol = {**PARAMS.protocol.model_dump(mode="json"), "training_seeds": [0, 1]}
-    others = {**params.read(PROFILE)["latent_perceptual"], "ablation_seeds": [0, 1]}
-    sections = {"protocol": protocol, "latent_perceptual": others}
+    with_ablations = ("latent_perceptual", "pixel_space")
+    others = {name: {**params.read(PROFILE)[name], "ablation_seeds": [0, 1]} for name in with_ablations}
+    sections = {"protocol": protocol, **others}
     two = replace(results, params=params.with_sections(sections, PROFILE))
     assert "n = 12 pictures a cell in 4 repeats, 2 training seeds, against" in report.distances(two).caption
     assert "training seeds" in report.evidence(two).over[""]

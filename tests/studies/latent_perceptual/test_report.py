@@ -33,6 +33,7 @@ PROFILES = {
     name: params.load(ROOT / "profiles" / f"{name}.yaml") for name in ("smoke", "embedded", "study", "paintings")
 }
 EMBEDDED, STUDY = PROFILES["embedded"], PROFILES["study"]
+EACH = EMBEDDED.section("latent_perceptual").pictures  # a repeat
 STUDY_LONGER = Config.of(STUDY).trainings["plain-longer"].longer
 ABLATIONS = {
     "separate": PostTraining(loss="perceptual", norm="separate"),
@@ -580,7 +581,7 @@ def test_five_sentences_answer(with_loss: Sequence[float], sentence: str) -> Non
     assert lines[2].startswith("3. More weight on little noise, without a decoder, lowers fd (-0.5 (alike))")
     assert "what the decoder sees beside" in lines[2]
     assert lines[3].startswith("4. What that costs is not measured here")
-    assert "over 4 groups of 12 pictures, 1 training seed: " in lines[4]
+    assert f"over 4 groups of {EACH} pictures, 1 training seed: " in lines[4]
     assert "other noise alone changes it by +0 (-0.41" in lines[4]
     assert text.metrics["answer/fd_per_cent"].value.mean == pytest.approx(10 * (np.mean(with_loss) - 10))
 
@@ -604,7 +605,7 @@ def test_a_smallest_effect_that_four_of_five_studies_find() -> None:
 def test_what_plain_training_does_in_words() -> None:
     text = report.effect(results(changed={("fd", "untuned-plain"): [30.0] * 4}))
     assert text.text.startswith("Plain post-training brings the base nearer (-20 (alike)).")
-    assert "48 pictures a row are fewer than the 500" in text.text
+    assert f"{4 * EACH} pictures a row are fewer than the 500" in text.text
     assert "So short a training" not in text.text
     assert text.metrics["change/fd/plain-from-untuned"].value.mean == pytest.approx(-20.0)
 

@@ -338,7 +338,7 @@ def test_a_square_of_pairs_is_cut_from_both_pictures(vae: AutoencoderKL) -> None
 
     drawn, output = drawn_by_hand(2), randn(2, 2, 4, 6, 6, seed=3)
     part = Pixels(watched, "epsilon", "noisy", 3, 16, 9, NAMES)
-    preferred = Preferred(PostTraining(method="simpo", terms="pixel"), 1.0, 0.0)
+    preferred = Preferred(PostTraining(method="simpo", terms="pixel"), 1.0, 1.0, 0.0)
     pixel_preferences(drawn, output, None, preferred, part, 1.0, 1.0)
     window = drawn_window((6, 6), 3, 9, NAMES[3], 0)
     zt = (drawn.alpha * drawn.z0 + drawn.s * drawn.eps).flatten(0, 1)

@@ -32,6 +32,7 @@ from atelier.workspace import Workspace
 
 PROFILES = Path(__file__).parents[3] / "profiles"
 EMBEDDED = params.load(PROFILES / "embedded.yaml")
+EACH = EMBEDDED.section("signal_leak").pictures * len(EMBEDDED.protocol.all_repeats)  # pictures a condition
 CHANNELS, SIDE = 2, 2
 SCHEDULER = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.000234, beta_end=0.0033)
 
@@ -123,7 +124,7 @@ def test_first_inputs_are_the_schedules() -> None:
     table = report.first_inputs(results(pd.DataFrame()))
     assert table.name == "first_step"
     assert list(table.frame.index) == [
-        "this base, sampler's first of 12",
+        f"this base, sampler's first of {EMBEDDED.sampling.steps}",
         "Stable Diffusion, sampler's first of 50",
         "this base, training's last",
         "Stable Diffusion, training's last",
@@ -165,12 +166,12 @@ def test_slopes_of_finished_pictures_are_of_those_that_are_painted(tmp_path: Pat
     assert table.frame.loc["white", "shuffled"].startswith("-0.04 (-")
     assert isinstance(table.metrics["slope/flow"].value, Interval)
     assert table.metrics["slope/flow"].value.mean == pytest.approx(0.02)
-    assert "n = 20 first latents" in table.caption
+    assert f"n = {EACH} first latents" in table.caption
 
 
 def test_a_perfect_denoiser_of_unit_variance_reads_its_signal() -> None:
     """alpha S / (alpha^2 S + s^2) with S = 1."""
-    alpha = first_step(SCHEDULER, 12).alpha
+    alpha = first_step(SCHEDULER, EMBEDDED.sampling.steps).alpha
     assert report.perfect_slope(results(pd.DataFrame())).text.endswith(f"median over channels: {alpha:.2f}")
 
 
@@ -219,9 +220,9 @@ def test_diversity_has_what_was_measured() -> None:
     assert list(shown.frame.columns) == measures
     assert shown.frame.index[:3].tolist() == ["training split", "these, decoded", "white noise"]
     assert shown.frame.loc["frequency leak, N = 3", "kid"] == 7.0
-    assert shown.metrics["kid/low-3"].n == 20
+    assert shown.metrics["kid/low-3"].n == EACH
     assert len(shown.metrics) == len(NATURAL) * len(measures)
-    for words in ("n = 20 pictures", "4 repeats", "5 held-out photographs", "5 prompts", "guidance 4"):
+    for words in (f"n = {EACH} pictures", "4 repeats", "5 held-out photographs", "5 prompts", "guidance 4"):
         assert words in shown.caption
     prompted = rows(dict.fromkeys(NATURAL[2:], 70.0), "clip")
     with_clip = report.diversity(results(pd.concat([table, prompted])))
@@ -274,7 +275,7 @@ def test_styles_are_compared_where_there_are_held_out_works() -> None:
     assert of_style.loc["tuned and leak", "change of kid_haar"] == "-0.3 (-0.3 to -0.3)"
     assert of_style.loc["tuned", "change of kid_haar"] == ""
     assert set(shown.metrics) == {f"kid_haar/{name}-watercolor+leak/change" for name in ("words", "tuned")}
-    assert "n = 20 pictures" in shown.caption
+    assert f"n = {EACH} pictures" in shown.caption
 
 
 def test_targets_end_with_all_training_works() -> None:
@@ -405,6 +406,6 @@ def test_evidence_decides_what_was_measured() -> None:
     decided = {verdict.claim: verdict for verdict in verdicts.decide(claims.load("signal_leak"), evidence)}
     assert decided["D5"].verdict == verdicts.SUPPORTED
     assert decided["D4"].reason.startswith("not measured: ")
-    assert evidence.counts_of(decided["D5"]) == [20, 20]
+    assert evidence.counts_of(decided["D5"]) == [EACH, EACH]
     assert evidence.over_of("D5") == "intervals over 4 groups of repeats, 1 training seed"
     assert evidence.null_comparisons == measure.null_comparisons()
