@@ -124,7 +124,7 @@ def test_steps_seeds_and_starts_of_a_variant() -> None:
     section = config.section("pixel_space")
     steps = section.supervised.steps
     assert section.optimisation_of("both").steps == steps
-    assert section.optimisation_of("latent-longer").steps == round(1.6 * steps)
+    assert section.optimisation_of("latent-longer").steps == round(2.1 * steps)
     assert section.optimisation_of("dpo-both") == section.preference
     assert seeds_of(config, "both") == [0, 1, 2, 3, 4]
     assert seeds_of(config, "share-10") == [0, 1, 2]
