@@ -283,3 +283,11 @@ def test_the_measuring_judge_and_the_evaluator_choose_nothing(
     choose.judge_of(config, workspace, choose.CHOOSING)
     assert asked == ["choosing"]
     assert Config.of(config).judges == "data/defects"
+
+
+def test_the_style_of_ones_own_pictures_has_two_works_in_both_splits() -> None:
+    """Of one that has more to learn, but a single held-out work, nothing could be measured."""
+    rows = [("Ukiyo_e", "train")] * 7 + [("Ukiyo_e", "test")] + [("Cubism", "train")] * 6 + [("Cubism", "test")] * 2
+    table = pd.DataFrame(rows, columns=["art_style", "split"])
+    assert pictures.most_frequent(table) == "Cubism"
+    assert pictures.most_frequent(table[:8]) == "Ukiyo_e"  # refused by who asks for its works

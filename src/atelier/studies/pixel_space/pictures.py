@@ -65,17 +65,25 @@ def painted(params: Params, name: str) -> tuple[pd.DataFrame, Tensor]:
 
 
 def of_style(params: Params, workspace: Workspace, name: str) -> pd.DataFrame:
-    """The data's works of the style in one split, with their subjects; of the most frequent style where none is named.
+    """The data's works of the style in one split, with their subjects.
 
+    Where no style is named: of the most frequent one in training of those with two works in both splits, if any has.
     ValueError where there are fewer than two.
     """
     table = prepare.with_truth(prepare.works(workspace.manifests).table, workspace.manifests)
-    training = table.loc[table["split"] == SPLITS[TRAINING], "art_style"].value_counts()
-    style = Config.of(params).style or min(training.index[training == training.max()])
+    style = Config.of(params).style or most_frequent(table)
     found = table[(table["art_style"] == style) & (table["split"] == SPLITS[name])].reset_index(drop=True)
     if len(found) < 2:  # a distance between sets needs two
         raise ValueError(f"pixel_space.style: {len(found)} works of '{style}' are in the split '{SPLITS[name]}'")
     return found[list(COLUMNS)]
+
+
+def most_frequent(table: pd.DataFrame) -> str:
+    """The style with most training works, the first of equals, of those that have two works in both splits, if any."""
+    counts = pd.crosstab(table["art_style"], table["split"]).reindex(columns=list(SPLITS.values()), fill_value=0)
+    enough = counts[(counts >= 2).all(axis=1)]
+    training = (counts if enough.empty else enough)[SPLITS[TRAINING]]
+    return str(min(training.index[training == training.max()]))
 
 
 def split(workspace: Workspace, name: str) -> pd.DataFrame:
