@@ -1,6 +1,7 @@
 """What the stage ``choose`` leaves: curated works to learn from, pairs of preferences, held-out works to ask for.
 
-Works are of one style. Painted ones are new to everything else; without them they are the data's, in its splits.
+Works are of one style, or of all where none is named. Painted ones are new to everything else; without them they are
+the data's, in its splits.
 """
 
 import hashlib
@@ -40,7 +41,7 @@ def folder(workspace: Workspace) -> Path:
 
 
 def card(workspace: Workspace) -> dict[str, Any]:
-    """``kind``: painted works, or works of the data; ``style``: which all are of."""
+    """``kind``: painted works, or works of the data; ``style``: which all are of, "" where none is named."""
     found: dict[str, Any] = read_json(check_seal(folder(workspace)) / CARD)
     return found
 
@@ -65,25 +66,17 @@ def painted(params: Params, name: str) -> tuple[pd.DataFrame, Tensor]:
 
 
 def of_style(params: Params, workspace: Workspace, name: str) -> pd.DataFrame:
-    """The data's works of the style in one split, with their subjects.
+    """The data's works of the style in one split, with their subjects; of every style where none is named.
 
-    Where no style is named: of the most frequent one in training of those with two works in both splits, if any has.
-    ValueError where there are fewer than two.
+    ValueError where they are too few to measure with.
     """
+    style, fewest = Config.of(params).style, Config.of(params).fewest(params)
     table = prepare.with_truth(prepare.works(workspace.manifests).table, workspace.manifests)
-    style = Config.of(params).style or most_frequent(table)
-    found = table[(table["art_style"] == style) & (table["split"] == SPLITS[name])].reset_index(drop=True)
-    if len(found) < 2:  # a distance between sets needs two
-        raise ValueError(f"pixel_space.style: {len(found)} works of '{style}' are in the split '{SPLITS[name]}'")
-    return found[list(COLUMNS)]
-
-
-def most_frequent(table: pd.DataFrame) -> str:
-    """The style with most training works, the first of equals, of those that have two works in both splits, if any."""
-    counts = pd.crosstab(table["art_style"], table["split"]).reindex(columns=list(SPLITS.values()), fill_value=0)
-    enough = counts[(counts >= 2).all(axis=1)]
-    training = (counts if enough.empty else enough)[SPLITS[TRAINING]]
-    return str(min(training.index[training == training.max()]))
+    wanted = (table["split"] == SPLITS[name]) & (style is None or table["art_style"] == style)
+    if (n := wanted.sum()) < fewest:
+        of = "works" if style is None else f"works of '{style}'"
+        raise ValueError(f"pixel_space.style: {n} {of} are in the split '{SPLITS[name]}', at least {fewest} are needed")
+    return table.loc[wanted, list(COLUMNS)].reset_index(drop=True)
 
 
 def split(workspace: Workspace, name: str) -> pd.DataFrame:
