@@ -1,5 +1,6 @@
 """Measures of groups of pictures: pooled as if they had been one set, and a pseudo-value each; copies are seen."""
 
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from atelier import params
-from atelier.evaluation import cells, tables
+from atelier.evaluation import cells, sharing, tables
 from atelier.evaluation import groups as sets
 from atelier.evaluation import reference as references
 from atelier.evaluation.groups import Group, Reference
@@ -53,6 +54,21 @@ def test_pooled_groups_are_what_their_pictures_together_are(groups: list[Group])
     assert together.n == one.n == 24
     for ours, theirs in zip(together[1:-1], one[1:-1], strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("n", "each", "groups"), [(12, 3, 4), (15, 3, 4), (10, 3, 4), (4, 9, 4), (100, 2, 3)])
+def test_works_are_shared_over_groups_of_one_size_and_none_twice(n: int, each: int, groups: int) -> None:
+    rows = sharing.rows_of_groups(n, each, groups)
+    assert [len(part) for part in rows] == [min(each, n // groups)] * groups
+    chosen = sorted(chain.from_iterable(rows))
+    assert len(set(chosen)) == len(chosen)
+    assert chosen[0] == 0
+    assert chosen[-1] >= n - -(-n // len(chosen))  # from the whole table, not from its beginning
+
+
+def test_works_fewer_than_groups_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"^works: expected at least one for each of 4 groups of repeats, got 3$"):
+        sharing.rows_of_groups(3, 1, 4)
 
 
 def test_measures_are_the_metrics_of_the_same_pictures(groups: list[Group], reference: Reference) -> None:

@@ -112,12 +112,21 @@ def test_styles_that_parameters_name_must_have_works_in_both_splits(home: Worksp
     assert "styles.one" not in listed
 
 
+def test_a_style_whose_works_are_shared_over_groups_of_repeats_has_one_for_each(home: Workspace) -> None:
+    """With four repeats and a quarter of works held out, eight are too few, though both splits have some."""
+    pixel = OWN.section("pixel_space").model_copy(update={"style": "Cubism"})
+    named = OWN.model_copy(update={"pixel_space": pixel})
+    assert re.search(r"^pixel_space\.style: .* has 8 works of 'Cubism', .* need 16$", lines(named, home), re.MULTILINE)
+    paint(home.root / "mine", Cubism=16)
+    assert lines(named, home) == ""
+
+
 def test_too_few_pictures_and_too_little_disk(home: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.rmtree(home.root / "mine")
     paint(home.root / "mine", Cubism=7)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(1, 1, 1000))
     few, disk = preflight.faults(OWN, home)
-    assert "7 pictures, at least 8 are needed" in few
+    assert "7 pictures, at least 16 are needed" in few
     assert "are free" in disk
 
 

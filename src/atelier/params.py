@@ -280,6 +280,10 @@ class StudySection(Section):
         """Styles that the section names: key -> style. The data must have works of each in both splits."""
         return {}
 
+    def fewest(self, params: Params) -> int:
+        """How many works of each of ``named_styles`` a split must have."""
+        return 2
+
     def named_files(self) -> dict[str, list[str]]:
         """Files and folders that the section names: key -> files that must exist below the project's folder."""
         return {}

@@ -14,7 +14,6 @@ from atelier.params import Params
 from atelier.workspace import Workspace
 
 MODEL = "model_index.json"  # the file that makes a folder a diffusers pipeline
-FEWEST = 8  # works in all: of fewer, a split or a group of repeats is empty
 GIGABYTE = 2**30
 
 
@@ -44,27 +43,31 @@ def _works(params: Params, workspace: Workspace) -> Iterator[str]:
     except ValueError as error:
         yield str(error)
         return
-    if (total := sum(styles.values())) < FEWEST:
-        yield f"data.folder: {source}: {total} pictures, at least {FEWEST} are needed"
-    for key, style in sorted(_named_styles(params)):
+    needed = fewest(params.data.split, len(params.protocol.groups))
+    if (total := sum(styles.values())) < needed:
+        yield f"data.folder: {source}: {total} pictures, at least {needed} are needed"
+    for key, style, held_out in sorted(_named_styles(params)):
+        needed = fewest(params.data.split, held_out)
         if style not in styles:
             yield f"{key}: {source} has no style '{style}'; there are {', '.join(styles)}"
-        elif styles[style] < fewest(params.data.split):
-            yield f"{key}: {source} has {styles[style]} works of '{style}', too few for both splits"
+        elif styles[style] < needed:
+            of_it = f"{source} has {styles[style]} works of '{style}'"
+            yield f"{key}: {of_it}, too few for both splits, which need {needed}"
 
 
-def _named_styles(params: Params) -> set[tuple[str, str]]:
-    """(key, style) of all styles that parameters name."""
-    named = {("base.train.unseen_styles", style) for style in params.base.train.unseen_styles}
+def _named_styles(params: Params) -> set[tuple[str, str, int]]:
+    """(key, style, works that must be held out) of all styles that parameters name."""
+    named = {("base.train.unseen_styles", style, 2) for style in params.base.train.unseen_styles}
     for section in params.sections():
-        named |= {(f"{section.STUDY}.{key}", style) for key, style in section.named_styles().items()}
+        needed = section.fewest(params)
+        named |= {(f"{section.STUDY}.{key}", style, needed) for key, style in section.named_styles().items()}
     return named
 
 
-def fewest(split: str) -> int:
-    """Works of a style of which a split (as in ``data.split``) leaves some on both sides, as a rule."""
+def fewest(split: str, held_out: int) -> int:
+    """Works of which a split (as in ``data.split``) leaves ``held_out`` on its smaller side, as a rule."""
     training = int(split.split("/")[0]) / 100
-    return 2 * round(1 / (1 - training))
+    return held_out * round(1 / min(training, 1 - training))
 
 
 def _base(params: Params, workspace: Workspace) -> Iterator[str]:

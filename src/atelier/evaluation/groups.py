@@ -13,6 +13,7 @@ from torch.nn.functional import avg_pool2d
 
 from atelier.data.checks import FloatArray, check_picture_tensor, square_side
 from atelier.evaluation.intervals import pseudo_values
+from atelier.evaluation.sharing import rows_of_groups
 from atelier.files import reading, writing
 from atelier.metrics import (
     Moments,
@@ -30,7 +31,6 @@ from atelier.metrics import (
 from atelier.metrics.summary import SLOPE_LOW
 from atelier.metrics.wavelets import Bands, bands, distance_from_bands, haar_packets
 from atelier.models.evaluator import Evaluator
-from atelier.seeds import evenly
 
 SIMPLE = ("fd", "kid", "pr", "psd")  # measures of small sets, such as one style's or a few artists' works
 NEIGHBOURS = 5
@@ -255,12 +255,8 @@ def reconstructed_of(works: Group) -> Reconstructed:
 
 
 def spread_over_groups(pictures: Tensor, each: int, groups: int, model: Evaluator | None) -> list[Group]:
-    """Pictures in groups of ``each``, or of fewer where there are not enough; no picture is used twice.
-
-    Chosen evenly, because the pictures are sorted by style.
-    """
-    chosen = evenly(len(pictures), min(each, len(pictures) // groups) * groups)
-    return [group(pictures[chosen[first::groups]], model) for first in range(groups)]
+    """Pictures reduced in groups as ``rows_of_groups`` shares them out."""
+    return [group(pictures[rows], model) for rows in rows_of_groups(len(pictures), each, groups)]
 
 
 KEPT = ("features", "spectrum", "residual")  # the statistics kept for comparisons between finished cells

@@ -23,6 +23,7 @@ from atelier import machine, scratch
 from atelier.data.images import to_model_range, to_pixels
 from atelier.diffusion import clean_estimate, noised
 from atelier.evaluation.intervals import FloatArray
+from atelier.evaluation.sharing import rows_of_groups
 from atelier.evaluation.tables import read_rows, write_rows
 from atelier.files import check_seal
 from atelier.methods.latent_perceptual import (
@@ -39,7 +40,7 @@ from atelier.models.autoencoders import decoder_stages
 from atelier.models.latents import decode, encode_pictures, encode_prompts, unscaled
 from atelier.params import Params
 from atelier.sampling.sampler import settled
-from atelier.seeds import evenly, torch_generator
+from atelier.seeds import torch_generator
 from atelier.studies.latent_perceptual.loss import TERM, gated, latent_error
 from atelier.studies.latent_perceptual.params import Config
 from atelier.studies.latent_perceptual.pictures import HELD_OUT, folder, main_sources
@@ -81,13 +82,12 @@ def last_step_under(alphas: Tensor, sigmas: Tensor, side: int, tau: float = PAPE
 
 
 def inspected(params: Params, workspace: Workspace, pipeline: StableDiffusionPipeline) -> Iterator[Inspected]:
-    """Held-out pictures per group, evenly from all; none is used twice if there are enough."""
+    """Held-out pictures per group, evenly from all; none is used twice."""
     study, groups = Config.of(params), len(params.protocol.groups)
     source = main_sources(params, workspace)
     table = source.split(HELD_OUT)
-    chosen = evenly(len(table), min(study.inspected * groups, len(table)))
-    for group in range(groups):
-        rows = table.iloc[chosen[group::groups]].reset_index(drop=True)
+    for group, chosen in enumerate(rows_of_groups(len(table), study.inspected, groups)):
+        rows = table.iloc[chosen].reset_index(drop=True)
         texts = [source.prompt(row, 0) for row in rows.to_dict("records")]
         z0 = encode_pictures(pipeline.vae, source.pictures(rows)).mean
         yield Inspected(group, rows, z0, encode_prompts(pipeline, texts))

@@ -69,7 +69,7 @@ def main(params: Params, workspace: Workspace) -> None:
     run = scratch_of(params, workspace)
     pipeline = settled(with_ddim(base.load(check_seal(workspace.base))), machine.accelerator(params.machine).device)
     sets = {name: works(params, workspace, name) for name in SPLITS}
-    style = sets[TRAINING][0]["art_style"].iloc[0]
+    style = Config.of(params).style or ""
     judge, fit = judge_of(params, workspace, CHOOSING), style_fit(params, workspace, style)
     (table, pool), (_, held_out) = sets[TRAINING], sets[HELD_OUT]
     config = Config.of(params).curated
@@ -84,7 +84,8 @@ def main(params: Params, workspace: Workspace) -> None:
         scores = {"defects": score(judge, pictures), "fit": fit(pictures)}
         _write_pairs(params, pipeline, latents, scores, resolution(judge, pictures), asked, part)
     scratch.discard(run)
-    print(f"{len(chosen)} of {len(table)} works of {style}, {len(asked)} pairs, {len(held_out)} works held out")
+    of = f"{len(chosen)} of {len(table)} works of {style or 'every style'}"
+    print(f"{of}, {len(asked)} pairs, {len(held_out)} works held out")
 
 
 def scratch_of(params: Params, workspace: Workspace) -> Path:

@@ -18,6 +18,7 @@ from torch import Tensor
 from atelier import machine, scratch
 from atelier.data.prompts import prompt
 from atelier.diffusion import clean_estimate, noise_estimate, noised
+from atelier.evaluation.sharing import rows_of_groups
 from atelier.evaluation.tables import write_rows
 from atelier.files import check_seal
 from atelier.methods.pixel_space import clean_pixel_loss, pixel_loss
@@ -25,7 +26,7 @@ from atelier.models import base
 from atelier.models.latents import encode_pictures, encode_prompts, unscaled
 from atelier.params import Params
 from atelier.sampling.sampler import settled
-from atelier.seeds import evenly, torch_generator
+from atelier.seeds import torch_generator
 from atelier.studies.pixel_space.params import Config
 from atelier.studies.pixel_space.pictures import HELD_OUT, LEVEL, folder, pictures, split
 from atelier.training import denoiser
@@ -66,11 +67,10 @@ def main(params: Params, workspace: Workspace) -> None:
 
 
 def inspected(params: Params, workspace: Workspace, pipeline: StableDiffusionPipeline) -> Iterator[Inspected]:
-    """Held-out works per group, evenly from all; none is used twice if there are enough."""
+    """Held-out works per group, evenly from all; none is used twice."""
     groups, table = len(params.protocol.groups), split(workspace, HELD_OUT)
-    chosen = evenly(len(table), min(Config.of(params).inspected * groups, len(table)))
-    for group in range(groups):
-        rows = table.iloc[chosen[group::groups]].reset_index(drop=True)
+    for chosen in rows_of_groups(len(table), Config.of(params).inspected, groups):
+        rows = table.iloc[chosen].reset_index(drop=True)
         texts = [prompt(row, LEVEL, 0) for row in rows.to_dict("records")]
         z0 = encode_pictures(pipeline.vae, pictures(params, workspace, rows)).mean
         noise = [torch_generator(params.seed, Config.STUDY, "inspect", name) for name in rows["path"]]

@@ -17,8 +17,17 @@ from torch import Tensor
 from atelier import scratch
 from atelier.data.images import to_pixels
 from atelier.evaluation import judges
-from atelier.evaluation.groups import Group, Reference, all_measures, group, groups_of, measured, pseudo_rows
+from atelier.evaluation.groups import (
+    Group,
+    Reference,
+    all_measures,
+    group,
+    groups_of,
+    measured,
+    pseudo_rows,
+)
 from atelier.evaluation.intervals import FloatArray
+from atelier.evaluation.sharing import rows_of_groups
 from atelier.evaluation.tables import read_rows, write_rows
 from atelier.files import check_seal
 from atelier.metrics import alignment, high_power, log_power_error, log_power_ratios
@@ -29,7 +38,6 @@ from atelier.models.evaluator import Evaluator
 from atelier.models.latents import decode
 from atelier.params import STARTS, Params
 from atelier.sampling.store import read
-from atelier.seeds import evenly
 from atelier.studies.pixel_space.choose import MEASURING, judge_of, reconstructed, reference, truth
 from atelier.studies.pixel_space.compared import (
     AGAIN,
@@ -155,8 +163,7 @@ def of_works(params: Params, by: Judges, works: Tensor) -> Made:
     """Works (n, 3, h, w) uint8 in as many groups as generated pictures; at most as many, none twice."""
     number = len(params.protocol.groups)
     each = len(params.protocol.all_repeats) * Config.of(params).pictures // number
-    chosen = evenly(len(works), min(each, len(works) // number) * number)
-    parts = [works[chosen[first::number]] for first in range(number)]
+    parts = [works[rows] for rows in rows_of_groups(len(works), each, number)]
     scored = [scored_group(by, group(part, by.evaluator), part) for part in parts]
     tables = [
         pd.DataFrame({"repeat": first, "place": range(len(part)), **scores})

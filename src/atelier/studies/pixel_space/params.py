@@ -43,7 +43,7 @@ Beta = Annotated[float, Field(gt=0.0, le=1e9)]
 
 
 class Curated(Section):
-    """Works of one style painted for this study alone, of which the best are learnt; 0 and 0: the data's own of it."""
+    """Works of one style painted for this study alone, of which the best are learnt; 0 and 0: the data's own."""
 
     painted: Count  # that trainings choose from
     kept: Positive  # the best by the judge that chooses, then by fit to the style
@@ -100,7 +100,7 @@ class PostTraining(Section):
 class Config(StudySection):
     STUDY: ClassVar[str] = "pixel_space"
 
-    style: StyleName | None  # that all variants learn, paint and are measured in; None: the data's most frequent one
+    style: StyleName | None  # that all variants learn, paint and are measured in; None: the data's works of every style
     judges: FilePath  # of defects: a folder with ``choosing`` and ``measuring``
     curated: Curated
     candidates: Candidates
@@ -147,6 +147,10 @@ class Config(StudySection):
 
     def named_styles(self) -> dict[str, str]:
         return {} if self.style is None else {"style": self.style}
+
+    def fewest(self, params: Params) -> int:
+        """Works that both splits must have: one for each group of repeats, and two, of which there is a distance."""
+        return 2 if self.curated.painted else max(2, len(params.protocol.groups))
 
     def named_files(self) -> dict[str, list[str]]:
         return {"judges": [f"{self.judges}/{role}/judge.safetensors" for role in ("choosing", "measuring")]}

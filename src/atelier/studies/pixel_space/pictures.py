@@ -1,6 +1,7 @@
 """What the stage ``choose`` leaves: curated works to learn from, pairs of preferences, held-out works to ask for.
 
-Works are of one style. Painted ones are new to everything else; without them they are the data's, in its splits.
+Works are of one style, or of all where none is named. Painted ones are new to everything else; without them they are
+the data's, in its splits.
 """
 
 import hashlib
@@ -40,7 +41,7 @@ def folder(workspace: Workspace) -> Path:
 
 
 def card(workspace: Workspace) -> dict[str, Any]:
-    """``kind``: painted works, or works of the data; ``style``: which all are of."""
+    """``kind``: painted works, or works of the data; ``style``: which all are of, "" where none is named."""
     found: dict[str, Any] = read_json(check_seal(folder(workspace)) / CARD)
     return found
 
@@ -65,17 +66,17 @@ def painted(params: Params, name: str) -> tuple[pd.DataFrame, Tensor]:
 
 
 def of_style(params: Params, workspace: Workspace, name: str) -> pd.DataFrame:
-    """The data's works of the style in one split, with their subjects; of the most frequent style where none is named.
+    """The data's works of the style in one split, with their subjects; of every style where none is named.
 
-    ValueError where there are fewer than two.
+    ValueError where they are too few to measure with.
     """
+    style, fewest = Config.of(params).style, Config.of(params).fewest(params)
     table = prepare.with_truth(prepare.works(workspace.manifests).table, workspace.manifests)
-    training = table.loc[table["split"] == SPLITS[TRAINING], "art_style"].value_counts()
-    style = Config.of(params).style or min(training.index[training == training.max()])
-    found = table[(table["art_style"] == style) & (table["split"] == SPLITS[name])].reset_index(drop=True)
-    if len(found) < 2:  # a distance between sets needs two
-        raise ValueError(f"pixel_space.style: {len(found)} works of '{style}' are in the split '{SPLITS[name]}'")
-    return found[list(COLUMNS)]
+    wanted = (table["split"] == SPLITS[name]) & (style is None or table["art_style"] == style)
+    if (n := wanted.sum()) < fewest:
+        of = "works" if style is None else f"works of '{style}'"
+        raise ValueError(f"pixel_space.style: {n} {of} are in the split '{SPLITS[name]}', at least {fewest} are needed")
+    return table.loc[wanted, list(COLUMNS)].reset_index(drop=True)
 
 
 def split(workspace: Workspace, name: str) -> pd.DataFrame:

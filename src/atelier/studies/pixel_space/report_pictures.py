@@ -51,7 +51,7 @@ def pictures(results: Results) -> Figure:
     rows = {name: results.first_pictures[name] for name in SHOWN if name in results.first_pictures}
     n = max(map(len, rows.values()), default=0)
     caption = (
-        f"The first {n} prompts of the first repeat, in one style; guidance "
+        f"The first {n} prompts of the first repeat, of {results.config.style or 'every style'}; guidance "
         f"{results.config.guidance:g}, {results.params.sampling.steps} steps, white noise; a column is a prompt and "
         "its noise."
     )
