@@ -125,12 +125,14 @@ def gaussians(n: int, seed: int) -> tuple[Tensor, list[str]]:
 
 
 def test_a_probe_finds_the_posterior_of_gaussian_classes() -> None:
-    """log p(b | x) = log sigmoid(2 x - 2) for classes of equal weight at 0 and 2; shrinkage bends it a little."""
+    """p(b | x) = sigmoid(2 x - 2) for classes of equal weight at 0 and 2; shrinkage bends it a little."""
     probe = Probe.fit(*gaussians(20_000, seed=1))
     rows, labels = gaussians(2000, seed=2)
-    expected = torch.nn.functional.logsigmoid(2 * rows[:, 0] - 2).numpy()
-    found = probe.log_probability(rows, ["b"] * len(rows))
-    assert np.abs(np.exp(found) - np.exp(expected)).max() < 0.05
+    expected = torch.sigmoid(2 * rows[:, 0] - 2).numpy()
+    found = probe.probability(rows, ["b"] * len(rows))
+    assert np.abs(found - expected).max() < 0.05
+    far = probe.probability(torch.tensor([[-40.0, 0, 0], [-20.0, 0, 0]], dtype=torch.float64), ["b", "b"])
+    assert 0 < far[0] < far[1] < 1e-12  # in order, however unlikely both are
     assert probe.accuracy(rows, labels) == pytest.approx(0.841, abs=0.03)  # Phi(1)
 
 
@@ -142,4 +144,4 @@ def test_probes_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert torch.equal(found.weight, probe.weight)
     assert torch.equal(found.bias, probe.bias)
     with pytest.raises(ValueError, match="'c' is none of a, b"):
-        found.log_probability(torch.zeros(1, 3, dtype=torch.float64), ["c"])
+        found.probability(torch.zeros(1, 3, dtype=torch.float64), ["c"])

@@ -122,11 +122,14 @@ class Probe(NamedTuple):
         priors = torch.stack([(of_class == number).double().mean() for number in range(len(classes))]).log()
         return cls(classes, solved / scale, priors - (solved * centres / scale).sum(1) / 2)
 
-    def log_probability(self, rows: Tensor, wanted: Sequence[str]) -> FloatArray:
-        """The log-probability of each row's wanted class, (n, d) to (n,); ValueError for a class that is not known."""
+    def probability(self, rows: Tensor, wanted: Sequence[str]) -> FloatArray:
+        """The probability of each row's wanted class, (n, d) to (n,) float64; ValueError for a class that is not known.
+
+        float64, so that even pictures that are all far from the class keep their order.
+        """
         if odd := sorted(set(wanted) - set(self.classes)):
             raise ValueError(f"classes: '{odd[0]}' is none of {', '.join(self.classes)}")
-        found = (rows @ self.weight.T + self.bias).log_softmax(1)
+        found = (rows @ self.weight.T + self.bias).softmax(1)
         return np.asarray(found[range(len(rows)), [self.classes.index(name) for name in wanted]])
 
     def accuracy(self, rows: Tensor, labels: Sequence[str]) -> float:

@@ -199,7 +199,7 @@ def other_rewards(results: Results) -> list[Table]:
                 metrics[f"reward_{name}/{cell}"] = Metric(interval, results.n_of(f"reward_{name}", cell))
         rows[cell] = row
     caption = (
-        f"Rewards by name; trained for: {results.config.reward}. subject and style: log-probability by a probe on the "
+        f"Rewards by name; trained for: {results.config.reward}. subject and style: probability by a probe on the "
         f"trunk's features, which is not the network that measures; from white noise; {INTERVALS}; {results.counted}."
     )
     return [Table("other_rewards", pd.DataFrame(rows).T.rename_axis("pictures").fillna(""), caption, metrics)]

@@ -75,7 +75,7 @@ def judged(params: Params, workspace: Workspace, name: str, probes: Mapping[str,
     if name == "brightness":
         return lambda pictures, rows: library.brightness(pictures)
     trunk, probe, column = network(params, workspace), probes[name], PROBED[name]
-    return lambda pictures, rows: probe.log_probability(library.features(trunk, pictures), rows[column].tolist())
+    return lambda pictures, rows: probe.probability(library.features(trunk, pictures), rows[column].tolist())
 
 
 def validated(params: Params, workspace: Workspace, probes: Mapping[str, Probe]) -> pd.DataFrame:
@@ -91,7 +91,7 @@ def validated(params: Params, workspace: Workspace, probes: Mapping[str, Probe])
     for name in Config.of(params).rewards:
         right = np.nan
         if name in probes and seen is not None:
-            own, others = (probes[name].log_probability(seen, each[PROBED[name]].tolist()) for each in (table, other))
+            own, others = (probes[name].probability(seen, each[PROBED[name]].tolist()) for each in (table, other))
             right = probes[name].accuracy(seen, table[PROBED[name]].tolist())
         else:
             reward = judged(params, workspace, name, probes)
