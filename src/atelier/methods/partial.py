@@ -5,7 +5,7 @@ learns noise levels from t_I up and samples down to t_I, the base from there. Th
 one is derived: ``x_t = a x_I + b eps'`` with ``a = alpha_t / alpha_I`` and ``b^2 = s_t^2 - a^2 s_I^2``, for a network
 that predicts noise or whose output was converted to it (`atelier.diffusion`). A flow has signal 1 - t and noise t.
 
-Target ``x_I``: ``renoised`` states and ``partial_loss``. Target ``x_0``: the accepted ends, noised as in ordinary
+Target ``x_I``: ``renoised`` states and ``partial_loss``, or ``partial_flow_loss``. Target ``x_0``: the accepted ends, noised as in ordinary
 training (``diffusion.noised``) at ``trained_timesteps``. **They have one law only for a stochastic sampler, and then it
 is softer than GRAFT's; with a deterministic one ``x_I`` gives GRAFT's law and ``x_0`` another**
 (``tests/test_partial.py``): say which sampler wherever a number stands.
@@ -67,6 +67,24 @@ def partial_loss(predicted: Tensor, eps: Tensor, alpha_I: Level, s_I: Level, alp
     levels = _checked_levels(eps, alpha_I, s_I, alpha_t, s_t)
     share = signal_and_noise_from(*levels)[1] / levels[3]
     return (in_full_precision(eps) - share * in_full_precision(predicted)).square().mean((1, 2, 3))
+
+
+def partial_flow_loss(
+    output: Tensor, x_I: Tensor, eps: Tensor, alpha_I: Level, s_I: Level, alpha_t: Level, s_t: Level
+) -> Tensor:
+    """``|| eps' (1 + alpha_t s_I^2 / (alpha_I^2 s_t)) - (b / s_t) (x_I / alpha_I + u_theta) ||^2``, (n,) (derived).
+
+    ``partial_loss`` of a flow's velocity ``output``, over ``alpha_t^2``, so that it does not vanish where a state has
+    no signal left: there it is ``|| eps' - x_I / alpha_I - u_theta ||^2``. For ``alpha_I = 1, s_I = 0`` it is the
+    ordinary flow loss. Half precision is computed in float32.
+    """
+    check_alike(LATENTS, output=output, x_I=x_I, eps=eps)
+    levels = _checked_levels(eps, alpha_I, s_I, alpha_t, s_t)
+    first, noise_I, last, noise_t = levels
+    share = signal_and_noise_from(*levels)[1] / noise_t
+    weight = 1 + last * noise_I.square() / (first.square() * noise_t)
+    wanted = weight * in_full_precision(eps)
+    return (wanted - share * (in_full_precision(x_I) / first + in_full_precision(output))).square().mean((1, 2, 3))
 
 
 def signal_and_noise_from(alpha_I: Level, s_I: Level, alpha_t: Level, s_t: Level) -> tuple[Tensor, Tensor]:

@@ -21,10 +21,12 @@ def step_moments(
 ) -> tuple[Tensor, Tensor]:
     """Mean (n, c, h, w) and deviation of the next, cleaner state, DDIM's with noise (Song et al. 2021, eq. 12 and 16).
 
+    ``deviation = eta (s' / s) sqrt(s^2 - (alpha s' / alpha')^2)``: eq. 16 where ``alpha^2 + s^2 = 1``, and for eta = 1
+    the law of the state that was noised to this one on any path ``alpha z_0 + s eps``, a flow's, too.
     ``z0``, ``eps``: the clean latent and the noise that are predicted of a state at ``alpha``, ``s``.
     """
     check_alike(LATENTS, z0=z0, eps=eps)
-    kept = 1 - (alpha / alpha_next).square()
+    kept = s.square() - (alpha * s_next / alpha_next).square()
     deviation = check_number(eta, "eta", least=0) * s_next / s * kept.clamp(min=0).sqrt()
     towards = (s_next.square() - deviation.square()).clamp(min=0).sqrt()
     return alpha_next * z0 + towards * eps, deviation

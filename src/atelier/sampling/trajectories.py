@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from diffusers import DPMSolverMultistepScheduler
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 
@@ -21,7 +22,7 @@ Seed = tuple[str | int, ...]
 
 
 class Solver(NamedTuple):
-    """How trajectories are sampled. ``eta``: 0 is deterministic with DDIM, 1 has DDPM's noise; others read it not."""
+    """How trajectories are sampled. ``eta``: 0 is deterministic, 1 has DDPM's noise, of those that ``solving`` knows."""
 
     guidance: float
     steps: int
@@ -62,6 +63,32 @@ def settled_grid(scheduler: SchedulerMixin, steps: int) -> SchedulerMixin:
     scheduler = copy.deepcopy(scheduler)
     scheduler.set_timesteps(check_whole(steps, "steps"))
     return scheduler
+
+
+def solving(scheduler: SchedulerMixin, eta: float) -> SchedulerMixin:
+    """The scheduler with the noise that ``eta`` says: DDIM's own is told at its steps; DPM-Solver has it by another name.
+
+    DPM-Solver++ of first order is DDIM on any path, a flow's, too, and its stochastic form is eta = 1.
+    """
+    if not eta or not isinstance(scheduler, DPMSolverMultistepScheduler):
+        return scheduler
+    if (eta, scheduler.config.solver_order, scheduler.config.algorithm_type) != (1.0, 1, "dpmsolver++"):
+        raise ValueError(f"eta: {eta:g} is no noise of DPM-Solver, of which order 1 has that of 1")
+    return type(scheduler).from_config(scheduler.config, algorithm_type="sde-dpmsolver++")
+
+
+def step_levels(scheduler: SchedulerMixin, steps: int) -> tuple[Tensor, Tensor]:
+    """Timesteps (steps,), and signal and noise before and after each step (steps, 4) float64: of DDIM, or of a flow."""
+    grid = settled_grid(scheduler, steps)
+    if predicts(grid) == "flow_prediction":
+        noise = grid.sigmas.double()
+        return grid.timesteps, torch.stack([1 - noise[:-1], noise[:-1], 1 - noise[1:], noise[1:]], 1)
+    stride, abar = grid.config.num_train_timesteps // steps, grid.alphas_cumprod.double()
+    following = [
+        abar[t - stride] if t >= stride else grid.final_alpha_cumprod.double() for t in grid.timesteps.tolist()
+    ]
+    now, then = abar[grid.timesteps], torch.stack(following)
+    return grid.timesteps, torch.stack([now.sqrt(), (1 - now).sqrt(), then.sqrt(), (1 - then).sqrt()], 1)
 
 
 def level(scheduler: SchedulerMixin, steps: int, share: float) -> Level:
@@ -161,9 +188,10 @@ def _batch(
         "width": latents.shape[3] * pipeline.vae_scale_factor,
     }
     noise = {"eta": solver.eta} if solver.eta else {}
-    network = denoiser_of(pipeline)
+    network, usual = denoiser_of(pipeline), pipeline.scheduler
     if parts is not None:
         parts.on()
+    pipeline.scheduler = solving(usual, solver.eta)
     try:
         last = pipeline(
             list(prompts),
@@ -177,6 +205,7 @@ def _batch(
             **noise,
         ).images
     finally:
+        pipeline.scheduler = usual
         if parts is not None:
             parts.on()
     return Trajectory(last.float().cpu(), kept)

@@ -11,7 +11,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor, nn
 
 from atelier.diffusion import clean_estimate, noise_estimate, noised
-from atelier.methods.partial import partial_loss, renoised, trained_timesteps
+from atelier.methods.partial import partial_flow_loss, partial_loss, renoised, trained_timesteps
 from atelier.methods.policy_gradient import clipped_loss, log_probability, step_moments
 from atelier.training import denoiser
 from atelier.training.loop import Task
@@ -73,8 +73,10 @@ def accepted_task(
         assert learnt.s_I is not None
         zt = renoised(start, eps, learnt.alpha_I, learnt.s_I, alpha, s).float()
         output = call(zt, time, numbers, [each.empty for each in draws])
-        predicted = noise_estimate(kind, zt, output, alpha, s)
-        return {"partial": partial_loss(predicted, eps, learnt.alpha_I, learnt.s_I, alpha, s).mean()}
+        levels = learnt.alpha_I, learnt.s_I, alpha, s
+        if kind == "flow_prediction":  # in noise, nothing would be learnt where no signal is left
+            return {"partial": partial_flow_loss(output, start, eps, *levels).mean()}
+        return {"partial": partial_loss(noise_estimate(kind, zt, output, alpha, s), eps, *levels).mean()}
 
     return Task(trainable=trainable, samples=learnt.names, losses=losses)
 

@@ -18,12 +18,11 @@ from torch import Tensor
 
 from atelier import machine, scratch
 from atelier.data.images import to_pixels
-from atelier.files import check_seal, copy, read_table, reading, write_table
-from atelier.models import base
+from atelier.files import copy, read_table, reading, write_table
 from atelier.params import Params
-from atelier.sampling.sampler import decoded, first_latents, settled, with_ddim
+from atelier.sampling.sampler import decoded, first_latents, settled
 from atelier.sampling.trajectories import Parts, Seed, Solver, trajectories
-from atelier.studies.shaping import prompts
+from atelier.studies.shaping import prompts, shaped
 from atelier.studies.shaping import rewards as judges
 from atelier.studies.shaping.params import Config
 from atelier.studies.shaping.rewards import Judged
@@ -46,11 +45,13 @@ class Painting(NamedTuple):
 def write(params: Params, workspace: Workspace, seed: int) -> None:
     """Write ``build/shaping/candidates/SEED``, a folder for each solver."""
     config, out = Config.of(params), folder(workspace, seed)
-    key = config.model_dump(mode="json", include={"rewards", "reward", "steps", "levels", "guidance", "candidates"})
-    inputs = [workspace.base, workspace.manifests, judges.folder(workspace)]
+    key = config.model_dump(
+        mode="json", include={"model", "rewards", "reward", "steps", "levels", "guidance", "candidates"}
+    )
+    inputs = [*shaped.inputs(params, workspace), workspace.manifests, judges.folder(workspace)]
     run = scratch.of_stage(params, workspace, __name__, out, inputs, training_seed=seed, **key)
     table, rewards = prompts.of_candidates(params, workspace, seed), judges.rewards_of(params, workspace)
-    pipeline = settled(with_ddim(base.load(check_seal(workspace.base))), machine.accelerator(params.machine).device)
+    pipeline = settled(shaped.load(params, workspace), machine.accelerator(params.machine).device)
     with replacing(out) as part:
         for solver in SOLVERS:
             how = painting(params, table, solver, (params.seed, Config.STUDY, "candidates", seed))

@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 
 from atelier.data.checks import check_whole
+from atelier.diffusion import clean_estimate, noise_estimate
+from atelier.methods.policy_gradient import step_moments
 from atelier.models.latents import encode_prompts
-from atelier.sampling.trajectories import Seed, Solver, noise_generators, settled_grid
+from atelier.sampling.trajectories import Seed, Solver, noise_generators, settled_grid, solving, step_levels
 
 Output = Callable[[Tensor, Any], Tensor]  # (state (b, c, h, w), timestep) -> the guided output of a denoiser
 
@@ -55,9 +56,9 @@ def continued(
 def _continued(
     pipeline: Any, output: Output, state: Tensor, number: int, generators: list[torch.Generator], solver: Solver
 ) -> Tensor:
-    grid = settled_grid(pipeline.scheduler, solver.steps)
+    grid = settled_grid(solving(pipeline.scheduler, solver.eta), solver.steps)
+    given = pipeline.prepare_extra_step_kwargs(generators, solver.eta)
     for t in grid.timesteps[number:]:
-        given = {"eta": solver.eta, "generator": generators} if solver.eta else {}
         state = grid.step(output(state, t), t, state, **given).prev_sample
     return state.float().cpu()
 
@@ -80,7 +81,8 @@ def path_divergence(
     estimates it without bias. ``pipeline``: of the base; ``tuned``: the other denoiser, which takes the first
     ``number`` steps; None: all. Steps without noise are the same map of both or are none, and are left out.
     """
-    grid = settled_grid(pipeline.scheduler, solver.steps)
+    kind = pipeline.scheduler.config.prediction_type
+    times, levels = step_levels(pipeline.scheduler, solver.steps)
     words, empty = encode_prompts(pipeline, prompts), encode_prompts(pipeline, [""])
     sums = []
     for first in range(0, len(latents), solver.batch):
@@ -89,20 +91,24 @@ def path_divergence(
         outputs = [guided(network, said, nothing, solver.guidance) for network in (tuned, pipeline.unet)]
         generators = noise_generators(seeds[part])
         total = torch.zeros(len(state), dtype=torch.float64)
-        for t in grid.timesteps[: solver.steps if number is None else number]:
-            made = [output(state, t) for output in outputs]
-            total += _step_divergence(grid, t, state, *made)
-            state = grid.step(made[0], t, state, eta=1.0, generator=generators).prev_sample
+        for t, level in zip(times[:number], levels[:number].float().to(state.device), strict=True):
+            means, deviation = zip(*(_moments(kind, state, output(state, t), level) for output in outputs), strict=True)
+            total += _divergence(*means, deviation[0])
+            noise = torch.cat([torch.randn((1, *state.shape[1:]), generator=each) for each in generators])
+            state = means[0] + deviation[0] * noise.to(state)
         sums.append(total)
     return torch.cat(sums)
 
 
-def _step_divergence(grid: SchedulerMixin, t: Any, state: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """``|mean_1 - mean_2|^2 / (2 sigma^2)`` of a step of DDIM with eta = 1, (b,) float64; 0 where no noise is added."""
-    still = torch.zeros_like(state)
-    means = [grid.step(each, t, state, eta=1.0, variance_noise=still).prev_sample.double() for each in (first, second)]
-    moved = grid.step(first, t, state, eta=1.0, variance_noise=still + 1).prev_sample.double()
-    sigma = float((moved - means[0]).mean())
+def _moments(kind: str, state: Tensor, output: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of the next state by a denoiser's output, with eta = 1; ``level``: of ``step_levels``, (4,)."""
+    z0, eps = (estimate(kind, state, output, *level[:2]) for estimate in (clean_estimate, noise_estimate))
+    return step_moments(z0, eps, *level)
+
+
+def _divergence(first: Tensor, second: Tensor, deviation: Tensor) -> Tensor:
+    """``|mean_1 - mean_2|^2 / (2 sigma^2)`` of a step, (b,) float64; 0 where no noise is added."""
+    sigma = float(deviation)
     if sigma <= 1e-6:
-        return torch.zeros(len(state), dtype=torch.float64)
-    return ((means[0] - means[1]).square().sum((1, 2, 3)) / (2 * sigma**2)).cpu()
+        return torch.zeros(len(first), dtype=torch.float64)
+    return ((first.double() - second.double()).square().sum((1, 2, 3)) / (2 * sigma**2)).cpu()

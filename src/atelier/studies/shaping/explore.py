@@ -21,12 +21,10 @@ from torch import Tensor
 
 from atelier.data.checks import FloatArray
 from atelier.data.images import to_pixels
-from atelier.files import check_seal
 from atelier.methods.rejection import top_k_probability
-from atelier.models import base
 from atelier.params import Params
 from atelier.report import figures
-from atelier.sampling.sampler import decoded, settled, with_ddim
+from atelier.sampling.sampler import decoded, settled
 from atelier.sampling.trajectories import Solver
 from atelier.seeds import numpy_generator
 from atelier.studies.shaping import candidates, rewards
@@ -137,7 +135,7 @@ def load(params: Params, workspace: Workspace) -> Explorer:
     place = candidates.folder(workspace, seed)
     if not (workspace.base.is_dir() and place.is_dir() and rewards.folder(workspace).is_dir()):
         raise ValueError("nothing to explore yet: run make repro, or dvc repro shaping-untuned")
-    pipeline = settled(with_ddim(base.load(check_seal(workspace.base))), torch.device("cpu"))
+    pipeline = settled(shaped.load(params, workspace), torch.device("cpu"))
     table = {sampler: candidates.listed(place / solver) for sampler, solver in SAMPLERS.items()}
     reward = rewards.rewards_of(params, workspace)[Config.of(params).reward]
     return Explorer(params, pipeline, place, table, reward)

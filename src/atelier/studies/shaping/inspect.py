@@ -17,13 +17,11 @@ from torch import Tensor
 from atelier import machine, scratch
 from atelier.data.images import to_pixels
 from atelier.evaluation.tables import write_rows
-from atelier.files import check_seal
-from atelier.models import base
 from atelier.params import Params
-from atelier.sampling.sampler import decoded, first_latents, settled, with_ddim
+from atelier.sampling.sampler import decoded, first_latents, settled
 from atelier.sampling.trajectories import Solver, settled_grid
 from atelier.seeds import evenly
-from atelier.studies.shaping import candidates, rewards
+from atelier.studies.shaping import candidates, rewards, shaped
 from atelier.studies.shaping.continued import continued, path_divergence
 from atelier.studies.shaping.law_tables import chi_squares, histograms
 from atelier.studies.shaping.learning import Networks, errors_of, gap_rows, tuned_networks
@@ -54,12 +52,17 @@ class Part(NamedTuple):
 def write(params: Params, workspace: Workspace) -> None:
     """Write ``build/measures/shaping_levels.csv``, and of the accepted law its tests and histograms."""
     config = Config.of(params)
-    inputs = [workspace.base, workspace.manifests, rewards.folder(workspace), workspace.adapters / config.STUDY]
+    inputs = [
+        *shaped.inputs(params, workspace),
+        workspace.manifests,
+        rewards.folder(workspace),
+        workspace.adapters / config.STUDY,
+    ]
     inputs.append(workspace.build / config.STUDY / "candidates")
     run = scratch.of_stage(
         params, workspace, __name__, workspace.measures / LEVELS, inputs, config=config.model_dump(mode="json")
     )
-    pipeline = settled(with_ddim(base.load(check_seal(workspace.base))), machine.accelerator(params.machine).device)
+    pipeline = settled(shaped.load(params, workspace), machine.accelerator(params.machine).device)
     judged = rewards.rewards_of(params, workspace)
     network = tuned_networks(pipeline, workspace)
     seen: dict[str, list[pd.DataFrame]] = {"variance": [], "errors": [], "paths": []}

@@ -1,4 +1,4 @@
-"""Stage ``invert``: the flow base, and the noise that its Euler sampler makes training works of.
+"""Stage ``invert``: the noise that the flow base's Euler sampler makes training works of.
 
 Training works alone are inverted. Beside their noise it says how well each step was solved, how far round trips from
 data to noise and back, and from white noise to data and back, come from where they began, and how fast steps converge.
@@ -16,22 +16,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from atelier import machine, scratch
-from atelier.files import check_seal, copy, copy_folder, read_table, reading, write_table, writing
+from atelier.files import check_seal, read_table, reading, write_table, writing
 from atelier.methods.inverse_noise import Velocity, inverted, sampled
-from atelier.models import base
-from atelier.models.adapters import WEIGHTS
 from atelier.models.latents import Moments
 from atelier.params import Params
 from atelier.sampling.sampler import settled
-from atelier.seeds import evenly, seed_of, torch_generator
+from atelier.seeds import evenly, torch_generator
 from atelier.studies.shaping import convergence, flow_base
-from atelier.studies.shaping.flow_base import BASE, INVERTED, KIND, Euler, exact, folder
+from atelier.studies.shaping.flow_base import BASE, INVERTED, Euler, exact, folder
 from atelier.studies.shaping.params import Config
-from atelier.training import denoiser
 from atelier.training.caches import WORKS, Cache, read_cache, training_works
-from atelier.training.conversion import add_conversion, scheduler_for
-from atelier.training.loop import fit
-from atelier.training.lora import CARD, save_with_scheduler
 from atelier.workspace import Workspace, replacing
 
 RELAXATION = 0.7  # of the fixed point: states at which eta v stretches by more than 1 are found, too
@@ -78,9 +72,8 @@ def works_of(params: Params, workspace: Workspace) -> Works:
 
 
 def main(params: Params, workspace: Workspace) -> None:
-    """Write ``build/shaping/flow/base`` and ``build/shaping/flow/inverted``."""
+    """Write ``build/shaping/flow/inverted``."""
     config, works = Config.of(params).flow, works_of(params, workspace)
-    write_flow(params, workspace, works)
     out = folder(workspace) / INVERTED
     key = config.model_dump(mode="json", include={"steps", "inverted", "iterations", "shift", "watched"})
     run = scratch.of_stage(params, workspace, __name__, out, [workspace.cache, folder(workspace) / BASE], **key)
@@ -149,41 +142,6 @@ def _watched(
     velocity = euler.velocity(pipeline, works.words[chosen].to(pipeline.device))
     noise = found["noise"][chosen].to(pipeline.device)
     return convergence.rates(velocity, noise, euler.times, FOLLOWED).assign(k=k)
-
-
-# ------------------------------------------------------------------------------------------------ the flow base
-
-
-def write_flow(params: Params, workspace: Workspace, works: Works) -> None:
-    """Write the flow base: the conversion that came with the base, or one that is trained here."""
-    out, came = folder(workspace) / BASE, flow_base.shipped(params, workspace)
-    if came is None:
-        train_flow(params, workspace, works, out)
-        return
-    with replacing(out) as part:
-        for name in (WEIGHTS, CARD):
-            copy(came / name, part / name)
-        copy_folder(came / "scheduler", part / "scheduler")
-
-
-def train_flow(params: Params, workspace: Workspace, works: Works, out: Path) -> None:
-    """Convert the base to a flow on the works that are inverted later."""
-    config, accelerate = Config.of(params), machine.accelerator(params.machine)
-    settings = config.flow.optimisation.model_copy(update={"steps": config.flow.conversion})
-    key = {"optimisation": settings.model_dump(mode="json"), "rank": config.rank, "inverted": config.flow.inverted}
-    run = scratch.of_stage(params, workspace, __name__, out, [workspace.cache, workspace.base], **key)
-    pipeline, seed = base.load(check_seal(workspace.base)), seed_of(params.seed, config.STUDY, KIND)
-    pipeline.scheduler = scheduler_for(KIND, pipeline.scheduler)
-    unet = pipeline.unet.to(accelerate.device)
-    trainable = add_conversion(unet, config.rank, seed)
-    examples = works.cache.examples(works.names)
-    task = denoiser.task(
-        unet, trainable, pipeline.scheduler, examples, empty_share=0.0, seed=seed, device=accelerate.device
-    )
-    fit(task, settings, seed=seed, scratch=run, accelerator=accelerate)
-    with replacing(out) as part:
-        save_with_scheduler(pipeline, part, {**key, "kind": KIND, "works": len(works.names)})
-    scratch.discard(run)
 
 
 # ------------------------------------------------------------------------------------------------ what is read

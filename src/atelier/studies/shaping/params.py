@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from atelier.params import (
     CORRECTED,
     STARTS,
+    WHITE,
     Guidance,
     Name,
     Optimisation,
@@ -22,7 +23,7 @@ from atelier.params import (
 from atelier.studies.shaping.flow_params import Flow
 
 Reward = Literal["colour", "brightness", "subject", "style"]
-Solver = Literal["ode", "sde"]  # DDIM with eta 0, a map from noise to picture; with eta 1, noise at every step
+Solver = Literal["ode", "sde"]  # DDIM, or Euler's of a flow, a map from noise to picture; with noise at every step
 UNTUNED = "untuned"
 UNTUNED_SDE = "untuned-sde"  # the same model, sampled with noise at every step
 FIRST, SECOND = "graft", "graft-2"  # what rounds two and three continue
@@ -92,6 +93,7 @@ class Inspected(Section):
 class Config(StudySection):
     STUDY: ClassVar[str] = "shaping"
 
+    model: Literal["flow", "base"]  # that is shaped: the base converted to a flow, or as it is
     reward: Reward  # that all variants are trained for
     rewards: Annotated[list[Reward], Field(min_length=1)]  # that are told of all pictures
     steps: Annotated[int, Field(ge=2, le=1000)]  # of the solver, of candidates and of pictures
@@ -163,8 +165,13 @@ class Config(StudySection):
     def samples(self, params: Params) -> int:
         repeats, seeds = len(params.protocol.all_repeats), len(params.protocol.training_seeds)
         candidates = 2 * self.candidates.prompts * self.candidates.each * seeds
-        cells = len(STARTS) * (len(self.names) + 2) * self.pictures + len(self.flow.cells) * self.flow.pictures
+        cells = len(self.starts) * (len(self.names) + 2) * self.pictures + len(self.flow.cells) * self.flow.pictures
         return candidates + repeats * cells
+
+    @property
+    def starts(self) -> list[str]:
+        """First latents that pictures are painted from: of a flow white noise alone, which its training ends with."""
+        return [WHITE] if self.model == "flow" else list(STARTS)
 
     @property
     def names(self) -> list[str]:

@@ -12,16 +12,13 @@ from torch import Tensor
 
 from atelier import scratch
 from atelier.data import prepare
-from atelier.files import check_seal
-from atelier.models import base
-from atelier.params import STARTS, WHITE, Params
+from atelier.params import WHITE, Params
 from atelier.sampling import conditions as sampling
 from atelier.sampling import starts
 from atelier.sampling.conditions import paint_conditions, seeds_of, write_conditions
-from atelier.sampling.sampler import with_ddim
 from atelier.sampling.store import Location, guidance_folder
 from atelier.sampling.trajectories import Solver, trajectories
-from atelier.studies.shaping import train
+from atelier.studies.shaping import shaped, train
 from atelier.studies.shaping.candidates import SOLVERS
 from atelier.studies.shaping.params import UNTUNED, UNTUNED_SDE, Config, corrected
 from atelier.studies.shaping.prompts import held_out
@@ -50,7 +47,7 @@ def all_conditions(params: Params) -> list[Condition]:
     """All conditions, grouped by variant, the base first."""
     config = Config.of(params)
     variants = {UNTUNED: "ode", UNTUNED_SDE: "sde"} | {name: config.trainings[name].solver for name in config.names}
-    return [Condition(name, solver, start) for name, solver in variants.items() for start in STARTS]
+    return [Condition(name, solver, start) for name, solver in variants.items() for start in config.starts]
 
 
 def write(params: Params, workspace: Workspace, variant: str, seed: int) -> None:
@@ -59,10 +56,10 @@ def write(params: Params, workspace: Workspace, variant: str, seed: int) -> None
     if variant != UNTUNED:
         train.check_seed(params, variant, seed)
     out = workspace.samples / config.STUDY / variant / str(seed)
-    inputs = [workspace.starts, workspace.base, workspace.manifests]
+    inputs = [workspace.starts, *shaped.inputs(params, workspace), workspace.manifests]
     inputs += [] if variant == UNTUNED else [workspace.adapter(config.STUDY, variant, seed)]
     described = [condition for condition in all_conditions(params) if condition.model == variant]
-    key = config.model_dump(mode="json", include={"rewards", "steps", "guidance", "pictures"})
+    key = config.model_dump(mode="json", include={"model", "rewards", "steps", "guidance", "pictures"})
     level = 1.0 if variant == UNTUNED else config.trainings[variant].level
     run = scratch.of_stage(params, workspace, __name__, out, inputs, conditions=described, level=level, **key)
     painted = {condition: listed(params, workspace, condition, seed) for condition in described}
@@ -87,7 +84,7 @@ def write(params: Params, workspace: Workspace, variant: str, seed: int) -> None
 def load(params: Params, workspace: Workspace, variant: str, seed: int) -> tuple[Any, Any]:
     """The pipeline of a variant and training seed, or the base's, and its two parts (or None)."""
     if variant in (UNTUNED, UNTUNED_SDE):
-        return with_ddim(base.load(check_seal(workspace.base))), None
+        return shaped.load(params, workspace), None
     return train.load(params, workspace, variant, seed)
 
 

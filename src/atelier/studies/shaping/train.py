@@ -18,14 +18,13 @@ from atelier import scratch
 from atelier.files import check_seal, reading
 from atelier.machine import accelerator
 from atelier.methods.policy_gradient import advantages
-from atelier.models import base
 from atelier.models.adapters import WEIGHTS, tuned
 from atelier.params import Params
 from atelier.sampling.prompted import Prompted
-from atelier.sampling.sampler import first_latents, settled, with_ddim
-from atelier.sampling.trajectories import Level, level, network_parts, noise_generators, settled_grid
+from atelier.sampling.sampler import first_latents, settled
+from atelier.sampling.trajectories import Level, level, network_parts, noise_generators, step_levels
 from atelier.seeds import seed_of
-from atelier.studies.shaping import candidates, prompts, rewards, select
+from atelier.studies.shaping import candidates, prompts, rewards, select, shaped
 from atelier.studies.shaping.candidates import Painting
 from atelier.studies.shaping.params import Config, before
 from atelier.training import run as runs
@@ -72,7 +71,7 @@ class Setup:
         self.optimisation = self.config.optimisation_of(variant)
         self.seed = seed_of(params.seed, Config.STUDY, training_seed)
         self.accelerator = accelerator(params.machine)
-        self.pipeline = settled(with_ddim(base.load(check_seal(workspace.base))), self.accelerator.device)
+        self.pipeline = settled(shaped.load(params, workspace), self.accelerator.device)
         self.pipeline.set_progress_bar_config(disable=True)
         self.trainable = add_conversion(self.pipeline.unet, self.config.rank, self.seed)
         self.before = before(variant, self.config)
@@ -88,12 +87,12 @@ class Setup:
     def run(self) -> TrainingRun:
         """The run, determined by all that it learns from."""
         workspace, config, seed = self.workspace, self.config, self.training_seed
-        inputs = [workspace.base, rewards.folder(workspace), workspace.manifests]
+        inputs = [*shaped.inputs(self.params, workspace), rewards.folder(workspace), workspace.manifests]
         if self.before is not None:
             inputs.append(workspace.adapter(config.STUDY, self.before, seed))
         elif self.training.method != "policy":
             inputs.append(candidates.folder(workspace, seed))
-        of_study = {"reward", "rewards", "steps", "guidance", "candidates", "rank"}
+        of_study = {"model", "reward", "rewards", "steps", "guidance", "candidates", "rank"}
         rule = None if self.training.method == "policy" else config.rule_of(self.variant).model_dump(mode="json")
         return training_run(
             self.params,
@@ -237,7 +236,7 @@ class Setup:
         noise = [
             torch.cat([torch.randn(shape, generator=each) for each in generators]) for _ in range(self.config.steps)
         ]
-        times, levels = ddim_levels(self.pipeline.scheduler, self.config.steps)
+        times, levels = step_levels(self.pipeline.scheduler, self.config.steps)
         advantage = torch.from_numpy(
             advantages(rows["reward"], rows["set"].to_numpy(), self.config.policy.most)
         ).float()
@@ -255,20 +254,10 @@ class Setup:
         return found, list(range(n)) * len(noisy)
 
 
-def ddim_levels(scheduler: Any, steps: int) -> tuple[Tensor, Tensor]:
-    """Timesteps (steps,), and signal and noise before and after each step (steps, 4) float64, of DDIM's grid."""
-    grid = settled_grid(scheduler, steps)
-    stride, abar = grid.config.num_train_timesteps // steps, grid.alphas_cumprod.double()
-    following = [
-        abar[t - stride] if t >= stride else grid.final_alpha_cumprod.double() for t in grid.timesteps.tolist()
-    ]
-    now, then = abar[grid.timesteps], torch.stack(following)
-    return grid.timesteps, torch.stack([now.sqrt(), (1 - now).sqrt(), then.sqrt(), (1 - then).sqrt()], 1)
-
-
 def added(levels: Tensor) -> float:
-    """Which share of a state's variance a step replaces by noise, from signal and noise before and after it (4,)."""
-    return float(1 - (levels[0] / levels[2]) ** 2)
+    """Which share of a state's noise a step replaces by new, from signal and noise before and after it (4,)."""
+    alpha, s, alpha_next, s_next = levels.tolist()
+    return 1 - (alpha * s_next / (alpha_next * s)) ** 2
 
 
 # ------------------------------------------------------------------------------------------------ tuned models
@@ -289,11 +278,11 @@ def load(params: Params, workspace: Workspace, variant: str, training_seed: int)
     check_seed(params, variant, training_seed)
     config = Config.of(params)
     folder = check_seal(workspace.adapter(config.STUDY, variant, training_seed))
-    model = tuned(with_ddim(base.load(check_seal(workspace.base))), folder)
+    model = tuned(shaped.load(params, workspace), folder)
     share = config.trainings[variant].level
     if share == 1.0:
         return model, None
-    pipeline = with_ddim(base.load(workspace.base))
+    pipeline = shaped.load(params, workspace)
     device = accelerator(params.machine).device
     network = model.unet.to(device, memory_format=torch.channels_last)
     untuned = pipeline.unet.to(device, memory_format=torch.channels_last)
