@@ -145,6 +145,7 @@ pixel_space:
   inspected: 3
   sitting: 4
 shaping:
+  model: flow
   reward: colour
   rewards: [colour, brightness, subject, style]
   steps: 4

@@ -12,6 +12,7 @@ from torch.autograd import gradcheck
 
 from atelier import diffusion
 from atelier.methods.partial import (
+    partial_flow_loss,
     partial_loss,
     partial_target,
     renoised,
@@ -142,6 +143,36 @@ def test_the_bounded_loss_has_the_minimiser_of_the_unbounded_one(
     assert_close(unbounded, solved, relative=1e-8)
 
 
+def test_of_a_flow_it_is_the_loss_of_noise_over_the_signal_left() -> None:
+    """``alpha_t^2`` times the flow's loss is that of the noise that its velocity says; both have one minimiser."""
+    generator = torch.Generator().manual_seed(3)
+    x_I, eps, velocity = (torch.randn(5, 2, 3, 3, generator=generator, dtype=torch.float64) for _ in range(3))
+    t = torch.tensor([0.4, 0.5, 0.7, 0.9, 0.999], dtype=torch.float64).view(-1, 1, 1, 1)
+    levels = 0.6, 0.4, 1 - t, t
+    x_t = renoised(x_I, eps, *levels)
+    of_noise = partial_loss(x_t + (1 - t) * velocity, eps, *levels)
+    assert_close((1 - t).flatten() ** 2 * partial_flow_loss(velocity, x_I, eps, *levels), of_noise)
+
+
+def test_of_a_flow_something_is_learnt_where_no_signal_is_left() -> None:
+    """At t = 1 the noise is the state itself, whatever the velocity; the flow's loss still is of the velocity."""
+    x_I, eps = torch.randn(2, 1, 2, 2, dtype=torch.float64), torch.randn(2, 1, 2, 2, dtype=torch.float64)
+    velocity = torch.zeros(2, 1, 2, 2, dtype=torch.float64, requires_grad=True)
+    found = partial_flow_loss(velocity, x_I, eps, 0.6, 0.4, 0.0, 1.0)
+    assert_close(found, (eps - x_I / 0.6).square().mean((1, 2, 3)))
+    found.sum().backward()
+    assert velocity.grad is not None
+    assert (velocity.grad != 0).all()
+    of_noise = partial_loss(renoised(x_I, eps, 0.6, 0.4, 0.0, 1.0), eps, 0.6, 0.4, 0.0, 1.0)
+    assert of_noise.abs().max() < 1e-12
+
+
+def test_of_a_flow_from_clean_latents_it_is_the_ordinary_loss() -> None:
+    z0, eps, velocity = (torch.randn(3, 2, 2, 2, dtype=torch.float64) for _ in range(3))
+    expected = (eps - z0 - velocity).square().mean((1, 2, 3))
+    assert_close(partial_flow_loss(velocity, z0, eps, 1.0, 0.0, 0.3, 0.7), expected)
+
+
 def test_the_bounded_loss_does_not_grow_near_the_level() -> None:
     eps, predicted = normal(2000, 1, 1, 1), normal(2000, 1, 1, 1, seed=1)
     bounded, unbounded = [], []
@@ -165,6 +196,8 @@ def test_losses_have_their_gradients_and_compute_half_precision_in_float32() -> 
         assert gradcheck(lambda *args, f=function: f(*args, *levels), (x, eps))
     assert gradcheck(lambda eps: partial_target(eps, *levels), (eps,))
     assert partial_loss(x.half(), eps.half(), 0.8, 0.6, 0.6, 0.8).dtype == torch.float32
+    assert partial_flow_loss(x.half(), x.half(), eps.half(), 0.8, 0.2, 0.6, 0.4).dtype == torch.float32
+    gradcheck(lambda u: partial_flow_loss(u, x, eps, 0.8, 0.2, 0.6, 0.4), [x.clone().requires_grad_()])
 
 
 def test_as_noise_a_flows_target_is_the_velocity_of_its_path_from_the_level() -> None:

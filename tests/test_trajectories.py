@@ -14,7 +14,8 @@ from diffusers import (
 from atelier.models import base
 from atelier.sampling.prompted import Prompted
 from atelier.sampling.sampler import first_latents, last_latents, with_ddim
-from atelier.sampling.trajectories import Solver, level, noise_generators, trajectories
+from atelier.sampling.trajectories import Solver, level, noise_generators, solving, step_levels, trajectories
+from atelier.training.conversion import scheduler_for
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PROMPTS = ["a red boat", "a blue house", "boat"]
@@ -64,6 +65,43 @@ def test_levels_are_the_schedulers() -> None:
     flow = level(FlowMatchEulerDiscreteScheduler(), 10, 0.5)
     assert flow.alpha + flow.s == pytest.approx(1)
     assert flow.t == pytest.approx(1000 * flow.s, abs=0.01)
+
+
+def test_a_flows_steps_have_ddpms_noise_where_it_is_asked_for(pipeline: StableDiffusionPipeline) -> None:
+    """By the stochastic form of the solver; the pipeline's own scheduler stays, and another amount is refused."""
+    flow, usual = scheduler_for("flow_prediction", pipeline.scheduler), pipeline.scheduler
+    noise, how = first_latents(pipeline, SEEDS, 64), Solver(1.0, 5, 3, eta=1.0)
+    pipeline.scheduler = flow
+    try:
+        (noisy,) = trajectories(pipeline, PROMPTS, noise, SEEDS, how, keep=[1])
+        (calm,) = trajectories(pipeline, PROMPTS, noise, SEEDS, how._replace(eta=0.0), keep=[1])
+        assert pipeline.scheduler is flow
+    finally:
+        pipeline.scheduler = usual
+    drawn = torch.cat([torch.randn((1, *noise.shape[1:]), generator=each) for each in noise_generators(SEEDS)])
+    (_, levels) = step_levels(flow, 5)
+    assert levels[0].tolist() == pytest.approx([0.001, 0.999, 0.2, 0.8], abs=1e-3)
+    # from nearly pure noise: the same guess of the picture, and all noise new
+    s_next = float(levels[0, 3])
+    torch.testing.assert_close(noisy.kept[1] - s_next * drawn, calm.kept[1] - s_next * noise, rtol=0, atol=0.03)
+    assert solving(flow, 0.0) is flow
+    with pytest.raises(ValueError, match=r"eta: 0\.5 is no noise of DPM-Solver"):
+        solving(flow, 0.5)
+
+
+def test_levels_before_and_after_steps_are_the_grids() -> None:
+    """Each step begins where the one before it ends, and the first with the scheduler's noisiest state."""
+    for scheduler in (DDIMScheduler(set_alpha_to_one=False), scheduler_for("flow_prediction", DDIMScheduler())):
+        times, levels = step_levels(scheduler, 10)
+        assert levels.shape == (10, 4)
+        torch.testing.assert_close(levels[1:, :2], levels[:-1, 2:])
+        for number in range(1, 10):
+            place = level(scheduler, 10, number / 10)
+            assert place.t == float(times[number])
+            assert levels[number, :2].tolist() == pytest.approx([place.alpha, place.s], abs=1e-6)
+    ddim = DDIMScheduler(set_alpha_to_one=False)
+    assert float(step_levels(ddim, 10)[1][-1, 2]) == pytest.approx(float(ddim.final_alpha_cumprod.sqrt()))
+    assert step_levels(scheduler, 10)[1][-1].tolist()[2:] == [1.0, 0.0]  # of a flow, the data themselves
 
 
 @pytest.mark.parametrize("share", [0.0, 0.04, 0.96, 1.0])

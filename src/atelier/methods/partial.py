@@ -5,10 +5,10 @@ learns noise levels from t_I up and samples down to t_I, the base from there. Th
 one is derived: ``x_t = a x_I + b eps'`` with ``a = alpha_t / alpha_I`` and ``b^2 = s_t^2 - a^2 s_I^2``, for a network
 that predicts noise or whose output was converted to it (`atelier.diffusion`). A flow has signal 1 - t and noise t.
 
-Target ``x_I``: ``renoised`` states and ``partial_loss``, or ``partial_flow_loss``. Target ``x_0``: the accepted ends, noised as in ordinary
-training (``diffusion.noised``) at ``trained_timesteps``. **They have one law only for a stochastic sampler, and then it
-is softer than GRAFT's; with a deterministic one ``x_I`` gives GRAFT's law and ``x_0`` another**
-(``tests/test_partial.py``): say which sampler wherever a number stands.
+Target ``x_I``: ``renoised`` states and ``partial_loss``, or ``partial_flow_loss``. Target ``x_0``: the accepted ends,
+noised as in ordinary training (``diffusion.noised``) at ``trained_timesteps``. **They have one law only for a
+stochastic sampler, and then it is softer than GRAFT's; with a deterministic one ``x_I`` gives GRAFT's law and ``x_0``
+another** (``tests/test_partial.py``): say which sampler wherever a number stands.
 
 Latents are floats (n, c, h, w), levels numbers or floats (n, 1, 1, 1), or one for all. ValueError for integers, other
 shapes and a level t below I; TypeError for what is no tensor and no number. Of latents no value is read, and of levels

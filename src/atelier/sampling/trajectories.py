@@ -22,7 +22,7 @@ Seed = tuple[str | int, ...]
 
 
 class Solver(NamedTuple):
-    """How trajectories are sampled. ``eta``: 0 is deterministic, 1 has DDPM's noise, of those that ``solving`` knows."""
+    """How trajectories are sampled. ``eta``: 0 is deterministic, 1 has DDPM's noise, of samplers that have it."""
 
     guidance: float
     steps: int
@@ -66,9 +66,10 @@ def settled_grid(scheduler: SchedulerMixin, steps: int) -> SchedulerMixin:
 
 
 def solving(scheduler: SchedulerMixin, eta: float) -> SchedulerMixin:
-    """The scheduler with the noise that ``eta`` says: DDIM's own is told at its steps; DPM-Solver has it by another name.
+    """The scheduler whose steps have the noise that ``eta`` says; DDIM and others are told it at each step.
 
-    DPM-Solver++ of first order is DDIM on any path, a flow's, too, and its stochastic form is eta = 1.
+    DPM-Solver++ of first order is DDIM on any path, a flow's, too, and its stochastic form is eta = 1. ValueError for
+    another eta or order of it.
     """
     if not eta or not isinstance(scheduler, DPMSolverMultistepScheduler):
         return scheduler

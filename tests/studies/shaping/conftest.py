@@ -1,4 +1,4 @@
-"""The tiny world of the study of shaping after its stages ``rewards`` and ``untuned``."""
+"""The tiny world of the study of shaping after its stages ``rewards``, ``convert`` and ``untuned``."""
 
 from pathlib import Path
 
@@ -7,16 +7,16 @@ import torch
 
 from atelier import params
 from atelier.files import write_seal
-from atelier.models import base
 from atelier.params import Params
-from atelier.studies.shaping import rewards, untuned
+from atelier.studies.shaping import convert, rewards, untuned
+from atelier.studies.shaping import shaped as model
 from atelier.studies.shaping.params import Config
 from atelier.training.conversion import add_conversion
 from atelier.training.lora import save_with_scheduler
 from atelier.workspace import Workspace
 from linked import SHARED, linked
 
-OF_STUDY = ("build/shaping/rewards", "build/shaping/candidates")
+OF_STUDY = ("build/shaping/rewards", "build/shaping/candidates", "build/shaping/flow/base")
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +26,7 @@ def with_candidates(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) 
     torch.set_num_threads(1)
     config = params.load(workspace.params_file)
     rewards.main(config, workspace)
+    convert.main(config, workspace)
     for seed in config.protocol.training_seeds:
         untuned.main(config, workspace, str(seed))
     torch.set_num_threads(threads)
@@ -59,7 +60,7 @@ def few(config: Params, shaped: Workspace) -> Params:
     }
     for seed in config.protocol.training_seeds:
         for number, name in enumerate(names):
-            pipeline = base.load(shaped.base)
+            pipeline = model.load(config, shaped)
             generator = torch.Generator().manual_seed(10 * seed + number)
             with torch.no_grad():
                 for value in add_conversion(pipeline.unet, section.rank, seed).values():

@@ -12,14 +12,18 @@ from atelier.sampling.sampler import first_latents, with_ddim
 from atelier.sampling.trajectories import Solver, trajectories
 from atelier.studies.shaping import continued as module
 from atelier.studies.shaping.continued import continued, path_divergence
+from atelier.training.conversion import scheduler_for
 
 PROMPTS = ["a red house by a lake", "two green trees", "a yellow boat"]
 SEEDS = [("test", number) for number in range(3)]
 
 
-@pytest.fixture(scope="module")
-def pipeline() -> StableDiffusionPipeline:
+@pytest.fixture(scope="module", params=["base", "flow"])
+def pipeline(request: pytest.FixtureRequest) -> StableDiffusionPipeline:
+    """By DDIM, and as a flow by its Euler's method, which has another name for noise at steps."""
     made = with_ddim(base.build("tiny", 64, PROMPTS, seed=1))
+    if request.param == "flow":
+        made.scheduler = scheduler_for("flow_prediction", made.scheduler)
     made.set_progress_bar_config(disable=True)
     return made
 

@@ -17,10 +17,10 @@ from atelier.methods.inverse_noise import sampled
 from atelier.models.latents import encode_prompts
 from atelier.sampling.sampler import last_latents
 from atelier.sampling.store import read_latents
-from atelier.studies.shaping import convergence, correct, flow, flow_base, flow_measure, invert
+from atelier.studies.shaping import convergence, convert, correct, flow, flow_base, flow_measure, invert
 from atelier.studies.shaping.params import Config
 from atelier.workspace import Workspace
-from linked import linked
+from linked import SHARED, linked
 from tolerance import assert_close
 
 
@@ -30,6 +30,7 @@ def made(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspac
     workspace, threads = linked(tmp_path_factory.mktemp("flow"), tiny_world), torch.get_num_threads()
     torch.set_num_threads(1)
     config = params.load(workspace.params_file)
+    convert.main(config, workspace)
     invert.main(config, workspace)
     for seed in config.protocol.training_seeds:
         correct.main(config, workspace, str(seed))
@@ -162,7 +163,7 @@ def test_a_killed_stage_takes_up_its_batches_and_its_trainings(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A kill while the second number of steps is inverted, and one after the first corrector: nothing is done twice."""
-    workspace = linked(tmp_path / "again", made.root)
+    workspace = linked(tmp_path / "again", made.root, [*SHARED, "build/shaping/flow/base"])
     ways, calls = invert.both_ways, []
 
     def killed(velocity, times, *rest):  # type: ignore[no-untyped-def]

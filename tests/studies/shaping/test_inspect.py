@@ -7,11 +7,11 @@ import torch
 
 from atelier.evaluation import tables
 from atelier.evaluation.tables import read_rows
-from atelier.models import base
 from atelier.params import Params
-from atelier.sampling.sampler import settled, with_ddim
+from atelier.sampling.sampler import settled
 from atelier.studies.shaping import candidates, learning
 from atelier.studies.shaping import inspect as stage
+from atelier.studies.shaping import shaped as model
 from atelier.studies.shaping.inspect import Part, parts, variance_rows
 from atelier.studies.shaping.law_tables import as_measures, chi_squares, histograms
 from atelier.studies.shaping.learning import BASE, HELD_OUT, LEARNT, NOISE_ONLY, errors_of, gap_rows, swept
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture
 def pipeline(shaped: Workspace, config: Params):  # type: ignore[no-untyped-def]
-    return settled(with_ddim(base.load(shaped.base)), torch.device("cpu"))
+    return settled(model.load(config, shaped), torch.device("cpu"))
 
 
 # ------------------------------------------------------------------------------------------------ parts
@@ -215,14 +215,14 @@ def test_the_stage_writes_its_tables_and_goes_on_after_a_kill(
 
     monkeypatch.setattr(stage, "errors_of", killed)
     with pytest.raises(KeyboardInterrupt):
-        stage.main(few, shaped)
+        stage.write(few, shaped)
     assert calls == ["killed"]
     assert not (shaped.measures / stage.LEVELS).exists()
 
     continuing = stage.continued
     monkeypatch.setattr(stage, "errors_of", real)
     monkeypatch.setattr(stage, "continued", lambda *each: (calls.append(each[3]), continuing(*each))[1])
-    stage.main(few, shaped)
+    stage.write(few, shaped)
     assert calls[1:] == [0, 1, 2, 3]  # the second group alone
 
     rows = read_rows(shaped.measures / stage.LEVELS)

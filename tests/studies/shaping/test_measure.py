@@ -36,7 +36,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_a_cell_is_compared_with_the_base_of_its_solver_and_start(config: Params) -> None:
-    assert {each.cell: base_of(each) for each in all_conditions(config)}.items() >= {
+    section = Config.of(config)
+    assert {each.cell: base_of(each) for each in all_conditions(config)}["graft-sde"] == "untuned-sde"
+    as_it_is = config.model_copy(update={section.STUDY: section.model_copy(update={"model": "base"})})
+    assert {each.cell: base_of(each) for each in all_conditions(as_it_is)}.items() >= {
         "untuned": "untuned",
         "graft": "untuned",
         "graft-corrected": "untuned-corrected",

@@ -5,12 +5,12 @@ import torch
 
 from atelier import params
 from atelier.files import write_seal
-from atelier.models import base
 from atelier.params import CORRECTED, WHITE, Params
 from atelier.sampling import store
 from atelier.sampling.sampler import first_latents
 from atelier.sampling.trajectories import Solver, trajectories
 from atelier.studies.shaping import sample
+from atelier.studies.shaping import shaped as model
 from atelier.studies.shaping import train as training
 from atelier.studies.shaping.params import UNTUNED, UNTUNED_SDE, Config
 from atelier.studies.shaping.sample import Condition, all_conditions, location_of
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def save_adapter(config: Params, workspace: Workspace, variant: str, seed: int) -> None:
     """An adapter that changes what the base paints; nobody trained it."""
-    pipeline = base.load(workspace.base)
+    pipeline = model.load(config, workspace)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for value in add_conversion(pipeline.unet, Config.of(config).rank, seed).values():
@@ -34,7 +34,14 @@ def save_adapter(config: Params, workspace: Workspace, variant: str, seed: int) 
     write_seal(folder)
 
 
+def as_it_is(config: Params) -> Params:
+    """Parameters of the base itself, which is not made a flow."""
+    section = Config.of(config)
+    return config.model_copy(update={section.STUDY: section.model_copy(update={"model": "base"})})
+
+
 def test_the_base_is_painted_by_both_solvers_from_both_starts(shaped: Workspace, config: Params) -> None:
+    config = as_it_is(config)
     sample.write(config, shaped, UNTUNED, 0)
     found = {}
     for condition in all_conditions(config)[:4]:
@@ -48,10 +55,24 @@ def test_the_base_is_painted_by_both_solvers_from_both_starts(shaped: Workspace,
 
 
 def test_conditions_are_the_variants_with_their_solvers(config: Params) -> None:
-    listed = all_conditions(config)
+    listed = all_conditions(as_it_is(config))
     assert listed[0] == Condition(UNTUNED, "ode", WHITE)
     assert Condition("pgraft-50-sde", "sde", CORRECTED) in listed
     assert len(listed) == 2 * (2 + len(Config.of(config).names))
+
+
+def test_a_flow_whose_path_ends_in_pure_noise_begins_with_white_noise_alone(shaped: Workspace, config: Params) -> None:
+    listed = all_conditions(config)
+    assert {condition.start for condition in listed} == {WHITE}
+    assert len(listed) == 2 + len(Config.of(config).names)
+    sample.write(config, shaped, UNTUNED, 0)
+    flow, other = (
+        store.read_latents([location_of(config, condition).folder(shaped.samples, 0)]) for condition in listed[:2]
+    )
+    assert (flow - other).abs().mean() > 0.05  # with noise at every step, and without
+    sample.write(as_it_is(config), shaped, UNTUNED, 0)
+    base = store.read_latents([location_of(as_it_is(config), listed[0]).folder(shaped.samples, 0)])
+    assert (flow - base).abs().mean() > 0.05
 
 
 def test_below_a_level_the_base_goes_on_from_the_tuned_state(shaped: Workspace, config: Params) -> None:

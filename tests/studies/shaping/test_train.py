@@ -17,15 +17,17 @@ from atelier.models.adapters import WEIGHTS
 from atelier.models.latents import encode_prompts
 from atelier.params import Params
 from atelier.studies.shaping import candidates, prompts, report_load
+from atelier.studies.shaping import shaped as model
 from atelier.studies.shaping import train as training
 from atelier.studies.shaping.params import Config
-from atelier.studies.shaping.train import Setup, ddim_levels
+from atelier.studies.shaping.train import Setup
 from atelier.training import denoiser, loop
 from atelier.training.accepted import Learnt, accepted_task
 from atelier.training.conversion import add_conversion
 from atelier.training.order import Turn, turns
 from atelier.workspace import Workspace
 from linked import SHARED, linked
+from studies.shaping.conftest import OF_STUDY
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 STEPS = 24
@@ -35,7 +37,7 @@ TRAINED = ("graft", "pgraft-50", "pgraft-50-x0", "graft-sde", "best-of-2", "plai
 @pytest.fixture(scope="module")
 def left(with_candidates: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Adapters of these variants, trained once."""
-    names = [*SHARED, "build/shaping/rewards", "build/shaping/candidates"]
+    names = [*SHARED, *OF_STUDY]
     workspace, threads = linked(tmp_path_factory.mktemp("left"), with_candidates, names), torch.get_num_threads()
     torch.set_num_threads(1)
     config = params.load(workspace.params_file)
@@ -99,7 +101,7 @@ def test_the_control_learns_the_first_of_every_prompt(left: Workspace) -> None:
 
 def test_the_card_tells_the_level(left: Workspace) -> None:
     assert card(left, "graft")["level"] == {"steps": 4, "t_I": None}
-    scheduler = base.load(left.base).scheduler
+    scheduler = model.load(params.load(left.params_file), left).scheduler
     scheduler.set_timesteps(4)
     assert card(left, "pgraft-50")["level"] == {"steps": 2, "t_I": float(scheduler.timesteps[2])}
 
@@ -240,17 +242,6 @@ def test_the_policy_samples_anew_in_every_round(left: Workspace) -> None:
     assert table.groupby(["set", "round"]).size().tolist() == [2] * 4
 
 
-def test_levels_are_those_of_the_schedulers_grid(shaped: Workspace) -> None:
-    scheduler = training.with_ddim(base.load(shaped.base)).scheduler
-    times, levels = ddim_levels(scheduler, 4)
-    abar = scheduler.alphas_cumprod
-    assert levels.dtype == torch.float64
-    levels = levels.float()
-    torch.testing.assert_close(levels[:, 0], abar[times].sqrt())
-    torch.testing.assert_close(levels[:-1, 2], levels[1:, 0])
-    torch.testing.assert_close(levels[-1, 2], scheduler.final_alpha_cumprod.sqrt())
-
-
 # ------------------------------------------------------------------------------------------------ kills
 
 
@@ -259,7 +250,7 @@ def test_a_killed_training_ends_with_the_same_bytes(
     left: Workspace, tmp_path: Path, variant: str, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed in a step: of the policy in its second round, of the second round after its candidates."""
-    names = [*SHARED, "build/shaping/rewards", "build/shaping/candidates", "build/adapters/shaping/graft"]
+    names = [*SHARED, *OF_STUDY, "build/adapters/shaping/graft"]
     workspace = linked(tmp_path / "killed", left.root, names)
     config, real, calls = params.load(workspace.params_file), loop._step, []
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from atelier import machine, scratch
 from atelier.data.images import to_pixels
-from atelier.files import copy, read_table, reading, write_table
+from atelier.files import check_seal, copy, read_table, reading, write_table
 from atelier.params import Params
 from atelier.sampling.sampler import decoded, first_latents, settled
 from atelier.sampling.trajectories import Parts, Seed, Solver, trajectories

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from diffusers import DDIMScheduler
 from torch import Tensor
 
 from atelier.data.checks import check_whole
@@ -57,7 +58,8 @@ def _continued(
     pipeline: Any, output: Output, state: Tensor, number: int, generators: list[torch.Generator], solver: Solver
 ) -> Tensor:
     grid = settled_grid(solving(pipeline.scheduler, solver.eta), solver.steps)
-    given = pipeline.prepare_extra_step_kwargs(generators, solver.eta)
+    told = {"eta": solver.eta} if isinstance(grid, DDIMScheduler) else {}
+    given = {"generator": generators, **told} if solver.eta else {}
     for t in grid.timesteps[number:]:
         state = grid.step(output(state, t), t, state, **given).prev_sample
     return state.float().cpu()
@@ -93,7 +95,7 @@ def path_divergence(
         total = torch.zeros(len(state), dtype=torch.float64)
         for t, level in zip(times[:number], levels[:number].float().to(state.device), strict=True):
             means, deviation = zip(*(_moments(kind, state, output(state, t), level) for output in outputs), strict=True)
-            total += _divergence(*means, deviation[0])
+            total += _divergence(means[0], means[1], deviation[0])
             noise = torch.cat([torch.randn((1, *state.shape[1:]), generator=each) for each in generators])
             state = means[0] + deviation[0] * noise.to(state)
         sums.append(total)
@@ -101,7 +103,7 @@ def path_divergence(
 
 
 def _moments(kind: str, state: Tensor, output: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of the next state by a denoiser's output, with eta = 1; ``level``: of ``step_levels``, (4,)."""
+    """Mean and deviation of the next state by a denoiser's output, eta = 1; ``level``: of ``step_levels``, (4,)."""
     z0, eps = (estimate(kind, state, output, *level[:2]) for estimate in (clean_estimate, noise_estimate))
     return step_moments(z0, eps, *level)
 

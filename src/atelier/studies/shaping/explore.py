@@ -27,7 +27,7 @@ from atelier.report import figures
 from atelier.sampling.sampler import decoded, settled
 from atelier.sampling.trajectories import Solver
 from atelier.seeds import numpy_generator
-from atelier.studies.shaping import candidates, rewards
+from atelier.studies.shaping import candidates, rewards, shaped
 from atelier.studies.shaping.continued import continued
 from atelier.studies.shaping.params import Config
 from atelier.studies.shaping.rewards import Judged

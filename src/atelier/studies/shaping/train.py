@@ -255,9 +255,9 @@ class Setup:
 
 
 def added(levels: Tensor) -> float:
-    """Which share of a state's noise a step replaces by new, from signal and noise before and after it (4,)."""
+    """The variance between a step's two levels, from signal and noise before and after it (4,); 0 for one that ends."""
     alpha, s, alpha_next, s_next = levels.tolist()
-    return 1 - (alpha * s_next / (alpha_next * s)) ** 2
+    return s**2 - (alpha * s_next / alpha_next) ** 2 if s_next > 0 else 0.0
 
 
 # ------------------------------------------------------------------------------------------------ tuned models
