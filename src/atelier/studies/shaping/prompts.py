@@ -36,7 +36,7 @@ def of_candidates(params: Params, workspace: Workspace, training_seed: int) -> p
     """A training seed's candidates: number, set (the prompt's number), prompt, path, subject, art_style."""
     config = Config.of(params).candidates
     places = range(training_seed * config.prompts, (training_seed + 1) * config.prompts)  # no two seeds share a prompt
-    asked = _asked(params, works(params, workspace, TRAINING), ("candidates",), places)
+    asked = drawn(params, works(params, workspace, TRAINING), ("candidates",), places)
     rows = asked.loc[asked.index.repeat(config.each)].reset_index(drop=True)
     return rows.assign(number=range(len(rows)), set=[number // config.each for number in range(len(rows))])
 
@@ -45,7 +45,7 @@ def held_out(params: Params, workspace: Workspace, training_seed: int) -> pd.Dat
     """What every cell of a training seed is asked for: prompt, path, subject, art_style, repeat, place, file."""
     number, found = Config.of(params).pictures, works(params, workspace, HELD_OUT)
     repeats = [
-        _asked(params, found, ("held out",), range(repeat * number, (repeat + 1) * number)).assign(
+        drawn(params, found, ("held out",), range(repeat * number, (repeat + 1) * number)).assign(
             repeat=repeat, place=range(number)
         )
         for repeat in params.protocol.repeats_of(training_seed)
@@ -53,7 +53,7 @@ def held_out(params: Params, workspace: Workspace, training_seed: int) -> pd.Dat
     return with_files(pd.concat(repeats, ignore_index=True))
 
 
-def _asked(params: Params, table: pd.DataFrame, names: tuple[str | int, ...], places: range) -> pd.DataFrame:
+def drawn(params: Params, table: pd.DataFrame, names: tuple[str | int, ...], places: range) -> pd.DataFrame:
     """Prompts of the works at these places of a seeded order, which wraps around to other prompts of theirs."""
     order = torch.randperm(len(table), generator=torch_generator(params.seed, Config.STUDY, *names)).tolist()
     rows, level, n = table.to_dict("records"), params.protocol.prompts.level, len(table)

@@ -22,7 +22,7 @@ CONTROL = "plain"  # learns as many candidates, whatever their reward
 LEVELS = "levels"  # the cell of what is told of all levels at once
 REWARD, CHOOSING, DECIDING = "reward", "reward_choosing", "reward_deciding"  # of all prompts, and of two halves
 INTERVALS = "95 % intervals over groups, not adjusted for their number"
-SOLVERS = {"ode": "deterministic (DDIM, eta = 0)", "sde": "stochastic (DDIM, eta = 1)"}
+SOLVERS = {"ode": "deterministic (eta = 0)", "sde": "stochastic (eta = 1)"}
 
 
 @dataclass(frozen=True)
