@@ -136,6 +136,23 @@ def test_a_probe_finds_the_posterior_of_gaussian_classes() -> None:
     assert probe.accuracy(rows, labels) == pytest.approx(0.841, abs=0.03)  # Phi(1)
 
 
+def test_a_probe_of_many_features_and_few_rows_is_not_too_sure() -> None:
+    """Its mean log-probability of new rows' classes is higher than without the temperature, and its order the same."""
+    generator = torch.Generator().manual_seed(4)
+
+    def drawn(n: int) -> tuple[Tensor, list[str]]:
+        rows = torch.randn(n, 100, generator=generator, dtype=torch.float64)
+        rows[1::2, :10] += 0.7
+        return rows, ["a", "b"] * (n // 2)
+
+    learnt, new = drawn(160), drawn(2000)
+    probe, sure = Probe.fit(*learnt), Probe._discriminant(*learnt)
+    assert np.log(probe.probability(*new)).mean() > np.log(sure.probability(*new)).mean() + 0.1
+    assert (
+        np.argsort(probe.probability(new[0], ["b"] * 2000)) == np.argsort(sure.probability(new[0], ["b"] * 2000))
+    ).all()
+
+
 def test_probes_are_read_as_they_were_written(tmp_path: Path) -> None:
     probe = Probe.fit(*gaussians(100, seed=1))
     save_probes({"subject": probe}, tmp_path, {"network": "trunk"})

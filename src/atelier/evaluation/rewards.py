@@ -6,6 +6,7 @@ the painter's own pictures connected pixels of the colour tell it rightly in 8 t
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 
 from atelier.data.checks import FloatArray, check_picture_tensor, check_texts
@@ -31,6 +33,8 @@ LEAST_VALUE = 0.2  # max of the channels: below it a pixel is black
 LUMINANCE = (0.2126, 0.7152, 0.0722)  # Rec. 709
 SEEN = 64  # pictures at a time through a network
 SHRINKAGE = 0.1  # of a covariance towards a multiple of the identity
+FEWEST = 4  # rows of a class, of which half can be held out
+HOTTEST = 1000.0
 WEIGHTS, CARD = "probes.safetensors", "card.json"
 
 
@@ -106,12 +110,27 @@ class Probe(NamedTuple):
 
     @classmethod
     def fit(cls, rows: Tensor, labels: Sequence[str]) -> Self:
-        """From features (n, d) and their classes (n,); ValueError for fewer than two classes."""
+        """From features (n, d) and their classes (n,); ValueError for fewer than two classes.
+
+        Of many features and few rows such a classifier is too sure of itself: its log-odds are divided by the
+        temperature (Guo et al. 2017) at which one of half of each class's rows fits the other half best.
+        """
         classes = tuple(sorted(set(labels)))
         if len(classes) < 2 or len(labels) != len(rows):
             raise ValueError(
                 f"labels: expected two classes or more, one label a row, got {len(classes)} of {len(rows)}"
             )
+        found, temperature = cls._discriminant(rows, labels), 1.0
+        if min(Counter(labels).values()) >= FEWEST:
+            halves = _halves(labels)
+            (learnt, known), (held_out, wanted) = ((rows[half], [labels[row] for row in half]) for half in halves)
+            temperature = _temperature(cls._discriminant(learnt, known).scores(held_out), wanted, classes)
+        return cls(classes, found.weight / temperature, found.bias / temperature)
+
+    @classmethod
+    def _discriminant(cls, rows: Tensor, labels: Sequence[str]) -> Self:
+        """Fisher's, with a shrunk covariance."""
+        classes = tuple(sorted(set(labels)))
         of_class = torch.tensor([classes.index(label) for label in labels])
         centres = torch.stack([rows[of_class == number].mean(0) for number in range(len(classes))])
         scale = (rows - centres[of_class]).std(0, correction=0).clamp(min=1e-8)
@@ -122,6 +141,10 @@ class Probe(NamedTuple):
         priors = torch.stack([(of_class == number).double().mean() for number in range(len(classes))]).log()
         return cls(classes, solved / scale, priors - (solved * centres / scale).sum(1) / 2)
 
+    def scores(self, rows: Tensor) -> Tensor:
+        """Log-probabilities (n, classes) but for a constant a row."""
+        return rows @ self.weight.T + self.bias
+
     def probability(self, rows: Tensor, wanted: Sequence[str]) -> FloatArray:
         """The probability of each row's wanted class, (n, d) to (n,) float64; ValueError for a class that is not known.
 
@@ -129,13 +152,33 @@ class Probe(NamedTuple):
         """
         if odd := sorted(set(wanted) - set(self.classes)):
             raise ValueError(f"classes: '{odd[0]}' is none of {', '.join(self.classes)}")
-        found = (rows @ self.weight.T + self.bias).softmax(1)
+        found = self.scores(rows).softmax(1)
         return np.asarray(found[range(len(rows)), [self.classes.index(name) for name in wanted]])
 
     def accuracy(self, rows: Tensor, labels: Sequence[str]) -> float:
         """The share of rows whose likeliest class is the true one."""
-        guessed = (rows @ self.weight.T + self.bias).argmax(1).tolist()
+        guessed = self.scores(rows).argmax(1).tolist()
         return float(np.mean([self.classes[number] == label for number, label in zip(guessed, labels, strict=True)]))
+
+
+def _halves(labels: Sequence[str]) -> tuple[list[int], list[int]]:
+    """Every other row of each class, and the others."""
+    seen: Counter[str] = Counter()
+    halves: tuple[list[int], list[int]] = ([], [])
+    for row, label in enumerate(labels):
+        halves[seen[label] % 2].append(row)
+        seen[label] += 1
+    return halves
+
+
+def _temperature(scores: Tensor, labels: Sequence[str], classes: Sequence[str]) -> float:
+    """By which scores (n, classes) are divided so that the labels (n,) have the highest likelihood; 1 at least."""
+    known = torch.tensor([classes.index(label) for label in labels])
+
+    def misfit(log: float) -> float:
+        return float(nn.functional.cross_entropy(scores / np.exp(log), known))
+
+    return float(np.exp(minimize_scalar(misfit, bounds=(0.0, np.log(HOTTEST)), method="bounded").x))
 
 
 def save_probes(probes: Mapping[str, Probe], folder: Path, card: Mapping[str, Any]) -> None:

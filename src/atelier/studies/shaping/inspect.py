@@ -160,7 +160,8 @@ def variance_rows(config: Config, seen: Sequence[pd.DataFrame]) -> pd.DataFrame:
             left = [_by_state(table, column) for table in tables]
             total = [table.groupby("state")[f"total_{column}"].first().to_numpy() for table in tables]
             whole = variance_of(np.concatenate(left), np.concatenate(total))
-            shares.append([_share(*pair) for pair in zip(left, total, strict=True)])
+            every = float(np.concatenate(total).mean())  # of all prompts: a group's own may have hardly any
+            shares.append([_share(own, every) for own in left])
             n, cell = whole.left.n, f"t-{t}"
             explained = 1 - whole.explained
             for measure in [f"variance_{name}", *(["variance"] if name == config.reward else [])]:
@@ -184,9 +185,9 @@ def _by_state(table: pd.DataFrame, column: str) -> np.ndarray:
     return table.pivot(index="state", columns="draw", values=column).to_numpy(np.float64)
 
 
-def _share(rewards_of_states: np.ndarray, total: np.ndarray) -> float:
+def _share(rewards_of_states: np.ndarray, total: float) -> float:
     """The share of variance that is left; 0 where prompts' pictures have equal rewards, of which nothing is left."""
-    return float(variance_given(rewards_of_states).mean() / total.mean()) if total.mean() > 0 else 0.0
+    return float(variance_given(rewards_of_states).mean()) / total if total > 0 else 0.0
 
 
 def _groups(values: Sequence[float]) -> dict[str, float]:
