@@ -26,6 +26,8 @@ assert main(["signal_leak", "fit"]) == 0
 for training in (["vae_decoder", "train", "mse"], ["vae_decoder", "train", "all"],
                  ["signal_leak", "train", "mosaic"], ["signal_leak", "train", "sd-betas"]):
     assert all(main([*training, seed]) == 0 for seed in ("0", "1"))
+for stage in (["rewards"], ["convert"], ["untuned", "0"]):
+    assert main(["shaping", *stage]) == 0
 """
 EACH = 5  # flips of every kind of output
 
@@ -50,6 +52,10 @@ OUTPUTS = {
     ),
     "lists of samples": Output("samples/art_finetuning/mixed/0/*/*.csv", ("art_finetuning", "measure", "mixed")),
     "leaks": Output("leaks/*.safetensors", ("signal_leak", "sample", "untuned", "0")),
+    "curated works": Output("corpus/pixel_space/*", ("pixel_space", "train", "latent", "0")),
+    "probes": Output("shaping/rewards/probes/*", ("shaping", "untuned", "0")),
+    "a flow": Output("shaping/flow/base/*.safetensors", ("shaping", "untuned", "0")),
+    "candidates": Output("shaping/candidates/0/ode/*", ("shaping", "variant", "graft", "0")),
 }
 
 
