@@ -493,6 +493,10 @@ ALLOWED = {  # (file, call): why it stands alone
     ("scratch.py", "to_parquet"): "handed to ``part``, which guards it",
     ("studies/pixel_space/choose.py", "save_file"): "handed to ``part``, which guards it",
     ("studies/pixel_space/restore.py", "save_file"): "handed to ``part``, which guards it",
+    ("studies/shaping/candidates.py", "save_file"): "handed to ``part``, which guards it",
+    ("studies/shaping/invert.py", "save_file"): "handed to ``part``, which guards it",
+    ("sampling/graft.py", "save_file"): "handed to ``part``, which guards it",
+    ("sampling/graft.py", "write_text"): "handed to ``part``, which guards it",
     ("training/checkpoints.py", "open"): "to sync it, under ``filling``",
 }
 

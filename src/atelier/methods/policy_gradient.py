@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from atelier.data.checks import FloatArray, array_of, check_alike, check_finite, check_number, check_tensor, number_row
+from atelier.data.checks import FloatArray, check_alike, check_finite, check_number, check_tensor, number_row
+from atelier.methods.rejection import labels_of
 
 LATENTS = "(n, c, h, w)"
 
@@ -47,10 +48,11 @@ def advantages(rewards: Any, sets: Any, most: float) -> FloatArray:
 
     ``sets``: labels (n,), a prompt's. 0 where all of a set are equal.
     """
-    rewards, labels = number_row(rewards, "rewards"), array_of(sets, "sets")
+    rewards = number_row(rewards, "rewards")
+    labels = labels_of(sets, "sets", len(rewards))
+    if not len(rewards):
+        raise ValueError("rewards: expected one or more, got none")
     check_finite(rewards, "rewards")
-    if labels.shape != rewards.shape:
-        raise ValueError(f"sets: expected one label a reward, {rewards.shape}, got shape {labels.shape}")
     of_set = np.unique(labels, return_inverse=True)[1]
     number = np.bincount(of_set)
     centred = rewards - (np.bincount(of_set, rewards) / number)[of_set]

@@ -109,8 +109,8 @@ class Kept(NamedTuple):
         positions = self.seen + np.arange(len(rewards), dtype=np.int64)
         of_set = positions // self.m if self.m else np.zeros_like(positions)
         if sets is not None:
-            of_set = _labels(sets, "sets", len(rewards))
-        of_key = None if keys is None else _joined(self.keys, _labels(keys, "keys", len(rewards)), "keys")
+            of_set = labels_of(sets, "sets", len(rewards))
+        of_key = None if keys is None else _joined(self.keys, labels_of(keys, "keys", len(rewards)), "keys")
         of_set_all = _joined(self.sets, of_set, "sets")
         labels, counts = self._counted(of_set)
         of_all = np.concatenate([self.rewards, rewards])
@@ -163,7 +163,7 @@ def _best(rewards: FloatArray, sets: Labels, keys: Labels | None, least: float, 
     return np.sort(order)
 
 
-def _labels(values: Any, name: str, count: int) -> Labels:
+def labels_of(values: Any, name: str, count: int) -> Labels:
     """Labels (count,) as int64 or texts; ValueError for anything else."""
     array = array_of(values, name)
     fits = array.dtype.kind in "iuU" and np.can_cast(array.dtype, np.int64 if array.dtype.kind != "U" else array.dtype)

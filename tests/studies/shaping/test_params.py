@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from atelier import claims, params
-from atelier.studies.shaping.params import Config
+from atelier.studies.shaping.law import EXPECTED
+from atelier.studies.shaping.params import DRAWS, Config
 from atelier.studies.shaping.report_results import CHOSEN, LEVELS, NOTHING
 
 PROFILES = Path(__file__).parents[3] / "profiles"
@@ -35,3 +36,12 @@ def test_the_default_profile_has_the_pictures_of_every_claim() -> None:
     known = {"untuned", "untuned-sde", *EMBEDDED.names, *EMBEDDED.flow.cells, CHOSEN, LEVELS, NOTHING}
     known |= {f"accepted-{rule}" for rule in EMBEDDED.rules}
     assert claims.cells_of(claims.load("shaping")) <= known
+
+
+def test_too_few_prompts_leave_the_accepted_law_without_a_test() -> None:
+    """One accepted candidate a prompt and training seed; a test needs two bins of them."""
+    assert DRAWS == 2 * EXPECTED
+    few, enough = (params.load(PROFILES / f"{name}.yaml") for name in ("embedded", "study"))
+    assert not Config.of(few).measures(few, "law_p", "accepted-top-10")
+    assert Config.of(few).measures(few, "reward", "graft")
+    assert Config.of(enough).measures(enough, "law_p", "accepted-top-10")

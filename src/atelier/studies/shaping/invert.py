@@ -107,8 +107,13 @@ def noise_of(params: Params, pipeline: StableDiffusionPipeline, works: Works, k:
         scratch.part(run, f"{k}-{first}", ".safetensors", partial(write, slice(first, first + batch)))
         for first in range(0, len(x), batch)
     ]
-    tensors = [load_file(file) for file in files]
+    tensors = [_tensors(file) for file in files]
     return {name: torch.cat([part[name] for part in tensors]) for name in tensors[0]}
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    with reading(path, "not readable as noise"):
+        return load_file(path)
 
 
 def both_ways(velocity: Velocity, times: Sequence[float], x: Tensor, z: Tensor, iterations: int) -> dict[str, Tensor]:
@@ -149,9 +154,7 @@ def _watched(
 
 def load(workspace: Workspace, k: int) -> dict[str, Tensor]:
     """What ``noise_of`` gave for ``k`` steps. Raises ValueError for a damaged folder."""
-    path = check_seal(folder(workspace) / INVERTED) / f"{k}.safetensors"
-    with reading(path, "not readable as noise"):
-        return load_file(path)
+    return _tensors(check_seal(folder(workspace) / INVERTED) / f"{k}.safetensors")
 
 
 def load_convergence(workspace: Workspace) -> pd.DataFrame:

@@ -24,6 +24,7 @@ from atelier.studies.shaping.flow_params import Flow
 
 Reward = Literal["colour", "brightness", "subject", "style"]
 Solver = Literal["ode", "sde"]  # DDIM, or Euler's of a flow, a map from noise to picture; with noise at every step
+DRAWS = 20  # of accepted candidates, one a prompt: two bins of a chi-square test (law.EXPECTED)
 UNTUNED = "untuned"
 UNTUNED_SDE = "untuned-sde"  # the same model, sampled with noise at every step
 FIRST, SECOND = "graft", "graft-2"  # what rounds two and three continue
@@ -167,6 +168,11 @@ class Config(StudySection):
         candidates = 2 * self.candidates.prompts * self.candidates.each * seeds
         cells = len(self.starts) * (len(self.names) + 2) * self.pictures + len(self.flow.cells) * self.flow.pictures
         return candidates + repeats * cells
+
+    def measures(self, params: Params, measure: str, cell: str) -> bool:
+        if measure != "law_p":
+            return True
+        return self.candidates.prompts * len(params.protocol.training_seeds) >= DRAWS
 
     @property
     def starts(self) -> list[str]:
