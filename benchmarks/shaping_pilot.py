@@ -2,9 +2,9 @@
 
     dvc repro shaping-untuned && python benchmarks/shaping_pilot.py flow style 0.0003 0.001
 
-Reads what the pipeline has built. 48 training prompts of 16 candidates, the best two of each learnt or the first two;
-150 updates of 16; 192 pictures of held-out prompts from white noise. One table row a trained model; after ±: standard
-errors, those of changes over pairs of pictures. About two minutes a learning rate on one core.
+Reads what the pipeline has built. Training prompts of 16 candidates, the best two of each learnt or the first two, by
+updates of 16; 192 pictures of held-out prompts from white noise. One table row a trained model; after ±: standard
+errors, those of changes over pairs of pictures. About two minutes a learning rate on one core, for 48 prompts.
 """
 
 import argparse
@@ -34,9 +34,19 @@ from atelier.training.conversion import add_conversion
 from atelier.training.loop import fit
 from atelier.workspace import Workspace
 
-PROMPTS, EACH, ACCEPTED, HELD_OUT, UPDATES, BATCH = 48, 16, 2, 192, 150, 16
+EACH, ACCEPTED, HELD_OUT, BATCH = 16, 2, 192, 16
 STEPS = {"base": 8, "flow": 16}
-HEAD = "| model | reward | learning rate | trained | its pictures' | beside the untrained | FD to reconstructed works |"
+HEAD = (
+    "model",
+    "reward",
+    "prompts",
+    "updates",
+    "learning rate",
+    "trained",
+    "its pictures'",
+    "beside the untrained",
+    "FD",
+)
 
 
 class Painted(NamedTuple):
@@ -50,12 +60,13 @@ class Painted(NamedTuple):
 class Pilot:
     """One model and reward: its prompts, and how they are painted and judged."""
 
-    def __init__(self, params: Params, workspace: Workspace, reward: str) -> None:
+    def __init__(self, params: Params, workspace: Workspace, reward: str, prompts_learnt: int, updates: int) -> None:
+        self.reward, self.prompts, self.updates = reward, prompts_learnt, updates
         self.params, self.workspace, self.config = params, workspace, Config.of(params)
         self.judged = rewards.rewards_of(params, workspace)[reward]
         self.real, self.judge = references.load(workspace.reference), judges.evaluator(workspace.evaluator)
         self.how = Solver(1.0, STEPS[self.config.model], 32)
-        asked = self.asked(prompts.TRAINING, PROMPTS)
+        asked = self.asked(prompts.TRAINING, self.prompts)
         self.candidates = asked.loc[asked.index.repeat(EACH)].reset_index(drop=True)
         self.held_out = self.asked(prompts.HELD_OUT, HELD_OUT)
 
@@ -93,8 +104,8 @@ class Pilot:
             call, trainable, pipeline.scheduler, learnt, empty_share=0.0, seed=seed, device=torch.device("cpu")
         )
         settings = Optimisation(
-            steps=UPDATES, batch=BATCH, learning_rate=rate, decay="cosine", warmup=10, beta2=0.999,
-            weight_decay=0.0, clip=1.0, ema=0.0, checkpoint_every=UPDATES,
+            steps=self.updates, batch=BATCH, learning_rate=rate, decay="cosine", warmup=10, beta2=0.999,
+            weight_decay=0.0, clip=1.0, ema=0.0, checkpoint_every=self.updates,
         )  # fmt: skip
         with tempfile.TemporaryDirectory() as scratch:
             fit(task, settings, seed=seed, scratch=Path(scratch) / "run", accelerator=Accelerator(cpu=True))
@@ -106,9 +117,9 @@ class Pilot:
             self.painted(start, rows, name)
             for rows, name in ((self.candidates, "candidates"), (self.held_out, "held out"))
         )
-        by_prompt = candidates.rewards.reshape(PROMPTS, EACH)
-        best = np.argsort(-by_prompt, axis=1, kind="stable")[:, :ACCEPTED] + EACH * np.arange(PROMPTS)[:, None]
-        anyone = np.arange(ACCEPTED) + EACH * np.arange(PROMPTS)[:, None]
+        by_prompt = candidates.rewards.reshape(self.prompts, EACH)
+        best = np.argsort(-by_prompt, axis=1, kind="stable")[:, :ACCEPTED] + EACH * np.arange(self.prompts)[:, None]
+        anyone = np.arange(ACCEPTED) + EACH * np.arange(self.prompts)[:, None]
         lines = [self.row("", "untrained", before, before)]
         for rate in rates:
             for name, numbers in (("plain", anyone), ("GRAFT", best)):
@@ -121,7 +132,18 @@ class Pilot:
         change = made.rewards - before.rewards
         of = f"{made.rewards.mean():.3f} ± {error(made.rewards):.3f}"
         beside = "" if made is before else f"{change.mean():+.3f} ± {error(change):.3f}"
-        return f"| {self.config.model} | | {rate} | {name} | {of} | {beside} | {made.distance:.0f} |"
+        told = (
+            self.config.model,
+            self.reward,
+            self.prompts,
+            self.updates,
+            rate,
+            name,
+            of,
+            beside,
+            f"{made.distance:.0f}",
+        )
+        return f"| {' | '.join(map(str, told))} |"
 
 
 def error(values: Any) -> float:
@@ -133,15 +155,19 @@ def main() -> None:
     parser.add_argument("model", choices=sorted(STEPS))
     parser.add_argument("reward", choices=["colour", "brightness", "subject", "style"])
     parser.add_argument("rates", nargs="+", type=float)
+    parser.add_argument("--prompts", type=int, default=48)
+    parser.add_argument("--updates", type=int, default=150)
     given = parser.parse_args()
     torch.set_num_threads(1)
     workspace = Workspace(Path())
     params = parameters.load(workspace.params_file)
     section = Config.of(params).model_copy(update={"model": given.model})
-    pilot = Pilot(params.model_copy(update={Config.STUDY: section}), workspace, given.reward)
-    print(HEAD, "|---" * 7 + "|", sep="\n")
+    pilot = Pilot(
+        params.model_copy(update={Config.STUDY: section}), workspace, given.reward, given.prompts, given.updates
+    )
+    print(f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|", sep="\n")
     for line in pilot.rows(given.rates):
-        print(line.replace("| |", f"| {given.reward} |", 1), flush=True)
+        print(line, flush=True)
 
 
 if __name__ == "__main__":
