@@ -15,17 +15,18 @@ import pandas as pd
 import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from atelier import machine, scratch
 from atelier.data import prepare
 from atelier.data.checks import FloatArray
-from atelier.data.images import to_model_range, to_pixels
+from atelier.data.images import to_pixels
 from atelier.data.prompts import prompt
 from atelier.evaluation import judges as evaluators
 from atelier.evaluation import reference as references
 from atelier.evaluation.defects import repeatability
 from atelier.evaluation.groups import Reference, reference_of
+from atelier.evaluation.rewards import features
 from atelier.files import check_seal, reading, write_json, write_table
 from atelier.methods.perceptual import LPIPS
 from atelier.models import base, defect_judge
@@ -122,16 +123,6 @@ def score(judge: DefectJudge, pictures: Tensor) -> FloatArray:
 def resolution(judge: DefectJudge, pictures: Tensor) -> float:
     """The difference of scores that the judge does not mean: what mirroring changes of 95 % of these pictures."""
     return repeatability(score(judge, pictures), score(judge, pictures.flip(-1)))
-
-
-def features(network: nn.Module, pictures: Tensor) -> Tensor:
-    """Mean and deviation over positions of a network's maps of pictures (n, 3, h, w) uint8, (n, d) float64."""
-    seen = []
-    with torch.no_grad():
-        for part in pictures.split(SEEN):
-            maps = [stage.double().flatten(2) for stage in network(to_model_range(part))]
-            seen.append(torch.cat([each.mean(2) for each in maps] + [each.std(2, correction=0) for each in maps], 1))
-    return torch.cat(seen)
 
 
 def discriminant(inside: Tensor, outside: Tensor) -> Score:
