@@ -11,7 +11,7 @@ from nbclient.exceptions import CellExecutionError
 from atelier import params
 from atelier.methods.latent_perceptual import latent_perceptual_loss
 from atelier.studies.latent_perceptual import explore as decoder_features
-from atelier.studies.shaping import candidates, rewards
+from atelier.studies.shaping import candidates, convert, rewards
 from atelier.studies.signal_leak import explore as signal_leak
 from atelier.studies.signal_leak import fit
 from atelier.workspace import Workspace
@@ -21,7 +21,7 @@ NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 NEEDS = {  # what the pipeline left, and what the last cell changes
     "explore_signal_leak": (["build/base", "build/leaks"], "seed"),
     "explore_decoder_features": (["build/base", "build/manifests", "data/wikiart"], "work"),
-    "explore_shaping": (["build/base", "build/shaping/rewards", "build/shaping/candidates", "data/trunk"], "seed"),
+    "explore_shaping": (["build/base", "build/shaping", "data/trunk"], "seed"),
 }
 
 
@@ -42,6 +42,7 @@ def test_it_executes_and_answers(name: str, workspace: Workspace, tmp_path: Path
     if name == "explore_shaping":
         config = params.load(workspace.params_file)
         rewards.main(config, workspace)
+        convert.main(config, workspace)
         candidates.write(config, workspace, config.protocol.training_seeds[0])
     bare = linked(tmp_path / "bare", workspace.root, ["params.yaml", *needed])
     done = executed(name, bare.root)
