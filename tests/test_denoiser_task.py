@@ -9,7 +9,7 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor, nn
 
-from atelier.models.latents import Moments
+from atelier.models.latents import Latents
 from atelier.training import denoiser
 from atelier.training.caches import Cache
 from atelier.training.order import Turn, turns
@@ -36,7 +36,9 @@ def cache() -> Cache:
     generator = torch.Generator().manual_seed(1)
     mean, std = torch.randn(N, *SHAPE, generator=generator), torch.rand(N, *SHAPE, generator=generator)
     embeddings = torch.randn(N, PROMPTS, TOKENS, WIDTH, generator=generator)
-    return Cache(Moments(mean, std), embeddings, torch.randn(TOKENS, WIDTH, generator=generator))
+    which = torch.arange(N * PROMPTS).view(N, PROMPTS)
+    empty = torch.randn(TOKENS, WIDTH, generator=generator)
+    return Cache(Latents(mean, std), which, embeddings.flatten(0, 1), empty)
 
 
 def scheduler(kind: str = "epsilon") -> DDIMScheduler | DPMSolverMultistepScheduler:
@@ -110,7 +112,7 @@ def test_the_loss_is_its_equation_in_float64(cache: Cache, kind: str, empty_shar
             alpha, s, told = 1 - (d.t + 1) / 1000, (d.t + 1) / 1000, float(d.t + 1)
         z0 = cache.latents.mean[turn.sample].double() + cache.latents.std[turn.sample].double() * d.posterior.double()
         eps = d.eps.double()
-        embedding = (cache.empty if d.empty else cache.embeddings[turn.sample, d.prompt]).double()
+        embedding = (cache.empty if d.empty else cache.words[cache.which[turn.sample, d.prompt]]).double()
         output = 0.3 * (alpha * z0 + s * eps) + told / 1000 + embedding.mean()
         target = {"epsilon": eps, "v_prediction": alpha * eps - s * z0, "flow_prediction": eps - z0}[kind]
         squares.append((output - target).square())
@@ -144,7 +146,7 @@ def test_a_sample_is_given_its_own_prompts_only(cache: Cache) -> None:
         loss_of(cache, "epsilon", 0.0, batch, unet)
     used = set()
     for turn, row in zip([turn for batch in batches for turn in batch], torch.cat(unet.seen), strict=True):
-        at = [torch.equal(row, own) for own in cache.embeddings[turn.sample]]
+        at = [torch.equal(row, own) for own in cache.words[cache.which[turn.sample].tolist()]]
         assert sum(at) == 1
         used.add((turn.sample, at.index(True)))
     assert len(used) == N * PROMPTS

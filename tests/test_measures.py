@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from atelier import params
+from atelier.data.pictures import write_shards
 from atelier.evaluation import cells, sharing, tables
 from atelier.evaluation import groups as sets
 from atelier.evaluation import reference as references
@@ -52,8 +53,29 @@ def test_pooled_groups_are_what_their_pictures_together_are(groups: list[Group])
     one = sets.group(torch.cat([pictures(8, seed) for seed in range(3)]), None)
     together = sets.pooled(groups)
     assert together.n == one.n == 24
-    for ours, theirs in zip(together[1:-1], one[1:-1], strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+    for name in sets.ARRAYS:
+        np.testing.assert_allclose(getattr(together, name), getattr(one, name), rtol=1e-9, atol=1e-12)
+    assert together.bands is not None
+    assert one.bands is not None
+    for ours, theirs in zip(together.bands, one.bands, strict=True):  # 24 rows of factors and two of means, or 24 rows
+        squared = [x.swapaxes(1, 2) @ x if np.ndim(x) == 3 else x for x in (ours, theirs)]
+        np.testing.assert_allclose(*squared, rtol=1e-9, atol=1e-9)
+
+
+def test_a_group_is_the_same_however_many_pictures_are_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown, prompts = pictures(24, 3), [f"number {number}" for number in range(24)]
+    whole = sets.group(shown, None, prompts)
+    monkeypatch.setattr(sets, "AT_A_TIME", 5)
+    parts = sets.group(shown, None, prompts)
+    for name in sets.ARRAYS:
+        np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), rtol=1e-9, atol=1e-12)
+    real = sets.reference_alone(sets.group(pictures(30, 50), None))
+    assert sets.MEASURES["fwd"](real, parts) == pytest.approx(sets.MEASURES["fwd"](real, whole), rel=1e-9)
+
+
+def test_no_pictures_are_no_group() -> None:
+    with pytest.raises(ValueError, match="expected a non-empty"):
+        sets.group(torch.zeros(0, 3, 32, 32, dtype=torch.uint8), None)
 
 
 @pytest.mark.parametrize(("n", "each", "groups"), [(12, 3, 4), (15, 3, 4), (10, 3, 4), (4, 9, 4), (100, 2, 3)])
@@ -81,11 +103,11 @@ def test_measures_are_the_metrics_of_the_same_pictures(groups: list[Group], refe
     assert set(found) == {*sets.MEASURES, *sets.AGAINST_RECONSTRUCTED, *sets.NEIGHBOURHOODS}
 
 
-def test_pictures_that_lie_channels_last_are_kept_as_they_are(reference: Reference, tmp_path: Path) -> None:
+def test_pictures_that_lie_channels_last_are_kept_as_they_are(tmp_path: Path) -> None:
     shown = torch.randint(256, (4, 3, 8, 8), dtype=torch.uint8).to(memory_format=torch.channels_last)
-    references.save(tmp_path, reference, {references.HELD_OUT: shown})
+    write_shards([shown], tmp_path, references.HELD_OUT)
     write_seal(tmp_path)
-    assert torch.equal(references.reconstructed_works(tmp_path), shown)
+    assert torch.equal(references.reconstructed_works(tmp_path).load(), shown)
 
 
 def test_reconstructed_works_are_at_no_distance_from_themselves(reference: Reference) -> None:

@@ -225,11 +225,11 @@ def test_pictures_are_written_and_read_without_loss(tmp_path: Path) -> None:
             store.write(pictures[rows], latents[rows], table[rows], folder)
     folders = store.Location("one", "v", 7.5).folders(tmp_path, [3, 1])
     read, listed = store.read(folders)
-    assert torch.equal(read, pictures)
+    assert torch.equal(read.load(), pictures)
     assert torch.equal(store.read_latents(folders), latents)
     pd.testing.assert_frame_equal(listed, table, check_dtype=False)
     pd.testing.assert_frame_equal(store.listed(folders), listed)
-    assert torch.equal(store.read(folders[::-1])[0], pictures[[3, 0, 1, 2]])
+    assert torch.equal(store.read(folders[::-1])[0].load(), pictures[[3, 0, 1, 2]])
     for path in (tmp_path / "one").rglob("*.*"):
         if path.is_file():
             assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes()

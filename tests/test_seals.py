@@ -167,7 +167,7 @@ SHARED: dict[str, Callable[[Workspace], object]] = {
     "manifests/photographs.parquet": lambda w: prepare.photographs(w.manifests),
     "manifests/truth.csv": lambda w: prepare.truth(w.manifests),
     "reference/reduced.safetensors": lambda w: reference.load(w.reference),
-    "reference/returned.safetensors": lambda w: reference.reconstructed_works(w.reference),
+    "reference/returned-00000.safetensors": lambda w: reference.reconstructed_works(w.reference),
     "evaluator/absent.txt": lambda w: judges.evaluator(w.evaluator),
 }
 

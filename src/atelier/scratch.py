@@ -15,10 +15,10 @@ from urllib.parse import quote
 import pandas as pd
 
 from atelier.closure import code_hash
-from atelier.files import SEAL, read_bytes, reading, remove, write_whole, writing
+from atelier.files import SEAL, check_seal, read_bytes, reading, remove, write_whole, writing
 from atelier.machine import fingerprint
 from atelier.params import Params
-from atelier.workspace import Workspace
+from atelier.workspace import Workspace, replacing
 
 
 def folder(scratch: Path, entry: str, name: str, **key: Any) -> Path:
@@ -70,6 +70,19 @@ def part(run: Path, name: str, suffix: str, write: Callable[[Path], None]) -> Pa
         with writing(target) as unfinished:
             write(unfinished)
             write_whole(_checksum(target), _file_digest(unfinished).encode())
+    return target
+
+
+def folder_part(run: Path, name: str, fill: Callable[[Path], None]) -> Path:
+    """A folder of a run; calls ``fill`` unless an earlier process has finished it."""
+    target = path(run, name, "")
+    try:
+        return check_seal(target)
+    except ValueError as fault:
+        if target.exists():
+            print(f"{fault}; it is made again", file=sys.stderr)
+    with replacing(target) as unfinished:
+        fill(unfinished)
     return target
 
 

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from atelier.data import layout
 from atelier.data.archives import unpack
 from atelier.data.artemis import load_works, picture_files
-from atelier.data.images import load_pictures
 from atelier.data.manifest import Works, read_manifest, write_manifest
 from atelier.data.mending import composed
+from atelier.data.pictures import Pictures, of_files
 from atelier.data.spellings import WORK, spelt_as_files
 from atelier.files import check_seal, read_json, read_table, write_json, write_table
 from atelier.params import Data, Params
@@ -73,13 +72,13 @@ def picture_folder(data: Data, workspace: Workspace, kind: str) -> Path:
     return folder / FOLDERS[kind] if (folder / FOLDERS[kind]).is_dir() else workspace.pictures / FOLDERS[kind]
 
 
-def pictures(table: pd.DataFrame, data: Data, workspace: Workspace, kind: str = WORKS) -> torch.Tensor:
-    """Load the pictures of a manifest's rows, uint8 (n, 3, size, size). Raises ValueError for a damaged one."""
+def pictures(table: pd.DataFrame, data: Data, workspace: Workspace, kind: str = WORKS) -> Pictures:
+    """The pictures of a manifest's rows, ``data.size`` px a side. Reading them raises ValueError for a damaged one."""
     folder = picture_folder(data, workspace, kind)
     files = picture_files(table, folder)
     if folder.parent == workspace.pictures:
         check_seal(workspace.pictures, only=files)
-    return load_pictures(files, data.size, root=folder)
+    return of_files(files, data.size, root=folder)
 
 
 def unpack_archives(data: Data, workspace: Workspace) -> None:

@@ -85,7 +85,7 @@ def by_known_artist(params: Params, workspace: Workspace, cells: Mapping[str, Lo
                 continue
             pictures, listed = read(location.folders(workspace.samples, params.protocol.training_seeds))
             of_them = artists.loc[listed["path"]].isin(known).to_numpy() == wanted
-            pictures, listed = pictures[of_them.nonzero()[0]], listed[of_them]
+            pictures, listed = pictures[of_them], listed[of_them]
             fewest = min(listed["repeat"].isin(repeats).sum() for repeats in params.protocol.groups)
             if fewest >= 2:
                 parts = groups_of(pictures, listed, params.protocol.groups, model, truth)

@@ -1,7 +1,7 @@
 """Statistics of groups of pictures, the measures computed from them, and a pseudo-value per group."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d
 
 from atelier.data.checks import FloatArray, check_picture_tensor, square_side
+from atelier.data.pictures import AT_A_TIME, Pictures, in_memory
 from atelier.evaluation.intervals import pseudo_values
 from atelier.evaluation.sharing import rows_of_groups
 from atelier.files import reading, writing
@@ -29,11 +30,13 @@ from atelier.metrics import (
     spectrum_slope,
 )
 from atelier.metrics.summary import SLOPE_LOW
-from atelier.metrics.wavelets import Bands, bands, distance_from_bands, haar_packets
+from atelier.metrics.wavelets import Bands, bands_of, distance_from_bands, merged
 from atelier.models.evaluator import Evaluator
 
 SIMPLE = ("fd", "kid", "pr", "psd")  # measures of small sets, such as one style's or a few artists' works
 NEIGHBOURS = 5
+WAVELETS = 256  # px: larger pictures are averaged to this for their wavelet packets; it is the paper's size, and the
+# covariances of 512 px ones would take 19 GB
 SMALL = 16  # px: size at which pictures are compared with the training works pixel by pixel
 RARE = 0.01  # share of held-out works nearer to a training work than the threshold for a near copy
 
@@ -41,25 +44,25 @@ ATTRIBUTES = {"subject": "subject", "style": "art_style", "emotion": "emotion"} 
 
 
 class Group(NamedTuple):
-    """Statistics of one group of pictures. Features are the evaluator's; without an evaluator, Haar statistics."""
+    """Statistics of one group of pictures, a few kB each. Features: the evaluator's; Haar statistics where none is."""
 
     n: int
     features: FloatArray  # (n, d)
     haar: FloatArray  # (n, d)
-    packets: FloatArray  # (256, n, d)
     small: FloatArray  # (n, 3 SMALL^2)
     spectrum: FloatArray  # mean, (h, w)
     residual: FloatArray  # mean, (h, w)
+    bands: Bands | None  # of their wavelet packets; None: not kept
     per_picture: dict[str, FloatArray]  # measure -> one number per picture, NaN where it does not apply
 
 
-ARRAYS = tuple(name for name in Group._fields if name not in ("n", "per_picture"))
+ARRAYS = tuple(name for name in Group._fields if name not in ("n", "bands", "per_picture"))
 
 
 def restored(arrays: Mapping[str, FloatArray]) -> Group:
     """A group of some of its statistics, by name; the others are empty. ``features`` must be among them."""
     kept = {name: arrays.get(name, np.zeros((0, 0, 0))) for name in ARRAYS}
-    return Group(n=len(arrays["features"]), per_picture={}, **kept)
+    return Group(n=len(arrays["features"]), bands=None, per_picture={}, **kept)
 
 
 class Reconstructed(NamedTuple):
@@ -75,19 +78,33 @@ class Reference(NamedTuple):
     held_out: Group
     features: Moments  # of the held-out works' features
     haar: Moments  # of their Haar statistics
-    bands: Bands  # of their wavelet packets
     training: Group
     near: dict[str, float]  # "features", "small" -> distance
     reconstructed: Reconstructed | None = None  # None: nothing is measured against them
 
 
 def group(
-    pictures: Tensor, model: Evaluator | None, prompts: Sequence[str] = (), wanted: pd.DataFrame | None = None
+    pictures: Tensor | Pictures,
+    model: Evaluator | None,
+    prompts: Sequence[str] = (),
+    wanted: pd.DataFrame | None = None,
 ) -> Group:
     """Reduce pictures (n, 3, s, s) uint8; ``prompts`` and ``wanted`` (subject, art_style, emotion): one row each.
 
-    Raises ValueError for floats, other shapes, oblong pictures, and a side below ``SMALL``.
+    They are read ``AT_A_TIME``. Raises ValueError for none, floats, other shapes, oblong pictures, and a side below
+    ``SMALL``.
     """
+    parts = []
+    for number, batch in enumerate(in_memory(pictures).batches(AT_A_TIME)):
+        rows = slice(number * AT_A_TIME, number * AT_A_TIME + len(batch))
+        parts.append(_reduced(batch, model, prompts[rows], None if wanted is None else wanted.iloc[rows]))
+    if not parts:
+        raise ValueError("pictures: expected a non-empty (n, 3, h, w), got none")
+    return pooled(parts)
+
+
+def _reduced(pictures: Tensor, model: Evaluator | None, prompts: Sequence[str], wanted: pd.DataFrame | None) -> Group:
+    """``group`` of a batch."""
     check_picture_tensor(pictures, "pictures", ("uint8",))
     side = square_side(pictures, "pictures")
     if side < SMALL:
@@ -107,41 +124,43 @@ def group(
         n=len(x),
         features=haar if model is None else alignment.features_of(batches),
         haar=haar,
-        packets=haar_packets(x),
         small=avg_pool2d(x, side // SMALL).flatten(1).double().numpy(),
         spectrum=mean_power_spectrum(x),
         residual=mean_residual_spectrum(x),
+        bands=bands_of(x if side <= WAVELETS else adaptive_avg_pool2d(x, WAVELETS)),
         per_picture=per_picture,
     )
 
 
 def groups_of(
-    pictures: Tensor,
+    pictures: Tensor | Pictures,
     listed: pd.DataFrame,
     groups: Sequence[Sequence[int]],
     model: Evaluator | None,
     truth: pd.DataFrame,
 ) -> list[Group]:
     """Reduce a cell's pictures by groups of repeats; ``listed``: one row per picture, ``truth``: the works, by path."""
-    reduced = []
+    reduced, pictures = [], in_memory(pictures)
     for repeats in groups:
         mask = listed["repeat"].isin(repeats).to_numpy()
         rows = listed[mask]
-        reduced.append(group(pictures[mask.nonzero()[0]], model, list(rows["prompt"]), truth.loc[rows["path"]]))
+        reduced.append(group(pictures[mask], model, list(rows["prompt"]), truth.loc[rows["path"]]))
     return reduced
 
 
 def pooled(groups: Sequence[Group]) -> Group:
     """Merge several groups into one."""
-    n = [each.n for each in groups]
+    if len(groups) == 1:
+        return groups[0]
+    n, fits = [each.n for each in groups], [each.bands for each in groups if each.bands is not None]
     return Group(
         n=sum(n),
         features=np.concatenate([each.features for each in groups]),
         haar=np.concatenate([each.haar for each in groups]),
-        packets=np.concatenate([each.packets for each in groups], axis=1),
         small=np.concatenate([each.small for each in groups]),
         spectrum=np.average([each.spectrum for each in groups], axis=0, weights=n),
         residual=np.average([each.residual for each in groups], axis=0, weights=n),
+        bands=reduce(merged, fits) if len(fits) == len(groups) else None,
         per_picture={
             name: np.concatenate([each.per_picture[name] for each in groups]) for name in groups[0].per_picture
         },
@@ -158,6 +177,12 @@ def near_copies(reference: Reference, made: Group, space: str) -> float:
     return float((distance < reference.near[space]).mean())
 
 
+def _bands(of: Group) -> Bands:
+    if of.bands is None:
+        raise ValueError("groups that were saved for later comparisons have no wavelet packets")
+    return of.bands
+
+
 def mean_distance(real: Group, made: Group) -> float:
     """The mean term of a Frechet distance; the rest of it is the covariance term."""
     return float(((real.features.mean(axis=0) - made.features.mean(axis=0)) ** 2).sum())
@@ -170,7 +195,7 @@ MEASURES: dict[str, Callable[[Reference, Group], float]] = {
     "fd_spread": lambda real, made: MEASURES["fd"](real, made) - mean_distance(real.held_out, made),
     "kid": lambda real, made: kernel_distance(real.held_out.features, made.features),
     "fd_haar": lambda real, made: frechet_distance_from_moments(real.haar, Moments().update(made.haar)),
-    "fwd": lambda real, made: distance_from_bands(real.bands, bands(made.packets)),
+    "fwd": lambda real, made: distance_from_bands(*(_bands(each) for each in (real.held_out, made))),
     "pr": lambda real, made: spectrum_distance(real.held_out.residual, made.residual),
     "psd": lambda real, made: slope_distance(real.held_out, made, SLOPE_LOW),
     "psd10": lambda real, made: slope_distance(real.held_out, made, 10),
@@ -229,7 +254,9 @@ def pseudo_rows(measures: Callable[[list[int]], dict[str, float]], groups: int, 
     return pd.DataFrame(rows)
 
 
-def reference_of(held_out: Tensor, training: Tensor, returned: Tensor, model: Evaluator | None) -> Reference:
+def reference_of(
+    held_out: Tensor | Pictures, training: Tensor | Pictures, returned: Tensor | Pictures, model: Evaluator | None
+) -> Reference:
     """Reduce the held-out works, the reference of every measure, and the training works, to detect copies.
 
     ``returned``: the held-out works, reconstructed.
@@ -246,7 +273,7 @@ def reference_of(held_out: Tensor, training: Tensor, returned: Tensor, model: Ev
 def reference_alone(works: Group) -> Reference:
     """A reference for ``simple``, from works alone."""
     moments = Moments().update(works.features), Moments().update(works.haar)
-    return Reference(works, *moments, bands(works.packets), works, {})
+    return Reference(works, *moments, works, {})
 
 
 def reconstructed_of(works: Group) -> Reconstructed:
@@ -254,8 +281,9 @@ def reconstructed_of(works: Group) -> Reconstructed:
     return Reconstructed(works, Moments().update(works.features))
 
 
-def spread_over_groups(pictures: Tensor, each: int, groups: int, model: Evaluator | None) -> list[Group]:
+def spread_over_groups(pictures: Tensor | Pictures, each: int, groups: int, model: Evaluator | None) -> list[Group]:
     """Pictures reduced in groups as ``rows_of_groups`` shares them out."""
+    pictures = in_memory(pictures)
     return [group(pictures[rows], model) for rows in rows_of_groups(len(pictures), each, groups)]
 
 
@@ -263,7 +291,7 @@ KEPT = ("features", "spectrum", "residual")  # the statistics kept for compariso
 
 
 def save_groups(groups: Sequence[Group], path: Path) -> None:
-    """Write ``KEPT`` of several groups; the wavelet packets of sixty conditions do not fit into memory."""
+    """Write ``KEPT`` of several groups, for comparisons of sixty conditions."""
     flat = {f"{number}/{name}": getattr(group, name) for number, group in enumerate(groups) for name in KEPT}
     with writing(path) as part:
         save_file({name: np.ascontiguousarray(array, dtype=np.float64) for name, array in flat.items()}, part)

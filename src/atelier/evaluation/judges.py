@@ -10,8 +10,8 @@ import pandas as pd
 from pydantic import Field
 from torch import Tensor
 
-from atelier.data.checks import check_picture_tensor
 from atelier.data.names import artist_and_title
+from atelier.data.pictures import Pictures, in_memory
 from atelier.evaluation.intervals import Interval, wilson_interval
 from atelier.files import check_seal, write_text
 from atelier.metrics import alignment
@@ -138,18 +138,19 @@ def table(bars: Sequence[Bar]) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("measure")
 
 
-def share_seen(model: Evaluator, pictures: Tensor, attribute: str, wanted: Sequence[str]) -> Interval | None:
+def share_seen(model: Evaluator, pictures: Tensor | Pictures, attribute: str, wanted: Sequence[str]) -> Interval | None:
     """Share of pictures (n, 3, h, w) uint8 that the evaluator classifies as wanted, with its score interval.
 
     ``wanted``: one class name per picture; names that the evaluator does not know (such as "") are left out. None if no
     picture is left. Raises ValueError for floats and other shapes.
     """
-    check_picture_tensor(pictures, "pictures", ("uint8",))
+    pictures = in_memory(pictures)
     if len(pictures) != len(wanted):
         raise ValueError(f"each picture needs what was wanted: {len(pictures)} pictures, {len(wanted)} names")
     rows = [row for row, name in enumerate(wanted) if name in model.classes[attribute]]
     if not rows:
         return None
-    predicted = alignment.attributes(model, pictures[rows] / 255)[attribute].idxmax(axis=1)
+    seen = (alignment.attributes(model, batch / 255)[attribute] for batch in pictures[rows].batches())
+    predicted = pd.concat(seen).idxmax(axis=1)
     right = sum(name == wanted[row] for name, row in zip(predicted, rows, strict=True))
     return wilson_interval(right, len(rows))

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from atelier.data.checks import FloatArray, check_picture_tensor, check_texts
 from atelier.data.images import to_model_range
+from atelier.data.pictures import Pictures, in_memory
 from atelier.files import reading, write_json
 from atelier.models import stored
 
@@ -91,11 +92,11 @@ def checked_prompts(prompts: Sequence[str], n: int) -> Sequence[str]:
 # ------------------------------------------------------------------------------------------------ probes
 
 
-def features(network: nn.Module, pictures: Tensor) -> Tensor:
+def features(network: nn.Module, pictures: Tensor | Pictures) -> Tensor:
     """Mean and deviation over positions of a network's maps of pictures (n, 3, h, w) uint8, (n, d) float64."""
     seen = []
     with torch.no_grad():
-        for part in pictures.split(SEEN):
+        for part in in_memory(pictures).batches(SEEN):
             maps = [stage.double().flatten(2) for stage in network(to_model_range(part))]
             seen.append(torch.cat([each.mean(2) for each in maps] + [each.std(2, correction=0) for each in maps], 1))
     return torch.cat(seen)

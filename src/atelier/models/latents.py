@@ -10,8 +10,10 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from torch import Tensor
 
-from atelier.data.checks import check_picture_tensor, check_tensor, check_texts, check_whole, shape_of
+from atelier.data.checks import check_tensor, check_texts, check_whole, shape_of
 from atelier.data.images import to_model_range
+from atelier.data.pictures import Pictures, in_memory
+from atelier.data.shards import Rows
 
 BATCH = 32
 
@@ -23,13 +25,23 @@ class Moments(NamedTuple):
     std: Tensor
 
 
-def encode_pictures(vae: AutoencoderKL, pictures: Tensor) -> Moments:
+class Latents(NamedTuple):
+    """``Moments`` that trainings draw latents from: in memory, or rows that are read as they are needed."""
+
+    mean: Tensor | Rows
+    std: Tensor | Rows
+
+    def drawn(self, rows: list[int], noise: Tensor) -> Tensor:
+        """Latents (b, c, h, w) float32 of some rows, from their posterior, with standard normal noise."""
+        return self.mean[rows].float() + self.std[rows].float() * noise
+
+
+def encode_pictures(vae: AutoencoderKL, pictures: Tensor | Pictures) -> Moments:
     """Posterior moments of ``pictures`` (n, 3, h, w) uint8, scaled and shifted to the denoiser's units."""
-    check_picture_tensor(pictures, "pictures", ("uint8",))
     factor, shift = vae.config.scaling_factor, vae.config.shift_factor or 0.0
     means, stds = [], []
     with torch.no_grad():
-        for part in pictures.split(BATCH):
+        for part in in_memory(pictures).batches(BATCH):
             encoded = vae.encode(to_model_range(part).to(vae.device, vae.dtype))
             # an autoencoder without a posterior (AutoencoderTiny) gives a deterministic latent
             certain = getattr(encoded, "latents", None)

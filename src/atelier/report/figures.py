@@ -16,6 +16,7 @@ from matplotlib.ticker import LogLocator
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from atelier.data.pictures import Pictures, in_memory
 from atelier.evaluation.intervals import t_interval
 from atelier.metrics import spectra
 
@@ -48,13 +49,14 @@ def set_style() -> None:
     sns.set_palette(PALETTE)
 
 
-def contact_sheet(rows: Mapping[str, Tensor], columns: Sequence[str] = (), scale: float = 0.75) -> Figure:
+def contact_sheet(rows: Mapping[str, Tensor | Pictures], columns: Sequence[str] = (), scale: float = 0.75) -> Figure:
     """Unchanged pictures in a grid: one row per label, (n, 3, h, w) uint8; ``columns`` are the titles above.
 
     Pixels are repeated or averaged by a whole number, so that a picture's side comes near ``scale`` inches, and each
     pixel of the grid is one of the figure: no interpolation blurs what is compared.
     """
-    tiles = {label: _sized(pictures, scale) for label, pictures in rows.items()}
+    shown = {label: each.load() if isinstance(each, Pictures) else each for label, each in rows.items()}
+    tiles = {label: _sized(pictures, scale) for label, pictures in shown.items()}
     height, width = (max(tile.shape[side] for tile in tiles.values()) + GAP for side in (1, 2))
     widest = max(map(len, tiles.values()))
     grid = np.full((len(tiles) * height, widest * width, 3), 255, dtype=np.uint8)
@@ -101,12 +103,24 @@ def _labelled(grid: np.ndarray, labels: Sequence[str], titles: Sequence[str], he
     return figure
 
 
-def radial_spectra(sets: Mapping[str, Tensor], low: int) -> Figure:
-    """Mean power against frequency, log-log: label -> pictures (n, 3, h, w) in [0, 1]; the fit starts at ``low``."""
+def _mean_spectrum(of: spectra.SpectrumMean, pictures: Tensor | Pictures) -> np.ndarray:
+    """The mean over pictures (n, 3, h, w) uint8, which are read batch by batch."""
+    for batch in in_memory(pictures).batches():
+        of.update(batch / 255)
+    return of.mean
+
+
+def mean_power_spectrum(pictures: Tensor | Pictures) -> np.ndarray:
+    """Mean grey power spectrum (h, w) of pictures (n, 3, h, w) uint8."""
+    return _mean_spectrum(spectra.power_spectrum_mean(), pictures)
+
+
+def radial_spectra(sets: Mapping[str, Tensor | Pictures], low: int) -> Figure:
+    """Mean power against frequency, log-log: label -> pictures (n, 3, h, w) uint8; the fit starts at ``low``."""
     figure, axis = plt.subplots(figsize=(WIDTH * 0.62, 3.4))
     for at, (label, pictures) in enumerate(sets.items()):
-        frequency, power = spectra.radial_power(spectra.mean_power_spectrum(pictures))
-        slope = spectra.power_spectrum_slope(pictures, low=low)
+        spectrum = mean_power_spectrum(pictures)
+        (frequency, power), slope = spectra.radial_power(spectrum), spectra.spectrum_slope(spectrum, low)
         axis.plot(
             frequency, power, color=PALETTE[at % len(PALETTE)], marker=MARKERS[at % len(MARKERS)], markersize=3,
             linewidth=1.2, label=f"{label} (n = {len(pictures)}, slope {slope:.2f})",
@@ -290,9 +304,10 @@ def matrix(table: pd.DataFrame, label: str, xlabel: str, ylabel: str, digits: in
     return figure
 
 
-def residual_spectra(sets: Mapping[str, Tensor]) -> Figure:
-    """Mean residual power spectra as pictures, log scale, one colour bar; label -> pictures (n, 3, h, w) in [0, 1]."""
-    maps = {label: np.log10(spectra.mean_residual_spectrum(pictures) + 1e-3) for label, pictures in sets.items()}
+def residual_spectra(sets: Mapping[str, Tensor | Pictures]) -> Figure:
+    """Mean residual power spectra as pictures, log scale, one colour bar; label -> pictures (n, 3, h, w) uint8."""
+    means = {label: _mean_spectrum(spectra.residual_spectrum_mean(), pictures) for label, pictures in sets.items()}
+    maps = {label: np.log10(mean + 1e-3) for label, mean in means.items()}
     least, most = min(float(m.min()) for m in maps.values()), max(float(m.max()) for m in maps.values())
     figure, axes = plt.subplots(1, len(maps), figsize=(2.1 * len(maps) + 0.8, 2.7), squeeze=False)
     for axis, (label, values) in zip(axes[0], maps.items(), strict=True):

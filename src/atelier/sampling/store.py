@@ -13,7 +13,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from atelier.data.images import load_pictures, save_picture
+from atelier.data.images import save_picture
+from atelier.data.pictures import Pictures, of_files
 from atelier.files import check_seal, read_table, reading, write_seal, write_table, writing
 from atelier.params import WHITE
 
@@ -50,8 +51,8 @@ class Location(NamedTuple):
         return [self.folder(samples, seed) for seed in seeds]
 
 
-def read(folders: Sequence[Path]) -> tuple[Tensor, pd.DataFrame]:
-    """Read the pictures (n, 3, h, w) uint8 of some folders and their table: repeat, place, prompt, file.
+def read(folders: Sequence[Path]) -> tuple[Pictures, pd.DataFrame]:
+    """The pictures of some folders, not yet in memory, and their table: repeat, place, prompt, file.
 
     Raises ValueError for a damaged folder, as the two below do.
     """
@@ -59,10 +60,10 @@ def read(folders: Sequence[Path]) -> tuple[Tensor, pd.DataFrame]:
     table = pd.concat(tables, ignore_index=True)
     files = [folder / name for folder, one in zip(folders, tables, strict=True) for name in one["file"]]
     if not files:  # prompts of photographs, but the data folder has none
-        return torch.empty(0, 3, 0, 0, dtype=torch.uint8), table
+        return of_files([], 1), table
     with reading(files[0], "not a picture"), Image.open(files[0]) as image:
         size = image.width
-    return load_pictures(files, size), table
+    return of_files(files, size), table
 
 
 def listed(folders: Sequence[Path]) -> pd.DataFrame:

@@ -25,7 +25,7 @@ from atelier.files import FileFault, copy, read_table, write_table
 from atelier.machine import accelerator
 from atelier.models import base
 from atelier.models.checked_pipeline import native_size
-from atelier.models.latents import Moments, encode_pictures
+from atelier.models.latents import Latents, Moments, encode_pictures
 from atelier.models.linear_start import start_at_linear_code
 from atelier.params import Params
 from atelier.seeds import evenly, seed_of
@@ -62,7 +62,7 @@ def corpus(params: Params, workspace: Workspace) -> Corpus:
         names = [str(record["painting"]) for record in records]
     else:
         table = prepare.works(workspace.manifests).table.query("split == 'train'")
-        pictures = prepare.pictures(table, params.data, workspace)
+        pictures = prepare.pictures(table, params.data, workspace).load()
         rows, levels, names = table.to_dict("records"), [1] * len(table), list(table["path"])
     draws = range(recipe.prompts_per_picture)
     prompts = [[prompt(row, level, draw) for draw in draws] for row, level in zip(rows, levels, strict=True)]
@@ -148,7 +148,7 @@ def denoiser_task(
         unet,
         trainable,
         pipeline.scheduler,
-        denoiser.Examples(latents, names, ids.shape[1], condition),
+        denoiser.Examples(Latents(*latents), names, ids.shape[1], condition),
         empty_share=empty_share,
         seed=seed,
         device=device,

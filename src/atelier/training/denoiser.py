@@ -9,7 +9,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor, nn
 
 from atelier.diffusion import KINDS, flow_path, flow_target, noised, signal_and_noise, v_target
-from atelier.models.latents import Moments
+from atelier.models.latents import Latents
 from atelier.seeds import torch_generator
 from atelier.training.loop import Task
 from atelier.training.order import Turn
@@ -21,7 +21,7 @@ Embed = Callable[[Sequence[int], Sequence[int], Sequence[bool]], Tensor]
 class Examples(NamedTuple):
     """Training examples: n latents, their names, the number of prompts of each, and the prompts' embeddings."""
 
-    latents: Moments
+    latents: Latents
     names: Sequence[str]
     prompts: int  # per latent
     condition: Embed
@@ -110,7 +110,7 @@ def task(
         shape = latents.mean.shape[1:]
         draws = [draw(seed, names[turn.sample], turn.epoch, shape, len(alphas), prompts, empty_share) for turn in batch]
         chosen = [turn.sample for turn in batch]
-        z0 = latents.mean[chosen] + latents.std[chosen] * torch.stack([d.posterior for d in draws])
+        z0 = latents.drawn(chosen, torch.stack([d.posterior for d in draws]))
         eps, t = torch.stack([d.eps for d in draws]), torch.tensor([d.t for d in draws])
         alpha, s = alphas[t].view(-1, 1, 1, 1), sigmas[t].view(-1, 1, 1, 1)
         embeddings = condition(chosen, [d.prompt for d in draws], [d.empty for d in draws])

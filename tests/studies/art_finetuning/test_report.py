@@ -15,6 +15,7 @@ from torch import Tensor
 
 import contact_sheets
 from atelier import claims, params, verdicts
+from atelier.data.pictures import in_memory
 from atelier.evaluation import judges, tables
 from atelier.evaluation.intervals import Interval
 from atelier.metrics.spectra import residual_spectrum_label
@@ -279,9 +280,10 @@ def test_nearest_works_stand_below_the_pictures_that_copy_them(
     results: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = pictures(4, 0)
+    made = in_memory(torch.stack([*pictures(1, 1), training[2]]))
     drawn: dict[str, Tensor] = {}
-    monkeypatch.setattr(Results, "real", lambda self, split: training)
-    monkeypatch.setattr(Results, "generated", lambda self, model, guidance: torch.stack([*pictures(1, 1), training[2]]))
+    monkeypatch.setattr(Results, "real", lambda self, split: in_memory(training))
+    monkeypatch.setattr(Results, "generated", lambda self, model, guidance: made)
     monkeypatch.setattr(judges, "evaluator", lambda folder: None)
     monkeypatch.setattr(report.figures, "contact_sheet", lambda rows: drawn.update(rows))
     figure = report.neighbours(results)

@@ -26,7 +26,8 @@ def test_all_models_are_sampled_from_the_same_works_and_noise(config: Params, tu
 
     def cell(name: str, guidance: float, start: str) -> tuple[torch.Tensor, pd.DataFrame]:
         painted = store.Location("art_finetuning", name, guidance, start)
-        return store.read(painted.folders(tuned_workspace.samples, seeds))
+        pictures, listed = store.read(painted.folders(tuned_workspace.samples, seeds))
+        return pictures.load(), listed
 
     for guidance in (1.0, 4.0):
         cells = {name: cell(name, guidance, WHITE) for name in names}

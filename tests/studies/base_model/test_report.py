@@ -15,6 +15,7 @@ from torch import Tensor
 import contact_sheets
 from atelier import params
 from atelier.data.images import to_pixels
+from atelier.data.pictures import Pictures, in_memory, of_files
 from atelier.evaluation.intervals import wilson_interval
 from atelier.evaluation.judges import Bar
 from atelier.params import CORRECTED, WHITE
@@ -47,7 +48,7 @@ def corpus(styles: Sequence[str], splits: Sequence[str]) -> Corpus:
             "emotion": "",
         }
     )
-    return Corpus(table, pictures(len(styles)))
+    return Corpus(table, in_memory(pictures(len(styles))))
 
 
 WORKS = corpus(["Cubism", "Mosaic", "Cubism", "Mosaic", "Woodcut"], ["train", "test", "test", "train", "test"])
@@ -69,7 +70,7 @@ def results() -> report.Results:
     kinds = {"photographs": PHOTOGRAPHS, "works": WORKS}
     prompts = ["a boat", "a house", "a bird", "a sun", "a tree"]
     table = sheets.listed(["a boat, in the style of Cubism", "a boat"], wanted=["Color_Field_Painting", ""])
-    sheet = Sheet(table, {1.0: pictures(2), 4.0: pictures(2)}, {4.0: wilson_interval(1, 2)})
+    sheet = Sheet(table, {1.0: in_memory(pictures(2)), 4.0: in_memory(pictures(2))}, {4.0: wilson_interval(1, 2)})
     return report.Results(
         params=PARAMS,
         config=CONFIG,
@@ -88,10 +89,10 @@ def results() -> report.Results:
         channels=8,
         returned={"photographs": returned(26.0), "all works": returned(22.0), "Cubism": returned(24.0)},
         painted={
-            kind: Painted(prompts, each, pictures(len(each.table), 1), pictures(len(each.table), 2))
+            kind: Painted(prompts, each, *(in_memory(pictures(len(each.table), seed)) for seed in (1, 2)))
             for kind, each in kinds.items()
         },
-        sheets={"styles": sheet, "emotions": Sheet(sheets.listed([]), {4.0: pictures(0)}, {})},
+        sheets={"styles": sheet, "emotions": Sheet(sheets.listed([]), {4.0: of_files([], 64)}, {})},
         distances={
             (kind, name): distances(kid)
             for kind, kids in {"photographs": (1.0, 4.0, 1.5, 5.0, 3.0), "works": (2.0, 9.0, 2.5, 20.0, 10.0)}.items()
@@ -268,9 +269,9 @@ def test_painted_pictures_stand_beside_those_whose_prompts_they_have(
 ) -> None:
     table = pd.DataFrame({"path": ["Woodcut/4.png", "Mosaic/1.png"], "prompt": ["a", "b"]})
 
-    def read(folders: list[Path]) -> tuple[Tensor, pd.DataFrame]:
+    def read(folders: list[Path]) -> tuple[Pictures, pd.DataFrame]:
         (name,) = (folder.relative_to(tmp_path / "base_model" / "works").as_posix() for folder in folders)
-        return pictures(2, {"guidance-4": 4, "guidance-4-corrected": 5}[name]), table
+        return in_memory(pictures(2, {"guidance-4": 4, "guidance-4-corrected": 5}[name])), table
 
     monkeypatch.setattr(store, "read", read)
     painted = report_results.read_painted(tmp_path, "works", WORKS, CONFIG)
@@ -278,10 +279,10 @@ def test_painted_pictures_stand_beside_those_whose_prompts_they_have(
     (tmp_path / "base_model" / "works" / "guidance-4-corrected").mkdir(parents=True)
     again = report_results.read_painted(tmp_path, "works", WORKS, CONFIG).corrected
     assert again is not None
-    assert again.equal(pictures(2, 5))
-    assert painted.real.pictures.equal(WORKS.pictures[[4, 1]])
+    assert again.load().equal(pictures(2, 5))
+    assert painted.real.pictures.load().equal(WORKS.pictures[[4, 1]].load())
     assert list(painted.real.table["art_style"]) == ["Woodcut", "Mosaic"]
-    assert painted.pictures.equal(pictures(2, 4))
+    assert painted.pictures.load().equal(pictures(2, 4))
 
 
 class Fading:
@@ -298,7 +299,7 @@ def fading(monkeypatch: pytest.MonkeyPatch) -> Fading:
 
 
 def test_the_floors_are_of_as_many_training_pictures_as_were_painted(fading: Fading) -> None:
-    painted = Painted(["a"] * 3, WORKS, pictures(3, 1))
+    painted = Painted(["a"] * 3, WORKS, in_memory(pictures(3, 1)))
     rows = report_results.measured_distances(WORKS, painted, None, fading)  # type: ignore[arg-type]
     assert list(rows) == list(SETS)[:4]  # nothing from a corrected start
     assert {(row["n"], row["of"]) for row in rows.values()} == {(3, 3)}
@@ -307,9 +308,9 @@ def test_the_floors_are_of_as_many_training_pictures_as_were_painted(fading: Fad
 
 def test_pictures_at_no_distance_from_works_or_from_what_is_returned_of_them(fading: Fading) -> None:
     """From the first start the works themselves, from the second what the decoder makes of them."""
-    held_out = WORKS.where("split", "test").pictures
+    held_out = WORKS.where("split", "test").pictures.load()
     faded = to_pixels(0.95 * held_out.float() / 127.5 - 1)
-    painted = Painted(["a"] * 3, WORKS, held_out, faded)
+    painted = Painted(["a"] * 3, WORKS, in_memory(held_out), in_memory(faded))
     rows = report_results.measured_distances(WORKS, painted, None, fading)  # type: ignore[arg-type]
     same, decoded = rows["base"], rows["base, corrected start"]
     for name in ("fd", "pr", "psd"):
@@ -327,12 +328,12 @@ def test_groups_of_works_are_all_and_each_style_and_a_style_with_one_split_has_n
     assert list(report_results.groups_of("works", WORKS)) == ["all works", "Cubism", "Mosaic", "Woodcut"]
     assert list(report_results.groups_of("photographs", PHOTOGRAPHS)) == ["photographs"]
     held_out = WORKS.where("split", "test")
-    monkeypatch.setattr(report_results, "encode_pictures", lambda vae, x: SimpleNamespace(mean=x))
+    monkeypatch.setattr(report_results, "encode_pictures", lambda vae, x: SimpleNamespace(mean=x.load()))
     monkeypatch.setattr(report_results, "decode", lambda vae, latents: latents / 127.5 - 1)
     vae = type("Autoencoder", (), {"config": type("Config", (), {"latent_channels": 1})})
     groups = report_results.reconstructed(vae, "works", WORKS)  # type: ignore[arg-type]
     assert list(groups) == ["all works", "Cubism", "Mosaic"]  # no training picture of Woodcut
-    assert groups["all works"].returned.equal(held_out.pictures)
-    assert groups["Mosaic"].originals.equal(WORKS.pictures[[1]])
+    assert groups["all works"].returned.equal(held_out.pictures.load())
+    assert groups["Mosaic"].originals.equal(WORKS.pictures[[1]].load())
     assert groups["Cubism"].slope_change == pytest.approx(0)
     assert groups["Cubism"].psnr > 60 > groups["Cubism"].linear

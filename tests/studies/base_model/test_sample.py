@@ -114,13 +114,13 @@ def test_the_base_paints_every_sheet_at_every_scale_from_one_latent(
         pd.testing.assert_frame_equal(again, listed)
         assert 0 < len(listed) <= settings.pictures
         assert set(listed["path"]) <= set(getattr(prepare, kind)(manifests).table["path"])
-        assert pictures[:, 0, 0, 0].tolist() == [shade(text) for text in listed["prompt"]]
+        assert pictures.load()[:, 0, 0, 0].tolist() == [shade(text) for text in listed["prompt"]]
     assert sorted(calls) == sorted({settings.measured_at, *settings.guidance})  # all kinds of a scale at once
     for sheet in sheets.ATTRIBUTES:
         tables = []
         for guidance in settings.guidance:
             pictures, listed = store.read([folder_of(samples, sheet, guidance)])
-            assert pictures[:, 0, 0, 0].tolist() == [shade(text) for text in listed["prompt"]]
+            assert pictures.load()[:, 0, 0, 0].tolist() == [shade(text) for text in listed["prompt"]]
             tables.append(listed)
         pd.testing.assert_frame_equal(*tables)
         begun = [seed for seed in drawn if seed[2] == sheet]

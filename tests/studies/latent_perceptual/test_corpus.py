@@ -42,10 +42,10 @@ def digests(pictures: torch.Tensor) -> set[str]:
 def test_no_picture_is_in_two_sets(config: params.Params, workspace: Workspace) -> None:
     """Training, held out, the base's and the data's."""
     source = main_sources(config, workspace)
-    sets = [source.pictures(source.split(split)) for split in (TRAINING, HELD_OUT)]
+    sets = [source.pictures(source.split(split)).load() for split in (TRAINING, HELD_OUT)]
     sets.append(base_corpus(config, workspace).pictures)
     table = prepare.photographs(workspace.manifests).table
-    sets.append(prepare.pictures(table, config.data, workspace, prepare.PHOTOGRAPHS))
+    sets.append(prepare.pictures(table, config.data, workspace, prepare.PHOTOGRAPHS).load())
     known = [digests(pictures) for pictures in sets]
     assert [len(each) for each in known] == [len(pictures) for pictures in sets]  # none twice in one
     assert len(set.union(*known)) == sum(map(len, known))
@@ -56,7 +56,7 @@ def test_pictures_are_painted_again_as_they_were(config: params.Params, workspac
     for split in (TRAINING, HELD_OUT):
         table, pictures = corpus.painted(config, split)
         some = source.split(split).iloc[[3, 1]]
-        assert torch.equal(source.pictures(some), pictures[[3, 1]])
+        assert torch.equal(source.pictures(some).load(), pictures[[3, 1]])
         assert list(some["sha256"]) == [
             hashlib.sha256(np.ascontiguousarray(picture.permute(1, 2, 0).numpy()).tobytes()).hexdigest()
             for picture in pictures[[3, 1]]
@@ -126,8 +126,8 @@ def test_without_painted_ones_the_datas_photographs_are_taken(config: params.Par
     for split, name in ((TRAINING, "train"), (HELD_OUT, "test")):
         rows = table[table["split"] == name]
         assert list(source.split(split)["path"]) == list(rows["path"])
-        expected = prepare.pictures(rows, config.data, workspace, prepare.PHOTOGRAPHS)
-        assert torch.equal(source.pictures(source.split(split)), expected)
+        expected = prepare.pictures(rows, config.data, workspace, prepare.PHOTOGRAPHS).load()
+        assert torch.equal(source.pictures(source.split(split)).load(), expected)
 
 
 def test_without_any_photographs_all_is_of_works(

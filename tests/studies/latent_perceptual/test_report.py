@@ -14,6 +14,7 @@ from matplotlib import pyplot as plt
 
 import contact_sheets
 from atelier import claims, params, verdicts
+from atelier.data.pictures import Pictures, in_memory
 from atelier.evaluation.intervals import Interval
 from atelier.files import write_seal
 from atelier.report import figures as report_figures
@@ -678,9 +679,9 @@ def test_first_pictures_are_those_of_the_first_repeat_in_order(monkeypatch: pyte
     grey = torch.arange(4, dtype=torch.uint8)[:, None, None, None].expand(4, 3, 2, 2)
     asked: list[Path] = []
 
-    def read(folders: list[Path]) -> tuple[torch.Tensor, pd.DataFrame]:
+    def read(folders: list[Path]) -> tuple[Pictures, pd.DataFrame]:
         asked.extend(folders)
-        return grey, listed
+        return in_memory(grey), listed
 
     monkeypatch.setattr(store, "read", read)
     few = Config.of(STUDY).model_copy(update={"ablation_seeds": [3, 4]})

@@ -96,7 +96,7 @@ def test_defects_are_those_that_the_measuring_judge_sees_in_the_files(
     row = tables[0].query("measure == 'defects' and cell == 'both-corrected'").iloc[0]
     location = location_of(config, Condition("both", "corrected"))
     shown, listed = store.read(location.folders(workspace.samples, [0, 1]))
-    scores = judge.score(shown / 255).double().numpy()
+    scores = judge.score(shown.load() / 255).double().numpy()
     assert row["whole"] == pytest.approx(scores.mean(), rel=1e-6)
     assert row["n"] == len(shown)
     for number, repeats in enumerate(config.protocol.groups):  # a mean's pseudo-values are the groups' means
@@ -111,10 +111,10 @@ def test_pairs_are_of_one_prompt_and_noise_and_ties_are_the_judges_noise(
 
     def scores(name: str) -> np.ndarray:
         shown, _ = store.read(location_of(config, Condition(name)).folders(workspace.samples, [0, 1]))
-        return judge.score(shown / 255).double().numpy()
+        return judge.score(shown.load() / 255).double().numpy()
 
     shown, _ = store.read(location_of(config, Condition(UNTUNED)).folders(workspace.samples, [0, 1]))
-    width = np.quantile(np.abs(scores(UNTUNED) - judge.score(shown.flip(-1) / 255).double().numpy()), 0.95)
+    width = np.quantile(np.abs(scores(UNTUNED) - judge.score(shown.load().flip(-1) / 255).double().numpy()), 0.95)
     gap = scores("latent") - scores("both")
     found = tables[0].query("cell == 'both-over-latent'").set_index("measure")["whole"]
     assert found["win_defects"] == pytest.approx((gap > width).mean())  # both has fewer
@@ -225,7 +225,7 @@ def test_with_an_evaluator_attributes_and_fit_are_measured_too(
     by = measure.Judges(judge, evaluator.build(classes, ["a boat at night", "two cats"], 1).eval(), style)
     made = {name: measure.painted(config, workspace, by, Condition(name)) for name in (UNTUNED, "both")}
     shown, listed = store.read(location_of(config, Condition("both")).folders(workspace.samples, [0, 1]))
-    seen = alignment.attributes(by.evaluator, shown / 255)
+    seen = alignment.attributes(by.evaluator, shown.load() / 255)
     found = {name: np.concatenate([part.per_picture[name] for part in made["both"].groups]) for name in SEEN}
     np.testing.assert_allclose(found["fit"], seen["art_style"][style], rtol=1e-5)
     np.testing.assert_array_equal(found["style"], seen["art_style"].idxmax(axis=1) == style)

@@ -46,7 +46,9 @@ def test_levels_are_of_the_same_works_and_noise(config: Params, workspace: Works
         paint(config, workspace, sample, model)
 
     def read(*location: Any) -> tuple[Tensor, pd.DataFrame]:
-        return store.read(store.Location(*location).folders(workspace.samples, config.protocol.training_seeds))
+        found = store.Location(*location).folders(workspace.samples, config.protocol.training_seeds)
+        pictures, listed = store.read(found)
+        return pictures.load(), listed
 
     for guidance in (1.0, 4.0):
         cells = {"untuned": read("art_finetuning", "untuned", guidance)}

@@ -18,6 +18,7 @@ from scipy.stats import spearmanr
 import contact_sheets
 from atelier import claims, params, verdicts
 from atelier.data import prepare
+from atelier.data.pictures import Pictures, in_memory
 from atelier.diffusion import signal_and_noise
 from atelier.evaluation.intervals import Interval
 from atelier.files import write_seal
@@ -106,15 +107,15 @@ def painted(monkeypatch: pytest.MonkeyPatch) -> None:
     by_hand = colours().assign(prompt="a")
     made_by_hand = torch.arange(len(by_hand), dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 8, 8)
 
-    def read(folders: list[Path]) -> tuple[torch.Tensor, pd.DataFrame]:
+    def read(folders: list[Path]) -> tuple[Pictures, pd.DataFrame]:
         (folder,) = folders  # of the one training seed
         cell, guidance = folder.relative_to(Workspace().samples / "signal_leak" / "untuned" / "0").parts
         assert guidance == "guidance-4"
-        return (made_by_hand, by_hand) if cell == COLOURS else (made, listed)
+        return (in_memory(made_by_hand), by_hand) if cell == COLOURS else (in_memory(made), listed)
 
     monkeypatch.setattr(store, "read", read)
     monkeypatch.setattr(store, "listed", lambda folders: read(folders)[1])
-    monkeypatch.setattr(prepare, "pictures", lambda table, *_: made[torch.arange(len(table)) % len(made)])
+    monkeypatch.setattr(prepare, "pictures", lambda table, *_: in_memory(made[torch.arange(len(table)) % len(made)]))
 
 
 # ------------------------------------------------------------------------------------------------ the first step

@@ -13,6 +13,7 @@ from atelier import claims
 from atelier import params as parameters
 from atelier.data import prepare
 from atelier.data.images import to_pixels
+from atelier.data.pictures import in_memory
 from atelier.evaluation.groups import group
 from atelier.evaluation.tables import REFERENCE_ROWS, write_rows
 from atelier.files import SEAL
@@ -42,18 +43,18 @@ def test_reconstructions_are_measured_against_their_own_works(
 ) -> None:
     for seed in params.protocol.training_seeds:
         retuning.train(params, workspace, "mse", seed)
-    repaint(params, workspace, "mse", tmp_path / "mse.safetensors")
+    repaint(params, workspace, "mse", tmp_path)
     (parts,) = repainted(params, workspace, ["mse"], tmp_path)
     held_out = prepare.works(workspace.manifests).table.query("split == 'test'")
     assert sum(len(part.works) for part in parts) == len(held_out)
     vae = load_like(base.load(workspace.base).vae, workspace.decoder("mse", 1) / "vae")
     expected = to_pixels(decode(vae, encode_pictures(vae, parts[1].works).mean))
-    assert int((parts[1].made.int() - expected.int()).abs().max()) <= 1
+    assert int((parts[1].made.load().int() - expected.int()).abs().max()) <= 1
     by_group = reconstruct.works_by_group(params, workspace)
     rows = reconstruct.decoder_rows(params, workspace, tmp_path, "mse", by_group, Networks({}, None))
     assert set(rows["cell"]) == {"mse"}
     whole = rows[rows["style"] == ""].set_index("measure")
-    works, made = (torch.cat([getattr(part, name) for part in parts]) / 255 for name in ("works", "made"))
+    works, made = (torch.cat([getattr(part, name).load() for part in parts]) / 255 for name in ("works", "made"))
     error = float((works.double() - made.double()).square().mean())
     assert whole.loc["mse", "whole"] == pytest.approx(error)
     assert whole.loc["psnr", "whole"] == pytest.approx(-10 * math.log10(error))
@@ -64,10 +65,10 @@ def test_reconstructions_are_measured_against_their_own_works(
 
 
 def test_reconstructions_of_other_works_are_refused(params: Params, workspace: Workspace, tmp_path: Path) -> None:
-    repaint(params, workspace, ORIGINAL, tmp_path / "original.safetensors")
-    fewer = params.model_copy(update={"data": params.data.model_copy(update={"size": 32})})
+    repaint(params, workspace, ORIGINAL, tmp_path)
+    (tmp_path / "original-00001.safetensors").write_bytes((tmp_path / "original-00000.safetensors").read_bytes())
     with pytest.raises(ValueError, match="works went through 'original'"):
-        next(repainted(fewer, workspace, [ORIGINAL], tmp_path))
+        next(repainted(params, workspace, [ORIGINAL], tmp_path))
 
 
 def test_a_judge_sees_works_and_reconstructions(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,12 +79,16 @@ def test_a_judge_sees_works_and_reconstructions(monkeypatch: pytest.MonkeyPatch)
     judge = Networks({}, object())  # type: ignore[arg-type]
     device = torch.device("cpu")
     parts = [
-        reconstruct.returned(group(works[rows], None), works[rows], made[rows], None, judge, device)
+        reconstruct.returned(
+            group(works[rows], None), in_memory(works[rows]), in_memory(made[rows]), None, judge, device
+        )
         for rows in (slice(0, 5), slice(5, 12))
     ]
     real, ours = ((x.double() / 255).mean((2, 3)).numpy() for x in (works, made))
     assert reconstruct.measures_of(parts)["kid_judge"] == pytest.approx(kernel_distance(real, ours))
-    unjudged = reconstruct.returned(group(works, None), works, made, None, Networks({}, None), device)
+    unjudged = reconstruct.returned(
+        group(works, None), in_memory(works), in_memory(made), None, Networks({}, None), device
+    )
     assert "kid_judge" not in reconstruct.measures_of([unjudged])
 
 
@@ -94,7 +99,7 @@ def test_the_original_decoder_on_stored_latents_gives_the_stored_pictures(params
     folders = Location("art_finetuning", "untuned", 4.0).folders(workspace.samples, seeds)
     (pictures, table), latents = store.read(folders), store.read_latents(folders)
     again = decoded(params, decoders(params, workspace, ORIGINAL), latents, table["repeat"].tolist())
-    assert torch.equal(again, pictures)
+    assert torch.equal(again, pictures.load())
 
 
 def test_a_repeat_is_decoded_by_its_training_seeds_decoder(params: Params, workspace: Workspace) -> None:
@@ -157,7 +162,7 @@ def test_the_stages_measure_all_of_it(params: Params, workspace: Workspace) -> N
     assert (reconstructions.query("measure == 'lpips'")["whole"] > 0).all()
     assert set(reconstruct.load(workspace.measures, styles=True)["cell"]) <= {ORIGINAL, *config.variants}
     kept = {path.name for path in (workspace.samples / REPAINTED).iterdir()} - {SEAL}
-    assert kept == {f"{name}.safetensors" for name in (ORIGINAL, *config.variants)}
+    assert kept == {f"{name}-00000.safetensors" for name in (ORIGINAL, *config.variants)}
     models = [*config.models, PLAIN_WORDS]
     for model in models:
         measure.main(params, workspace, model)

@@ -13,6 +13,7 @@ from matplotlib import pyplot as plt
 
 import contact_sheets
 from atelier import claims, params, verdicts
+from atelier.data.pictures import in_memory
 from atelier.evaluation.tables import REAL, REFERENCE_ROWS
 from atelier.params import CORRECTED, STARTS, WHITE, cell_name
 from atelier.report.items import Table, Text
@@ -47,7 +48,8 @@ def generated(cells: Sequence[str], scale: float = 1.0) -> pd.DataFrame:
 def group(seed: int) -> Repainted:
     """Five works: two of each of the first styles, and one of the last."""
     pictures = torch.randint(256, (2, 5, 3, 16, 16), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
-    return Repainted(pictures[0], pictures[1], np.array([STYLES[number // 2] for number in range(5)], dtype=object))
+    styles = np.array([STYLES[number // 2] for number in range(5)], dtype=object)
+    return Repainted(in_memory(pictures[0]), in_memory(pictures[1]), styles)
 
 
 @pytest.fixture

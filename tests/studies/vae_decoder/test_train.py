@@ -15,6 +15,7 @@ from torch import Tensor
 from atelier import params as parameters
 from atelier.data import prepare
 from atelier.data.images import to_model_range
+from atelier.data.pictures import in_memory
 from atelier.models import base
 from atelier.models.autoencoders import decoder_parameters, digest, load_like
 from atelier.models.latents import Moments, decode, encode_pictures
@@ -132,7 +133,7 @@ def test_gradients_reach_the_scope_alone_and_checkpointing_changes_none(
     params: Params, workspace: Workspace, kind: str, crop: int
 ) -> None:
     table = prepare.works(workspace.manifests).table.query("split == 'train'")
-    pictures = prepare.pictures(table, params.data, workspace)[:6]
+    pictures = prepare.pictures(table, params.data, workspace)[:6].load()
     weights = LossWeights(scope="upsamplers", mse=1.0, lpips=0.0, ffl=1.0)
     gradients: list[dict[str, Tensor]] = []
     for checkpointing in (False, True):
@@ -143,7 +144,7 @@ def test_gradients_reach_the_scope_alone_and_checkpointing_changes_none(
         trainable = decoder_parameters(vae, "upsamplers")
         names = [f"work-{at}" for at in range(6)]
         learning = retuning.task(
-            vae, trainable, weights, None, Pairs(latents, pictures, names), crop=crop, seed=1, device=CPU
+            vae, trainable, weights, None, Pairs(latents, in_memory(pictures), names), crop=crop, seed=1, device=CPU
         )
         terms = learning.losses([Turn(0, 0), Turn(3, 0), Turn(5, 2)])
         torch.stack(list(terms.values())).sum().backward()
@@ -169,7 +170,8 @@ def test_crops_are_drawn_by_seed_name_and_epoch_and_reach_all_of_a_latent(params
     places = 100.0 * torch.arange(8).view(8, 1) + torch.arange(8)
     latents = Moments(places.view(1, 1, 8, 8), torch.zeros(1, 1, 8, 8))
     weights = LossWeights(scope="upsamplers", mse=1.0, lpips=0.0, ffl=0.0)
-    learning = retuning.task(Spy(), {}, weights, None, Pairs(latents, BLACK, ["a"]), crop=32, seed=5, device=CPU)
+    pairs = Pairs(latents, in_memory(BLACK), ["a"])
+    learning = retuning.task(Spy(), {}, weights, None, pairs, crop=32, seed=5, device=CPU)
     for epoch in range(300):
         learning.losses([Turn(0, epoch)])
     first = list(seen)
@@ -253,7 +255,7 @@ def test_retuning_brings_reconstructions_nearer_to_the_works(params: Params, wor
     long = {**Config.of(params).optimisation.model_dump(mode="json"), "steps": 60}
     own = changed(params, optimisation=long)
     table = prepare.works(workspace.manifests).table.query("split == 'train'")
-    pictures = prepare.pictures(table, params.data, workspace)
+    pictures = prepare.pictures(table, params.data, workspace).load()
     vae = base.load(workspace.base).vae
     latents = encode_pictures(vae, pictures).mean
     retuning.train(own, workspace, "mse", 0)
@@ -265,8 +267,9 @@ def test_retuning_brings_reconstructions_nearer_to_the_works(params: Params, wor
 def test_a_crop_of_no_whole_latent_elements_is_refused(params: Params) -> None:
     latents = Moments(torch.zeros(1, 4, 4, 4), torch.zeros(1, 4, 4, 4))
     weights = LossWeights(scope="upsamplers", mse=1.0, lpips=0.0, ffl=0.0)
+    pairs = Pairs(latents, in_memory(BLACK), ["a"])
     with pytest.raises(ValueError, match="crop: 24 px are no whole number of latent elements of 16 px"):
-        retuning.task(tiny_autoencoder(), {}, weights, None, Pairs(latents, BLACK, ["a"]), crop=24, seed=5, device=CPU)
+        retuning.task(tiny_autoencoder(), {}, weights, None, pairs, crop=24, seed=5, device=CPU)
 
 
 def test_unknown_variants_and_seeds_are_refused(params: Params, workspace: Workspace) -> None:

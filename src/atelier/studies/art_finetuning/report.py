@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pandas as pd
-from torch import Tensor
 
+from atelier.data.pictures import Pictures
 from atelier.evaluation import judges, tables
 from atelier.evaluation.groups import SIMPLE, group
 from atelier.files import read_table
@@ -199,10 +199,9 @@ def residuals(results: Results) -> Figure:
     return Figure("residuals", figures.residual_spectra(_pictures_for_spectra(results)), caption)
 
 
-def _pictures_for_spectra(results: Results) -> dict[str, Tensor]:
-    models = [UNTUNED, *results.highest_rank]
-    generated = {name: results.generated(name, results.high) / 255 for name in models}
-    return {"works": results.real("test") / 255, **generated}
+def _pictures_for_spectra(results: Results) -> dict[str, Pictures]:
+    generated = {name: results.generated(name, results.high) for name in (UNTUNED, *results.highest_rank)}
+    return {"works": results.real("test"), **generated}
 
 
 # -------------------------------------------------------------------------------------------------- copies
@@ -218,8 +217,8 @@ def neighbours(results: Results) -> Figure:
         for space, label in {"features": "features", "small": "pixels"}.items():
             index, distance = nearest(getattr(generated, space), getattr(works, space))
             first = distance.argsort(kind="stable")[: min(NEIGHBOURS, len(pictures))]
-            rows[f"{name}, by {label}"] = pictures[first]
-            rows[f"nearest works ({name}, {label})"] = training[index[first]]
+            rows[f"{name}, by {label}"] = pictures[first].load()
+            rows[f"nearest works ({name}, {label})"] = training[index[first]].load()
     caption = f"The pictures nearest to a training work at guidance {results.low:g}, white noise, and that work below "
     return Figure("neighbours", figures.contact_sheet(rows), f"{caption}each; nearest first.")
 

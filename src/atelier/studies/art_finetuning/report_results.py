@@ -5,9 +5,9 @@ from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
-from torch import Tensor
 
 from atelier.data import prepare
+from atelier.data.pictures import Pictures
 from atelier.evaluation.tables import read_rows
 from atelier.files import check_seal, read_table
 from atelier.metrics import residual_spectrum_label
@@ -82,12 +82,12 @@ class Results(Painted):
         """``cells``, measured on all repeats at once."""
         return self._by_model("whole")
 
-    def real(self, split: str) -> Tensor:
-        """Works of a split, uint8 (n, 3, h, w)."""
+    def real(self, split: str) -> Pictures:
+        """Works of a split."""
         return prepare.pictures(self.works[self.works["split"] == split], self.params.data, self.workspace)
 
-    def generated(self, model: str, guidance: float, start: str = WHITE) -> Tensor:
-        """A model's pictures, uint8 (n, 3, h, w)."""
+    def generated(self, model: str, guidance: float, start: str = WHITE) -> Pictures:
+        """A model's pictures."""
         painted = store.Location(STUDY, model, guidance, start)
         return store.read(painted.folders(self.workspace.samples, self.params.protocol.training_seeds))[0]
 

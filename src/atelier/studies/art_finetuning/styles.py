@@ -5,10 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 
 from atelier.data import prepare
+from atelier.data.pictures import Pictures
 from atelier.evaluation import judges
 from atelier.evaluation.groups import group, measured, reference_alone, simple
 from atelier.evaluation.intervals import t_interval
@@ -25,14 +24,14 @@ def main(params: Params, workspace: Workspace) -> None:
     """Write ``build/measures/styles.csv``."""
     works = prepare.works(workspace.manifests).table
     parts = [works[works["split"] == split] for split in ("test", "train")]
-    pictures = torch.cat([prepare.pictures(part, params.data, workspace) for part in parts])
-    styles = pd.concat([part["art_style"] for part in parts]).to_numpy()
-    by_style = {style: pictures[(styles == style).nonzero()[0]] for style in sorted(set(styles))}
+    table = pd.concat(parts, ignore_index=True)
+    pictures, styles = prepare.pictures(table, params.data, workspace), table["art_style"].to_numpy()
+    by_style = {style: pictures[styles == style] for style in sorted(set(styles))}
     rows = between_styles(by_style, judges.evaluator(workspace.evaluator))
     write_rows(rows, workspace.measures / OUT)
 
 
-def between_styles(works: Mapping[str, Tensor], model: Evaluator | None) -> pd.DataFrame:
+def between_styles(works: Mapping[str, Pictures], model: Evaluator | None) -> pd.DataFrame:
     """Distances between styles, and within each style; one row per measure and pair.
 
     Half of each style's works are the reference and half are measured, so that no work is on both sides. Styles with

@@ -288,10 +288,10 @@ def spectra(results: Results) -> Figure:
     """Mean power of held-out and painted pictures against frequency."""
     pictures = {}
     for kind, painted in results.painted.items():
-        pictures[f"{kind}, real"] = results.corpora[kind].where("split", "test").pictures / 255
-        pictures[f"{kind}, base"] = painted.pictures / 255
+        pictures[f"{kind}, real"] = results.corpora[kind].where("split", "test").pictures
+        pictures[f"{kind}, base"] = painted.pictures
         if painted.corrected is not None:
-            pictures[f"{kind}, base, corrected"] = painted.corrected / 255
+            pictures[f"{kind}, base, corrected"] = painted.corrected
     caption = "Mean power spectra, ring means; the slope is fitted right of the dotted line."
     return Figure("spectra", figures.radial_spectra(pictures, SLOPE_LOW), caption)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from atelier.data import prepare
 from atelier.data.checks import FloatArray
 from atelier.data.images import to_pixels
+from atelier.data.pictures import Pictures, in_memory
 from atelier.evaluation import judges
 from atelier.evaluation.intervals import Interval
 from atelier.evaluation.judges import Bar
@@ -28,21 +29,23 @@ from atelier.models.stored import load_json
 from atelier.params import CORRECTED, WHITE, Params
 from atelier.sampling import store
 from atelier.sampling.sampler import settled
+from atelier.seeds import evenly
 from atelier.studies.base_model import sheets
 from atelier.studies.base_model.params import Config
 from atelier.workspace import Workspace
 
 ALL_WORKS = "all works"
+MOST = 1000  # pictures of a split that are compared with each other: what fits into memory at 512 px
 # the sets that are compared with held-out pictures
 FLOOR, RETURNED, FLOOR_RETURNED = "training split", "held out, returned", "training split, returned"
 BASE, CORRECTED_BASE = "base", "base, corrected start"
 
 
 class Corpus(NamedTuple):
-    """Rows of a manifest with what is known of each, and their pictures (n, 3, h, w) uint8."""
+    """Rows of a manifest with what is known of each, and their pictures."""
 
     table: pd.DataFrame
-    pictures: Tensor
+    pictures: Pictures
 
     def rows(self, index: Sequence[int]) -> "Corpus":
         index = list(index)
@@ -50,6 +53,10 @@ class Corpus(NamedTuple):
 
     def where(self, column: str, value: str) -> "Corpus":
         return self.rows((self.table[column] == value).to_numpy().nonzero()[0].tolist())
+
+    def few(self) -> "Corpus":
+        """At most ``MOST`` of them, evenly chosen, because manifests are sorted by style."""
+        return self.rows(evenly(len(self.table), MOST)) if len(self.table) > MOST else self
 
     def by_style(self) -> "dict[str, Corpus]":
         return {style: self.where("art_style", style) for style in sorted(set(self.table["art_style"]))}
@@ -67,22 +74,22 @@ class Returned(NamedTuple):
 
 
 class Painted(NamedTuple):
-    """What the base painted from the prompts of held-out pictures, (n, 3, h, w) uint8, and these pictures."""
+    """What the base painted from the prompts of held-out pictures, and these pictures."""
 
     prompts: Sequence[str]
     real: Corpus
-    pictures: Tensor
-    corrected: Tensor | None = None  # from the corrected start; None: too few pictures to fit its leak to
+    pictures: Pictures
+    corrected: Pictures | None = None  # from the corrected start; None: too few pictures to fit its leak to
 
 
 class Sheet(NamedTuple):
-    """Pictures by guidance, (n, 3, h, w) uint8, that differ by one word of the prompt.
+    """Pictures by guidance that differ by one word of the prompt.
 
     ``shares``: of pictures in which the evaluator sees what the word says, where it can.
     """
 
     table: pd.DataFrame
-    pictures: Mapping[float, Tensor]
+    pictures: Mapping[float, Pictures]
     shares: Mapping[float, Interval]
 
 
@@ -161,14 +168,19 @@ def groups_of(kind: str, corpus: Corpus) -> dict[str, Corpus]:
 
 def reconstructed(vae: AutoencoderKL, kind: str, corpus: Corpus) -> dict[str, Returned]:
     """What the autoencoder makes of each group's held-out pictures; a group with one split only is left out."""
-    held_out = corpus.where("split", "test")
+    held_out = corpus.where("split", "test").few()
     if not len(held_out.table):
         return {}
     returned = to_pixels(decode(vae, encode_pictures(vae, held_out.pictures).mean))
-    training, originals = groups_of(kind, corpus.where("split", "train")), groups_of(kind, held_out)
+    training, originals = groups_of(kind, corpus.where("split", "train").few()), groups_of(kind, held_out)
     return {
-        name: compared(training[name].pictures, originals[name].pictures, each.pictures, vae.config.latent_channels)
-        for name, each in groups_of(kind, Corpus(held_out.table, returned)).items()
+        name: compared(
+            training[name].pictures.load(),
+            originals[name].pictures.load(),
+            made.pictures.load(),
+            vae.config.latent_channels,
+        )
+        for name, made in groups_of(kind, Corpus(held_out.table, in_memory(returned))).items()
         if name in training
     }
 
@@ -213,12 +225,12 @@ def measured_distances(
 
     And, as the floors, of as many training pictures, and of both returned.
     """
-    real, training = (corpus.where("split", name).pictures for name in ("test", "train"))
+    real, training = (corpus.where("split", name).few().pictures.load() for name in ("test", "train"))
     n = min(len(painted.pictures), len(real))
     training = training[torch.arange(n) * len(training) // n]
     returned, floor = (to_pixels(decode(vae, encode_pictures(vae, x).mean)) for x in (real, training))
-    pictures = {FLOOR: training, RETURNED: returned[:n], FLOOR_RETURNED: floor, BASE: painted.pictures[:n]}
-    pictures |= {} if painted.corrected is None else {CORRECTED_BASE: painted.corrected[:n]}
+    pictures = {FLOOR: training, RETURNED: returned[:n], FLOOR_RETURNED: floor, BASE: painted.pictures[:n].load()}
+    pictures |= {} if painted.corrected is None else {CORRECTED_BASE: painted.corrected[:n].load()}
     held_out = {"": reduced(real, evaluator), "_rec": reduced(returned, evaluator)}
     rows: dict[str, dict[str, float]] = {}
     for name, x in pictures.items():

@@ -3,6 +3,7 @@
 Without photographs it leaves a note only, and the study uses what all studies share of works.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,13 @@ from torch import Tensor
 
 from atelier import machine
 from atelier.data import prepare
-from atelier.data.images import to_pixels
+from atelier.data.pictures import Pictures, in_memory, of_shards, write_shards
 from atelier.evaluation import judges
 from atelier.evaluation import reference as references
 from atelier.evaluation.cells import truth_of_works
 from atelier.evaluation.groups import Reference, reference_of
 from atelier.files import check_seal, write_json, write_table
 from atelier.models import base
-from atelier.models.latents import decode, encode_pictures, encode_prompts
 from atelier.params import Params
 from atelier.studies.latent_perceptual.params import Config
 from atelier.studies.latent_perceptual.pictures import (
@@ -36,7 +36,7 @@ from atelier.studies.latent_perceptual.pictures import (
     photographed,
     prompts_of,
 )
-from atelier.training.caches import Cache, write_cache
+from atelier.training.caches import write_cache
 from atelier.workspace import Workspace, replacing
 
 
@@ -61,7 +61,7 @@ def _write(
     params: Params,
     workspace: Workspace,
     pipeline: Any,
-    sets: dict[str, tuple[pd.DataFrame, Tensor]],
+    sets: Mapping[str, tuple[pd.DataFrame, Tensor | Pictures]],
     part: Path,
 ) -> None:
     """Tables of both splits, the training cache, the reference, and the held-out photographs reconstructed."""
@@ -69,16 +69,10 @@ def _write(
     for name, (rows, _) in sets.items():
         write_table(part / f"{name}.csv", rows)
     prompts = prompts_of(params, table)
-    flat = encode_prompts(pipeline, [text for row in prompts for text in row])
-    cache = Cache(
-        latents=encode_pictures(pipeline.vae, training),
-        embeddings=flat.view(len(prompts), -1, *flat.shape[1:]),
-        empty=encode_prompts(pipeline, [""])[0],
-    )
-    write_cache(part / CACHE, cache, key_of(params, workspace, table, prompts))
-    returned = to_pixels(decode(pipeline.vae, encode_pictures(pipeline.vae, held_out).mean))
-    reduced = reference_of(held_out, training, returned, judges.evaluator(workspace.evaluator))
-    references.save(part, reduced, {references.HELD_OUT: returned})
+    write_cache(part / CACHE, pipeline, training, prompts, key_of(params, workspace, table, prompts))
+    write_shards(references.returned(pipeline.vae, in_memory(held_out)), part, references.HELD_OUT)
+    returned = of_shards(part, references.HELD_OUT)
+    references.save(part, reference_of(held_out, training, returned, judges.evaluator(workspace.evaluator)))
 
 
 def truth(source: Sources) -> pd.DataFrame:
@@ -93,8 +87,8 @@ def reference(source: Sources) -> Reference:
     return references.load(_references(source))
 
 
-def reconstructed(source: Sources) -> Tensor:
-    """Held-out pictures reconstructed by the base's autoencoder, (n, 3, h, w) uint8."""
+def reconstructed(source: Sources) -> Pictures:
+    """Held-out pictures reconstructed by the base's autoencoder."""
     return references.reconstructed_works(_references(source))
 
 

@@ -106,7 +106,7 @@ class Explorer:
         """A work and its estimate from a noised latent; the same noise for every step. Each is computed once."""
         if (work, step) not in self.decoded:
             pipeline, row = self.pipeline, self.works.iloc[work]
-            picture = prepare.pictures(self.works.iloc[[work]], self.params.data, self.workspace)
+            picture = prepare.pictures(self.works.iloc[[work]], self.params.data, self.workspace).load()
             z0 = encode_pictures(pipeline.vae, picture).mean
             text = encode_prompts(pipeline, [prompt(row, self.params.protocol.prompts.level, 0)])
             both = torch.cat([z0, self._estimate(z0, text, work, step)])

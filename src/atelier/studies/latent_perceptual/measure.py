@@ -14,6 +14,7 @@ from torch import Tensor
 from atelier import machine, scratch
 from atelier.claims import Comparison
 from atelier.data.images import to_pixels
+from atelier.data.pictures import Pictures
 from atelier.diffusion import clean_estimate, noised
 from atelier.evaluation import judges
 from atelier.evaluation.groups import (
@@ -243,18 +244,18 @@ def _real(params: Params, workspace: Workspace, source: Sources) -> Cells:
     judge, groups = judges.evaluator(workspace.evaluator), len(params.protocol.groups)
     each = len(params.protocol.all_repeats) * Config.of(params).pictures // groups
 
-    def training() -> Tensor:
+    def training() -> Pictures:
         table = source.split(TRAINING)
         return source.pictures(table.iloc[evenly(len(table), min(each * groups, len(table)))].reset_index(drop=True))
 
-    def returned() -> Tensor:
+    def returned() -> Tensor | Pictures:
         vae = base.load(check_seal(workspace.base)).vae.to(machine.accelerator(params.machine).device)
         return to_pixels(decode(vae, encode_pictures(vae, training()).mean))
 
-    def spread(pictures: Callable[[], Tensor]) -> list[Group]:
+    def spread(pictures: Callable[[], Tensor | Pictures]) -> list[Group]:
         return spread_over_groups(pictures(), each, groups, judge)
 
-    made: list[Callable[[], Tensor]] = [training, partial(reconstructed, source), returned]
+    made: list[Callable[[], Tensor | Pictures]] = [training, partial(reconstructed, source), returned]
     return {
         name: (source, partial(spread, pictures)) for name, pictures in zip(real_cells(source.kind), made, strict=True)
     }

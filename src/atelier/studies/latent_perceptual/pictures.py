@@ -9,12 +9,14 @@ import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from atelier.data import prepare
 from atelier.data.painter import paint_corpus, paint_photograph
+from atelier.data.pictures import Pictures
 from atelier.data.prompts import painted_row, prompt
 from atelier.files import check_seal, read_json, read_table
 from atelier.models import base
@@ -63,13 +65,17 @@ def photographed(workspace: Workspace) -> dict[str, pd.DataFrame]:
     return {name: rows[list(COLUMNS)] for name, rows in tables.items()} if all(map(len, tables.values())) else {}
 
 
-def pictures(params: Params, workspace: Workspace, table: pd.DataFrame) -> Tensor:
-    """Pictures (n, 3, h, w) uint8 of some rows of a split: painted again, or read."""
+def pictures(params: Params, workspace: Workspace, table: pd.DataFrame) -> Pictures:
+    """The pictures of some rows of a split: painted again when they are needed, or read."""
     if "seed" not in table:
         return prepare.pictures(table, params.data, workspace, prepare.PHOTOGRAPHS)
-    places = zip(table["seed"], table["index"], strict=True)
-    again = [paint_photograph(int(seed), int(index), params.data.size).picture for seed, index in places]
-    return torch.stack([torch.from_numpy(picture).permute(2, 0, 1) for picture in again])
+    places = list(zip(table["seed"].tolist(), table["index"].tolist(), strict=True))
+
+    def painted(numbers: list[int]) -> Tensor:
+        again = [paint_photograph(*places[number], params.data.size).picture for number in numbers]
+        return torch.stack([torch.from_numpy(picture).permute(2, 0, 1) for picture in again])
+
+    return Pictures(painted, np.arange(len(places)))
 
 
 def prompts_of(params: Params, table: pd.DataFrame) -> list[list[str]]:
@@ -101,8 +107,8 @@ class Sources(NamedTuple):
         path = check_seal(folder(self.workspace)) / f"{name}.csv"
         return read_table(path, COLUMNS, keep_default_na=False)
 
-    def pictures(self, table: pd.DataFrame) -> Tensor:
-        """Pictures (n, 3, h, w) uint8 of some rows of a split."""
+    def pictures(self, table: pd.DataFrame) -> Pictures:
+        """The pictures of some rows of a split."""
         if self.kind == prepare.WORKS:
             return prepare.pictures(table, self.params.data, self.workspace)
         return pictures(self.params, self.workspace, table)

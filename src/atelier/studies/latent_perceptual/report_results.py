@@ -257,7 +257,7 @@ def first_pictures(params: Params, samples: Path) -> dict[str, Tensor]:
             seed = seeds_of(params, condition.variant)[0]
             sampled, listed = store.read([location_of(params, condition).folder(samples, seed)])
             first = listed.query("repeat == repeat.min() and place < @COLUMNS").sort_values("place")
-            pictures[condition.name] = sampled[first.index.tolist()]
+            pictures[condition.name] = sampled[first.index.tolist()].load()
     return pictures
 
 

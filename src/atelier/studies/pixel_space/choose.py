@@ -21,6 +21,7 @@ from atelier import machine, scratch
 from atelier.data import prepare
 from atelier.data.checks import FloatArray
 from atelier.data.images import to_pixels
+from atelier.data.pictures import Pictures, in_memory, of_shards, write_shards
 from atelier.data.prompts import prompt
 from atelier.evaluation import judges as evaluators
 from atelier.evaluation import reference as references
@@ -31,7 +32,7 @@ from atelier.files import check_seal, reading, write_json, write_table
 from atelier.methods.perceptual import LPIPS
 from atelier.models import base, defect_judge
 from atelier.models.defect_judge import DefectJudge
-from atelier.models.latents import decode, encode_pictures, encode_prompts
+from atelier.models.latents import encode_prompts
 from atelier.params import Params
 from atelier.sampling.sampler import decoded, first_latents, last_latents, settled, with_ddim
 from atelier.seeds import evenly
@@ -55,7 +56,7 @@ from atelier.studies.pixel_space.pictures import (
     split,
     write_pairs,
 )
-from atelier.training.caches import Cache, write_cache
+from atelier.training.caches import write_cache
 from atelier.workspace import Workspace, replacing
 
 Score = Callable[[Tensor], FloatArray]
@@ -103,7 +104,7 @@ def works(params: Params, workspace: Workspace, name: str) -> tuple[pd.DataFrame
     if Config.of(params).curated.painted:
         return painted(params, name)
     table = of_style(params, workspace, name)
-    return table, prepare.pictures(table, params.data, workspace)
+    return table, prepare.pictures(table, params.data, workspace).load()
 
 
 # ------------------------------------------------------------------------------------------------ what chooses
@@ -225,22 +226,16 @@ def _write_works(
     """The curated works' table, and the cache of their latents and prompts."""
     write_table(part / f"{TRAINING}.csv", table)
     prompts = prompts_of(params, table)
-    flat = encode_prompts(pipeline, [text for row in prompts for text in row])
-    cache = Cache(
-        latents=encode_pictures(pipeline.vae, pictures),
-        embeddings=flat.view(len(prompts), -1, *flat.shape[1:]),
-        empty=encode_prompts(pipeline, [""])[0],
-    )
-    write_cache(part / WORKS, cache, key_of(params, workspace, table, prompts))
+    write_cache(part / WORKS, pipeline, pictures, prompts, key_of(params, workspace, table, prompts))
 
 
 def _write_reference(
     workspace: Workspace, pipeline: StableDiffusionPipeline, held_out: Tensor, learnt: Tensor, part: Path
 ) -> None:
     """Statistics of held-out works, of what the autoencoder returns of them, and of the curated works."""
-    returned = to_pixels(decode(pipeline.vae, encode_pictures(pipeline.vae, held_out).mean))
-    reduced = reference_of(held_out, learnt, returned, evaluators.evaluator(workspace.evaluator))
-    references.save(part, reduced, {references.HELD_OUT: returned})
+    write_shards(references.returned(pipeline.vae, in_memory(held_out)), part, references.HELD_OUT)
+    returned = of_shards(part, references.HELD_OUT)
+    references.save(part, reference_of(held_out, learnt, returned, evaluators.evaluator(workspace.evaluator)))
 
 
 def _write_pairs(
@@ -276,6 +271,6 @@ def reference(workspace: Workspace) -> Reference:
     return references.load(folder(workspace))
 
 
-def reconstructed(workspace: Workspace) -> Tensor:
-    """Held-out works as the base's autoencoder returns them, (n, 3, h, w) uint8."""
+def reconstructed(workspace: Workspace) -> Pictures:
+    """Held-out works as the base's autoencoder returns them."""
     return references.reconstructed_works(folder(workspace))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from atelier import scratch
 from atelier.data.images import to_pixels
+from atelier.data.pictures import Pictures, in_memory
 from atelier.evaluation import judges
 from atelier.evaluation.groups import (
     Group,
@@ -159,10 +160,11 @@ def painted(params: Params, workspace: Workspace, by: Judges, condition: Conditi
     return Made([part for part, _ in scored], pd.concat(tables, ignore_index=True))
 
 
-def of_works(params: Params, by: Judges, works: Tensor) -> Made:
+def of_works(params: Params, by: Judges, works: Tensor | Pictures) -> Made:
     """Works (n, 3, h, w) uint8 in as many groups as generated pictures; at most as many, none twice."""
     number = len(params.protocol.groups)
     each = len(params.protocol.all_repeats) * Config.of(params).pictures // number
+    works = in_memory(works)
     parts = [works[rows] for rows in rows_of_groups(len(works), each, number)]
     scored = [scored_group(by, group(part, by.evaluator), part) for part in parts]
     tables = [
@@ -175,10 +177,10 @@ def of_works(params: Params, by: Judges, works: Tensor) -> Made:
 def learnt_returned(params: Params, workspace: Workspace) -> Tensor:
     """The works that are learnt as the base's autoencoder returns them, (n, 3, h, w) uint8."""
     latents = works_cache(workspace, training(params, workspace).key).latents.mean
-    return to_pixels(decode(base.load(check_seal(workspace.base)).vae, latents))
+    return to_pixels(decode(base.load(check_seal(workspace.base)).vae, latents[list(range(len(latents)))]))
 
 
-def scored_group(by: Judges, part: Group, shown: Tensor) -> tuple[Group, dict[str, FloatArray]]:
+def scored_group(by: Judges, part: Group, shown: Pictures) -> tuple[Group, dict[str, FloatArray]]:
     """A group whose measures include its pictures' scores, and those scores."""
     features = None if by.evaluator is None else part.features
     scores = scores_of(by, shown, features)
@@ -186,18 +188,18 @@ def scored_group(by: Judges, part: Group, shown: Tensor) -> tuple[Group, dict[st
 
 
 @torch.no_grad()
-def scores_of(by: Judges, shown: Tensor, features: FloatArray | None = None) -> dict[str, FloatArray]:
+def scores_of(by: Judges, shown: Pictures, features: FloatArray | None = None) -> dict[str, FloatArray]:
     """Each picture's strength of every defect and their sum, and its log-probability of the style, (n,) each.
 
-    ``shown``: (n, 3, h, w) uint8; ``features``: the evaluator's, where they are known. No ``fit`` without an evaluator
+    ``features``: the evaluator's, where they are known. No ``fit`` without an evaluator
     that knows the style.
     """
-    strengths = torch.cat([by.defects(part / 255) for part in shown.split(BATCH)]).double().numpy()
+    strengths = torch.cat([by.defects(part / 255) for part in shown.batches(BATCH)]).double().numpy()
     columns = {f"defect_{name}": strengths[:, column] for column, name in enumerate(by.defects.defects)}
     scores: dict[str, FloatArray] = {DEFECTS: strengths.sum(1), **columns}
     if by.evaluator is None or by.style not in by.evaluator.classes["art_style"]:
         return scores
-    seen = alignment.look(by.evaluator, shown / 255) if features is None else [torch.from_numpy(features)]
+    seen = alignment.look(by.evaluator, shown.load() / 255) if features is None else [torch.from_numpy(features)]
     return scores | {FIT: alignment.attributes_of(by.evaluator, seen)["art_style"][by.style].to_numpy()}
 
 
@@ -219,7 +221,8 @@ def mirrored(params: Params, workspace: Workspace, by: Judges) -> pd.DataFrame:
     """Scores of the base's pictures, and of the same ones mirrored: how well a judge repeats itself."""
     seeds = params.protocol.training_seeds
     shown, _ = read(location_of(params, Condition(UNTUNED)).folders(workspace.samples, seeds))
-    scores, again = scores_of(by, shown), scores_of(by, shown.flip(-1))
+    flipped = Pictures(lambda numbers: shown.read(numbers).flip(-1), shown.numbers)
+    scores, again = scores_of(by, shown), scores_of(by, flipped)
     return pd.DataFrame({**scores, **{f"{name}{AGAIN}": values for name, values in again.items()}})
 
 
@@ -244,13 +247,13 @@ def restored_rows(params: Params, workspace: Workspace, variant: str) -> pd.Data
 
     def errors(chosen: list[int]) -> dict[str, float]:
         rows = np.concatenate([parts[number] for number in chosen])
-        return masked_errors(wanted[rows], made[rows], subjects[rows].numpy())
+        return masked_errors(wanted[rows].load(), made[rows].load(), subjects[rows].numpy())
 
     return pseudo_rows(errors, len(parts), len(listed)).assign(cell=variant)
 
 
-def returned_works(params: Params, workspace: Workspace, works: pd.DataFrame) -> Tensor:
-    """Held-out works as the autoencoder returns them, (n, 3, h, w) uint8, in a table's order."""
+def returned_works(params: Params, workspace: Workspace, works: pd.DataFrame) -> Pictures:
+    """Held-out works as the autoencoder returns them, in a table's order."""
     order = split(workspace, HELD_OUT)["path"].tolist()
     return reconstructed(workspace)[[order.index(path) for path in works["path"]]]
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from atelier.data import prepare
 from atelier.data.painter import STYLES, paint_corpus, paint_work, subject_mask
+from atelier.data.pictures import Pictures
 from atelier.data.prompts import painted_row, prompt
 from atelier.files import check_seal, read_json, read_table, reading, writing
 from atelier.models import base
@@ -86,14 +87,19 @@ def split(workspace: Workspace, name: str) -> pd.DataFrame:
     return read_table(path, wanted, keep_default_na=False)
 
 
-def pictures(params: Params, workspace: Workspace, table: pd.DataFrame) -> Tensor:
-    """Pictures (n, 3, h, w) uint8 of some rows of a split: painted again, or read."""
+def pictures(params: Params, workspace: Workspace, table: pd.DataFrame) -> Pictures:
+    """The pictures of some rows of a split: painted again when they are needed, or read."""
     if "seed" not in table:
         return prepare.pictures(table, params.data, workspace)
     size, hands = params.data.size, table["painting"].str.partition("_")[0]  # as the painter names artists
-    places = zip(table["seed"], table["index"], hands, strict=True)
-    again = [paint_work(int(seed), int(index), size, artist=hand).picture for seed, index, hand in places]
-    return torch.from_numpy(np.stack(again)).permute(0, 3, 1, 2).contiguous()
+    places = list(zip(table["seed"].tolist(), table["index"].tolist(), hands, strict=True))
+
+    def painted(numbers: list[int]) -> Tensor:
+        chosen = [places[number] for number in numbers]
+        again = [paint_work(seed, index, size, artist=hand).picture for seed, index, hand in chosen]
+        return torch.from_numpy(np.stack(again)).permute(0, 3, 1, 2).contiguous()
+
+    return Pictures(painted, np.arange(len(places)))
 
 
 def masks(params: Params, table: pd.DataFrame) -> Tensor | None:

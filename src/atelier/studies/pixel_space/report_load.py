@@ -110,7 +110,7 @@ def first_pictures(params: Params, samples: Path) -> dict[str, Tensor]:
         where = location_of(params, Condition(name)).folder(samples, seeds_of(params, name)[0])
         painted, listed = store.read([where])
         rows = listed.query("repeat == repeat.min() and place < @COLUMNS").sort_values("place")
-        first[name] = painted[rows.index.tolist()]
+        first[name] = painted[rows.index.tolist()].load()
     return first
 
 

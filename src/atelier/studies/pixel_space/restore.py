@@ -45,7 +45,7 @@ def write_restored(params: Params, workspace: Workspace, variant: str, seed: int
 
     def save(path: Path) -> None:
         pipeline = settled(load(params, workspace, variant, seed), machine.accelerator(params.machine).device)
-        works = pictures(params, workspace, held_out(workspace, table))
+        works = pictures(params, workspace, held_out(workspace, table)).load()
         latents, made = restored(params, pipeline, table, works)
         save_file({LATENTS: latents.contiguous(), PICTURES: made.contiguous()}, path)
 

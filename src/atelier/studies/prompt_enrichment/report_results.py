@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import pandas as pd
-from torch import Tensor
 
 from atelier.data import prepare
+from atelier.data.pictures import Pictures
 from atelier.evaluation.tables import read_rows
 from atelier.params import WHITE, Params
 from atelier.report import starts, words
@@ -64,8 +64,8 @@ class Results(Painted):
         """``cells``, measured on all repeats at once."""
         return self._by_model("whole")
 
-    def generated(self, model: str, level: int, guidance: float, start: str = WHITE) -> Tensor:
-        """A model's pictures from prompts of one level, uint8 (n, 3, h, w)."""
+    def generated(self, model: str, level: int, guidance: float, start: str = WHITE) -> Pictures:
+        """A model's pictures from prompts of one level."""
         seeds = self.params.protocol.training_seeds
         if level == self.params.protocol.prompts.level:
             located, seeds = store.Location(SHOWN_OF, model, guidance, start), seeds[:1]

@@ -23,7 +23,6 @@ from atelier.studies.shaping.invert import Works, works_of
 from atelier.studies.shaping.params import Config
 from atelier.training import denoiser
 from atelier.training import noise_corrector as matching
-from atelier.training.caches import Cache
 from atelier.training.conversion import add_conversion
 from atelier.training.loop import fit
 from atelier.training.lora import save_adapter, save_denoiser
@@ -85,12 +84,11 @@ def control(
     accelerate = machine.accelerator(exact(params).machine)
     unet = pipeline.unet.to(accelerate.device)
     trainable = add_conversion(unet, config.rank, seed)
-    first = Cache(works.cache.latents, works.cache.embeddings[:, :1], works.cache.empty)
     task = denoiser.task(
         unet,
         trainable,
         pipeline.scheduler,
-        first.examples(works.names),
+        works.cache.first_prompts().examples(works.names),
         empty_share=0.0,
         seed=seed,
         device=accelerate.device,

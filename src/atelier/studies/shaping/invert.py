@@ -18,7 +18,6 @@ from torch import Tensor
 from atelier import machine, scratch
 from atelier.files import check_seal, read_table, reading, write_table, writing
 from atelier.methods.inverse_noise import Velocity, inverted, sampled
-from atelier.models.latents import Moments
 from atelier.params import Params
 from atelier.sampling.sampler import settled
 from atelier.seeds import evenly, torch_generator
@@ -36,7 +35,7 @@ COLUMNS = ("k", "step", "picture", "eta_l", "rate")
 
 
 class Works(NamedTuple):
-    """The training works that are inverted: names, latents, and every prompt's embeddings, (n, prompts, ...)."""
+    """The training works that are inverted: names, latents, and every prompt's embeddings."""
 
     names: list[str]
     cache: Cache
@@ -44,12 +43,12 @@ class Works(NamedTuple):
     @property
     def words(self) -> Tensor:
         """Embeddings (n, tokens, width) of the prompt that a work is inverted with, its first."""
-        return self.cache.embeddings[:, 0]
+        return self.cache.condition(range(len(self.names)), [0] * len(self.names), [False] * len(self.names))
 
     def data(self, seed: int) -> Tensor:
         """A latent of each work (n, c, h, w), drawn from its posterior as in training."""
         noise = white(self.cache.latents.mean.shape[1:], seed, "posterior", self.names)
-        return self.cache.latents.mean + self.cache.latents.std * noise
+        return self.cache.latents.drawn(list(range(len(self.names))), noise)
 
 
 def white(shape: torch.Size, seed: int, what: str, names: list[str]) -> Tensor:
@@ -63,9 +62,7 @@ def works_of(params: Params, workspace: Workspace) -> Works:
     listed = training_works(params, workspace)
     cache = read_cache(workspace.cache / WORKS, listed.key)
     chosen = evenly(len(listed.names), Config.of(params).flow.inverted)
-    latents = Moments(cache.latents.mean[chosen], cache.latents.std[chosen])
-    names = [listed.names[number] for number in chosen]
-    return Works(names, Cache(latents, cache.embeddings[chosen], cache.empty))
+    return Works([listed.names[number] for number in chosen], cache.of(chosen))
 
 
 # ------------------------------------------------------------------------------------------------ the stage

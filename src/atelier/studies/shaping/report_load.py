@@ -69,6 +69,6 @@ def first_pictures(params: Params, samples: Path) -> tuple[dict[str, Tensor], li
         place = location_of(params, condition).folder(samples, params.protocol.training_seeds[0])
         painted, listed = store.read([place])
         rows = listed.query("repeat == repeat.min() and place < @COLUMNS").sort_values("place")
-        first[condition.variant] = painted[rows.index.tolist()]
+        first[condition.variant] = painted[rows.index.tolist()].load()
         prompts = rows["prompt"].tolist()
     return first, prompts

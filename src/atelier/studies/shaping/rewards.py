@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from atelier.data import prepare
 from atelier.data.checks import FloatArray
+from atelier.data.pictures import Pictures, in_memory
 from atelier.evaluation import rewards as library
 from atelier.evaluation.rewards import Probe
 from atelier.files import check_seal, write_json, write_table
@@ -21,7 +22,7 @@ from atelier.studies.shaping.params import Config
 from atelier.studies.shaping.prompts import HELD_OUT, TRAINING, works
 from atelier.workspace import Workspace, replacing
 
-Judged = Callable[[Tensor, pd.DataFrame], FloatArray]  # (pictures (n, 3, h, w) uint8, rows of prompts) -> (n,)
+Judged = Callable[[Tensor | Pictures, pd.DataFrame], FloatArray]  # (pictures uint8, rows of prompts) -> (n,)
 PROBED = {"subject": "subject", "style": "art_style"}  # reward -> column of its classes
 CHECKED, PROBES = "checked.csv", "probes"
 
@@ -69,13 +70,25 @@ def rewards_of(params: Params, workspace: Workspace) -> dict[str, Judged]:
 
 
 def judged(params: Params, workspace: Workspace, name: str, probes: Mapping[str, Probe]) -> Judged:
-    """One reward."""
+    """One reward, of pictures that are read batch by batch."""
     if name == "colour":
-        return lambda pictures, rows: library.colour(pictures, rows["prompt"].tolist())
+        return _by_batches(lambda pictures, rows: library.colour(pictures, rows["prompt"].tolist()))
     if name == "brightness":
-        return lambda pictures, rows: library.brightness(pictures)
+        return _by_batches(lambda pictures, rows: library.brightness(pictures))
     trunk, probe, column = network(params, workspace), probes[name], PROBED[name]
-    return lambda pictures, rows: probe.probability(library.features(trunk, pictures), rows[column].tolist())
+    return _by_batches(
+        lambda pictures, rows: probe.probability(library.features(trunk, pictures), rows[column].tolist())
+    )
+
+
+def _by_batches(reward: Callable[[Tensor, pd.DataFrame], FloatArray]) -> Judged:
+    def judged(pictures: Tensor | Pictures, rows: pd.DataFrame) -> FloatArray:
+        batches = in_memory(pictures).batches(library.SEEN)
+        starts = range(0, len(rows), library.SEEN)
+        parts = [reward(x, rows.iloc[at : at + library.SEEN]) for at, x in zip(starts, batches, strict=True)]
+        return np.concatenate(parts)
+
+    return judged
 
 
 def validated(params: Params, workspace: Workspace, probes: Mapping[str, Probe]) -> pd.DataFrame:

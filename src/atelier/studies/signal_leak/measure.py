@@ -20,6 +20,7 @@ from atelier import machine, scratch
 from atelier.claims import Comparison
 from atelier.data import prepare
 from atelier.data.images import to_pixels
+from atelier.data.pictures import Pictures, in_memory
 from atelier.evaluation import judges
 from atelier.evaluation.groups import (
     MEASURES,
@@ -28,6 +29,7 @@ from atelier.evaluation.groups import (
     Reference,
     group,
     measured,
+    pooled,
     pseudo_rows,
     reference_alone,
     simple,
@@ -77,12 +79,15 @@ class Lit(NamedTuple):
     channels: FloatArray  # (n, c)
 
 
-def light(pictures: Tensor) -> FloatArray:
+def light(pictures: Tensor | Pictures) -> FloatArray:
     """(n, 4) from uint8 pictures: mean luminance, its deviation over pixels, and two mean opponent colours."""
-    opponent = opponent_colours(pictures.double().numpy() / 255)
-    opponent[:, 0] /= 3**0.5  # so that luminance is in [0, 1]
-    means = opponent.mean(axis=(2, 3))
-    return np.column_stack([means[:, 0], opponent[:, 0].std(axis=(1, 2)), means[:, 1:]])
+    rows = []
+    for batch in in_memory(pictures).batches():
+        opponent = opponent_colours(batch.double().numpy() / 255)
+        opponent[:, 0] /= 3**0.5  # so that luminance is in [0, 1]
+        means = opponent.mean(axis=(2, 3))
+        rows.append(np.column_stack([means[:, 0], opponent[:, 0].std(axis=(1, 2)), means[:, 1:]]))
+    return np.concatenate(rows)
 
 
 def spread_measures(real: Lit, made: Lit) -> dict[str, float]:
@@ -153,14 +158,14 @@ def references(params: Params, workspace: Workspace, model: Evaluator | None) ->
     pictures = prepare.pictures(table, params.data, workspace, kind)
     latents = encoded(params, workspace, vae, table, kind)
     lit = Lit(light(pictures), np.concatenate([channel_means(z) for z in latents]))
-    held_out = {NATURAL: pictures[(table["split"] == "test").to_numpy().nonzero()[0]]}
+    held_out = {NATURAL: pictures[(table["split"] == "test").to_numpy()]}
     for name, style in Config.of(params).styles.items():
         held_out_works = works[(works["art_style"] == style) & (works["split"] == "test")]
         held_out[name] = prepare.pictures(held_out_works, params.data, workspace)
     by_topic = {name: reference_alone(group(of, model)) for name, of in held_out.items() if len(of) >= 2}
     art_works = works.query("split == 'train'")
     art = prepare.pictures(art_works.iloc[evenly(len(art_works), MOST)], params.data, workspace)
-    haar = group(torch.cat([pictures, art]), None).haar
+    haar = pooled([group(each, None) for each in (pictures, art)]).haar
     return References(by_topic, lit, truth, (haar.mean(axis=0), haar.std(axis=0) + 1e-12))
 
 
@@ -175,12 +180,13 @@ def channel_means(latents: Tensor) -> FloatArray:
 
 
 def rows_of(
-    topic: str, pictures: Tensor, latents: Tensor, table: pd.DataFrame, groups: Sequence[Sequence[int]],
+    topic: str, pictures: Tensor | Pictures, latents: Tensor, table: pd.DataFrame, groups: Sequence[Sequence[int]],
     against: References, model: Evaluator | None,
 ) -> pd.DataFrame:  # fmt: skip
     """One row per measure of pictures in groups; ``table``: repeat, prompt and path per picture ("" for no prompt)."""
     parts: list[Group] = []
     lit: list[Lit] = []
+    pictures = in_memory(pictures)
     for repeats in groups:
         indices = table["repeat"].isin(repeats).to_numpy().nonzero()[0]
         rows = table.iloc[indices]
@@ -228,7 +234,7 @@ def reference_rows(params: Params, workspace: Workspace, against: References, mo
         table = table.iloc[evenly(len(table), min(len(table), most))].reset_index(drop=True)
         latents = torch.cat(list(encoded(params, workspace, vae, table, kind)))
         real = prepare.pictures(table, params.data, workspace, kind)
-        sets = {REAL: real, RETURNED: to_pixels(decode(vae, latents))}
+        sets: dict[str, Tensor | Pictures] = {REAL: real, RETURNED: to_pixels(decode(vae, latents))}
         of_repeat = np.resize(repeats, len(table))
         listed = pd.DataFrame({"repeat": of_repeat, "prompt": "", "path": ""})
         for label, pictures in sets.items():
@@ -268,7 +274,7 @@ def colours(params: Params, workspace: Workspace) -> pd.DataFrame:
     """For pictures with a channel's mean set: value set, resulting mean (both in standard deviations), and colour."""
     folders = colours_location(params).folders(workspace.samples, params.protocol.training_seeds)
     (pictures, table), means = read(folders), channel_means(read_latents(folders))
-    red, green, blue = (pictures.double() / 255).mean((2, 3)).numpy().T
+    red, green, blue = torch.cat([(batch.double() / 255).mean((2, 3)) for batch in pictures.batches()]).numpy().T
     channel = table["channel"].to_numpy()
     leak, _ = load_leak(check_seal(workspace.leaks) / f"{BY_HAND}.safetensors")
     assert isinstance(leak, FrequencyLeak)

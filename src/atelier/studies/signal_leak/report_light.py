@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 
 from atelier.data import prepare
+from atelier.data.pictures import Pictures
 from atelier.report import figures, words
 from atelier.report.items import Figure, Table
 from atelier.sampling import store
@@ -42,7 +42,7 @@ def labels(results: Results) -> dict[str, str]:
     return {name: names[name] for name in guided}
 
 
-def _real(results: Results) -> Tensor:
+def _real(results: Results) -> Pictures:
     return prepare.pictures(results.natural, results.params.data, results.workspace, results.kind)
 
 
@@ -61,7 +61,7 @@ def natural_sheet(results: Results) -> Figure:
     """Real pictures, evenly chosen, above those of every condition with the same prompts and noise."""
     count = len(results.natural)
     chosen = results.natural.iloc[np.linspace(0, count - 1, COLUMNS).astype(int)].reset_index(drop=True)
-    rows = {results.kind: prepare.pictures(chosen, results.params.data, results.workspace, results.kind)}
+    rows = {results.kind: prepare.pictures(chosen, results.params.data, results.workspace, results.kind).load()}
     rows |= {label: results.pictures(name, COLUMNS) for name, label in labels(results).items()}
     caption = f"Guidance {results.config.guidance:g}; above: {results.kind}; below: the first of each, unselected."
     return Figure("natural", figures.contact_sheet(rows), caption)

@@ -91,7 +91,7 @@ class Results:
         located = sample.location_of(self.params, sample.condition_of(self.params, cell))
         made, listed = store.read([located.folder(self.workspace.samples, self.params.protocol.training_seeds[0])])
         rows = listed[(listed["repeat"] == listed["repeat"].min()) & (listed["place"] < count)]
-        return made[rows.sort_values("place").index.to_list()]
+        return made[rows.sort_values("place").index.to_list()].load()
 
 
 def load(params: Params, workspace: Workspace) -> Results:

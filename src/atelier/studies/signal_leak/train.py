@@ -15,13 +15,12 @@ from atelier.files import check_seal
 from atelier.machine import accelerator
 from atelier.models import base
 from atelier.models.adapters import converted
-from atelier.models.latents import encode_pictures, encode_prompts
 from atelier.params import Params
 from atelier.seeds import seed_of
 from atelier.studies.signal_leak.fit import training_pictures
 from atelier.studies.signal_leak.params import Config, LeakModel
 from atelier.training import denoiser
-from atelier.training.caches import Cache
+from atelier.training.caches import encoded
 from atelier.training.conversion import add_conversion
 from atelier.training.lora import add_adapter, save_with_scheduler
 from atelier.training.run import check, training_run
@@ -73,11 +72,7 @@ def train(params: Params, workspace: Workspace, name: str, training_seed: int) -
     # level 0, without a style name, so that the model learns the style for all prompts
     prompts = [prompt(row, 0, 0) for row in table.to_dict("records")]
     pipeline = start(params, workspace, model).to(accelerate.device)
-    cache = Cache(
-        latents=encode_pictures(pipeline.vae, prepare.pictures(table, params.data, workspace, kind)),
-        embeddings=encode_prompts(pipeline, prompts)[:, None],
-        empty=encode_prompts(pipeline, [""])[0],
-    )
+    cache = encoded(pipeline, prepare.pictures(table, params.data, workspace, kind), [[text] for text in prompts])
     whole = model.style is None  # another schedule changes every layer's inputs
     trainable = (add_conversion if whole else add_adapter)(pipeline.unet, config.rank, seed)
     task = denoiser.task(

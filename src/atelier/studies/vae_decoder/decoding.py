@@ -9,13 +9,13 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 from diffusers.models.modeling_utils import ModelMixin
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from atelier import machine
 from atelier.data import prepare
 from atelier.data.images import to_pixels
-from atelier.files import check_seal, reading, writing
+from atelier.data.pictures import Pictures, of_shards, write_shards
+from atelier.files import check_seal
 from atelier.models import base
 from atelier.models.autoencoders import load_like
 from atelier.models.latents import encode_pictures
@@ -46,17 +46,18 @@ def decoded(params: Params, vaes: Mapping[int, ModelMixin], latents: Tensor, rep
     seeds = np.array([params.protocol.seed_of_repeat(repeat) for repeat in repeats])
     made: dict[int, Tensor] = {}
     for seed, vae in vaes.items():
-        rows = (seeds == seed).nonzero()[0]
+        if not (rows := (seeds == seed).nonzero()[0]).size:
+            continue
         with machine.accelerator(params.machine).autocast():
             made |= dict(zip(rows, to_pixels(pictures_of(vae, latents[rows], params.sampling.batch)), strict=True))
     return torch.stack([made[index] for index in range(len(latents))])
 
 
 class Repainted(NamedTuple):
-    """A group's held-out works and their reconstructions (n, 3, h, w) uint8, and each work's style."""
+    """A group's held-out works and their reconstructions, and each work's style."""
 
-    works: Tensor
-    made: Tensor
+    works: Pictures
+    made: Pictures
     styles: npt.NDArray[np.object_]
 
     def by_style(self) -> dict[str, "Repainted"]:
@@ -68,19 +69,23 @@ class Repainted(NamedTuple):
         return split
 
 
-def repaint(params: Params, workspace: Workspace, name: str, path: Path) -> None:
+def repaint(params: Params, workspace: Workspace, name: str, folder: Path) -> None:
     """Write held-out works reconstructed by one decoder, in table order; a group uses its first repeat's decoder.
 
     Latents come from the base's encoder, which retuning does not change.
     """
-    groups = params.protocol.groups
+    groups, first = params.protocol.groups, params.protocol.training_seeds[0]
     works = prepare.pictures(held_out(workspace.manifests), params.data, workspace)
-    repeats = [groups[number % len(groups)][0] for number in range(len(works))]
-    original = decoders(params, workspace, ORIGINAL)[params.protocol.training_seeds[0]]
-    latents = encode_pictures(original, works).mean
-    pictures = decoded(params, decoders(params, workspace, name), latents, repeats)
-    with writing(path) as part:
-        save_file({"pictures": pictures}, part)
+    original, retuned = decoders(params, workspace, ORIGINAL)[first], decoders(params, workspace, name)
+
+    def batches() -> Iterator[Tensor]:
+        number = 0
+        for batch in works.batches():
+            repeats = [groups[at % len(groups)][0] for at in range(number, number + len(batch))]
+            yield decoded(params, retuned, encode_pictures(original, batch).mean, repeats)
+            number += len(batch)
+
+    write_shards(batches(), folder, name)
 
 
 def repainted(params: Params, workspace: Workspace, names: Sequence[str], folder: Path) -> Iterator[list[Repainted]]:
@@ -88,9 +93,8 @@ def repainted(params: Params, workspace: Workspace, names: Sequence[str], folder
     table, groups = held_out(workspace.manifests), params.protocol.groups
     works, styles = prepare.pictures(table, params.data, workspace), table["art_style"].to_numpy()
     for name in names:
-        with reading(folder / f"{name}.safetensors"):
-            made = load_file(folder / f"{name}.safetensors")["pictures"]
-        if made.shape != works.shape:
+        made = of_shards(folder, name)
+        if len(made) != len(works):
             raise ValueError(f"{folder}: {len(made)} works went through '{name}', {len(works)} are held out")
         slices = [slice(first, None, len(groups)) for first in range(len(groups))]
         yield [Repainted(works[rows], made[rows], styles[rows]) for rows in slices]

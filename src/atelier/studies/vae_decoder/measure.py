@@ -8,9 +8,12 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from atelier import scratch
+from atelier.data.pictures import Pictures
 from atelier.evaluation import judges
 from atelier.evaluation import reference as references
 from atelier.evaluation.cells import truth_of_works
@@ -48,7 +51,12 @@ def main(params: Params, workspace: Workspace, model: str) -> None:
     def rows_of(cell: Redecoded) -> pd.DataFrame:
         painted = cell.location.folders(samples, params.protocol.training_seeds)
         table, latents = listed(painted), read_latents(painted)
-        pictures = decoded(params, retuned(cell.decoder), latents, table["repeat"].tolist())
+        repeats, vaes = table["repeat"].tolist(), retuned(cell.decoder)
+
+        def made(numbers: list[int]) -> Tensor:
+            return decoded(params, vaes, latents[numbers], [repeats[number] for number in numbers])
+
+        pictures = Pictures(made, np.arange(len(latents)))
         return measured(reference, groups_of(pictures, table, params.protocol.groups, judge, truth))
 
     rows = [pd.DataFrame({name: [] for name in ("measure", "n", "whole", "cell")})]

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from atelier import machine, scratch
 from atelier.data import prepare
 from atelier.data.images import to_model_range
+from atelier.data.pictures import Pictures
 from atelier.evaluation import judges
 from atelier.evaluation.groups import MEASURES, Group, group, pooled, pseudo_rows, reference_alone
 from atelier.evaluation.intervals import FloatArray
@@ -46,11 +47,12 @@ def main(params: Params, workspace: Workspace) -> None:
     works, networks = works_by_group(params, workspace), networks_of(params, workspace)
     rows = []
     for name in tqdm(names, unit="decoder"):
-        scratch.part(run, name, ".safetensors", partial(repaint, params, workspace, name))
-        rows.append(scratch.table(run, name, partial(decoder_rows, params, workspace, run, name, works, networks)))
+        made = scratch.folder_part(run, name, partial(repaint, params, workspace, name))
+        rows.append(scratch.table(run, name, partial(decoder_rows, params, workspace, made, name, works, networks)))
     with replacing(workspace.samples / REPAINTED) as part:
         for name in names:
-            copy(scratch.path(run, name, ".safetensors"), part / f"{name}.safetensors")
+            for shard in sorted(scratch.path(run, name, "").glob("*.safetensors")):
+                copy(shard, part / shard.name)
     write_rows(pd.concat(rows, ignore_index=True), out)
     scratch.discard(run)
 
@@ -75,21 +77,23 @@ class Returned(NamedTuple):
 
 
 def returned(
-    works: Group, before: Tensor, made: Tensor, model: Evaluator | None, networks: Networks, device: torch.device
+    works: Group, before: Pictures, made: Pictures, model: Evaluator | None, networks: Networks, device: torch.device
 ) -> Returned:
-    """Reduce works, ``before`` (n, 3, h, w) uint8, and their reconstructions ``made`` to what measures need."""
-    errors = {"mse": (before.double() - made.double()).div(255).square().mean((1, 2, 3)).numpy()}
-    for name, network in networks.lpips.items():
-        network.to(device)
+    """Reduce works, as they were ``before``, and their reconstructions ``made`` to what measures need."""
+    errors: dict[str, list[Tensor]] = {}
+    judged: list[tuple[FloatArray, FloatArray]] = []
+    for pair in zip(made.batches(BATCH), before.batches(BATCH), strict=True):
+        squares = (pair[1].double() - pair[0].double()).div(255).square().mean((1, 2, 3))
+        errors.setdefault("mse", []).append(squares)
         with torch.no_grad():
-            parts = [
-                network(*(to_model_range(pictures[start : start + BATCH]).to(device) for pictures in (made, before)))
-                for start in range(0, len(before), BATCH)
-            ]
-        errors[name] = torch.cat(parts).double().cpu().numpy()
-    judge = networks.judge
-    judged = (features(judge, before / 255), features(judge, made / 255)) if judge else None
-    return Returned(works, group(made, model), errors, judged)
+            for name, network in networks.lpips.items():
+                distance = network.to(device)(*(to_model_range(pictures).to(device) for pictures in pair))
+                errors.setdefault(name, []).append(distance.double().cpu())
+        if (judge := networks.judge) is not None:
+            judged.append((features(judge, pair[1] / 255), features(judge, pair[0] / 255)))
+    seen = [np.concatenate(of) for of in zip(*judged, strict=True)]
+    by_picture = {name: torch.cat(parts).numpy() for name, parts in errors.items()}
+    return Returned(works, group(made, model), by_picture, (seen[0], seen[1]) if seen else None)
 
 
 def measures_of(parts: Sequence[Returned]) -> dict[str, float]:

@@ -9,7 +9,7 @@ from atelier import claims
 from atelier.evaluation import tables
 from atelier.evaluation.intervals import Interval, t_interval
 from atelier.evaluation.tables import REAL, REFERENCE_ROWS
-from atelier.metrics import mean_power_spectrum, radial_power, residual_spectrum_label
+from atelier.metrics import radial_power, residual_spectrum_label
 from atelier.params import CORRECTED, STARTS
 from atelier.report import figures, starts, words
 from atelier.report import sensitivity as sensitivities
@@ -128,7 +128,8 @@ def _one_a_style(results: Results) -> tuple[dict[str, Tensor], list[str]]:
     original, main = results.pooled(ORIGINAL), results.pooled(results.main)
     styles = sorted(set(original.styles))[:COLUMNS]
     first = [int((original.styles == style).nonzero()[0][0]) for style in styles]
-    return {"works": original.works[first], ORIGINAL: original.made[first], results.main: main.made[first]}, styles
+    rows = {"works": original.works, ORIGINAL: original.made, results.main: main.made}
+    return {name: pictures[first].load() for name, pictures in rows.items()}, styles
 
 
 def reconstructions(results: Results) -> Table:
@@ -181,7 +182,7 @@ def residuals(results: Results) -> Figure:
     original, main = results.pooled(ORIGINAL), results.pooled(results.main)
     pictures = {"works": original.works, ORIGINAL: original.made, results.main: main.made}
     label = residual_spectrum_label(results.params.data.size, results.params.data.size)
-    figure = figures.residual_spectra({name: x / 255 for name, x in pictures.items()})
+    figure = figures.residual_spectra(pictures)
     return Figure("residuals", figure, f"Mean residual spectra of works, before and after; {label}.")
 
 
@@ -190,7 +191,7 @@ def ratios(results: Results) -> Figure:
     curves = {}
     for name in results.decoders:
         spectra = [
-            [radial_power(mean_power_spectrum(x / 255)) for x in (group.works, group.made)]
+            [radial_power(figures.mean_power_spectrum(x)) for x in (group.works, group.made)]
             for group in results.works[name]
         ]
         frequency = spectra[0][0][0][1:]  # without the mean

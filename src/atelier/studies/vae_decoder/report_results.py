@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 
+from atelier.data.pictures import Pictures
 from atelier.evaluation import tables
 from atelier.evaluation.tables import read_rows
 from atelier.files import check_seal, read_json, read_table
@@ -84,11 +84,11 @@ class Results:
     def pooled(self, decoder: str) -> Repainted:
         """All groups of works through a decoder, concatenated."""
         groups = self.works[decoder]
-        return Repainted(
-            torch.cat([group.works for group in groups]),
-            torch.cat([group.made for group in groups]),
-            np.concatenate([group.styles for group in groups]),
+        works, made = (
+            Pictures(of[0].read, np.concatenate([each.numbers for each in of]))  # of one source
+            for of in ([group.works for group in groups], [group.made for group in groups])
         )
+        return Repainted(works, made, np.concatenate([group.styles for group in groups]))
 
 
 def main_decoder(config: Config) -> str:

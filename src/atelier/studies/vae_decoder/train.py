@@ -15,13 +15,14 @@ from torch.nn.functional import mse_loss
 from atelier.data import prepare
 from atelier.data.checks import square_side
 from atelier.data.images import to_model_range
+from atelier.data.pictures import Pictures, at_hand
 from atelier.files import check_seal, filling
 from atelier.machine import accelerator
 from atelier.methods.focal_frequency import focal_frequency_loss
 from atelier.methods.perceptual import LPIPS
 from atelier.models import base
 from atelier.models.autoencoders import decoder_parameters, digest
-from atelier.models.latents import Moments, unscaled
+from atelier.models.latents import Latents, unscaled
 from atelier.models.stored import file_digest, save_json
 from atelier.params import Params
 from atelier.seeds import seed_of, torch_generator
@@ -69,10 +70,10 @@ def retuning_loss(
 
 
 class Pairs(NamedTuple):
-    """Latents, their pictures (n, 3, h, w) uint8, and names."""
+    """Latents, their pictures, and names."""
 
-    latents: Moments
-    pictures: Tensor
+    latents: Latents
+    pictures: Pictures
     names: Sequence[str]
 
 
@@ -96,7 +97,7 @@ def task(
     for parameter in trainable.values():
         parameter.requires_grad_(True)
     latents, pictures, names = pairs
-    pixels = square_side(pictures, "pictures") // square_side(latents.mean, "latents")
+    pixels = square_side(pictures[:1].load(), "pictures") // square_side(latents.mean, "latents")
     if crop % pixels:
         raise ValueError(f"vae_decoder.crop: {crop} px are no whole number of latent elements of {pixels} px")
     margins = [length - crop // pixels for length in latents.mean.shape[2:]]
@@ -108,8 +109,8 @@ def task(
 
     def losses(batch: Sequence[Turn]) -> dict[str, Tensor]:
         chosen = [turn.sample for turn in batch]
-        z = latents.mean[chosen] + latents.std[chosen] * posterior_noise(latents.std.shape[1:], seed, names, batch)
-        target = to_model_range(pictures[chosen])
+        z = latents.drawn(chosen, posterior_noise(latents.std.shape[1:], seed, names, batch))
+        target = to_model_range(pictures[chosen].load())
         if crop:
             crops = [cropped(names[turn.sample], turn.epoch) for turn in batch]
             z = torch.stack([each.of_latent(one) for each, one in zip(crops, z, strict=True)])
@@ -145,7 +146,7 @@ def train(params: Params, workspace: Workspace, variant: str, training_seed: int
         trainable,
         weights,
         LPIPS.from_params(perceptual, workspace.root).to(accelerate.device) if weights.lpips else None,
-        Pairs(latents, prepare.pictures(works.table, params.data, workspace), works.names),
+        Pairs(latents, at_hand(prepare.pictures(works.table, params.data, workspace), params.data.size), works.names),
         crop=config.crop,
         seed=seed,
         device=accelerate.device,
