@@ -163,7 +163,7 @@ def test_works_are_new_ones_of_the_style_and_the_judge_chose_them(config: params
     assert list(kept["path"]) == list(table["path"][best])
     np.testing.assert_allclose(kept["defects"], scores[best], rtol=1e-6)
     np.testing.assert_allclose(kept["fit"], fit[best], rtol=1e-6)
-    assert torch.equal(pictures.pictures(config, workspace, kept), pool[best])
+    assert torch.equal(pictures.pictures(config, workspace, kept).load(), pool[best])
     assert judge.kind == "plain" != choose.judge_of(config, workspace, choose.MEASURING).kind
 
 
@@ -173,7 +173,7 @@ def test_the_cache_is_of_the_curated_works_and_their_prompts(config: params.Para
     assert cache.latents.mean.shape == (8, 4, 8, 8)
     pipeline = base.load(workspace.base)
     expected = encode_prompts(pipeline, works.prompts[3])
-    torch.testing.assert_close(cache.embeddings[3], expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(cache.words[cache.which[3].tolist()], expected, rtol=0, atol=1e-6)
     assert all("expressionis" in text.lower() for row in works.prompts for text in row)
 
 
@@ -208,7 +208,7 @@ def test_what_is_measured_against_is_held_out(config: params.Params, workspace: 
     np.testing.assert_allclose(found.held_out.spectrum, expected.spectrum, rtol=1e-6)
     vae = base.load(workspace.base).vae
     returned = to_pixels(decode(vae, encode_pictures(vae, shown).mean))  # kernels of another layout round otherwise
-    torch.testing.assert_close(choose.reconstructed(workspace), returned, atol=1, rtol=0)
+    torch.testing.assert_close(choose.reconstructed(workspace).load(), returned, atol=1, rtol=0)
     for seed in (0, 1):
         asked = pictures.asked(config, workspace, 3, seed)
         assert list(asked) == ["prompt", "path", "repeat", "place", "file"]
@@ -250,7 +250,7 @@ def test_without_painted_works_the_datas_own_are_taken_in_their_splits(workspace
     named = changed(workspace, style=style, curated={"painted": 0, "kept": 2, "held_out": 0})
     found = pictures.of_style(named, workspace, pictures.TRAINING)
     assert list(found["path"]) == list(works.loc[works["art_style"] == style, "path"])
-    assert pictures.pictures(named, workspace, found).shape == (len(found), 3, 64, 64)
+    assert pictures.pictures(named, workspace, found).load().shape == (len(found), 3, 64, 64)
 
 
 def test_works_fewer_than_groups_of_repeats_are_refused_before_anything_is_made_of_them(workspace: Workspace) -> None:

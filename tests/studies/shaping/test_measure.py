@@ -140,7 +140,7 @@ def page_of_what_was_written(few: Params, shaped: Workspace, known: tables.Value
     shown, listed = read([location_of(few, Condition("untuned-sde", "sde")).folder(shaped.samples, 0)])
     first = listed[listed["repeat"] == 0].sort_values("place")
     assert page.first_prompts == first["prompt"].tolist()
-    assert page.first_pictures["untuned-sde"].equal(shown[first.index.tolist()])
+    assert page.first_pictures["untuned-sde"].equal(shown[first.index.tolist()].load())
     assert page.cards == {name: [{"candidates": 8, "accepted": 2, "rewards": []}] * 2 for name in config.names}
     np.testing.assert_array_equal(page.values["reward", "graft"], known["reward", "graft"])
     assert page.chosen == "pgraft-50"

@@ -551,7 +551,7 @@ def test_second_hand_numbers_are_marked_and_ours_name_their_sampler() -> None:
     frame = report.paper(results(changed=BETTER)).frame
     assert list(frame.loc[["Inverse noise correction"], "source"]) == ["second-hand, from public notes"]
     gain = frame[frame["paper"] == "8.81"].iloc[0]
-    assert gain["here"].startswith(f"reward style, pgraft-50, {SOLVERS['ode']}: +50 (")
+    assert gain["here"].startswith(f"reward {CONFIG.reward}, pgraft-50, {SOLVERS['ode']}: +50 (")
     assert (
         "8 Euler steps with correction 0.7, 16 without 1" in frame[frame["data"] == "CelebA-HQ 256x256"].iloc[0]["here"]
     )

@@ -180,7 +180,7 @@ def learnt_returned(params: Params, workspace: Workspace) -> Tensor:
     return to_pixels(decode(base.load(check_seal(workspace.base)).vae, latents[list(range(len(latents)))]))
 
 
-def scored_group(by: Judges, part: Group, shown: Pictures) -> tuple[Group, dict[str, FloatArray]]:
+def scored_group(by: Judges, part: Group, shown: Tensor | Pictures) -> tuple[Group, dict[str, FloatArray]]:
     """A group whose measures include its pictures' scores, and those scores."""
     features = None if by.evaluator is None else part.features
     scores = scores_of(by, shown, features)
@@ -188,19 +188,20 @@ def scored_group(by: Judges, part: Group, shown: Pictures) -> tuple[Group, dict[
 
 
 @torch.no_grad()
-def scores_of(by: Judges, shown: Pictures, features: FloatArray | None = None) -> dict[str, FloatArray]:
+def scores_of(by: Judges, shown: Tensor | Pictures, features: FloatArray | None = None) -> dict[str, FloatArray]:
     """Each picture's strength of every defect and their sum, and its log-probability of the style, (n,) each.
 
-    ``features``: the evaluator's, where they are known. No ``fit`` without an evaluator
-    that knows the style.
+    ``features``: the evaluator's, where they are known. No ``fit`` without an evaluator that knows the style.
     """
-    strengths = torch.cat([by.defects(part / 255) for part in shown.batches(BATCH)]).double().numpy()
+    strengths = torch.cat([by.defects(part / 255) for part in in_memory(shown).batches(BATCH)]).double().numpy()
     columns = {f"defect_{name}": strengths[:, column] for column, name in enumerate(by.defects.defects)}
     scores: dict[str, FloatArray] = {DEFECTS: strengths.sum(1), **columns}
     if by.evaluator is None or by.style not in by.evaluator.classes["art_style"]:
         return scores
-    seen = alignment.look(by.evaluator, shown.load() / 255) if features is None else [torch.from_numpy(features)]
-    return scores | {FIT: alignment.attributes_of(by.evaluator, seen)["art_style"][by.style].to_numpy()}
+    if features is None:
+        features = np.concatenate([alignment.features(by.evaluator, x / 255) for x in in_memory(shown).batches()])
+    fit = alignment.attributes_of(by.evaluator, [torch.from_numpy(features)])["art_style"][by.style]
+    return scores | {FIT: fit.to_numpy()}
 
 
 def of_group(real: Reference, made: Group) -> dict[str, float]:
