@@ -173,7 +173,7 @@ class Config(StudySection):
         match stage:
             case "choose":
                 asked = self.candidates
-                made = Sampled(asked.prompts * asked.each, steps, asked.guidance > 1)
+                made = Sampled(asked.prompts * asked.each, steps, asked.guidance > 1, states=0)  # pairs' latents alone
                 prompts = kept * params.protocol.prompts.per_work
                 return Work(sampled=(made,), encoded=kept + test, decoded=test, prompts=prompts, cached=kept)
             case "train":

@@ -209,7 +209,7 @@ class Config(StudySection):
         return Sampled(pictures, self.steps, self.guidance > 1)
 
     def _of_variant(self, params: Params, name: str, drawn: Sampled) -> Work:
-        """A variant's training and pictures; a policy's candidates, and those of later rounds, are its own and scratch."""
+        """A variant's training and pictures; candidates of later rounds and of a policy are its own, and scratch."""
         settings, training = self.optimisation, self.trainings[name]
         own = training.method == "policy" or before(name, self) is not None
         policy = training.method == "policy" and self.guidance > 1
