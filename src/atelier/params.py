@@ -322,6 +322,7 @@ class Work(NamedTuple):
     prompts: int = 0  # beside those that are sampled
     measured: int = 0
     cached: int = 0  # pictures whose latents' moments are written, with an embedding of each of ``prompts``
+    exact: bool = False  # in full precision whatever the profile's
 
 
 def guided_alike(params: "Params", pictures: int) -> tuple[Sampled, ...]:

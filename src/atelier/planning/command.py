@@ -12,6 +12,7 @@ from atelier import machine, params, preflight
 from atelier.params import Params
 from atelier.planning import given as givens
 from atelier.planning import stages, table
+from atelier.planning.stages import SHARED
 from atelier.planning.table import GIBIBYTE, Priced, Row
 from atelier.planning.work import Group, groups
 from atelier.workspace import Workspace
@@ -20,7 +21,6 @@ USAGE = "usage: python -m atelier plan [FILE] [--seconds N | --card NAME]"
 COLUMNS = 120  # of a terminal
 SECONDS = 10.0  # of calibration
 NODE = 8  # cards of a usual node, where one is named
-PARAMETERS = {"sample": "sampling.batch", "train": "optimisation.batch"}  # that lower memory, by a kind's ending
 
 
 class Options(NamedTuple):
@@ -103,7 +103,9 @@ class _Prices:
         from atelier.planning import costs, counting, speed
 
         self.config, self.cost = config, costs.cost
-        self.parts = counting.Parts(shapes, config.data.size, config.machine.precision == "bf16")
+        half = config.machine.precision == "bf16"
+        self.parts = counting.Parts(shapes, config.data.size, half)
+        self.exact = counting.Parts(shapes, config.data.size, half=False) if half else self.parts
         self.start = time.monotonic() - began  # of a process: libraries are loaded
         self.libraries = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         if options.card is not None:
@@ -122,8 +124,12 @@ class _Prices:
     def of(self, group: Group) -> Priced | None:
         if not group.works:
             return None
-        prices = [self.cost(self.config, self.parts, work) for work in group.works]
-        hours = [(self.seconds(each.operations) + self.start) / 3600 for each in prices]
+        prices = [self.cost(self.config, self.exact if each.exact else self.parts, each) for each in group.works]
+        slower = [1 / self.speed.exact if each.exact else 1.0 for each in group.works]
+        hours = [
+            (self.seconds(each.operations) * factor + self.start) / 3600
+            for each, factor in zip(prices, slower, strict=True)
+        ]
         memory = max(each.memory for each in prices)
         held = self.libraries + 4 * sum(self.parts.weights.values()) * bool(memory)  # what is loaded before it moves
         ram = self.libraries + memory if self.processor else held
@@ -146,8 +152,7 @@ class _Prices:
         for row in rows:
             if row.priced is None:
                 continue
-            verb = row.group.kind.removeprefix(f"{row.group.pipeline}-").split("-")[0]
-            key = PARAMETERS.get(verb, "the study's batch")
+            key = " or ".join(self.batches(row.group))
             if row.priced.vram > card:
                 yield f"{row.group.kind}: about {row.priced.vram:.3g} GiB of {card:.3g} on the card; lower {key}"
             if row.priced.ram > memory:
@@ -156,6 +161,15 @@ class _Prices:
         free = shutil.disk_usage(preflight.existing(workspace.build.absolute())).free / GIBIBYTE
         if needed > free:
             yield f"{workspace.build}: all stages write about {needed:.3g} GiB, {free:.3g} are free"
+
+    def batches(self, group: Group) -> list[str]:
+        """The parameters that lower a group's memory."""
+        if not any(work.trained for work in group.works):
+            return ["sampling.batch"]
+        shared, content = group.pipeline == SHARED, self.config.model_dump()
+        return list(
+            _batches(content["base"] if shared else content[group.pipeline], "base" if shared else group.pipeline)
+        )
 
     def idle(self, rows: Sequence[Row]) -> Iterator[str]:
         """Hours of wall, one stage after another and as many at a time as there are cards; and what is idle."""
@@ -169,3 +183,11 @@ class _Prices:
         if self.cards > 1:
             wall = max(longest, total / self.cards)
             yield f"a stage on each of {self.cards} GPUs at a time: at least {table.short(wall)} hours of wall"
+
+
+def _batches(content: object, name: str) -> Iterator[str]:
+    """Names of all parameters ``batch`` in a tree of them."""
+    for key, value in content.items() if isinstance(content, dict) else ():
+        if key == "batch":
+            yield f"{name}.{key}"
+        yield from _batches(value, f"{name}.{key}")

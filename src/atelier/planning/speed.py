@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -42,11 +42,15 @@ CARDS = {
 
 
 class Speed(NamedTuple):
-    """FLOP/s of the denoiser's calls, of its training and of the decoder; bytes of the device's memory; in words."""
+    """FLOP/s of the denoiser's calls, of its training and of the decoder; bytes of the device's memory; in words.
+
+    ``exact``: the share of these speeds that full precision has.
+    """
 
     denoised: float
     learnt: float
     decoded: float
+    exact: float
     memory: float
     words: str
 
@@ -61,7 +65,7 @@ def published(name: str, precision: str) -> Speed:
     figure = card.bf16 if precision == "bf16" else card.fp32
     rate = ASSUMED * figure * 1e12
     words = f"{key}: {figure:g} TFLOP/s of {precision}, as published, of which {ASSUMED:.0%} are assumed to be reached"
-    return Speed(rate, rate, rate, card.memory * 2**30, words)
+    return Speed(rate, rate, rate, card.fp32 / figure, card.memory * 2**30, words)
 
 
 def measured(params: Params, parts: Parts, seconds: float) -> Speed:
@@ -73,10 +77,14 @@ def measured(params: Params, parts: Parts, seconds: float) -> Speed:
     device, sampling = accelerator.device, params.sampling.batch
     on_card = device.type == "cuda"
     memory = float(torch.cuda.get_device_properties(device).total_memory if on_card else machine_memory())
-    timed = _Timed(seconds / 3, memory, torch.cuda.synchronize if on_card else lambda: None, accelerator.autocast)
+    wait = torch.cuda.synchronize if on_card else lambda: None
+    timed = _Timed(seconds / (4 if parts.half else 3), memory, wait, accelerator.autocast)
     unet = _random(UNet2DConditionModel, parts.unet, device)
     counted = parts.denoised()
     denoised = timed.rate(_forward(parts, unet), counted, 2 * sampling)
+    exact = 1.0
+    if parts.half:
+        exact = timed._replace(autocast=nullcontext).rate(_forward(parts, unet), counted, 2 * sampling) / denoised
     with torch.enable_grad():
         learnt = timed.rate(_step(parts, unet), parts.learnt(RANK, False)[0], sampling)
     del unet
@@ -85,7 +93,7 @@ def measured(params: Params, parts: Parts, seconds: float) -> Speed:
     name = torch.cuda.get_device_name(device) if on_card else f"{params.machine.threads} threads of this processor"
     rates = ", ".join(f"{rate / 1e12:.3g}" for rate in (denoised, learnt, decoded))
     words = f"{name}, {params.machine.precision}: {rates} TFLOP/s measured of denoiser, its training, decoder"
-    return Speed(denoised, learnt, decoded, memory, words)
+    return Speed(denoised, learnt, decoded, exact, memory, f"{words}{_load()}")
 
 
 def cards(params: Params) -> int:
@@ -98,6 +106,12 @@ def machine_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def _load() -> str:
+    """That others compute on this machine, too, where they do."""
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    return f"; others compute here, too: a load of {load:.2g} on {cores} cores" if load > cores + 1 else ""
+
+
 class _Timed(NamedTuple):
     seconds: float
     memory: float
@@ -105,16 +119,18 @@ class _Timed(NamedTuple):
     autocast: Callable[[], AbstractContextManager[Any]]
 
     def rate(self, call: Callable[[int], Any], count: Count, wanted: int) -> float:
-        """Operations a second of ``call(batch)``: of the wanted batch, or of the largest that memory and time allow."""
+        """Operations a second of ``call(batch)``: of the wanted batch, or of the largest that memory and time allow.
+
+        The fastest of several calls, because other processes only ever slow one down.
+        """
         most = max(1, int((ROOM * self.memory - count.fixed) / max(1.0, count.each)))
         self._took(call, 1)  # the first is slower
         batch, took = 1, self._took(call, 1)
-        while batch < min(wanted, most) and took < self.seconds / 8:
+        while batch < min(wanted, most) and took < self.seconds / 2:
             batch = min(2 * batch, wanted, most)
             took = self._took(call, batch)
         number = max(1, min(MOST, int(self.seconds / 2 / took)))
-        times = sorted(self._took(call, batch) for _ in range(number))
-        return batch * count.flops / times[number // 2]
+        return batch * count.flops / min(self._took(call, batch) for _ in range(number))
 
     def _took(self, call: Callable[[int], Any], batch: int) -> float:
         self.wait()

@@ -190,15 +190,15 @@ class Config(StudySection):
             case "invert":
                 # forth, and back and forth, with as many iterations a step as are allowed: fewer converge
                 calls = sum(2 * k * (1 + flow.iterations) + 2 * k for k in flow.steps)
-                return Work(denoised=calls * min(flow.inverted, given.training(given.all_works)))
+                return Work(denoised=calls * min(flow.inverted, given.training(given.all_works)), exact=True)
             case "correct":
                 learnt = Trained("corrector", settings.steps, settings.batch, width=flow.width)
                 control = Trained("denoiser", settings.steps, settings.batch, self.rank, everywhere=True)
-                return Work(trained=(*(learnt for _ in flow.steps), control))
+                return Work(trained=(*(learnt for _ in flow.steps), control), exact=True)
             case "flow":
                 plain = [*{*flow.steps, *(2 * k for k in flow.steps)}, *flow.steps, *flow.steps]
                 each = params.protocol.repeats * flow.pictures
-                return Work(sampled=tuple(Sampled(each, steps, guided=False) for steps in plain))
+                return Work(sampled=tuple(Sampled(each, steps, guided=False) for steps in plain), exact=True)
             case "measure":
                 return self._inspected(params)
         return None
