@@ -46,7 +46,7 @@ def main(workspace: Workspace, arguments: Sequence[str]) -> None:
     rows, refused = [Row(group, None) for group in listed], []
     if counts:
         machine.settle(config.machine.threads)
-        price = _Prices(config, shapes, options, began)
+        price = Prices(config, shapes, options, began)
         rows = [Row(group, price.of(group)) for group in listed]
         refused = list(price.refused(rows, workspace))
         print(textwrap.fill(price.words, COLUMNS, subsequent_indent="  "))
@@ -96,7 +96,7 @@ def notes(config: Params, listed: Sequence[Group], counted: bool) -> Iterator[st
         yield f"claims without a verdict, because the profile does not measure their cells: {shown}"
 
 
-class _Prices:
+class Prices:
     """Operations, hours, memory and disk of groups of stages, on one kind of card."""
 
     def __init__(self, config: Params, shapes: givens.Shapes, options: Options, began: float) -> None:

@@ -19,10 +19,11 @@ WIDTHS = {
     "hours": 7,
     "VRAM": 6,
     "RAM": 6,
-    "disk": 6,
+    "disk": 7,
 }
 SUFFIXES = ("", "k", "M", "G", "T", "P")
 GIBIBYTE = 2**30
+LEAST = 0.001  # that is written out
 
 
 class Priced(NamedTuple):
@@ -45,8 +46,8 @@ class Row(NamedTuple):
 
 def short(value: float) -> str:
     """Three significant digits: 1.23k; a dash for nothing."""
-    if not value:
-        return "-"
+    if value < LEAST:
+        return f"<{LEAST:g}" if value else "-"
     power = 0
     while abs(float(f"{value:.3g}")) >= 1000 and power < len(SUFFIXES) - 1:
         value, power = value / 1000, power + 1
