@@ -27,6 +27,7 @@ from atelier.training.conversion import add_conversion
 from atelier.training.lora import add_adapter
 
 META = torch.device("meta")
+RANK = 8  # of the adapters that are counted
 HALF = {F.linear, torch.conv2d, F.conv2d, torch.matmul, torch.bmm, torch.baddbmm}  # of autocast's list, what is used
 FULL = {F.group_norm, torch.group_norm, F.layer_norm, torch.layer_norm}
 
@@ -138,13 +139,21 @@ class Parts:
     def denoised(self) -> Count:
         return counted(self.unet, self._denoise(self.unet), self.half)
 
-    @cache  # noqa: B019
     def learnt(self, rank: int | None, everywhere: bool) -> tuple[Count, int]:
-        """The costs of a sample that the denoiser, or an adapter, learns from; and how many numbers learn."""
+        """The costs of a sample that the denoiser, or an adapter, learns from; and how many numbers learn.
+
+        An adapter's numbers are proportional to its rank; its operations are next to nothing beside the denoiser's, and
+        are counted of rank 8.
+        """
+        count, numbers = self._learnt(rank is not None, everywhere)
+        return count, numbers * rank // RANK if rank is not None else numbers
+
+    @cache  # noqa: B019
+    def _learnt(self, adapted: bool, everywhere: bool) -> tuple[Count, int]:
         with META:
             unet = UNet2DConditionModel.from_config(self._unet_config)
-            if rank is not None:
-                learning = (add_conversion if everywhere else add_adapter)(unet, rank, 0)
+            if adapted:
+                learning = (add_conversion if everywhere else add_adapter)(unet, RANK, 0)
             else:
                 learning = dict(unet.named_parameters())
         count = counted(unet.train(), self._denoise(unet), self.half, learns=True)

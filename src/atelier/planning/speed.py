@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from atelier import machine
 from atelier.params import Params
-from atelier.planning.counting import META, Count, Parts
+from atelier.planning.counting import META, RANK, Count, Parts
 from atelier.training.lora import add_adapter
 
 ASSUMED = 0.3  # of a published figure, that convolutions and attention of these sizes reach; an assumption
-RANK = 8  # of the adapter whose step is measured
 ROOM = 0.8  # of a card's memory, that what is measured may take
 MOST = 50  # calls that are measured
 
