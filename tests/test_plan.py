@@ -293,7 +293,7 @@ def test_what_does_not_fit_is_refused_a_line_each_and_what_is_idle_is_said(
 def test_an_unreadable_configuration_is_named(narrow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (narrow / "sd/unet/config.json").write_text("{")
     monkeypatch.chdir(narrow)
-    with pytest.raises(ValueError, match=r"^sd/unet/config\.json: not a configuration"):
+    with pytest.raises(ValueError, match=r"^sd/unet/config\.json: not JSON"):
         command.main(Workspace(), ["--seconds", "0"])
 
 

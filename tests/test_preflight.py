@@ -145,8 +145,9 @@ def test_weights_in_several_files_are_all_needed_and_pickles_are_none(home: Work
     assert preflight.faults(OWN, home) == [f"base.location: {folder / parts[1]}: no such file"]
     (folder / parts[1]).write_text("-")
     assert preflight.faults(OWN, home) == []
-    index.write_text("[]")
-    assert preflight.faults(OWN, home) == [f"base.location: {index}: no list of the files of each tensor"]
+    for text, said in {"[]": "expected a JSON object", "{}": "weight_map: expected the file of each tensor"}.items():
+        index.write_text(text)
+        assert preflight.faults(OWN, home) == [f"base.location: {index}: {said}"]
     for file in (*folder.glob("*.safetensors"), index):
         file.unlink()
     (folder / "diffusion_pytorch_model.bin").write_text("-")

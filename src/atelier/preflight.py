@@ -5,7 +5,6 @@ Stages check contents.
 """
 
 import csv
-import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from atelier import claims
 from atelier.data import layout
-from atelier.files import ECHO, printable
+from atelier.files import ECHO, FileFault, printable, read_json, reading
 from atelier.params import Params
 from atelier.workspace import Workspace
 
@@ -91,11 +90,11 @@ def _columns(table: Path) -> Iterator[str]:
     from atelier.data.annotations import COLUMNS  # here: it imports pandas
 
     try:
-        with table.open("rb") as file:
+        with reading(table, "its first line is not readable"), table.open("rb") as file:
             line = file.readline(HEADER).decode("utf-8-sig")
-        found = Counter(next(csv.reader([line.strip("\r\n")]), []))
-    except (OSError, ValueError, csv.Error) as error:
-        yield f"data.annotations: {table}: its first line is not readable: {error}"
+            found = Counter(next(csv.reader([line.strip("\r\n")]), []))
+    except FileFault as fault:
+        yield f"data.annotations: {fault}"
         return
     odd = {
         "missing": [name for name in COLUMNS if name not in found],
@@ -151,10 +150,14 @@ def _weights_of(folder: Path, name: str) -> Iterator[str]:
         files = [single]
     elif index.is_file():
         try:
-            files = [folder / str(file) for file in sorted(set(json.loads(index.read_bytes())["weight_map"].values()))]
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
-            yield f"{index}: no list of the files of each tensor"
+            listed = read_json(index).get("weight_map")
+        except FileFault as fault:
+            yield str(fault)
             return
+        if not isinstance(listed, dict):
+            yield f"{index}: weight_map: expected the file of each tensor"
+            return
+        files = [folder / name for name in sorted(set(map(str, listed.values())))]
     else:
         others = sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".ckpt", ".safetensors"))
         instead = f"; it holds {', '.join(map(printable, others[:3]))}" if others else ""

@@ -59,7 +59,7 @@ def main(workspace: Workspace, arguments: Sequence[str]) -> None:
 
 def parsed(workspace: Workspace, arguments: Sequence[str]) -> Options:
     """The command line's options. Raises ValueError with the usage for others."""
-    waiting, files, told = list(arguments), [], dict[str, str]()
+    waiting, files, told = list(arguments), list[Path](), dict[str, str]()
     while waiting:
         word = waiting.pop(0)
         if word in ("--seconds", "--card") and waiting and not told:
@@ -142,7 +142,7 @@ class Prices:
             sum(each.disk for each in prices) / GIBIBYTE,
         )
 
-    def seconds(self, operations: "costs.Operations") -> float:  # noqa: F821
+    def seconds(self, operations: Sequence[float]) -> float:
         rates = (self.speed.denoised, self.speed.learnt, self.speed.decoded)
         return float(sum(flops / rate for flops, rate in zip(operations, rates, strict=True)))
 

@@ -1,13 +1,12 @@
 """What a profile's data and base are, by names, sizes and configurations; and what stands in for what is missing."""
 
-import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from atelier.data import layout
-from atelier.files import FileFault
+from atelier.files import FileFault, read_json, reading
 from atelier.params import Given, Params
 from atelier.preflight import base_folder
 from atelier.workspace import Workspace
@@ -65,8 +64,8 @@ def shapes(params: Params, workspace: Workspace) -> Shapes:
     """The base's, or Stable Diffusion 2.1's where it is not here. Raises ValueError for a damaged configuration."""
     folder = base_folder(params, workspace) or _fetched(params)
     if folder is not None and all((folder / name).is_file() for name in PART_CONFIGS.values()):
-        found = {part: _read(folder / name) for part, name in PART_CONFIGS.items()}
-        told = _read(folder / TOKENIZER).get("model_max_length") if (folder / TOKENIZER).is_file() else None
+        found = {part: read_json(folder / name) for part, name in PART_CONFIGS.items()}
+        told = read_json(folder / TOKENIZER).get("model_max_length") if (folder / TOKENIZER).is_file() else None
         longest = int(found["text"].get("max_position_embeddings", 77))
         tokens = min(told, longest) if isinstance(told, int) else longest
         return Shapes(found["unet"], found["vae"], found["text"], tokens, f"the base in {folder}")
@@ -76,16 +75,6 @@ def shapes(params: Params, workspace: Workspace) -> Shapes:
     lacking = "not fetched yet" if params.base.source == "hub" else "not here"
     source = f"Stable Diffusion 2.1-base, as it was published; {params.base.location or 'the base'} is {lacking}"
     return Shapes(known["unet"], known["vae"], known["text"], 77, source)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: not a configuration: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: not a configuration")
-    return content
 
 
 def _fetched(params: Params) -> Path | None:
@@ -128,7 +117,8 @@ def _photographs(folder: Path) -> int:
     try:
         if (inside := folder / layout.PHOTOGRAPHS).is_dir():
             return sum(path.suffix.lower() in layout.SUFFIXES for path in inside.rglob("*"))
-        with zipfile.ZipFile(folder / f"{layout.PHOTOGRAPHS}.zip") as packed:
+        archive = folder / f"{layout.PHOTOGRAPHS}.zip"
+        with reading(archive, "not a readable ZIP archive"), zipfile.ZipFile(archive) as packed:
             return sum(Path(name).suffix.lower() in layout.SUFFIXES for name in packed.namelist())
-    except (OSError, zipfile.BadZipFile, FileFault):
+    except (OSError, FileFault):
         return 0

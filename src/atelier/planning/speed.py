@@ -143,7 +143,8 @@ class _Timed(NamedTuple):
 def _random(kind: Any, part: nn.Module, device: torch.device) -> Any:
     """A part of these shapes on the device, with random weights, in the layout that sampling has."""
     with META:
-        made = kind.from_config(dict(part.config))
+        config: Any = part.config
+        made = kind.from_config(dict(config))
     made = made.to_empty(device=device).to(memory_format=torch.channels_last).requires_grad_(False)
     with torch.no_grad():
         for value in made.parameters():
