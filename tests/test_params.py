@@ -441,13 +441,24 @@ def test_command_line_says_yes_or_names_the_fault(tmp_path: Path, run_python) ->
     for name in (
         "artemis_dataset_release_v0.csv",
         "base/model_index.json",
+        "base/unet/config.json",
+        "base/unet/diffusion_pytorch_model.safetensors",
+        "base/vae/config.json",
+        "base/vae/diffusion_pytorch_model.safetensors",
+        "base/text_encoder/config.json",
+        "base/text_encoder/model.safetensors",
+        "base/tokenizer/tokenizer.json",
+        "base/scheduler/scheduler_config.json",
         "trunk/trunk.safetensors",
         "trunk/heads.safetensors",
         "defects/choosing/judge.safetensors",
         "defects/measuring/judge.safetensors",
     ):
         (tmp_path / "data" / name).parent.mkdir(exist_ok=True, parents=True)
-        (tmp_path / "data" / name).touch()
+        (tmp_path / "data" / name).write_text("-")
+    (tmp_path / "data" / "artemis_dataset_release_v0.csv").write_text(
+        "art_style,painting,emotion,utterance,repetition\n"
+    )
     for style in content()["signal_leak"]["styles"].values():
         (tmp_path / "data" / "wikiart" / style).mkdir()
         for number in range(8):

@@ -18,6 +18,17 @@ ROOT = Path(__file__).parent.parent
 EMBEDDED = params.load(ROOT / "profiles/embedded.yaml")
 OWN = params.load(ROOT / "profiles/own.yaml")
 JUDGES = [f"data/defects/{role}/judge.safetensors" for role in ("choosing", "measuring")]
+BASE = (
+    "model_index.json",
+    "unet/config.json",
+    "unet/diffusion_pytorch_model.safetensors",
+    "vae/config.json",
+    "vae/diffusion_pytorch_model.safetensors",
+    "text_encoder/config.json",
+    "text_encoder/model.safetensors",
+    "tokenizer/tokenizer.json",
+    "scheduler/scheduler_config.json",
+)
 
 
 class Usage(NamedTuple):
@@ -29,9 +40,10 @@ class Usage(NamedTuple):
 @pytest.fixture
 def home(tmp_path: Path) -> Workspace:
     """A folder with a base, perceptual weights, and pictures of two styles in ``mine``."""
-    for name in ("data/base/model_index.json", "data/trunk/trunk.safetensors", "data/trunk/heads.safetensors", *JUDGES):
+    base = [f"data/base/{name}" for name in BASE]
+    for name in (*base, "data/trunk/trunk.safetensors", "data/trunk/heads.safetensors", *JUDGES):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
+        (tmp_path / name).write_text("-")
     paint(tmp_path / "mine", Cubism=8, Baroque=12)
     return Workspace(tmp_path)
 
@@ -98,6 +110,80 @@ def test_everything_that_is_missing_is_listed_at_once(tmp_path: Path) -> None:
     for key in (*required, "pixel_space.judges"):
         assert key in listed
     assert len(listed.splitlines()) == 7  # both judges of defects
+
+
+@pytest.mark.parametrize("name", BASE[1:])
+@pytest.mark.parametrize("damage", ["missing", "empty"])
+def test_each_part_of_a_base_is_missed_by_class(home: Workspace, name: str, damage: str) -> None:
+    file = home.root / "data/base" / name
+    file.unlink()
+    if damage == "empty":
+        file.touch()
+    found = preflight.faults(OWN, home)
+    assert found
+    for line in found:
+        assert line.startswith(f"base.location: {file.parent}")
+        assert file.stem.split(".")[0] in line
+        assert damage == "missing" or line.endswith(": empty")
+
+
+def test_every_class_that_a_base_lacks_is_named_at_once(home: Workspace) -> None:
+    for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
+        shutil.rmtree(home.root / "data/base" / part)
+    found = preflight.faults(OWN, home)
+    assert [line.split("/")[-1] for line in found] == [
+        f"{part}: no such folder" for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+    ]
+
+
+def test_weights_in_several_files_are_all_needed_and_pickles_are_none(home: Workspace) -> None:
+    folder = home.root / "data/base/unet"
+    parts = [f"diffusion_pytorch_model-0000{n}-of-00002.safetensors" for n in (1, 2)]
+    (folder / "diffusion_pytorch_model.safetensors").rename(folder / parts[0])
+    index = folder / "diffusion_pytorch_model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": parts[0], "b": parts[1]}}))
+    assert preflight.faults(OWN, home) == [f"base.location: {folder / parts[1]}: no such file"]
+    (folder / parts[1]).write_text("-")
+    assert preflight.faults(OWN, home) == []
+    for text, said in {"[]": "expected a JSON object", "{}": "weight_map: expected the file of each tensor"}.items():
+        index.write_text(text)
+        assert preflight.faults(OWN, home) == [f"base.location: {index}: {said}"]
+    for file in (*folder.glob("*.safetensors"), index):
+        file.unlink()
+    (folder / "diffusion_pytorch_model.bin").write_text("-")
+    (line,) = preflight.faults(OWN, home)
+    assert line.endswith("holds no diffusion_pytorch_model.safetensors; it holds diffusion_pytorch_model.bin")
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("art_style,painting,emotion,utterance,repetition", ""),
+        ("\ufeffart_style,painting,emotion,utterance,repetition\r", ""),
+        ("art_style,painting,emotion,utterance", "columns missing repetition; expected art_style,"),
+        ("art_style,painting,emotion,utterance,repetition,repetition", "columns doubled repetition; expected"),
+        ("a,b\x1b[2J", "columns missing art_style, painting, emotion, utterance, repetition; unknown a, b"),
+        ("", "columns missing art_style"),
+    ],
+)
+def test_the_columns_of_annotations_are_read_from_the_first_line(home: Workspace, header: str, said: str) -> None:
+    table = home.root / "mine" / layout.ANNOTATIONS
+    table.write_bytes(
+        f"{header}\n\xff".encode("latin-1", "ignore") if "\ufeff" not in header else f"{header}\n".encode()
+    )
+    found = preflight.faults(with_data(OWN, annotations=True), home)
+    assert bool(found) == bool(said)
+    assert all(line.startswith(f"data.annotations: {table}: {said}") and line.isprintable() for line in found)
+
+
+def test_an_accelerator_that_is_not_there_is_missed(home: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "DEVICES", ("zero", "null"))
+    on_card = OWN.model_copy(update={"machine": OWN.machine.model_copy(update={"device": "cuda"})})
+    assert preflight.faults(on_card, home) == []
+    monkeypatch.setattr(preflight, "DEVICES", ("no-such-device",))
+    assert preflight.faults(on_card, home) == [
+        "machine.device: 'cuda' is set and no accelerator is seen on this machine"
+    ]
 
 
 def test_styles_that_parameters_name_must_have_works_in_both_splits(home: Workspace) -> None:

@@ -36,6 +36,7 @@ USAGE = f"""usage: python -m atelier
   {" | ".join(SHARED)}
   page STUDY               execute a study's notebook and render it
   check [FILE]             validate params.yaml, and record that in FILE
+  plan [FILE] ...          what a profile lacks and costs, without running it; --card NAME or --seconds N of calibration
   kernel CONNECTION_FILE   a notebook's kernel, started as Jupyter does"""
 
 
@@ -67,6 +68,10 @@ def _run(workspace: Workspace, arguments: list[str]) -> None:
             from ipykernel import kernelapp
 
             kernelapp.launch_new_instance(["-f", connection, *settings])
+        case ["plan", *rest]:
+            from atelier.planning import command
+
+            command.main(workspace, rest)
         case ["page", study]:
             from atelier.pipeline import run as pages  # without torch: only the kernel computes
 

@@ -8,11 +8,11 @@ import difflib
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 from ruamel.yaml import YAML
@@ -261,6 +261,79 @@ class Params(Section):
         return (value for value in values if isinstance(value, StudySection))
 
 
+# ------------------------------------------------------------------------------------------------ what a stage computes
+
+
+class Given(NamedTuple):
+    """What data and base have, as far as the work of a stage depends on it."""
+
+    works: Mapping[str, int]  # style -> pictures
+    photographs: int
+    split: str  # as in ``data.split``
+    channels: int  # of a latent
+
+    def training(self, pictures: int) -> int:
+        """About how many of so many pictures are trained on."""
+        return round(pictures * int(self.split.split("/")[0]) / 100)
+
+    def held_out(self, pictures: int) -> int:
+        """About how many of so many pictures are held out."""
+        return round(pictures * int(self.split.split("/")[-1]) / 100)
+
+    @property
+    def all_works(self) -> int:
+        return sum(self.works.values())
+
+
+class Sampled(NamedTuple):
+    """Pictures that are sampled and decoded; ``states``: latents written with each, 0: nothing of it is written."""
+
+    pictures: int
+    steps: int
+    guided: bool = True  # two calls of the denoiser a step
+    states: int = 1
+
+
+class Trained(NamedTuple):
+    """A training of ``steps`` of ``batch`` samples, of a part as a whole or of an adapter of ``rank``."""
+
+    part: Literal["denoiser", "decoder", "autoencoder", "corrector"]
+    steps: int
+    batch: int
+    rank: int | None = None  # None: no adapter, the part itself learns
+    everywhere: bool = False  # an adapter on all layers, or on attention alone
+    unlearnt: int = 0  # further calls of the part a sample, without a graph
+    decoded: float = 0.0  # samples a sample that a loss decodes twice, once with a graph
+    slices: int = 1  # samples whose decoding has a graph at once
+    side: int = 0  # px a side that a decoder learns from; 0: whole pictures
+    checkpointing: bool = False
+    width: int = 0  # channels of a corrector
+    keeps: int = 1  # sets of parameters that are written: averages, too
+
+
+class Work(NamedTuple):
+    """What a stage computes with networks, in pictures; numpy's work on ``measured`` pictures beside it."""
+
+    sampled: tuple[Sampled, ...] = ()
+    trained: tuple[Trained, ...] = ()
+    denoised: int = 0  # further calls of the denoiser, of one picture each
+    decoded: int = 0  # beside those that are sampled
+    encoded: int = 0
+    prompts: int = 0  # beside those that are sampled
+    measured: int = 0
+    cached: int = 0  # pictures whose latents' moments are written, with an embedding of each of ``prompts``
+    exact: bool = False  # in full precision whatever the profile's
+
+
+def guided_alike(params: "Params", pictures: int) -> tuple[Sampled, ...]:
+    """So many pictures at each of the protocol's guidance scales and from both starts."""
+    steps = params.sampling.steps
+    return tuple(Sampled(len(STARTS) * pictures, steps, scale > 1) for scale in params.protocol.guidance)
+
+
+# ------------------------------------------------------------------------------------------------ all sections
+
+
 class StudySection(Section):
     """One study's section of ``params.yaml``, under the study's name."""
 
@@ -291,6 +364,10 @@ class StudySection(Section):
     def samples(self, params: Params) -> int:
         """About how many pictures the study samples, for an estimate of the disk that they take."""
         return 0
+
+    def work(self, params: Params, given: Given, stage: str, *named: str) -> Work | None:
+        """What ``python -m atelier STUDY STAGE NAMED...`` computes; None: the study does not say."""
+        return None
 
     def measures(self, params: Params, measure: str, cell: str) -> bool:
         """Whether the study has a measure of a cell; of those that its claims compare."""

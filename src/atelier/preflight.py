@@ -4,22 +4,35 @@ By names and sizes alone and without torch, so that it takes about a second for 
 Stages check contents.
 """
 
+import csv
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from atelier import claims
 from atelier.data import layout
+from atelier.files import ECHO, FileFault, printable, read_json, reading
 from atelier.params import Params
 from atelier.workspace import Workspace
 
 MODEL = "model_index.json"  # the file that makes a folder a diffusers pipeline
+# its parts: the name of weights, None: it has none, and what must be there of its other files, any of each group
+PARTS: dict[str, tuple[str | None, tuple[tuple[str, ...], ...]]] = {
+    "unet": ("diffusion_pytorch_model", (("config.json",),)),
+    "vae": ("diffusion_pytorch_model", (("config.json",),)),
+    "text_encoder": ("model", (("config.json",),)),
+    "tokenizer": (None, (("tokenizer.json", "vocab.json"), ("tokenizer.json", "merges.txt"))),
+    "scheduler": (None, (("scheduler_config.json",),)),
+}
+HEADER = 10_000  # bytes, at most, of the first line of a table
+DEVICES = ("nvidia0", "nvidiactl", "dxg", "kfd")  # in /dev, where a driver has an accelerator
 GIGABYTE = 2**30
 
 
 def faults(params: Params, workspace: Workspace) -> list[str]:
     """All that the profile needs and does not find, one line each."""
-    return [each for part in (_works, _base, _weights, _disk) for each in part(params, workspace)]
+    return [each for part in (_works, _base, _weights, _machine, _disk) for each in part(params, workspace)]
 
 
 def undecided(params: Params) -> dict[str, list[str]]:
@@ -38,6 +51,8 @@ def _works(params: Params, workspace: Workspace) -> Iterator[str]:
     table = folder / layout.ANNOTATIONS
     if params.data.annotations and not table.is_file():
         yield f"data.annotations: {table} is missing; set it to false where there is none: prompts come from titles"
+    elif params.data.annotations:
+        yield from _columns(table)
     try:
         source, styles = layout.works(folder)
     except ValueError as error:
@@ -70,14 +85,92 @@ def fewest(split: str, held_out: int) -> int:
     return held_out * round(1 / min(training, 1 - training))
 
 
-def _base(params: Params, workspace: Workspace) -> Iterator[str]:
+def _columns(table: Path) -> Iterator[str]:
+    """What the first line of the annotations says of their columns; no more of the file is read."""
+    from atelier.data.annotations import COLUMNS  # here: it imports pandas
+
+    try:
+        with reading(table, "its first line is not readable"), table.open("rb") as file:
+            line = file.readline(HEADER).decode("utf-8-sig")
+            found = Counter(next(csv.reader([line.strip("\r\n")]), []))
+    except FileFault as fault:
+        yield f"data.annotations: {fault}"
+        return
+    odd = {
+        "missing": [name for name in COLUMNS if name not in found],
+        "doubled": [name for name, n in found.items() if n > 1],
+        "unknown": [name[:ECHO] for name in found if name not in COLUMNS],
+    }
+    said = "; ".join(f"{what} {', '.join(names[:5])}" for what, names in odd.items() if names)
+    if said:
+        yield f"data.annotations: {table}: columns {printable(said)}; expected {','.join(COLUMNS)}"
+
+
+def base_folder(params: Params, workspace: Workspace) -> Path | None:
+    """The folder of the base that the profile begins with; None: it is fetched from the hub, or made from nothing."""
     source, location = params.base.source, params.base.location
     if source == "shipped":
-        folder = workspace.named(params.data.folder) / "base"
-        if not (folder / MODEL).is_file():
+        return workspace.named(params.data.folder) / "base"
+    return workspace.named(location) if source != "hub" and location else None
+
+
+def _base(params: Params, workspace: Workspace) -> Iterator[str]:
+    folder, source = base_folder(params, workspace), params.base.source
+    if folder is None:
+        return
+    key = "base.source" if source == "shipped" else "base.location"
+    if not (folder / MODEL).is_file():
+        if source == "shipped":
             yield f"base.source: 'shipped', but {folder} is no diffusers pipeline; name another by 'folder' or 'hub'"
-    elif source != "hub" and location and not (workspace.named(location) / MODEL).is_file():
-        yield f"base.location: {location} is no diffusers pipeline, it has no {MODEL}"
+        else:
+            yield f"base.location: {params.base.location} is no diffusers pipeline, it has no {MODEL}"
+    if folder.is_dir():
+        yield from (f"{key}: {fault}" for part in PARTS for fault in _part(folder / part))
+
+
+def _part(folder: Path) -> Iterator[str]:
+    """What one class of a pipeline's folder lacks, by names and sizes."""
+    if not folder.is_dir():
+        yield f"{folder}: no such folder"
+        return
+    weights, groups = PARTS[folder.name]
+    for group in groups:
+        there = [folder / name for name in group if (folder / name).is_file()]
+        if not there:
+            yield f"{folder}: holds no {' or '.join(group)}"
+        yield from (f"{file}: empty" for file in there[:1] if not file.stat().st_size)
+    if weights is not None:
+        yield from _weights_of(folder, weights)
+
+
+def _weights_of(folder: Path, name: str) -> Iterator[str]:
+    """What the weights of a class lack: one file, or all that an index lists."""
+    single, index = folder / f"{name}.safetensors", folder / f"{name}.safetensors.index.json"
+    if single.is_file():
+        files = [single]
+    elif index.is_file():
+        try:
+            listed = read_json(index).get("weight_map")
+        except FileFault as fault:
+            yield str(fault)
+            return
+        if not isinstance(listed, dict):
+            yield f"{index}: weight_map: expected the file of each tensor"
+            return
+        files = [folder / name for name in sorted(set(map(str, listed.values())))]
+    else:
+        others = sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".ckpt", ".safetensors"))
+        instead = f"; it holds {', '.join(map(printable, others[:3]))}" if others else ""
+        yield f"{folder}: holds no {single.name}{instead}"
+        return
+    for file in files:
+        if not file.is_file() or not file.stat().st_size:
+            yield f"{file}: {'empty' if file.is_file() else 'no such file'}"
+
+
+def _machine(params: Params, workspace: Workspace) -> Iterator[str]:
+    if params.machine.device == "cuda" and not any((Path("/dev") / name).exists() for name in DEVICES):
+        yield "machine.device: 'cuda' is set and no accelerator is seen on this machine"
 
 
 def _weights(params: Params, workspace: Workspace) -> Iterator[str]:
@@ -94,10 +187,11 @@ def _weights(params: Params, workspace: Workspace) -> Iterator[str]:
 
 def _disk(params: Params, workspace: Workspace) -> Iterator[str]:
     needed = sum(section.samples(params) for section in params.sections()) * params.data.size**2 * 3 / GIGABYTE
-    free = shutil.disk_usage(_existing(workspace.build.absolute())).free / GIGABYTE
+    free = shutil.disk_usage(existing(workspace.build.absolute())).free / GIGABYTE
     if needed > free:
         yield f"{workspace.build}: samples will take {needed:.1f} GiB, {free:.1f} are free"
 
 
-def _existing(path: Path) -> Path:
+def existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that exists."""
     return next(folder for folder in (path, *path.parents) if folder.exists())

@@ -34,7 +34,7 @@ LAYERS = (
     (("report",), "Study, Table, Figure, cards"),
     (("studies",), "one folder per study: params, train, sample, measure, report, claims"),
     (
-        ("preflight", "cli", "warm", "pipeline", "world", "amendments"),
+        ("preflight", "planning", "cli", "warm", "pipeline", "world", "amendments"),
         "command line, notebooks to pages, how the world is made",
     ),
 )

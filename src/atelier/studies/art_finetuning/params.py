@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from atelier.params import (
     STARTS,
+    Given,
     Name,
     Optimisation,
     Params,
@@ -13,6 +14,9 @@ from atelier.params import (
     Section,
     Share,
     StudySection,
+    Trained,
+    Work,
+    guided_alike,
     names_once,
     parts_of,
     subset_once,
@@ -45,6 +49,26 @@ class Config(StudySection):
         protocol = params.protocol
         each = len(protocol.all_repeats) * protocol.pictures * len(protocol.guidance) * len(STARTS)
         return each * (2 + len(self.variants))
+
+    def work(self, params: Params, given: Given, stage: str, *named: str) -> Work | None:
+        protocol, test = params.protocol, given.held_out(given.all_works)
+        seed, sets = protocol.repeats * protocol.pictures, 2 if named[:1] == ("untuned",) else 1
+        match stage:
+            case "train":
+                settings = self.optimisation
+                return Work(
+                    trained=(Trained("denoiser", settings.steps, settings.batch, self.adapters[named[0]].rank),)
+                )
+            case "sample":
+                return Work(sampled=guided_alike(params, sets * seed))
+            case "measure":
+                cells = sets * len(protocol.guidance) * len(STARTS)
+                return Work(measured=cells * len(protocol.training_seeds) * seed)
+            case "styles":
+                return Work(measured=given.all_works)
+            case "diagnose":
+                return Work(encoded=test, prompts=test, denoised=10 * test)  # at diagnose.LEVELS
+        return None
 
     def measures(self, params: Params, measure: str, cell: str) -> bool:
         model, _, level, guidance = parts_of(cell)

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
-from atelier.params import STARTS, Guidance, Params, Pictures, StudySection
+from atelier.params import STARTS, Given, Guidance, Params, Pictures, Sampled, StudySection, Work
 
 
 class Config(StudySection):
@@ -24,3 +24,12 @@ class Config(StudySection):
 
     def samples(self, params: Params) -> int:
         return 2 * self.pictures * len(STARTS)  # of works and of photographs; the sheets are small
+
+    def work(self, params: Params, given: Given, stage: str, *named: str) -> Work | None:
+        if stage != "sample":
+            return None
+        steps = params.sampling.steps
+        asked = [min(self.pictures, given.held_out(n)) for n in (given.all_works, given.photographs)]
+        painted = Sampled(len(STARTS) * sum(asked), steps, self.measured_at > 1)
+        sheets = 12 + len(given.works) + 9  # subjects, styles and emotions
+        return Work(sampled=(painted, *(Sampled(sheets, steps, scale > 1) for scale in self.guidance)))

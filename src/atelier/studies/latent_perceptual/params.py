@@ -1,6 +1,8 @@
 """Parameters of the study of the latent perceptual loss (Berrada Ifriqi et al. 2024)."""
 
+import math
 import re
+from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -11,6 +13,7 @@ from atelier.params import (
     BatchSize,
     Count,
     DepthWeights,
+    Given,
     Guidance,
     Mask,
     Name,
@@ -21,9 +24,12 @@ from atelier.params import (
     Pictures,
     Positive,
     Rank,
+    Sampled,
     Section,
     StudySection,
+    Trained,
     TrainingSeed,
+    Work,
     names_once,
     subset_once,
 )
@@ -149,6 +155,47 @@ class Config(StudySection):
             total += each * len(protocol_of(params, name).protocol.all_repeats)
         return total
 
+    def work(self, params: Params, given: Given, stage: str, *named: str) -> Work | None:
+        train, test = (of(self._pictures(given)) for of in (given.training, given.held_out))
+        inspected = self.inspected * len(params.protocol.groups)
+        match stage:
+            case "corpus" if given.photographs or self.corpus.photographs:
+                return Work(encoded=train + test, decoded=test, prompts=train, cached=train)
+            case "corpus":
+                return Work()
+            case "train":
+                return Work(trained=(self._trained(named[0]),))
+            case "sample":
+                return Work(sampled=tuple(self._sampled(params, named[0])))
+            case "features":
+                # eight levels, each with estimates and gradients; nine interpolations and their target
+                return Work(
+                    encoded=inspected, prompts=inspected, denoised=8 * inspected, decoded=(8 * 3 + 10) * inspected
+                )
+            case "measure":
+                return Work(encoded=train, decoded=train, measured=self.samples(params) + train + test)
+        return None
+
+    def _pictures(self, given: Given) -> int:
+        """Photographs that the data has, or works in their place."""
+        return given.photographs or given.all_works
+
+    def _trained(self, name: str) -> Trained:
+        training, settings = self.trainings[name], self.optimisation
+        decoded = share_under(training.tau) if training.loss == "perceptual" else 0.0
+        steps, keeps = training.before + self.steps_of(name), 1 + len(self.averages) * (name in self.followed)
+        learnt = Trained("denoiser", steps, settings.batch, self.rank, everywhere=True, keeps=keeps)
+        return learnt._replace(decoded=decoded, slices=self.slices)
+
+    def _sampled(self, params: Params, name: str) -> Iterator[Sampled]:
+        """What a variant paints from one seed."""
+        repeats, usual, guided = params.protocol.repeats, params.sampling.steps, self.guidance > 1
+        models = len(self.starts(name)) * (1 + self.begins(name) + self.repeated(name))
+        models += len(self.averages) if name in self.followed else 0
+        yield Sampled(models * repeats * self.pictures, usual, guided)
+        for steps in self.steps if name in self.followed else []:
+            yield Sampled(repeats * self.pictures_in_steps, steps, guided)
+
     def measures(self, params: Params, measure: str, cell: str) -> bool:
         if measure == "log_half_life":
             return cell in self.followed
@@ -216,6 +263,18 @@ class Config(StudySection):
 
     def _is_baseline(self, name: str) -> bool:
         return self.plain_of(name) == name and not self.trainings[name].before
+
+
+def share_under(tau: float) -> float:
+    """The share of Stable Diffusion's 1000 steps with a noise-to-signal ratio of at most ``tau``.
+
+    Schedules are matched to a latent's side as thresholds are, so that it is about that of every base.
+    """
+    first, last, left, under = math.sqrt(0.00085), math.sqrt(0.012), 1.0, 0
+    for step in range(1000):
+        left *= 1 - (first + (last - first) * step / 999) ** 2
+        under += (1 - left) <= tau**2 * left
+    return under / 1000
 
 
 def protocol_of(params: Params, variant: str) -> Params:

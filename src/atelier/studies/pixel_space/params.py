@@ -6,10 +6,12 @@ from pydantic import Field, model_validator
 
 from atelier.params import (
     CORRECTED,
+    STARTS,
     WHITE,
     BatchSize,
     Count,
     FilePath,
+    Given,
     Guidance,
     Name,
     Optimisation,
@@ -17,10 +19,13 @@ from atelier.params import (
     Pictures,
     Positive,
     Rank,
+    Sampled,
     Section,
     StudySection,
     StyleName,
+    Trained,
     TrainingSeed,
+    Work,
     names_once,
     subset_once,
 )
@@ -159,6 +164,40 @@ class Config(StudySection):
         repeats = {name: len(protocol_of(params, name).protocol.all_repeats) for name in self.names}
         repeats[UNTUNED] = len(params.protocol.all_repeats)
         return sum(n * (len(self.starts(name)) * self.pictures + self.restored) for name, n in repeats.items())
+
+    def work(self, params: Params, given: Given, stage: str, *named: str) -> Work | None:
+        of_style = given.all_works if self.style is None else given.works.get(self.style, 0)
+        test = self.curated.held_out or given.held_out(of_style)
+        kept = min(self.curated.kept, self.curated.painted or given.training(of_style))
+        steps, inspected = params.sampling.steps, self.inspected * len(params.protocol.groups)
+        match stage:
+            case "choose":
+                asked = self.candidates
+                made = Sampled(asked.prompts * asked.each, steps, asked.guidance > 1, states=0)  # pairs' latents alone
+                prompts = kept * params.protocol.prompts.per_work
+                return Work(sampled=(made,), encoded=kept + test, decoded=test, prompts=prompts, cached=kept)
+            case "train":
+                return Work(trained=(self._trained(named[0]),))
+            case "sample":
+                repeats = params.protocol.repeats
+                starts = STARTS if named[0] == UNTUNED else self.starts(named[0])
+                painted = Sampled(len(starts) * repeats * self.pictures, steps, self.guidance > 1)
+                restored = Sampled(repeats * self.restored, max(1, round(self.strength * steps)))
+                return Work(sampled=(painted, restored), encoded=restored.pictures)
+            case "inspect":
+                # 20 levels, in each of which two forms decode twice, once with a gradient; three round trips
+                decoded = (20 * 2 * 4 + 3) * inspected
+                return Work(encoded=4 * inspected, prompts=inspected, denoised=20 * inspected, decoded=decoded)
+            case "measure":
+                return Work(measured=self.samples(params))
+        return None
+
+    def _trained(self, name: str) -> Trained:
+        training, settings = self.trainings[name], self.optimisation_of(name)
+        pair = 1 if training.method == "supervised" else 2
+        learnt = Trained("denoiser", settings.steps, settings.batch * pair, self.rank, everywhere=True)
+        decoded = 0.0 if training.terms == "latent" else 1.0
+        return learnt._replace(unlearnt=int(training.refers), decoded=decoded, slices=self.slices)
 
     def measures(self, params: Params, measure: str, cell: str) -> bool:
         if measure == "winner_error":

@@ -4,7 +4,18 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from atelier.params import STARTS, Level, Name, Params, StudySection, parts_of, subset_once
+from atelier.params import (
+    STARTS,
+    Given,
+    Level,
+    Name,
+    Params,
+    StudySection,
+    Work,
+    guided_alike,
+    parts_of,
+    subset_once,
+)
 
 TUNED_BY = "art_finetuning"  # the study whose models paint from these prompts
 CONTROL = "full-mixed"  # its positive control, the whole denoiser tuned
@@ -27,6 +38,18 @@ class Config(StudySection):
         protocol = params.protocol
         each = len(protocol.all_repeats) * protocol.pictures * len(protocol.guidance) * len(STARTS)
         return each * len(self.levels) * (1 + len(self.models))
+
+    def work(self, params: Params, given: Given, stage: str, *named: str) -> Work | None:
+        protocol = params.protocol
+        seed = protocol.repeats * protocol.pictures * len(self.levels)
+        match stage:
+            case "sample":
+                return Work(sampled=guided_alike(params, seed))
+            case "measure":
+                return Work(measured=len(protocol.guidance) * len(STARTS) * len(protocol.training_seeds) * seed)
+            case "collect":
+                return Work()
+        return None
 
     def measures(self, params: Params, measure: str, cell: str) -> bool:
         model, _, level, guidance = parts_of(cell)

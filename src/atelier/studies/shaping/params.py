@@ -8,6 +8,7 @@ from atelier.params import (
     CORRECTED,
     STARTS,
     WHITE,
+    Given,
     Guidance,
     Name,
     Optimisation,
@@ -15,8 +16,11 @@ from atelier.params import (
     Pictures,
     Positive,
     Rank,
+    Sampled,
     Section,
     StudySection,
+    Trained,
+    Work,
     names_once,
     subset_once,
 )
@@ -168,6 +172,61 @@ class Config(StudySection):
         candidates = 2 * self.candidates.prompts * self.candidates.each * seeds
         cells = len(self.starts) * (len(self.names) + 2) * self.pictures + len(self.flow.cells) * self.flow.pictures
         return candidates + repeats * cells
+
+    def work(self, params: Params, given: Given, stage: str, *named: str) -> Work | None:
+        flow, settings = self.flow, self.flow.optimisation
+        drawn = Sampled(self.candidates.prompts * self.candidates.each, self.steps, self.guidance > 1)
+        match stage:
+            case "rewards":
+                return Work(measured=given.training(given.all_works))
+            case "convert":
+                learnt = Trained("denoiser", flow.conversion, settings.batch, self.rank, everywhere=True)
+                return Work(trained=() if params.base.source == "shipped" else (learnt,))
+            case "untuned":
+                kept = drawn._replace(pictures=2 * drawn.pictures, states=1 + len(self.levels))
+                return Work(sampled=(self._painted(params, 2), kept), measured=kept.pictures)
+            case "variant":
+                return self._of_variant(params, named[0], drawn)
+            case "invert":
+                # forth, and back and forth, with as many iterations a step as are allowed: fewer converge
+                calls = sum(2 * k * (1 + flow.iterations) + 2 * k for k in flow.steps)
+                return Work(denoised=calls * min(flow.inverted, given.training(given.all_works)), exact=True)
+            case "correct":
+                learnt = Trained("corrector", settings.steps, settings.batch, width=flow.width)
+                control = Trained("denoiser", settings.steps, settings.batch, self.rank, everywhere=True)
+                return Work(trained=(*(learnt for _ in flow.steps), control), exact=True)
+            case "flow":
+                plain = [*{*flow.steps, *(2 * k for k in flow.steps)}, *flow.steps, *flow.steps]
+                each = params.protocol.repeats * flow.pictures
+                return Work(sampled=tuple(Sampled(each, steps, guided=False) for steps in plain), exact=True)
+            case "measure":
+                return self._inspected(params)
+        return None
+
+    def _painted(self, params: Params, solvers: int = 1) -> Sampled:
+        """What a model paints of held-out prompts, from one seed."""
+        pictures = solvers * len(self.starts) * params.protocol.repeats * self.pictures
+        return Sampled(pictures, self.steps, self.guidance > 1)
+
+    def _of_variant(self, params: Params, name: str, drawn: Sampled) -> Work:
+        """A variant's training and pictures; candidates of later rounds and of a policy are its own, and scratch."""
+        settings, training = self.optimisation, self.trainings[name]
+        own = training.method == "policy" or before(name, self) is not None
+        policy = training.method == "policy" and self.guidance > 1
+        batch = settings.batch * (2 if policy else 1)  # with guidance, a step's probability takes both calls
+        learnt = Trained("denoiser", settings.steps, batch, self.rank, everywhere=True)
+        sampled = (self._painted(params), *([drawn._replace(states=0)] if own else []))
+        return Work(sampled=sampled, trained=(learnt,), measured=drawn.pictures if own else 0)
+
+    def _inspected(self, params: Params) -> Work:
+        """Continued states, divergence of paths, errors of held-out works, and all pictures' measures."""
+        seen, guided = self.inspected, self.guidance > 1
+        begun = [0, *map(self.number_of, self.levels)]
+        continued = tuple(Sampled(seen.states * seen.each, self.steps - number, guided, 0) for number in begun)
+        paths = seen.states * len(self.names) * self.steps * 2 * (2 if guided else 1)
+        errors = seen.pictures * seen.times * (1 + len(self.names))
+        works = Work(sampled=continued, denoised=paths + errors, encoded=seen.pictures, prompts=seen.pictures)
+        return works._replace(measured=self.samples(params))
 
     def measures(self, params: Params, measure: str, cell: str) -> bool:
         if measure != "law_p":

@@ -1,11 +1,13 @@
 """Parameters of the study of the signal leak (Everaert et al. 2024)."""
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
 from atelier.params import (
+    Given,
     Guidance,
     Name,
     Named,
@@ -13,10 +15,13 @@ from atelier.params import (
     Params,
     Pictures,
     Rank,
+    Sampled,
     Section,
     StudySection,
     StyleName,
+    Trained,
     Words,
+    Work,
     names_once,
 )
 
@@ -90,6 +95,44 @@ class Config(StudySection):
     def samples(self, params: Params) -> int:
         conditions = 10 + len(self.frequencies) + 3 * len(self.styles) + (2 + len(self.targets)) * len(self.models)
         return conditions * len(params.protocol.all_repeats) * self.pictures
+
+    def work(self, params: Params, given: Given, stage: str, *named: str) -> Work | None:
+        natural = given.photographs or given.all_works
+        train = given.training(natural)
+        match stage:
+            case "fit":
+                styles = [given.training(given.works.get(style, 0)) for style in set(self.styles.values())]
+                again = sum(min(n, works) for n in self.targets for works in styles)
+                return Work(encoded=train + given.training(given.all_works) + again)
+            case "train":
+                model, settings = self.models[named[0]], self.optimisation
+                works = train if model.style is None else given.training(given.works.get(model.style, 0))
+                everywhere = model.style is None
+                learnt = Trained("denoiser", settings.steps, settings.batch, self.rank, everywhere=everywhere)
+                return Work(trained=(learnt,), encoded=works, prompts=works)
+            case "sample":
+                return Work(sampled=tuple(self._sampled(params, given, named[0])))
+            case "measure":
+                most = min(4096, natural)  # measure.MOST
+                again = (1 + len(self.styles)) * self.pictures * len(params.protocol.all_repeats)
+                measured = self.samples(params) + most + again
+                return Work(encoded=most + again + train, decoded=again, measured=measured)
+        return None
+
+    def _sampled(self, params: Params, given: Given, name: str) -> Iterator[Sampled]:
+        """What a model paints from one seed: its conditions, those without guidance, and colours set by hand."""
+        repeats, steps, guided = params.protocol.repeats, params.sampling.steps, self.guidance > 1
+        if name == "untuned":
+            styles = len(self.styles) or min(3, len(given.works))  # styles.MOST
+            with_guidance, without = 8 + len(self.frequencies) + 3 * styles, 1
+            colours = given.channels * len(self.values) * min(self.each_value, self.pictures)
+            yield Sampled(repeats * colours, steps, guided)
+        elif self.models[name].style is None:
+            with_guidance, without = 1, 1
+        else:
+            with_guidance, without = 2 + len(self.targets), 0
+        yield Sampled(repeats * self.pictures * with_guidance, steps, guided)
+        yield Sampled(repeats * self.pictures * without, steps, guided=False)
 
     def measures(self, params: Params, measure: str, cell: str) -> bool:
         if match := re.fullmatch(r"low-(\d+)", cell):

@@ -5,6 +5,8 @@ from typing import Annotated, ClassVar
 from pydantic import Field, model_validator
 
 from atelier.params import (
+    STARTS,
+    Given,
     Guidance,
     Name,
     Optimisation,
@@ -12,7 +14,9 @@ from atelier.params import (
     Scope,
     Section,
     StudySection,
+    Trained,
     Weight,
+    Work,
     names_once,
     parts_of,
     subset_once,
@@ -59,6 +63,23 @@ class Config(StudySection):
         subset_once("vae_decoder.guidance", self.guidance, params.protocol.guidance)
         if self.crop > params.data.size:
             raise ValueError(f"vae_decoder.crop: {self.crop} px is more than the pictures' {params.data.size}")
+
+    def work(self, params: Params, given: Given, stage: str, *named: str) -> Work | None:
+        protocol, settings, test = params.protocol, self.optimisation, given.held_out(given.all_works)
+        match stage:
+            case "train":
+                learnt = Trained("decoder", settings.steps, settings.batch, side=self.crop)
+                return Work(trained=(learnt._replace(checkpointing=self.checkpointing),))
+            case "reconstruct":
+                every = test * (1 + len(self.variants))
+                return Work(encoded=every, decoded=every, measured=every)
+            case "measure":
+                cells = len(self.guidance) * len(STARTS) * (1 if named == ("plain-words",) else len(self.variants))
+                made = cells * len(protocol.all_repeats) * protocol.pictures
+                return Work(decoded=made, measured=made)
+            case "collect":
+                return Work()
+        return None
 
     def measures(self, params: Params, measure: str, cell: str) -> bool:
         model, decoder, _, guidance = parts_of(cell)
