@@ -497,6 +497,7 @@ ALLOWED = {  # (file, call): why it stands alone
     ("studies/shaping/invert.py", "save_file"): "handed to ``part``, which guards it",
     ("sampling/graft.py", "save_file"): "handed to ``part``, which guards it",
     ("sampling/graft.py", "write_text"): "handed to ``part``, which guards it",
+    ("training/caches.py", "save_file"): "handed to ``part``, which guards it",
     ("training/checkpoints.py", "open"): "to sync it, under ``filling``",
 }
 
