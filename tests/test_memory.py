@@ -39,6 +39,7 @@ PARAMS = {  # one seed and variant; as many generated pictures as there are work
     r"guidance: \[1.0, 4.0\]\n  prompts": "guidance: [1.0]\n  prompts",
     r"sampling: \{steps: 2": "sampling: {steps: 1",
     r"variants: \[mse, all\]": "variants: [mse]",
+    r"    all: \{scope.*\n": "",
     r"optimisation: \{steps: 24": "optimisation: {steps: 2",
 }
 
