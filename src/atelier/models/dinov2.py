@@ -21,14 +21,14 @@ class Dinov2(nn.Module):
         self.network = network
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Pictures are resized to 224 x 224, oblong ones squeezed. ValueError for anything but RGB pictures in uint8."""
+        """Pictures are resized to 224 x 224, oblong ones squeezed. ValueError for anything but RGB uint8."""
         check_picture_tensor(pictures, "pictures", ("uint8",))
         x = vision.normalised(vision.resized(pictures, SIDE, SIDE), MEAN, STD)
         return self.network(pixel_values=x).last_hidden_state[:, 0]
 
 
 def load(folder: Path) -> Dinov2:
-    """The frozen float32 network; ValueError, one line that names the file, for a folder that is none (``vision.load``)."""
+    """The frozen float32 network of a folder. Raises ValueError, one line that names the file, as ``vision.load``."""
     network = vision.load(folder, Dinov2Model)
     if SIDE % network.config.patch_size:
         raise ValueError(

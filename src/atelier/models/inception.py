@@ -143,7 +143,7 @@ class Inception(nn.Module):
     def forward(self, pictures: Tensor) -> Tensor:
         """ValueError for anything but RGB pictures in uint8."""
         check_picture_tensor(pictures, "pictures", ("uint8",))
-        x = (resized(pictures.to(self.Conv2d_1a_3x3.conv.weight.dtype)) - 128) / 128
+        x = (_resized(pictures.to(self.Conv2d_1a_3x3.conv.weight.dtype)) - 128) / 128
         x = max_pool2d(self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x))), 3, 2)
         x = max_pool2d(self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(x)), 3, 2)
         for name, block in self.named_children():
@@ -152,10 +152,10 @@ class Inception(nn.Module):
         return x.mean((2, 3))
 
 
-def resized(pictures: Tensor) -> Tensor:
+def _resized(pictures: Tensor) -> Tensor:
     """Floats (n, 3, h, w) to (n, 3, 299, 299) as TensorFlow 1 resizes: bilinear, corner to corner, no antialias.
 
-    Element i lies at i h / 299; PyTorch's own bilinear modes put it elsewhere. Differences in FID: docs/field_metrics.md.
+    Element i lies at i h / 299, where none of PyTorch's own bilinear modes puts it (docs/field_metrics.md).
     """
     rows, columns = (_places(side, pictures) for side in pictures.shape[-2:])
     top, bottom = (pictures[:, :, row] for row in rows[:2])
