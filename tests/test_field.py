@@ -407,6 +407,7 @@ def configured(folder: Path, made: Path, **changes: Any) -> Path:
         ({"num_hidden_layers": 10**6}, r"config\.json: num_hidden_layers: expected at most "),
         ({"hidden_size": 2**14}, r"model\.safetensors: \d+ numbers, the network of its config\.json has "),
         ({"num_attention_heads": 5}, r"model\.safetensors: tensor '.*': expected shape \(30,\), got \(32,\)"),
+        ({"patch_size": [14, 14]}, r"config\.json: patch_size: expected a divisor of 224, got "),
         ({"patch_size": "x"}, r"config\.json: no configuration of a Dinov2Model: "),
     ],
 )

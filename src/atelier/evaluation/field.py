@@ -157,7 +157,8 @@ class Collected:
         _check_collected(added, "added")
         if added.judge != self.judge:
             raise ValueError(f"added: features of {added.judge} do not join features of {self.judge}")
-        both = np.intersect1d(*(_joined(each.parts).numbers if each.parts else [] for each in (self, added)))
+        here, there = (_numbers(each.parts) for each in (self, added))
+        both = np.intersect1d(here, there)
         if len(both):
             raise ValueError(
                 f"added: picture {int(both[0])} is in both sets; number each shard's from its own place on"
@@ -181,6 +182,10 @@ class Collected:
 
 def _joined(parts: Sequence[Rows]) -> Rows:
     return Rows(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def _numbers(parts: Sequence[Rows]) -> np.ndarray:
+    return np.concatenate([np.zeros(0, dtype=np.int64), *(part.numbers for part in parts)])
 
 
 def _kept(parts: Sequence[Rows]) -> Rows:

@@ -1,11 +1,13 @@
 """DINOv2 (Oquab et al. 2023), transformers' ``Dinov2Model``, from a local folder: a feature space of distances."""
 
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 from transformers import Dinov2Model
 
 from atelier.data.checks import check_picture_tensor
+from atelier.files import shown
 from atelier.models import vision
 from atelier.models.checked import CONFIG
 
@@ -30,8 +32,7 @@ class Dinov2(nn.Module):
 def load(folder: Path) -> Dinov2:
     """The frozen float32 network of a folder. Raises ValueError, one line that names the file, as ``vision.load``."""
     network = vision.load(folder, Dinov2Model)
-    if SIDE % network.config.patch_size:
-        raise ValueError(
-            f"{folder / CONFIG}: patch_size: expected a divisor of {SIDE}, got {network.config.patch_size}"
-        )
+    patch: Any = network.config.patch_size
+    if type(patch) is not int or SIDE % patch:
+        raise ValueError(f"{folder / CONFIG}: patch_size: expected a divisor of {SIDE}, got {shown(patch)}")
     return Dinov2(network).eval()

@@ -119,7 +119,7 @@ def _to_8(before: int) -> Mixed:
 
 def _mixed_8(before: int, pool: str) -> Mixed:
     """At 8 x 8. The last one pools maxima: probably an oversight of 2015, kept because FID is what it is."""
-    three = [Step("branch3x3_1", 384), (Step("branch3x3_2a", 384, (1, 3)), Step("branch3x3_2b", 384, (3, 1)))]
+    three: Branch = [Step("branch3x3_1", 384), (Step("branch3x3_2a", 384, (1, 3)), Step("branch3x3_2b", 384, (3, 1)))]
     double = [Step("branch3x3dbl_1", 448), Step("branch3x3dbl_2", 384, THREE)]
     pair = (Step("branch3x3dbl_3a", 384, (1, 3)), Step("branch3x3dbl_3b", 384, (3, 1)))
     return Mixed(before, [[Step("branch1x1", 320)], three, [*double, pair]], pool, 192)

@@ -39,7 +39,7 @@ def load(folder: Path, kind: type[Network]) -> Network:
     weights = folder / WEIGHTS
     _check_weights(weights, _numbers_of(_read_config(folder, kind), kind, folder / CONFIG))
     with reading(weights, f"not a readable {kind.__name__}"), _quiet():
-        network, found = kind.from_pretrained(
+        loaded: Any = kind.from_pretrained(
             folder,
             use_safetensors=True,
             local_files_only=True,
@@ -47,6 +47,7 @@ def load(folder: Path, kind: type[Network]) -> Network:
             ignore_mismatched_sizes=True,  # refused below, in one line
             output_loading_info=True,
         )
+    network, found = loaded
     for name, got, expected in sorted(found["mismatched_keys"]):
         raise ValueError(f"{weights}: tensor {shown(name)}: expected shape {tuple(expected)}, got {tuple(got)}")
     for key, said in (("missing_keys", "is missing"), ("unexpected_keys", "is unknown to this model")):
@@ -78,7 +79,8 @@ def _read_config(folder: Path, kind: type[PreTrainedModel]) -> dict[str, Any]:
         check_sizes({key: value for key, value in part.items() if key != NAMES}, path)
     if "quantization_config" in config:
         raise ValueError(f"{path}: quantization_config: quantised weights are not supported")
-    for key, expected in (("model_type", kind.config_class.model_type), ("architectures", [kind.__name__])):
+    named: Any = kind.config_class
+    for key, expected in (("model_type", named.model_type), ("architectures", [kind.__name__])):
         if config.get(key) != expected:
             raise ValueError(f"{path}: {key}: expected {expected}, got {shown(config.get(key))}")
     return config
@@ -86,9 +88,10 @@ def _read_config(folder: Path, kind: type[PreTrainedModel]) -> dict[str, Any]:
 
 def _numbers_of(config: dict[str, Any], kind: type[PreTrainedModel], path: Path) -> int:
     """How many numbers the network of a configuration has; it is built without memory."""
+    configuration: Any = kind.config_class
     try:
         with torch.device("meta"):
-            network = kind(kind.config_class.from_dict(dict(config)))
+            network = kind(configuration.from_dict(dict(config)))
     except Exception as error:  # a library's constructor may raise anything for a value that it does not expect
         raise ValueError(f"{path}: no configuration of a {kind.__name__}: {reason(error)}") from None
     return sum(value.numel() for value in network.state_dict().values())
