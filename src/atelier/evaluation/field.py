@@ -171,6 +171,8 @@ class Collected:
     @property
     def features(self) -> FloatArray:
         """The rows that are kept, (min(n, KEPT), d) float64, in the order of the pictures' numbers."""
+        if not self.parts:
+            return np.zeros((0, 0))
         kept = _kept(self.parts)
         return kept.features[np.argsort(kept.numbers)].astype(np.float64)
 
