@@ -39,6 +39,7 @@ base:
                weight_decay: 0.0, clip: 1.0, ema: 2, checkpoint_every: 2}
 sampling: {steps: 2, batch: 4}
 perceptual: {network: trunk, weights: data/trunk/trunk.safetensors, heads: data/trunk/heads.safetensors}
+field_judges: {inception: null, clip: null, dinov2: null}
 protocol:
   training_seeds: [0, 1]
   repeats: 2

@@ -35,7 +35,8 @@ ORDER: tuple[frozenset[str], ...] = tuple(
 )
 JUDGES = (
     *("atelier.metrics", "atelier.models.evaluator", "atelier.training.evaluator", "atelier.evaluation.defects"),
-    *("atelier.models.defect_judge", "atelier.training.defect_judge"),
+    *("atelier.models.defect_judge", "atelier.training.defect_judge", "atelier.evaluation.field"),
+    *("atelier.models.inception", "atelier.models.clip", "atelier.models.dinov2"),
 )
 TEACHERS = ("atelier.models.trunk", "atelier.training.trunk")
 

@@ -507,7 +507,7 @@ def shape(tree: dict[str, Any]) -> dict[str, str]:
             of_users = rf"(adapters|decoders|signal_leak/(?:models|styles)|{trained}|shaping/rules)"
             named = re.sub(of_users + r"/[^/]+", r"\1/*", place)
             found[named] = kind(value)
-    null = r"base/(location|revision)|latent_perceptual/rank|pixel_space/style"
+    null = r"base/(location|revision)|field_judges/\w+|latent_perceptual/rank|pixel_space/style"
     return {place: "may be null" if re.fullmatch(null, place) else k for place, k in found.items()}
 
 

@@ -23,11 +23,12 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import CLIPConfig, CLIPModel
 
 from atelier import diffusion, evidence, methods, metrics
 from atelier.data import images
-from atelier.evaluation import intervals
+from atelier.evaluation import field, intervals
 from atelier.methods import focal_frequency as ffl
 from atelier.methods import inverse_noise, partial, perceptual, preference, rejection
 from atelier.methods import latent_perceptual as lp
@@ -47,14 +48,14 @@ from atelier.metrics import (
     wavelets,
 )
 from atelier.metrics import reconstruction as rec
-from atelier.models import base, evaluator, latents, schedulers, trunk
+from atelier.models import base, clip, evaluator, latents, schedulers, trunk, vision
 from atelier.models import linear_start as start
 from atelier.sampling import sampler
 
 MODULES = [
     *(import_module(f"{package.__name__}.{each.name}") for package in (metrics, methods)
       for each in iter_modules(package.__path__)),
-    diffusion, evidence, images, intervals, latents, start, sampler, schedulers,
+    diffusion, evidence, field, images, intervals, latents, start, sampler, schedulers, vision,
 ]  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------ unusual inputs
@@ -183,6 +184,35 @@ def judge() -> evaluator.Evaluator:
     return evaluator.build(classes, ["a boat at night", "two cats"], 1).eval()
 
 
+@cache
+def colours() -> field.Judge:
+    """A judge with few features."""
+    layers = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 4))
+
+    class Colours(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = layers
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layers(x.float() / 255)
+
+    return field.Judge("colours", Colours())
+
+
+@cache
+def small_clip() -> clip.Clip:
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    tokenizer = base.train_tokenizer(["a boat at night", "two cats"], 600)
+    text = {**sizes, "vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id}
+    vision_part = {**sizes, "image_size": 32, "patch_size": 16}
+    return clip.Clip(CLIPModel(CLIPConfig(text_config=text, vision_config=vision_part)), tokenizer).eval()
+
+
+def gathered(rows: Any) -> np.ndarray:
+    return field.Collected("colours").update(rows, 0).features
+
+
 def saved(picture: Any) -> np.ndarray:
     with TemporaryDirectory() as folder:
         images.save_picture(picture, Path(folder) / "a.png")
@@ -222,6 +252,7 @@ SHARES_OF_ROW = "WW SSS RR --- RRR RS RRR SS"  # in [0, 1], one for each of othe
 TENSORS = "RR SSS RR WWW WRR WS NNV RR"  # latents and maps have any number of channels
 FOUR_AXES, FOUR_AXES_2 = "RR SSS RR WWW WRR WS NNV RR", "RR SSS RR RRR RRR RS NNV RR"  # all of them; one alone
 PAIRS, PAIRS_2 = "RR SSS RR --- WRR WS NNV RR", "RR SSS RR --- RRR RS NNV RR"
+SEEN = "SR RRR RR RRR WRR WS --- RR"  # 8-bit pictures as tensors
 SQUARE_MAPS = "RR SSS RR RWW WRR RS NNV RR"
 VALUES, TWO_R = "SS SSS RR --- RRR WS RRV SS", "SS SSS RR --- RRR RS RRV SS"
 
@@ -325,6 +356,20 @@ ROWS = [
         lambda x, y: wavelets.frechet_wavelet_distance(x, y, 2), "RR SSS RR RRW RRR TS RRR SS"),
     Row("wavelets.frechet_wavelet_distance", "generated", [Q],
         lambda y: wavelets.frechet_wavelet_distance(P(), y, 2), PAIR_2),
+    Row("kernel.subset_kernel_distance", "real", [F, G],
+        lambda x, y: kernel.subset_kernel_distance(x, y, 3, 8), FEATURES),
+    Row("kernel.subset_kernel_distance", "generated", [G],
+        lambda y: kernel.subset_kernel_distance(F(), y, 3, 8), FEATURES_2),
+    # judges of the field
+    Row("vision.resized", "pictures", [BYTES], lambda x: vision.resized(x, 16, 24), SEEN),
+    Row("vision.cropped", "pictures", [BYTES], lambda x: vision.cropped(x, 16), SEEN),
+    Row("vision.normalised", "x", [TP], lambda x: vision.normalised(x, (0.5,) * 3, (0.5,) * 3),
+        "RR SSS RR RRR WRR WS NNV RR"),
+    Row("field.features", "pictures", [BYTES], lambda x: field.features(colours(), x), SEEN),
+    Row("field.clip_scores", "pictures|prompts", [BYTES],
+        lambda x: field.clip_scores(small_clip(), x, WORD, "clipscore"), "SR RRR RR RRR RRR WS --- RR"),
+    Row("field.collect", "pictures", [BYTES], lambda x: field.collect(colours(), [x]).features, SEEN),
+    Row("field.Collected.update", "features", [F], gathered, "SS SSS RR --- WRR WS RRV SS"),
     # losses: no value is read, so that nothing waits for a device
     Row("focal_frequency.focal_frequency_loss", "pred", [TP, TQ], ffl.focal_frequency_loss,
         "RR SSS RR RRW WRR TS NNV RR"),
@@ -734,6 +779,21 @@ SCALARS: list[Numbers] = [
     ("sampler.decoded", "batch", NUMBERS, lambda v: sampler.decoded(pipeline().vae, Z(), v), COUNT),
     ("latents.decode", "batch", NUMBERS, lambda v: latents.decode(pipeline().vae, Z(), v), COUNT),
     ("latents.encode_prompts", "prompts", TEXTS, lambda v: latents.encode_prompts(pipeline(), v), R),
+    ("kernel.subset_kernel_distance", "subsets", NUMBERS,
+        lambda v: kernel.subset_kernel_distance(F(), G(), v, 5), COUNT),
+    ("kernel.subset_kernel_distance", "size", NUMBERS, lambda v: kernel.subset_kernel_distance(F(), G(), 3, v), COUNT),
+    ("kernel.subset_kernel_distance", "seed", NUMBERS,
+        lambda v: kernel.subset_kernel_distance(F(), G(), 3, 5, v), FROM_0),
+    ("vision.resized", "height", NUMBERS, lambda v: vision.resized(BYTES(), v, 16), COUNT),
+    ("vision.resized", "width", NUMBERS, lambda v: vision.resized(BYTES(), 16, v), COUNT),
+    ("vision.cropped", "side", NUMBERS, lambda v: vision.cropped(BYTES(), v), COUNT),
+    ("field.clip_scores", "prompts", TEXTS, lambda v: field.clip_scores(small_clip(), BYTES(), v, "clipscore"), R),
+    ("field.clip_scores", "convention", NAMES, lambda v: field.clip_scores(small_clip(), BYTES(), WORD, v), "RRRRR"),
+    ("field.collect", "first", NUMBERS, lambda v: field.collect(colours(), [BYTES()], v), FROM_0),
+    ("field.Collected.update", "first", NUMBERS, lambda v: field.Collected("colours").update(F(), v), FROM_0),
+    ("field.Collected.merge", "added", OBJECTS, lambda v: field.Collected("colours").merge(v), R),
+    ("field.distances", "real", OBJECTS, lambda v: field.distances(v, field.Collected("colours")), R),
+    ("field.distances", "generated", OBJECTS, lambda v: field.distances(field.Collected("colours"), v), R),
     ("images.square", "size", NUMBERS, lambda v: images.square(Image.new("RGB", (8, 6)), v), COUNT),
     ("images.read_picture", "size", NUMBERS, lambda v: images.read_picture(Path("none.png"), v), COUNT),
     ("images.load_pictures", "size", NUMBERS, lambda v: images.load_pictures([Path("none.png")], v), COUNT),
@@ -750,6 +810,8 @@ SCALARS: list[Numbers] = [
 ]  # fmt: skip
 
 ELSEWHERE = {
+    "field.judges": "takes parameters; tests/test_field.py",
+    "field.load": "takes files; tests/test_field.py",
     "frechet.Moments.covariance_root": "takes nothing; tests/test_metrics_frechet.py",
     "images.inspect_picture": "takes a file; tests/test_images.py",
     "images.read_rgb": "takes a file; tests/test_images.py",
@@ -764,6 +826,7 @@ ELSEWHERE = {
     "schedulers.first_step_of": "of what `started` returned; tests/test_schedulers.py",
     "schedulers.mixed": "of what `started` returned; tests/test_schedulers.py",
     "signal_leak.load": "takes a file; tests/test_signal_leak.py",
+    "vision.load": "takes files; tests/test_field.py",
 }
 
 # ------------------------------------------------------------------------------------------------ the table

@@ -43,6 +43,14 @@ def _file_name(text: str) -> str:
     return text
 
 
+def _apart(path: str) -> str:
+    """ValueError for a path in a folder that the pipeline fills and deletes."""
+    parts = Path(os.path.normpath(path)).parts
+    if not parts or parts[0] in SITUATED:
+        raise ValueError("expected a path apart from the pipeline's")
+    return path
+
+
 def _as_named(value: float) -> float:
     """ValueError for a number that folders and cells, named after six digits of it, would take for another."""
     if float(f"{value:g}") != value:
@@ -67,6 +75,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64)]
 Text = Annotated[str, Field(max_length=1000), AfterValidator(_plain)]
 Words = Annotated[Text, Field(min_length=1)]
 FilePath = Words  # relative to the folder of params.yaml, or absolute
+KeptPath = Annotated[FilePath, AfterValidator(_apart)]  # of what the user keeps
 StyleName = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_plain), AfterValidator(_file_name)]
 Scope = Literal["upsamplers", "up_blocks", "decoder"]
 Norm = Literal["predicted", "target", "separate", "unit", "lpips"]
@@ -76,6 +85,11 @@ Schema = TypeVar("Schema", bound=BaseModel)
 WHITE, CORRECTED = "white", "corrected"  # first latents: noise alone, or with the signal that training leaves in it
 STARTS = (WHITE, CORRECTED)  # the first decides, as it is the papers'
 TRUNK_FILES = ("trunk", "heads")  # file names written by ``atelier.models.trunk``
+FIELD_FILES: dict[str, tuple[str, ...]] = {  # what a folder that ``field_judges`` names must hold; of a file, nothing
+    "inception": (),
+    "clip": ("config.json", "model.safetensors", "tokenizer.json"),
+    "dinov2": ("config.json", "model.safetensors"),
+}
 
 
 class Section(BaseModel):
@@ -227,6 +241,26 @@ class Perceptual(Section):
         return self
 
 
+class FieldJudges(Section):
+    """Networks of the field's own measures (``evaluation.field``), none of which any other stage needs; null: none.
+
+    ``inception``: a file of weights; ``clip``, ``dinov2``: folders in transformers' format.
+    """
+
+    inception: KeptPath | None
+    clip: KeptPath | None
+    dinov2: KeptPath | None
+
+    def named_files(self) -> dict[str, list[str]]:
+        """Files that the section names: key -> files that must exist below the project's folder."""
+        named = {key: getattr(self, key) for key in FIELD_FILES}
+        return {
+            key: [(Path(path) / file).as_posix() for file in FIELD_FILES[key]] or [path]
+            for key, path in named.items()
+            if path is not None
+        }
+
+
 class Params(Section):
     """``params.yaml``: the shared sections. ``schema`` adds each study's section, ``StudySection.of`` returns it."""
 
@@ -237,6 +271,7 @@ class Params(Section):
     base: Base
     sampling: Sampling
     perceptual: Perceptual  # the network of perceptual losses and distances of decoded pictures
+    field_judges: FieldJudges  # networks of FID, KID, CLIPScore, FD on DINOv2
     protocol: Protocol
 
     @model_validator(mode="after")

@@ -2,7 +2,7 @@
 
 from .features import haar_statistics
 from .frechet import Moments, frechet_distance, frechet_distance_from_moments
-from .kernel import kernel_distance
+from .kernel import kernel_distance, subset_kernel_distance
 from .masked import high_power
 from .neighbours import nearest, precision_recall_density_coverage
 from .spectra import (
@@ -49,4 +49,5 @@ __all__ = [
     "residual_spectrum_mean",
     "spectrum_distance",
     "spectrum_slope",
+    "subset_kernel_distance",
 ]
