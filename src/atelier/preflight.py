@@ -178,11 +178,14 @@ def _weights(params: Params, workspace: Workspace) -> Iterator[str]:
         path = workspace.named(getattr(params.perceptual, key))
         if not path.is_file():
             yield f"perceptual.{key}: {path}: no such file"
-    for section in params.sections():
-        for key, names in section.named_files().items():
-            for path in map(workspace.named, names):
-                if not path.is_file():
-                    yield f"{section.STUDY}.{key}: {path}: no such file"
+    named = {
+        f"{section.STUDY}.{key}": names for section in params.sections() for key, names in section.named_files().items()
+    }
+    named |= {f"field_judges.{key}": names for key, names in params.field_judges.named_files().items()}
+    for key, names in named.items():
+        for path in map(workspace.named, names):
+            if not path.is_file():
+                yield f"{key}: {path}: no such file"
 
 
 def _disk(params: Params, workspace: Workspace) -> Iterator[str]:
