@@ -272,6 +272,10 @@ def test_folders_tell_models_seeds_conditions_and_starts_apart() -> None:
     assert conditioned.folder(samples, 0) == samples / "one/v/0/level-2/guidance-4-corrected"
 
 
+def batches_of(config: Params, batch: int) -> Params:
+    return config.model_copy(update={"sampling": config.sampling.model_copy(update={"batch": batch})})
+
+
 def files_of(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -279,26 +283,28 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def test_a_stage_that_died_keeps_what_it_painted_and_ends_with_the_same_bytes(
     config: Params, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = paint_shades(monkeypatch)
+    calls, config = paint_shades(monkeypatch), batches_of(config, 5)
     art_sampling.main(config, workspace, "untuned", "0")
-    assert calls == [1.0, 4.0]  # both noises together
+    assert calls == [1.0] * 5 + [4.0] * 5  # both noises' 24 pictures together: of 12 each they would be 6 batches
     expected = files_of(workspace.samples)
     shaded = sampling.last_latents
 
     def dying(*arguments: Any, **settings: Any) -> Iterator[Tensor]:
-        if settings["guidance"] == 4.0:
+        if len(calls) == 12:
             raise KeyboardInterrupt
         yield from shaded(*arguments, **settings)
 
     shutil.rmtree(workspace.samples)
     monkeypatch.setattr(sampling, "last_latents", dying)
+    calls.clear()
+    calls += [0.0] * 5  # five of guidance 1 and two of guidance 4 are painted
     with pytest.raises(KeyboardInterrupt):
         art_sampling.main(config, workspace, "untuned", "0")
     assert not workspace.samples.exists()  # nothing is there before all is
     monkeypatch.setattr(sampling, "last_latents", shaded)
     calls.clear()
     art_sampling.main(config, workspace, "untuned", "0")
-    assert calls == [4.0]
+    assert calls == [4.0] * 3  # the batch that it died in, and those after it
     assert files_of(workspace.samples) == expected
     assert list(workspace.scratch.glob("*")) == []
 
@@ -306,7 +312,7 @@ def test_a_stage_that_died_keeps_what_it_painted_and_ends_with_the_same_bytes(
 def test_other_parameters_do_not_go_on_where_these_were(
     config: Params, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = paint_shades(monkeypatch)
+    calls, config = paint_shades(monkeypatch), batches_of(config, 24)
     monkeypatch.setattr(sampling, "write_conditions", lambda *_: None)
     monkeypatch.setattr(sampling.scratch, "discard", lambda run: None)
     art_sampling.main(config, workspace, "untuned", "0")
