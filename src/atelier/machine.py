@@ -154,7 +154,7 @@ def _watch(group: Any) -> None:
         if _Together.noticed.is_set():
             time.sleep(GRACE)
         else:
-            print(LOST, file=sys.stderr, flush=True)
+            print(f"\n{LOST}" if is_main() else LOST, file=sys.stderr, flush=True)  # the main one may show progress
         os._exit(1)
 
 

@@ -117,8 +117,7 @@ def fit(
         watch.see(0)
     done = first
     bar: Any = {"unit": "step", "file": sys.stderr, "mininterval": 2.0, "disable": not machine.is_main()}
-    progress = tqdm(total=settings.steps, initial=first, **bar)
-    with _journal(scratch) as journal:
+    with _journal(scratch) as journal, tqdm(total=settings.steps, initial=first, **bar) as progress:
         for step in range(first, settings.steps):
             if watch and watch.stopped is not None:
                 break
@@ -137,7 +136,6 @@ def fit(
                 if machine.is_main():
                     state = _state(task.trainable, optimiser, kept, names)
                     checkpoints.save(scratch, done, state, {"seed": seed, **log.notes(), **seen})
-    progress.close()
     log.end(done)
     for name, value in (ema.values if ema else {}).items():
         task.trainable[name].data.copy_(value)
