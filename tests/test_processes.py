@@ -277,9 +277,12 @@ def test_two_processes_share_the_pictures_and_paint_what_one_paints(tiny_world: 
 
 
 def launched(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A stage under ``accelerate launch``, as two processes on the CPU."""
-    launcher = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--cpu", "--num_processes", "2"]
-    place = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    """A stage under ``accelerate launch``, as two processes.
+
+    On the CPU, as the parameters say: the launcher's own ``--cpu`` starts one, or asks for MPI.
+    """
+    launcher = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--multi_gpu"]
+    place = ["--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     command = [*launcher, *place, "--main_process_port", str(free_port()), "-m", "atelier", *arguments]
     told = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=folder, env=told, capture_output=True, text=True, timeout=300)
@@ -320,6 +323,9 @@ def test_a_stage_that_runs_in_one_process_refuses_several(tiny_world: Path) -> N
         assert one_line(ended[0][2]) == f"{command}: has no use for 2 processes; start it by itself, without a launcher"
         assert ended[1][2] == ""
         assert time.monotonic() - began < 60
+    done = launched(tiny_world, "art_finetuning", "measure", "untuned")
+    assert done.returncode != 0
+    assert done.stderr.count("python -m atelier art_finetuning measure: has no use for 2 processes") == 1
 
 
 def test_stages_that_share_say_so_and_no_others() -> None:

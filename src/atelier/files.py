@@ -291,7 +291,7 @@ def reason(fault: BaseException) -> str:
 
 def _writer() -> str:
     """What an unfinished file is named by: the process, or its rank among several, which may be on other machines."""
-    return f"rank-{os.environ['RANK']}" if os.environ.get("WORLD_SIZE", "1") != "1" else str(os.getpid())
+    return f"rank-{os.environ.get('RANK', '0')}" if os.environ.get("WORLD_SIZE", "1") != "1" else str(os.getpid())
 
 
 @cache

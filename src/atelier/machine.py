@@ -40,6 +40,7 @@ SEVERAL = "several"  # what a stage's module says of itself as PROCESSES, if sev
 WAIT = timedelta(hours=1)  # for gradients of a rank that is alive; the longest is while the main one writes or looks
 LONG = timedelta(days=30)  # for a rank that paints or measures its share
 PULSE, GRACE = 1.0, 3.0  # seconds between signs of life, and for the main thread to see by itself that one is missing
+PATIENCE = 10.0  # seconds for the main rank to say what all have found
 LOST = "another process of this job has ended, so this one ends, too; started again, it goes on from what is kept"
 
 
@@ -94,7 +95,13 @@ def ranks() -> int:
 
 def rank() -> int:
     """The number of this process among them, from 0."""
-    return int(os.environ.get("RANK", "0")) if ranks() > 1 else 0
+    if ranks() == 1:
+        return 0
+    if "RANK" not in os.environ:  # Accelerate's launcher of forks tells torch alone
+        from torch import distributed
+
+        os.environ["RANK"] = str(distributed.get_rank())
+    return int(os.environ["RANK"])
 
 
 def is_main() -> bool:
@@ -123,6 +130,7 @@ def join(cpu: bool) -> None:
     """
     if ranks() == 1 or _Together.agreeing is not None:
         return
+    rank()  # known to all that ask the environment
     from accelerate import PartialState
     from torch import distributed
 
@@ -190,7 +198,11 @@ def leave_to_main() -> None:
 
 def alike(fault: Exception) -> BaseException:
     """To be raised for what all ranks find alike: the fault in the main one, which says it; the others end silently."""
-    return fault if is_main() else SystemExit(1)
+    if is_main():
+        return fault
+    _Together.noticed.set()
+    time.sleep(PATIENCE)  # a launcher ends all others, the main one among them, once one has ended
+    return SystemExit(1)
 
 
 def wait() -> None:
