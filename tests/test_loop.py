@@ -298,6 +298,7 @@ def test_several_processes_are_refused_by_a_task_that_does_not_say_that_its_term
     tmp_path: Path, here: Accelerator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine, "ranks", lambda: 2)
+    monkeypatch.setenv("RANK", "0")
     monkeypatch.setattr(machine, "join", lambda cpu: None)
     with pytest.raises(ValueError, match="this training's loss is no mean over its samples"):
         run(tmp_path, here)

@@ -189,6 +189,7 @@ def test_shares_are_a_batch_in_order(batch: int, ranks: int) -> None:
 @pytest.fixture
 def as_main_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "ranks", lambda: 2)
+    monkeypatch.setenv("RANK", "0")
     monkeypatch.setattr(machine, "join", lambda cpu: None)
 
 
