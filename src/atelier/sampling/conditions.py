@@ -187,8 +187,10 @@ def _paint(
         begun = firsts(number)
         with accelerator.autocast():
             if sampled is None:
-                how = {"guidance": guidance, "steps": steps, "batch": group.batch}
-                painted = torch.cat(list(last_latents(pipeline, rows["prompt"].tolist(), begun, **how)))
+                batches = last_latents(
+                    pipeline, rows["prompt"].tolist(), begun, guidance=guidance, steps=steps, batch=group.batch
+                )
+                painted = torch.cat(list(batches))
             else:
                 painted = sampled(pipeline, rows, begun)
             pictures = to_pixels(decoded(pipeline.vae, painted, group.batch))
