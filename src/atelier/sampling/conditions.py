@@ -122,8 +122,8 @@ def paint_conditions(
     if mine := missing[machine.rank() :: machine.ranks()]:
         pipeline = settled(load(), machine.accelerator(params.machine).device)
         for group in groups:
-            numbers = [number for owner, number in mine if owner is group]
-            _paint(params, pipeline, group, numbers, run, last)
+            if numbers := [number for owner, number in mine if owner is group]:
+                _paint(params, pipeline, group, numbers, run, last)
     machine.wait()
     if machine.is_main():
         for group in groups:
@@ -167,6 +167,7 @@ def _list_parts(run: Path, group: Group) -> None:
     for index, condition in enumerate(group.conditions):
         parts = [(group.file(run, number).name, first, count) for number, first, count in group.parts(index)]
         content = {"group": group.name, "parts": parts}
+        remove(scratch.path(run, condition.folder, ".json"))  # one of a group that has lost other conditions since
         scratch.part(run, condition.folder, ".json", partial(write_json, content=content))
 
 
