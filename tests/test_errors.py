@@ -495,6 +495,7 @@ ALLOWED = {  # (file, call): why it stands alone
     ("studies/pixel_space/restore.py", "save_file"): "handed to ``part``, which guards it",
     ("studies/shaping/candidates.py", "save_file"): "handed to ``part``, which guards it",
     ("studies/shaping/invert.py", "save_file"): "handed to ``part``, which guards it",
+    ("sampling/conditions.py", "save_file"): "handed to ``part``, which guards it",
     ("sampling/graft.py", "save_file"): "handed to ``part``, which guards it",
     ("sampling/graft.py", "write_text"): "handed to ``part``, which guards it",
     ("training/caches.py", "save_file"): "handed to ``part``, which guards it",

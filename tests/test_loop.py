@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from atelier import machine
 from atelier.params import Optimisation
 from atelier.seeds import seed_of
 from atelier.training import averages as moving
@@ -293,9 +294,13 @@ def test_a_half_life_is_one() -> None:
     assert float(average.values["w"]) == pytest.approx(0.5, rel=1e-4)
 
 
-def test_several_processes_are_refused(tmp_path: Path, here: Accelerator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(type(here), "num_processes", 2)
-    with pytest.raises(ValueError, match="training runs in one process, this is one of 2"):
+def test_several_processes_are_refused_by_a_task_that_does_not_say_that_its_terms_are_means(
+    tmp_path: Path, here: Accelerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "ranks", lambda: 2)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr(machine, "join", lambda cpu: None)
+    with pytest.raises(ValueError, match="this training's loss is no mean over its samples"):
         run(tmp_path, here)
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from peft.utils import get_peft_model_state_dict
+from safetensors.torch import save_file
 from torch import Tensor
 
 from atelier import params
@@ -272,6 +273,10 @@ def test_folders_tell_models_seeds_conditions_and_starts_apart() -> None:
     assert conditioned.folder(samples, 0) == samples / "one/v/0/level-2/guidance-4-corrected"
 
 
+def batches_of(config: Params, batch: int) -> Params:
+    return config.model_copy(update={"sampling": config.sampling.model_copy(update={"batch": batch})})
+
+
 def files_of(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -279,26 +284,28 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def test_a_stage_that_died_keeps_what_it_painted_and_ends_with_the_same_bytes(
     config: Params, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = paint_shades(monkeypatch)
+    calls, config = paint_shades(monkeypatch), batches_of(config, 5)
     art_sampling.main(config, workspace, "untuned", "0")
-    assert calls == [1.0, 4.0]  # both noises together
+    assert calls == [1.0] * 5 + [4.0] * 5  # both noises' 24 pictures together: of 12 each they would be 6 batches
     expected = files_of(workspace.samples)
     shaded = sampling.last_latents
 
     def dying(*arguments: Any, **settings: Any) -> Iterator[Tensor]:
-        if settings["guidance"] == 4.0:
+        if len(calls) == 12:
             raise KeyboardInterrupt
         yield from shaded(*arguments, **settings)
 
     shutil.rmtree(workspace.samples)
     monkeypatch.setattr(sampling, "last_latents", dying)
+    calls.clear()
+    calls += [0.0] * 5  # five of guidance 1 and two of guidance 4 are painted
     with pytest.raises(KeyboardInterrupt):
         art_sampling.main(config, workspace, "untuned", "0")
     assert not workspace.samples.exists()  # nothing is there before all is
     monkeypatch.setattr(sampling, "last_latents", shaded)
     calls.clear()
     art_sampling.main(config, workspace, "untuned", "0")
-    assert calls == [4.0]
+    assert calls == [4.0] * 3  # the batch that it died in, and those after it
     assert files_of(workspace.samples) == expected
     assert list(workspace.scratch.glob("*")) == []
 
@@ -306,7 +313,7 @@ def test_a_stage_that_died_keeps_what_it_painted_and_ends_with_the_same_bytes(
 def test_other_parameters_do_not_go_on_where_these_were(
     config: Params, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = paint_shades(monkeypatch)
+    calls, config = paint_shades(monkeypatch), batches_of(config, 24)
     monkeypatch.setattr(sampling, "write_conditions", lambda *_: None)
     monkeypatch.setattr(sampling.scratch, "discard", lambda run: None)
     art_sampling.main(config, workspace, "untuned", "0")
@@ -321,3 +328,66 @@ def test_other_parameters_do_not_go_on_where_these_were(
         calls.clear()
         art_sampling.main(config.model_copy(update=change), workspace, "untuned", "0")
         assert calls == [1.0, 4.0], change
+
+
+PEAK = """
+import resource, sys, types
+from pathlib import Path
+from atelier import machine, params
+machine.settle(1)
+import pandas as pd
+import torch
+from atelier.sampling import conditions as sampling
+
+n, run = int(sys.argv[1]), Path("run")
+config = params.load("params.yaml")
+config = config.model_copy(update={"data": config.data.model_copy(update={"size": 512})})
+sampling.settled = lambda pipeline, device: pipeline
+sampling.last_latents = lambda pipeline, prompts, latents, **how: iter([latents])
+sampling.decoded = lambda vae, latents, batch: latents[:, :3].repeat_interleave(8, 2).repeat_interleave(8, 3)
+unet = types.SimpleNamespace(config=types.SimpleNamespace(in_channels=4))
+pipeline = types.SimpleNamespace(unet=unet, vae=None, vae_scale_factor=8)
+
+def table(n):
+    files = [f"{i}.png" for i in range(n)]
+    return pd.DataFrame({"prompt": "a boat", "repeat": 0, "place": range(n), "file": files})
+
+conditions = [
+    sampling.Condition(name, table(n), sampling.white_noise(config, name), 4.0, 2) for name in ("a", "b")
+]
+sampling.paint_conditions(config, conditions, lambda: pipeline, run)
+sampling.write_conditions(conditions, run, Path("out"))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.long
+def test_memory_does_not_grow_with_the_number_of_pictures(workspace: Workspace, run_python: Any) -> None:
+    """Of 512 px; a sampler and a decoder that cost nothing."""
+    peaks = {}
+    for n in (30, 120):
+        done = run_python("-c", PEAK, str(n), cwd=workspace.root)
+        assert done.returncode == 0, done.stderr
+        peaks[n] = int(done.stdout) / 1024
+        assert len(list((workspace.root / "out").rglob("*.png"))) == 2 * n
+        for folder in ("run", "out"):
+            shutil.rmtree(workspace.root / folder)
+    print(f"\npeak of {' and '.join(f'{2 * n} pictures {peak:.0f} MiB' for n, peak in peaks.items())}")
+    assert peaks[120] < 1.05 * peaks[30]
+
+
+def test_latents_written_in_parts_are_the_librarys_file(tmp_path: Path) -> None:
+    """Byte for byte as safetensors writes them at once; other numbers and types are refused."""
+    latents, pictures = torch.randn(7, 4, 2, 3), torch.zeros(7, 3, 16, 24, dtype=torch.uint8)
+    table = pd.DataFrame({"repeat": 0, "place": range(7), "prompt": "", "file": [f"{i}.png" for i in range(7)]})
+    parts = [slice(0, 3), slice(3, 4), slice(4, 7)]
+    store.write_in_parts(((pictures[part], latents[part]) for part in parts), table, tmp_path / "parts")
+    store.write(pictures, latents, table, tmp_path / "once")
+    save_file({"latents": latents}, tmp_path / "expected")
+    for folder in ("parts", "once"):
+        assert (tmp_path / folder / store.LATENTS).read_bytes() == (tmp_path / "expected").read_bytes()
+    assert files_of(tmp_path / "parts") == files_of(tmp_path / "once")
+    with pytest.raises(ValueError, match="6 pictures for 7 rows"):
+        store.write(pictures[1:], latents[1:], table, tmp_path / "few")
+    with pytest.raises(ValueError, match=r"one float32 \(c, h, w\) a picture, got torch.float64"):
+        store.write(pictures, latents.double(), table, tmp_path / "double")

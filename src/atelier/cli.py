@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -43,10 +44,11 @@ USAGE = f"""usage: python -m atelier
 def run(arguments: list[str]) -> None:
     """Run one stage. Raises ValueError for an unknown stage or wrong arguments."""
     workspace, began = Workspace(), time.monotonic()
-    if lifetime.STAGE in os.environ:
+    stage = os.environ.get(lifetime.STAGE) if machine.is_main() else None
+    if stage:
         locks.keep(workspace.root)
     _run(workspace, arguments)
-    if stage := os.environ.get(lifetime.STAGE):
+    if stage:
         _took(workspace.scratch / TIMINGS, stage, time.monotonic() - began)
 
 
@@ -61,6 +63,8 @@ def _took(file: Path, stage: str, seconds: float) -> None:
 def _run(workspace: Workspace, arguments: list[str]) -> None:
     """What the arguments name."""
     match arguments:
+        case ["check" | "kernel" | "page" as command, *_] if machine.ranks() > 1:
+            raise alone(f"python -m atelier {command}")
         case ["check", *targets]:
             check(workspace, targets)
         case ["kernel", connection, *settings]:
@@ -90,10 +94,14 @@ def has_stage(study: str, stage: str) -> bool:
 
 
 def start(workspace: Workspace, module: str, command: str, arguments: list[str]) -> None:
-    """Import a module and call its ``main`` with the parameters, the workspace and these arguments."""
+    """Import a module and call its ``main`` with the parameters, the workspace and these arguments.
+
+    Raises ValueError where several processes are started for a stage that runs in one.
+    """
     config = params.load(workspace.params_file)
     machine.settle(config.machine.threads)  # before the module is imported: libraries read the environment as they load
-    main = getattr(load(module), "main", None)
+    stage = load(module)
+    main = getattr(stage, "main", None)
     if main is None:
         raise ValueError(f"{command}: no stage\n{USAGE}")
     try:
@@ -101,7 +109,26 @@ def start(workspace: Workspace, module: str, command: str, arguments: list[str])
     except TypeError:
         names = [name.upper() for name in list(inspect.signature(main).parameters)[2:]]
         raise ValueError(f"usage: {' '.join([command, *names])}") from None
-    main(config, workspace, *arguments)
+    if machine.ranks() == 1:
+        main(config, workspace, *arguments)
+    else:
+        together(config, stage, command, partial(main, config, workspace, *arguments))
+
+
+def together(config: params.Params, stage: ModuleType, command: str, main: Callable[[], None]) -> None:
+    """Run a stage as one of several processes. Raises ValueError for one whose module does not say that it can."""
+    if getattr(stage, "PROCESSES", None) != machine.SEVERAL:
+        raise alone(command)
+    machine.join(machine.on_cpu(config.machine))
+    with contextlib.suppress(machine.Left):
+        main()
+    machine.finish()
+
+
+def alone(command: str) -> BaseException:
+    """To be raised where several processes are started for what runs in one."""
+    said = f"{command}: has no use for {machine.ranks()} processes; start it by itself, without a launcher"
+    return machine.alike(ValueError(said))
 
 
 def load(module: str) -> ModuleType:

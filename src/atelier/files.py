@@ -80,7 +80,7 @@ def writing(path: Path) -> Iterator[Path]:
     On a fault the old file stays and the unfinished one is removed; FileFault where it cannot be written, other faults
     pass. Its folder is made.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{_writer()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path.parent)
@@ -287,6 +287,11 @@ def reason(fault: BaseException) -> str:
         return "it ends too early"
     text = printable(" ".join(str(fault).split())) or type(fault).__name__
     return text if len(text) <= REASON else f"{text[: REASON - 1]}…"
+
+
+def _writer() -> str:
+    """What an unfinished file is named by: the process, or its rank among several, which may be on other machines."""
+    return f"rank-{os.environ.get('RANK', '0')}" if os.environ.get("WORLD_SIZE", "1") != "1" else str(os.getpid())
 
 
 @cache

@@ -1,10 +1,14 @@
-"""Paint a study's conditions, each a folder of pictures by one model; a killed stage loses at most one of them.
+"""Paint a study's conditions, each a folder of pictures by one model; a killed stage loses at most one batch.
 
-Finished conditions are kept in scratch; when all are done, pictures, tables and latents are written.
+Batches are kept in scratch as they come, and several processes (``machine.ranks``) share them; when all are there, the
+main one writes pictures, tables and latents, a batch at a time. A batch is the same whoever paints it, and when.
 """
 
+import hashlib
+import json
+import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,24 +16,28 @@ from typing import Any, NamedTuple
 import pandas as pd
 import torch
 from diffusers import StableDiffusionPipeline
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from atelier import machine, scratch
 from atelier.data.images import to_pixels
-from atelier.files import check_seal, reading
+from atelier.files import check_seal, read_json, reading, remove, write_json
 from atelier.models import base
 from atelier.models.adapters import tuned
+from atelier.models.latents import BATCH
 from atelier.params import Params
 from atelier.sampling.sampler import Seed, decoded, first_latents, last_latents, settled, with_ddim
-from atelier.sampling.store import UNTUNED, write
+from atelier.sampling.store import UNTUNED, write_in_parts
 from atelier.workspace import Workspace, replacing
 
-Start = Callable[[StableDiffusionPipeline, pd.DataFrame], Tensor]  # (pipeline, rows) -> first latents (n, c, h, w)
-# (pipeline, conditions, their first latents) -> last latents of all their pictures in order, in batches of any size
-Last = Callable[[StableDiffusionPipeline, Sequence["Condition"], Tensor], Iterator[Tensor]]
+# (pipeline, rows) -> first latents (n, c, h, w); rows: a table's, or some that follow one another in it
+Start = Callable[[StableDiffusionPipeline, pd.DataFrame], Tensor]
+# (pipeline, a batch's rows: prompt, repeat, place; their first latents) -> their last latents
+Last = Callable[[StableDiffusionPipeline, pd.DataFrame, Tensor], Tensor]
 LATENTS, PICTURES = "latents", "pictures"
+NAMED = ["prompt", "repeat", "place"]  # columns that determine a picture
 
 
 class Condition(NamedTuple):
@@ -56,6 +64,44 @@ def white_noise(params: Params, *names: str | int) -> Start:
     return start
 
 
+class Group(NamedTuple):
+    """Conditions that share batches, because guidance and steps are equal, and so fewer batches are padded."""
+
+    conditions: Sequence[Condition]
+    batch: int
+
+    @property
+    def name(self) -> str:
+        """What their batches are called: by whose they are."""
+        text = json.dumps([self.batch, *(_how(self.conditions[0])), *(each.folder for each in self.conditions)])
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def batches(self) -> int:
+        return -(-sum(len(each.table) for each in self.conditions) // self.batch)
+
+    def file(self, run: Path, number: int) -> Path:
+        return scratch.path(run, f"batch-{self.name}-{number:07d}", ".safetensors")
+
+    def segments(self, number: int) -> Iterator[tuple[int, range]]:
+        """Whose rows are in a batch: the number of a condition, and which of its rows."""
+        before, first = 0, number * self.batch
+        for index, condition in enumerate(self.conditions):
+            n = len(condition.table)
+            rows = range(max(first - before, 0), min(first + self.batch - before, n))
+            if rows:
+                yield index, rows
+            before += n
+
+    def parts(self, index: int) -> list[tuple[int, int, int]]:
+        """Where a condition's rows are: the number of each batch, the first row in it, and how many."""
+        before = sum(len(each.table) for each in self.conditions[:index])
+        after, found = before + len(self.conditions[index].table), []
+        for number in range(before // self.batch, -(-after // self.batch)):
+            first, last = max(before, number * self.batch), min(after, (number + 1) * self.batch)
+            found.append((number, first - number * self.batch, last - first))
+        return found
+
+
 def paint_conditions(
     params: Params,
     conditions: Sequence[Condition],
@@ -63,59 +109,122 @@ def paint_conditions(
     run: Path,
     last: Last | None = None,
 ) -> None:
-    """Paint one model's conditions into the scratch folder ``run``; conditions finished by an earlier process are kept.
+    """Paint one model's conditions into the scratch folder ``run``; batches finished by an earlier process are kept.
 
-    ``load``: returns the model; ``last``: how it is sampled, None: without noise at its steps. Conditions with equal
-    guidance and steps share batches, so that fewer batches are padded.
+    ``load``: returns the model; ``last``: how it is sampled, None: without noise at its steps. Processes share the
+    batches that are missing, and return when all are there.
     """
-    waiting = [condition for condition in conditions if not _painted(run, condition.folder)]
-    if waiting:
+    machine.check_folder(run)
+    batch, alike = params.sampling.batch, groupby(sorted(conditions, key=_how), key=_how)
+    groups = [_waiting(run, Group(list(found), batch)) for _, found in alike]
+    groups = [group for group in groups if group.conditions]
+    missing = [(group, number) for group in groups for number in _missing(run, group)]
+    if mine := missing[machine.rank() :: machine.ranks()]:
         pipeline = settled(load(), machine.accelerator(params.machine).device)
-        for _, alike in groupby(sorted(waiting, key=_how), key=_how):
-            _paint(params, pipeline, list(alike), run, last)
+        for group in groups:
+            if numbers := [number for owner, number in mine if owner is group]:
+                _paint(params, pipeline, group, numbers, run, last)
+    machine.wait()
+    if machine.is_main():
+        for group in groups:
+            _list_parts(run, group)
 
 
 def _how(condition: Condition) -> tuple[float, int]:
     return condition.guidance, condition.steps
 
 
+def _waiting(run: Path, group: Group) -> Group:
+    """A group without the conditions that are done in other batches than the group's; the main process looks."""
+    done = [machine.is_main() and _elsewhere(run, condition, group) for condition in group.conditions]
+    flags = machine.of_main([float(each) for each in done])
+    return group._replace(conditions=[each for each, flag in zip(group.conditions, flags, strict=True) if not flag])
+
+
+def _elsewhere(run: Path, condition: Condition, group: Group) -> bool:
+    """Whether all pictures of a condition are there, in another group's batches. A list of lost ones is deleted."""
+    index = scratch.path(run, condition.folder, ".json")
+    if not scratch.is_whole(index):
+        return False
+    found = read_json(index)
+    if found["group"] == group.name:
+        return False
+    if all(scratch.is_whole(run / name) for name, _, _ in found["parts"]):
+        return True
+    remove(index)
+    return False
+
+
+def _missing(run: Path, group: Group) -> list[int]:
+    """Batches that no earlier process has finished; the main process looks, and deletes damaged ones."""
+    numbers = range(group.batches())
+    lacking = [float(machine.is_main() and not scratch.is_whole(group.file(run, number))) for number in numbers]
+    return [number for number, flag in zip(numbers, machine.of_main(lacking), strict=True) if flag]
+
+
+def _list_parts(run: Path, group: Group) -> None:
+    """Note for each condition of a group in which batches its pictures are."""
+    for index, condition in enumerate(group.conditions):
+        parts = [(group.file(run, number).name, first, count) for number, first, count in group.parts(index)]
+        content = {"group": group.name, "parts": parts}
+        remove(scratch.path(run, condition.folder, ".json"))  # one of a group that has lost other conditions since
+        scratch.part(run, condition.folder, ".json", partial(write_json, content=content))
+
+
 def _paint(
     params: Params,
     pipeline: StableDiffusionPipeline,
-    conditions: Sequence[Condition],
+    group: Group,
+    numbers: Sequence[int],
     run: Path,
     sampled: Last | None,
 ) -> None:
-    """Paint conditions with one pipeline, guidance scale and number of steps."""
-    guidance, steps = _how(conditions[0])
-    prompts = [text for condition in conditions for text in condition.table["prompt"]]
-    latents = torch.cat([condition.start(pipeline, condition.table) for condition in conditions])
-    batch, accelerator = params.sampling.batch, machine.accelerator(params.machine)
-    if sampled is None:
-        batches = last_latents(pipeline, prompts, latents, guidance=guidance, steps=steps, batch=batch)
-    else:
-        batches = sampled(pipeline, conditions, latents)
-    last = torch.empty(0, *latents.shape[1:])
-    for condition in tqdm(conditions, desc=f"guidance {guidance:g}, {steps} steps", unit="condition"):
-        rows = condition.table
+    """Paint these batches of a group, and keep each as it comes."""
+    guidance, steps = _how(group.conditions[0])
+    accelerator, firsts = machine.accelerator(params.machine), _first_latents(pipeline, group)
+
+    def paint(number: int, path: Path) -> None:
+        rows = pd.concat([group.conditions[at].table[NAMED].iloc[part] for at, part in _places(group, number)])
+        begun = firsts(number)
         with accelerator.autocast():
-            while len(last) < len(rows):
-                last = torch.cat([last, next(batches)])
-            painted, last = last[: len(rows)], last[len(rows) :]
-            pictures = to_pixels(decoded(pipeline.vae, painted, batch))
-        scratch.part(run, condition.folder, ".parquet", rows.to_parquet)
-        tensors = {LATENTS: painted.contiguous(), PICTURES: pictures.contiguous()}
-        scratch.part(run, condition.folder, ".safetensors", partial(save_file, tensors))
+            if sampled is None:
+                batches = last_latents(
+                    pipeline, rows["prompt"].tolist(), begun, guidance=guidance, steps=steps, batch=group.batch
+                )
+                painted = torch.cat(list(batches))
+            else:
+                painted = sampled(pipeline, rows, begun)
+            pictures = to_pixels(decoded(pipeline.vae, painted, group.batch))
+        save_file({LATENTS: painted.contiguous(), PICTURES: pictures.contiguous()}, path)
+
+    said: Any = {"desc": f"guidance {guidance:g}, {steps} steps", "unit": "batch", "disable": not machine.is_main()}
+    for number in tqdm(numbers, **said):
+        scratch.part(run, group.file(run, number).stem, ".safetensors", partial(paint, number))
 
 
-def _painted(run: Path, folder: str) -> bool:
-    """Whether an earlier process has painted a condition, and both of its files are whole."""
-    return all(scratch.is_whole(scratch.path(run, folder, kind)) for kind in (".safetensors", ".parquet"))
+def _places(group: Group, number: int) -> Iterator[tuple[int, slice]]:
+    """A batch's segments, as slices."""
+    return ((index, slice(rows.start, rows.stop)) for index, rows in group.segments(number))
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
-    with reading(path):
-        return load_file(path)
+def _first_latents(pipeline: StableDiffusionPipeline, group: Group) -> Callable[[int], Tensor]:
+    """A function from a batch's number to its first latents (b, c, h, w).
+
+    They are made for as many rows at a time as fill both this group's batches and those in which prompts are encoded,
+    counted from a condition's first: a start that calls a network then calls it as it does for all rows at once.
+    """
+    size = math.lcm(group.batch, BATCH)
+
+    @lru_cache(maxsize=2)
+    def made(index: int, number: int) -> Tensor:
+        condition = group.conditions[index]
+        return condition.start(pipeline, condition.table.iloc[number * size : (number + 1) * size])
+
+    def first(number: int) -> Tensor:
+        parts = [made(index, row // size)[row % size] for index, rows in group.segments(number) for row in rows]
+        return torch.stack(parts)
+
+    return first
 
 
 def write_conditions(conditions: Sequence[Condition], run: Path, out: Path, below: str = ".") -> None:
@@ -124,11 +233,17 @@ def write_conditions(conditions: Sequence[Condition], run: Path, out: Path, belo
     ``below``: the folder that ``out`` stands for; conditions elsewhere are left out.
     """
     for condition in conditions:
-        if not Path(condition.folder).is_relative_to(below):
-            continue
-        part = _tensors(scratch.path(run, condition.folder, ".safetensors"))
-        rows = scratch.read(scratch.path(run, condition.folder, ".parquet"))
-        write(part[PICTURES], part[LATENTS], rows, out / Path(condition.folder).relative_to(below))
+        if Path(condition.folder).is_relative_to(below):
+            parts = read_json(scratch.path(run, condition.folder, ".json"))["parts"]
+            read = (_part(run / name, first, count) for name, first, count in parts)
+            write_in_parts(read, condition.table, out / Path(condition.folder).relative_to(below))
+
+
+def _part(path: Path, first: int, count: int) -> tuple[Tensor, Tensor]:
+    """Pictures and last latents of some rows of a batch."""
+    with reading(path), safe_open(path, framework="pt") as file:
+        pictures, last = (file.get_slice(name)[first : first + count] for name in (PICTURES, LATENTS))
+        return pictures, last
 
 
 def sample_model(
@@ -160,6 +275,7 @@ def sample_model(
         return tuned(pipeline, check_seal(workspace.adapter(study, model, seed))) if trained else pipeline
 
     paint_conditions(params, conditions, load, run)
+    machine.leave_to_main()
     for folder in folders:
         with replacing(out / folder) as part:
             write_conditions(conditions, run, part, folder)
@@ -171,5 +287,5 @@ def _described(condition: Condition) -> list[Any]:
         condition.folder,
         condition.guidance,
         condition.steps,
-        condition.table[["prompt", "repeat", "place"]].values.tolist(),
+        condition.table[NAMED].values.tolist(),
     ]

@@ -3,14 +3,18 @@
 ``samples``: the folder of all studies' pictures.
 """
 
-from collections.abc import Sequence
+import json
+import math
+import struct
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from atelier.data.images import save_picture
@@ -19,6 +23,7 @@ from atelier.files import check_seal, read_table, reading, write_seal, write_tab
 from atelier.params import WHITE
 
 LATENTS, TABLE = "latents.safetensors", "pictures.csv"
+WRITERS = 4  # threads that write pictures; an encoder leaves the others their time
 UNTUNED, UNTUNED_AGAIN = "untuned", "untuned-again"  # again: with other noise, to estimate the effect of chance
 
 
@@ -97,12 +102,39 @@ def write(pictures: Tensor, latents: Tensor, table: pd.DataFrame, folder: Path) 
     Equal pictures give equal bytes. The latents are stored so that other decoders can be applied to them. Each cell is
     sealed, so that its readers need not read the other cells of its stage.
     """
-    for picture, name in zip(pictures, table["file"], strict=True):
-        save_picture(picture, folder / name)
+    write_in_parts([(pictures, latents)], table, folder)
+
+
+def write_in_parts(parts: Iterable[tuple[Tensor, Tensor]], table: pd.DataFrame, folder: Path) -> None:
+    """As ``write``, pictures and latents a part at a time: memory is that of one part.
+
+    Raises ValueError for another number of them than of rows, and for latents that are not float32 (n, c, h, w).
+    """
+    names, done, begun = table["file"].tolist(), 0, False
+    with ThreadPoolExecutor(WRITERS) as pool, writing(folder / LATENTS) as path, path.open("wb") as file:
+        for pictures, latents in parts:
+            if latents.dtype != torch.float32 or latents.ndim != 4 or len(latents) != len(pictures):
+                came = f"{latents.dtype} {tuple(latents.shape)} of {len(pictures)} pictures"
+                raise ValueError(f"{folder}: latents: expected one float32 (c, h, w) a picture, got {came}")
+            if not begun:
+                begun = bool(file.write(_header((len(names), *latents.shape[1:]))))
+            chosen = [folder / name for name in names[done : done + len(pictures)]]
+            saved = pool.map(save_picture, pictures, chosen)
+            file.write(latents.contiguous().numpy().tobytes())
+            list(saved)  # what a thread raises
+            done += len(pictures)
+        if done != len(names) or not begun:
+            raise ValueError(f"{folder}: {done} pictures for {len(names)} rows")
     write_table(folder / TABLE, table)
-    with writing(folder / LATENTS) as part:
-        save_file({"latents": latents.contiguous()}, part)
     write_seal(folder)
+
+
+def _header(shape: Sequence[int]) -> bytes:
+    """A safetensors file's beginning, as ``save_file`` writes it, for float32 ``latents`` that follow."""
+    entry = {"dtype": "F32", "shape": list(shape), "data_offsets": [0, 4 * math.prod(shape)]}
+    text = json.dumps({"latents": entry}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
 
 
 def check_variants(folder: Path, variants: Sequence[str]) -> None:

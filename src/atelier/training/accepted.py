@@ -78,7 +78,7 @@ def accepted_task(
             return {"partial": partial_flow_loss(output, start, eps, *levels).mean()}
         return {"partial": partial_loss(noise_estimate(kind, zt, output, alpha, s), eps, *levels).mean()}
 
-    return Task(trainable=trainable, samples=learnt.names, losses=losses)
+    return Task(trainable=trainable, samples=learnt.names, losses=losses, means=True)
 
 
 def empty_prompts(guidance: float) -> float:
@@ -144,7 +144,7 @@ def policy_task(
         outside = ((ratio - 1).abs() > clip).float().mean()
         return {"policy": loss.mean(), "outside": outside, "shift": (new - old).detach().abs().mean()}
 
-    return Task(trainable=trainable, samples=steps.names, losses=losses)
+    return Task(trainable=trainable, samples=steps.names, losses=losses, means=True)
 
 
 def guided(call: Call, zt: Tensor, times: Tensor, numbers: Sequence[int], guidance: float) -> Tensor:

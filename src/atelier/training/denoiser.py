@@ -98,7 +98,7 @@ def task(
 ) -> Task:
     """Denoising: mean squared error in the scheduler's parameterisation (Ho et al. 2020, eq. 14).
 
-    ``extra``: additional loss terms.
+    ``extra``: additional loss terms, means over the batch's samples.
     """
     kind = scheduler.config.prediction_type
     if kind not in KINDS:
@@ -124,4 +124,4 @@ def task(
         terms = {"denoising": (output - wanted).square().mean()}
         return terms | (extra(Denoised(z0, zt, alpha, s, output, batch, sigma, eps)) if extra else {})
 
-    return Task(trainable=trainable, samples=names, losses=losses)
+    return Task(trainable=trainable, samples=names, losses=losses, means=True)

@@ -3,16 +3,21 @@
 A run that is killed at any moment and restarted with the same key gives the same bytes as an uninterrupted one (same
 machine, fp32): order, noise, timesteps and dropout are functions of (seed, sample, epoch) or (seed, step), so the only
 state is the parameters, the optimiser's moments and the averages.
+
+Several processes (``machine.ranks``) share each step's batch and average the gradients of what is trained, and nothing
+else; each takes the same optimiser step, and the main one alone writes. Up to the rounding of sums that is what one
+process computes, and each goes on from the other's checkpoints.
 """
 
 import math
 import os
 import resource
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pandas as pd
 import torch
@@ -20,12 +25,13 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from atelier import machine
 from atelier.files import filling
 from atelier.params import Optimisation
 from atelier.seeds import seed_of
 from atelier.training import checkpoints
 from atelier.training.averages import Average, Averages, started
-from atelier.training.order import Turn, turns
+from atelier.training.order import Turn, share, turns
 
 LOG_POINTS = 100  # rows of history per run
 
@@ -34,12 +40,14 @@ LOG_POINTS = 100  # rows of history per run
 class Task:
     """A training task: named parameters, the samples' names, and a function from a batch to loss terms (summed).
 
-    Terms without a graph are recorded and teach nothing.
+    Terms without a graph are recorded and teach nothing. ``means``: whether each term is a mean over the batch's
+    samples, so that several processes can share a batch.
     """
 
     trainable: dict[str, nn.Parameter]
     samples: Sequence[str]
     losses: Callable[[Sequence[Turn]], dict[str, Tensor]]
+    means: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,9 @@ class Watch:
     rows: list[dict[str, float]] = field(default_factory=list)  # filled: step, and what was seen there
 
     def see(self, step: int) -> None:
-        self.rows.append({"step": step, **self.look()})
+        """Look, and have all processes see what the main one sees, so that they end alike."""
+        seen = self.look()
+        self.rows.append({"step": step, **dict(zip(seen, machine.of_main(list(seen.values())), strict=True))})
 
     @property
     def stopped(self) -> int | None:
@@ -88,8 +98,8 @@ def fit(
     named by everything that determines the run (`scratch.folder`); the caller discards it once the result has been
     written.
     """
-    if accelerator.num_processes != 1:
-        raise ValueError(f"training runs in one process, this is one of {accelerator.num_processes}")
+    machine.join(accelerator.device.type == "cpu")
+    _check_shared(task, settings)
     names = sorted(task.trainable)
     parameters = [task.trainable[name] for name in names]
     optimiser = torch.optim.AdamW(
@@ -99,11 +109,15 @@ def fit(
     kept = [*([ema] if ema else []), *beside]
     log = Log(settings)
     first = _resumed(scratch, seed, task.trainable, optimiser, kept, names, log, watch)
+    if machine.ranks() > 1:
+        machine.check_folder(scratch)
+        total = torch.stack([parameter.detach().double().abs().sum().cpu() for parameter in parameters]).sum()
+        machine.check_alike(f"{scratch}: its checkpoint, or what is trained,", [first, float(total)])
     if watch and not watch.rows:
         watch.see(0)
     done = first
-    progress = tqdm(total=settings.steps, initial=first, unit="step", file=sys.stderr, mininterval=2.0)
-    with filling(scratch), (scratch / "journal").open("a") as journal:
+    bar: Any = {"unit": "step", "file": sys.stderr, "mininterval": 2.0, "disable": not machine.is_main()}
+    with _journal(scratch) as journal, tqdm(total=settings.steps, initial=first, **bar) as progress:
         for step in range(first, settings.steps):
             if watch and watch.stopped is not None:
                 break
@@ -118,14 +132,16 @@ def fit(
             if done % settings.checkpoint_every == 0 or done == settings.steps:
                 if watch:
                     watch.see(done)
-                state = _state(task.trainable, optimiser, kept, names)
                 seen = {"watched": watch.rows} if watch else {}
-                checkpoints.save(scratch, done, state, {"seed": seed, **log.notes(), **seen})
-    progress.close()
+                if machine.is_main():
+                    state = _state(task.trainable, optimiser, kept, names)
+                    checkpoints.save(scratch, done, state, {"seed": seed, **log.notes(), **seen})
     log.end(done)
     for name, value in (ema.values if ema else {}).items():
         task.trainable[name].data.copy_(value)
-    print(f"trained steps {first} to {done}: first executed {first}, executed here {done - first}")
+    if machine.is_main():
+        print(f"trained steps {first} to {done}: first executed {first}, executed here {done - first}")
+    machine.wait()
     return pd.DataFrame(log.history)
 
 
@@ -141,9 +157,13 @@ def _step(
     """One optimiser step; returns its loss terms. FloatingPointError, with the batch's names, if one is not finite."""
     batch = turns(seed, step, settings.batch, len(task.samples))
     torch.manual_seed(seed_of(seed, "step", step))  # what the model draws (dropout) depends on the step only
+    part, chance = share(batch, machine.rank(), machine.ranks()), _chance(accelerator.device)
     with accelerator.autocast():
-        terms = task.losses(batch)
+        terms = task.losses(part)
     accelerator.backward(torch.stack([term.float() for term in terms.values()]).sum())
+    if machine.ranks() > 1:
+        _check_chance(chance, _chance(accelerator.device))
+        terms = _averaged(terms, parameters, len(part) / len(batch))
     norm = accelerator.clip_grad_norm_(parameters, settings.clip)
     # the only synchronisation with the device in a step; before the update, because after the last step a non-finite
     # parameter would not show in any loss
@@ -151,12 +171,62 @@ def _step(
     values = dict(zip(terms, numbers, strict=True))
     if not math.isfinite(sum(numbers)) or not math.isfinite(length):
         shown = {**values, "gradient's norm": length} if math.isfinite(sum(numbers)) else values
-        raise FloatingPointError(_not_finite(step, shown, [task.samples[turn.sample] for turn in batch]))
+        fault = FloatingPointError(_not_finite(step, shown, [task.samples[turn.sample] for turn in batch]))
+        raise machine.alike(fault)
     for group in optimiser.param_groups:
         group["lr"] = learning_rate(settings, step)
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
     return values
+
+
+def _check_shared(task: Task, settings: Optimisation) -> None:
+    """Raise ValueError where several processes cannot share a task's batches, and learn what one learns."""
+    if machine.ranks() == 1:
+        return
+    if settings.batch < machine.ranks():
+        fault = f"a batch of {settings.batch} is too small for {machine.ranks()} processes; start at most so many"
+        raise machine.alike(ValueError(fault))
+    if not task.means:
+        fault = "this training's loss is no mean over its samples, so that processes cannot share a batch; start one"
+        raise machine.alike(ValueError(fault))
+
+
+def _chance(device: torch.device) -> Sequence[Tensor]:
+    """The states of what a model would draw from; none where one process draws for the whole batch."""
+    if machine.ranks() == 1:
+        return ()
+    return (torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else []))
+
+
+def _check_chance(before: Sequence[Tensor], after: Sequence[Tensor]) -> None:
+    """Raise ValueError where a model has drawn: processes would draw alike, and none what one does for its batch."""
+    if not all(torch.equal(one, other) for one, other in zip(before, after, strict=True)):
+        fault = "this training's model draws at random (dropout), so that processes cannot share a batch; start one"
+        raise machine.alike(ValueError(fault))
+
+
+def _averaged(terms: dict[str, Tensor], parameters: Sequence[nn.Parameter], weight: float) -> dict[str, Tensor]:
+    """Loss terms and, in place, gradients summed over processes, times ``weight``, a share's part of the batch.
+
+    One exchange: gradients, how many have each parameter's, and terms are one row of numbers.
+    """
+    absent = machine.added([float(parameter.grad is None) for parameter in parameters])
+    gradients = [torch.zeros_like(each) if each.grad is None else each.grad for each in parameters]
+    values = torch.stack([term.detach().float() for term in terms.values()])
+    row = torch.cat([*(each.flatten() for each in gradients), values]).mul_(weight)
+    machine.add_up(row)
+    *summed, values = row.split([*(each.numel() for each in gradients), len(terms)])
+    for parameter, gradient, total, count in zip(parameters, gradients, summed, absent, strict=True):
+        parameter.grad = None if count == machine.ranks() else gradient.copy_(total.view(gradient.shape))
+    return dict(zip(terms, values, strict=True))
+
+
+@contextmanager
+def _journal(scratch: Path) -> Iterator[TextIO]:
+    """A line a step, by the main process."""
+    with filling(scratch), (scratch / "journal" if machine.is_main() else Path(os.devnull)).open("a") as journal:
+        yield journal
 
 
 class Log:

@@ -1,5 +1,6 @@
 """The order of samples, a function of seed and step only, so that a resumed run continues in the same order."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -29,3 +30,8 @@ def turns(seed: int, step: int, batch: int, size: int) -> list[Turn]:
     return [
         Turn(permutation(seed, position // size, size)[position % size], position // size) for position in positions
     ]
+
+
+def share(batch: Sequence[Turn], rank: int, ranks: int) -> Sequence[Turn]:
+    """One rank's turns of a batch: neighbours, as many as the others' or one fewer or more; all of it for one rank."""
+    return batch[rank * len(batch) // ranks : (rank + 1) * len(batch) // ranks]

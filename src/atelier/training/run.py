@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from atelier import scratch
+from atelier import machine, scratch
 from atelier.files import write_table
 from atelier.params import Optimisation, Params
 from atelier.training.averages import Averages
@@ -48,14 +48,20 @@ class TrainingRun(NamedTuple):
         )
 
     def write(self, save: Callable[[Path, dict[str, Any]], None], history: pd.DataFrame, **card: Any) -> None:
-        """Write the result atomically: ``save`` writes a model and its card into a folder; the history is added."""
-        with replacing(self.output) as part:
-            save(part, {**self.key, "study": self.study, "name": self.variant, **card})
-            write_table(part / HISTORY, history)
+        """Write the result atomically: ``save`` writes a model and its card into a folder; the history is added.
+
+        The main process writes, the others wait.
+        """
+        if machine.is_main():
+            with replacing(self.output) as part:
+                save(part, {**self.key, "study": self.study, "name": self.variant, **card})
+                write_table(part / HISTORY, history)
+        machine.wait()
 
     def discard(self) -> None:
         """Delete the checkpoints, once the result has been written."""
-        scratch.discard(self.scratch)
+        if machine.is_main():
+            scratch.discard(self.scratch)
 
 
 def training_run(
@@ -65,8 +71,12 @@ def training_run(
 
     ``checkpoints``: the workspace's scratch folder, in which the run has one of its name.
     """
-    machine = params.machine.model_dump(mode="json")
-    key = {**key, "machine": machine, "seed": params.seed, "training_seed": training_seed}
+    key = {
+        **key,
+        "machine": params.machine.model_dump(mode="json"),
+        "seed": params.seed,
+        "training_seed": training_seed,
+    }
     name = f"{study}-{variant}-{training_seed}"
     run = scratch.folder(checkpoints, f"atelier.studies.{study}.train", name, **key)
     return TrainingRun(study, variant, training_seed, key, output, run)

@@ -104,6 +104,7 @@ def test_the_base_paints_every_sheet_at_every_scale_from_one_latent(
 
     monkeypatch.setattr(sample, "first_latents", noted)
     calls = paint_shades(monkeypatch)
+    config = config.model_copy(update={"sampling": config.sampling.model_copy(update={"batch": 1000})})
     sample.main(config, workspace)
     assert {path.name for path in (samples / "base_model").iterdir()} - {SEAL} == {
         "photographs", "works", "subjects", "styles", "emotions",

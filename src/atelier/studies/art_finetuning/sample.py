@@ -16,6 +16,8 @@ from atelier.sampling.store import UNTUNED, UNTUNED_AGAIN, guidance_folder
 from atelier.studies.art_finetuning.params import Config
 from atelier.workspace import Workspace
 
+PROCESSES = "several"  # share batches of pictures
+
 
 def main(params: Params, workspace: Workspace, model: str, training_seed: str) -> None:
     """Write the pictures of one model and training seed to ``build/samples/art_finetuning``."""

@@ -15,6 +15,8 @@ from atelier.training.lora import add_adapter, save_adapter, save_denoiser
 from atelier.training.run import check, training_run
 from atelier.workspace import Workspace
 
+PROCESSES = "several"  # share batches of a training
+
 
 def main(params: Params, workspace: Workspace, variant: str, seed: str) -> None:
     """Write one adapter, or one denoiser, to ``build/adapters``."""

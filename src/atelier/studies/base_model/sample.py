@@ -10,7 +10,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
-from atelier import scratch
+from atelier import machine, scratch
 from atelier.data import prepare
 from atelier.data.prompts import prompt
 from atelier.files import check_seal, write_seal, write_table
@@ -25,6 +25,8 @@ from atelier.studies.base_model import sheets
 from atelier.studies.base_model.params import Config
 from atelier.workspace import Workspace, replacing
 
+PROCESSES = "several"  # share batches of pictures
+
 
 def main(params: Params, workspace: Workspace) -> None:
     """Write the base's pictures to ``build/samples/base_model``."""
@@ -35,6 +37,7 @@ def main(params: Params, workspace: Workspace) -> None:
     run = scratch.of_stage(params, workspace, __name__, out, inputs, config=config.model_dump(mode="json"))
     if present:  # empty if the data has no photographs, or no truth table
         paint_conditions(params, present, lambda: with_ddim(base.load(check_seal(workspace.base))), run)
+    machine.leave_to_main()
     with replacing(out) as part:
         write_conditions(present, run, part)
         for condition in conditions:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from diffusers import StableDiffusionPipeline
 
-from atelier import scratch
+from atelier import machine, scratch
 from atelier.params import CORRECTED, WHITE, Params
 from atelier.sampling import conditions as sampling
 from atelier.sampling import starts
@@ -26,6 +26,8 @@ from atelier.studies.latent_perceptual.params import (
 from atelier.studies.latent_perceptual.pictures import folder, sources
 from atelier.studies.latent_perceptual.train import check_seed, start, tuned_pipeline
 from atelier.workspace import Workspace, replacing
+
+PROCESSES = "several"  # share batches of pictures
 
 
 class Condition(NamedTuple):
@@ -76,6 +78,7 @@ def main(params: Params, workspace: Workspace, variant: str, training_seed: str)
     painted = [listed(params, workspace, condition, seed) for condition in described]
     for one, condition in zip(painted, described, strict=True):
         paint_conditions(params, [one], partial(load, params, workspace, condition, seed), run)
+    machine.leave_to_main()
     with replacing(out) as part:
         write_conditions(painted, run, part)
     scratch.discard(run)

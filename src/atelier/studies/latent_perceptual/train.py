@@ -6,6 +6,7 @@ loss, and share samples and noise.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ from atelier.training.lora import save_denoiser, save_with_scheduler
 from atelier.training.order import Turn, turns
 from atelier.training.run import TrainingRun, training_run
 from atelier.workspace import Workspace
+
+PROCESSES = "several"  # share batches of a training
 
 CALIBRATION = 128  # number of samples from which a loss's weight is set
 EMPTY_PROMPTS = 0.1  # share of prompts left empty
@@ -133,7 +136,7 @@ class PostTrainingSetup:
 
     def task(self, seed: int, extra: Extra | None = None) -> Task:
         """The denoising task with additional loss terms."""
-        return denoiser.task(
+        task = denoiser.task(
             self.unet,
             self.trainable,
             self.pipeline.scheduler,
@@ -143,6 +146,8 @@ class PostTrainingSetup:
             device=self.accelerator.device,
             extra=extra,
         )
+        # a crop is drawn for the first sample that is compared, which another share's is not
+        return replace(task, means=extra is None or not self.config.crop)
 
     def compare(self) -> Compare:
         if self.training.loss == "reweighted":

@@ -6,6 +6,7 @@ for the history: the squared error where pixels alone teach, and what preference
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -98,7 +99,7 @@ def alone(task: Task, name: str) -> Task:
     def losses(batch: Sequence[Turn]) -> dict[str, Tensor]:
         return {key: term if key == name else term.detach() for key, term in task.losses(batch).items()}
 
-    return Task(task.trainable, task.samples, losses)
+    return replace(task, losses=losses)
 
 
 # ------------------------------------------------------------------------------------------------ preferences
@@ -239,7 +240,9 @@ def preference_task(
             seen |= {"winner_reference": reference[:, 0].mean(), "loser_reference": reference[:, 1].mean()}
         return terms | {name: value.detach() for name, value in seen.items()}
 
-    return Task(trainable=trainable, samples=preferences.pairs.names, losses=losses)
+    # a crop is drawn for a batch's first pair, which another share's is not
+    means = training.terms == "latent" or not pixels.crop
+    return Task(trainable=trainable, samples=preferences.pairs.names, losses=losses, means=means)
 
 
 def pixel_preferences(

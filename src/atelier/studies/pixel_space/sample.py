@@ -6,7 +6,7 @@ Noise depends on a picture's repeat and place in it alone, so that two variants'
 from functools import partial
 from typing import NamedTuple
 
-from atelier import scratch
+from atelier import machine, scratch
 from atelier.data import prepare
 from atelier.params import WHITE, Params
 from atelier.sampling import conditions as sampling
@@ -18,6 +18,8 @@ from atelier.studies.pixel_space.pictures import asked
 from atelier.studies.pixel_space.restore import write_restored
 from atelier.studies.pixel_space.variant import inputs_of, key_of, load
 from atelier.workspace import Workspace, replacing
+
+PROCESSES = "several"  # share batches of pictures
 
 
 class Condition(NamedTuple):
@@ -41,7 +43,8 @@ def all_conditions(params: Params) -> list[Condition]:
 def main(params: Params, workspace: Workspace, variant: str, training_seed: str) -> None:
     """Write one variant's conditions of one seed to ``build/samples/pixel_space/VARIANT/SEED``, and restored works."""
     config, seed = Config.of(params), params.protocol.training_seed(training_seed)
-    write_restored(params, workspace, variant, seed)
+    if machine.is_main():
+        write_restored(params, workspace, variant, seed)
     out = workspace.samples / config.STUDY / variant / str(seed)
     inputs = [workspace.starts, *inputs_of(params, workspace, variant, seed)]
     described = [condition for condition in all_conditions(params) if condition.variant == variant]
@@ -49,6 +52,7 @@ def main(params: Params, workspace: Workspace, variant: str, training_seed: str)
     run = scratch.of_stage(params, workspace, __name__, out, inputs, conditions=described, **key)
     painted = [listed(params, workspace, condition, seed) for condition in described]
     paint_conditions(params, painted, partial(load, params, workspace, variant, seed), run)
+    machine.leave_to_main()
     with replacing(out) as part:
         write_conditions(painted, run, part)
     scratch.discard(run)

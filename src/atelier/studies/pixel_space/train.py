@@ -5,6 +5,7 @@ one kind share samples and noise. The denoiser without its adapter is the refere
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ from atelier.training.lora import save_with_scheduler
 from atelier.training.order import Turn, turns
 from atelier.training.run import training_run
 from atelier.workspace import Workspace
+
+PROCESSES = "several"  # share batches of a training
 
 CALIBRATION = 32  # number of samples whose gradients the weight is set from
 PROBED = 32  # pairs, and timesteps evenly spaced over them, of which errors are looked at again and again
@@ -166,6 +169,8 @@ class Setup:
             device=self.accelerator.device,
             extra=None if training.terms == "latent" else pixel_term(self.pixels, scale),
         )
+        # a crop is drawn for a batch's first sample, which another share's is not
+        task = replace(task, means=training.terms == "latent" or not self.config.crop)
         return alone(task, PIXEL) if training.terms == "pixel" else task
 
     # ------------------------------------------------------------------------------------- constants of a loss

@@ -15,6 +15,8 @@ from atelier.sampling.store import UNTUNED, at_level, guidance_folder
 from atelier.studies.prompt_enrichment.params import TUNED_BY, Config
 from atelier.workspace import Workspace
 
+PROCESSES = "several"  # share batches of pictures
+
 
 def main(params: Params, workspace: Workspace, model: str, training_seed: str) -> None:
     """Write the pictures of one model and training seed to ``build/samples/prompt_enrichment``."""

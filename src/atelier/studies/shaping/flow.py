@@ -10,7 +10,7 @@ import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
 
-from atelier import scratch
+from atelier import machine, scratch
 from atelier.methods.inverse_noise import corrected
 from atelier.models.latents import encode_prompts
 from atelier.models.noise_corrector import velocity
@@ -25,6 +25,8 @@ from atelier.studies.shaping.flow_params import GUIDANCE, longer, uncorrected, w
 from atelier.studies.shaping.params import Config
 from atelier.workspace import Workspace, replacing
 
+PROCESSES = "several"  # share batches of pictures
+
 MODEL = "flow"  # the folder of all cells' pictures, in the study's
 NOISE = "picture"  # the seed of first latents, as of every study
 
@@ -38,6 +40,7 @@ def main(params: Params, workspace: Workspace, training_seed: str) -> None:
     by_base, by_control = conditions(params, workspace, seed), controls(params, workspace, seed)
     paint_conditions(params, by_base, partial(flow_base.load, params, workspace), run)
     paint_conditions(params, by_control, partial(load_control, params, workspace, seed), run)
+    machine.leave_to_main()
     with replacing(out) as part:
         write_conditions([*by_base, *by_control], run, part)
     scratch.discard(run)

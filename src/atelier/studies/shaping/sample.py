@@ -5,9 +5,9 @@ others. The base is painted by both solvers. Noise, at the start and at steps, d
 that pictures of two cells with one solver are pairs.
 """
 
-from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import pandas as pd
 from torch import Tensor
 
 from atelier import scratch
@@ -67,12 +67,10 @@ def write(params: Params, workspace: Workspace, variant: str, seed: int) -> None
     for solver in sorted({condition.solver for condition in described}):
         how = Solver(config.guidance, config.steps, params.sampling.batch, SOLVERS[solver])
 
-        def last(
-            pipeline: Any, listed: Sequence[sampling.Condition], latents: Tensor, how: Solver = how
-        ) -> Iterator[Tensor]:
-            asked = [text for each in listed for text in each.table["prompt"]]
-            seeds = [name for each in listed for name in seeds_of(each.table, params.seed, "picture")]
-            return (found.last for found in trajectories(pipeline, asked, latents, seeds, how, parts=parts))
+        def last(pipeline: Any, rows: pd.DataFrame, latents: Tensor, how: Solver = how) -> Tensor:
+            seeds = seeds_of(rows, params.seed, "picture")
+            (found,) = trajectories(pipeline, rows["prompt"].tolist(), latents, seeds, how, parts=parts)
+            return found.last
 
         alike = [painted[condition] for condition in described if condition.solver == solver]
         paint_conditions(params, alike, lambda: model, run, last)

@@ -36,6 +36,8 @@ from atelier.studies.signal_leak.styles import with_styles
 from atelier.studies.signal_leak.train import tuned_pipeline
 from atelier.workspace import Workspace, replacing
 
+PROCESSES = "several"  # share batches of pictures
+
 FIRST_STEPS = "first_steps.csv"
 FLOW = Path("conversions/flow_prediction")  # conversion of a shipped base, in the data folder
 RANDOM = 3  # frequencies of the leak used with prompts about light (the paper's N)
@@ -196,6 +198,7 @@ def main(params: Params, workspace: Workspace, model: str, training_seed: str) -
     if model == UNTUNED:
         listed.append(colours_condition(params, manifests, leaks[fit.BY_HAND], seed))
     paint_conditions(params, listed, partial(load, params, workspace, model, seed), run)
+    machine.leave_to_main()
     firsts = list(first_tables(params, workspace, model, seed, run))
     with replacing(out) as part:
         write_conditions(listed, run, part)
@@ -323,7 +326,10 @@ def colours_condition(params: Params, manifests: Path, leak: Leak, seed: int) ->
 
 
 def colours_start(params: Params, leak: FrequencyLeak, table: pd.DataFrame) -> Start:
-    """First latents of ``table``'s pictures for each channel and value, with the same noise each time."""
+    """First latents of ``table``'s pictures for each channel and value, with the same noise each time.
+
+    Rows are told by their index, which counts the condition's.
+    """
 
     def start(pipeline: StableDiffusionPipeline, rows: pd.DataFrame) -> Tensor:
         drawn = generators(seeds_of(table, params.seed, STUDY, "noise"))
@@ -333,6 +339,6 @@ def colours_start(params: Params, leak: FrequencyLeak, table: pd.DataFrame) -> S
         for _, _, low in colours_of(params, leak):
             samples = [leak.sample(1, Generator().set_state(state), low) for state in after]
             latents.append(add_leak(torch.cat(samples), noise, pipeline.scheduler, params.sampling.steps))
-        return torch.cat(latents)
+        return torch.cat(latents)[rows.index.tolist()]
 
     return start

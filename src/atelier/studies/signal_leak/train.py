@@ -26,6 +26,8 @@ from atelier.training.lora import add_adapter, save_with_scheduler
 from atelier.training.run import check, training_run
 from atelier.workspace import Workspace
 
+PROCESSES = "several"  # share batches of a training
+
 EMPTY_PROMPTS = 0.1  # share of prompts left empty
 VELOCITY = Path("conversions/v_prediction")  # conversion of a shipped base, in the data folder
 

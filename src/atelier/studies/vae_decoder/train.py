@@ -34,6 +34,8 @@ from atelier.training.order import Turn
 from atelier.training.run import check, training_run
 from atelier.workspace import Workspace
 
+PROCESSES = "several"  # share batches of a training
+
 
 class Crop(NamedTuple):
     """A square of a latent, and the corresponding pixels."""
@@ -121,7 +123,7 @@ def task(
         output = vae.decode(unscaled(vae, z)).sample
         return retuning_loss(output, target.to(device, memory_format=torch.channels_last), weights, perceptual)
 
-    return Task(trainable=trainable, samples=names, losses=losses)
+    return Task(trainable=trainable, samples=names, losses=losses, means=True)
 
 
 def main(params: Params, workspace: Workspace, variant: str, seed: str) -> None:
