@@ -65,7 +65,7 @@ def _run(workspace: Workspace, arguments: list[str]) -> None:
     match arguments:
         case ["check" | "kernel" | "page" as command, *_] if machine.ranks() > 1:
             raise alone(f"python -m atelier {command}")
-        case ["check", *targets]:
+        case ["check", *targets] if not any(target.startswith("-") for target in targets):
             check(workspace, targets)
         case ["kernel", connection, *settings]:
             machine.settle(params.load(workspace.params_file).machine.threads)
@@ -73,9 +73,9 @@ def _run(workspace: Workspace, arguments: list[str]) -> None:
 
             kernelapp.launch_new_instance(["-f", connection, *settings])
         case ["plan", *rest]:
-            from atelier.planning import command
+            from atelier.planning import command as planning
 
-            command.main(workspace, rest)
+            planning.main(workspace, rest)
         case ["page", study]:
             from atelier.pipeline import run as pages  # without torch: only the kernel computes
 

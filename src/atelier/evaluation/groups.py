@@ -1,7 +1,7 @@
 """Statistics of groups of pictures, the measures computed from them, and a pseudo-value per group."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, reduce
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +30,7 @@ from atelier.metrics import (
     spectrum_slope,
 )
 from atelier.metrics.summary import SLOPE_LOW
-from atelier.metrics.wavelets import Bands, bands_of, distance_from_bands, merged
+from atelier.metrics.wavelets import Bands, bands_of, distance_from_bands, joined
 from atelier.models.evaluator import Evaluator
 
 SIMPLE = ("fd", "kid", "pr", "psd")  # measures of small sets, such as one style's or a few artists' works
@@ -160,7 +160,7 @@ def pooled(groups: Sequence[Group]) -> Group:
         small=np.concatenate([each.small for each in groups]),
         spectrum=np.average([each.spectrum for each in groups], axis=0, weights=n),
         residual=np.average([each.residual for each in groups], axis=0, weights=n),
-        bands=reduce(merged, fits) if len(fits) == len(groups) else None,
+        bands=joined(fits) if len(fits) == len(groups) else None,
         per_picture={
             name: np.concatenate([each.per_picture[name] for each in groups]) for name in groups[0].per_picture
         },

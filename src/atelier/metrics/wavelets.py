@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import reduce
 from typing import NamedTuple
 
@@ -57,24 +58,28 @@ def bands(packets: FloatArray) -> Bands:
 def bands_of(images: Samples, level: int = LEVEL) -> Bands:
     """Fit the packets of pictures (n, c, h, w) in [0, 1], 32 at a time. ValueError as ``haar_packets`` raises."""
     level = check_whole(level, "level")
-    return reduce(merged, (bands(_packets(batch, level)) for batch in image_batches(images, "images")))
+    fits = (bands(_packets(batch, level)) for batch in image_batches(images, "images"))
+    return reduce(lambda one, other: joined([one, other]), fits)
 
 
-def merged(one: Bands, other: Bands) -> Bands:
-    """The fits of both sets of pictures together (Chan, Golub, LeVeque 1979, on factors).
+def joined(fits: Sequence[Bands]) -> Bands:
+    """The fit of several sets of pictures together (Chan, Golub, LeVeque 1979, on factors).
 
-    Raises ValueError for packets of different shapes, TypeError for anything but ``Bands``.
+    Raises ValueError for none and for packets of different shapes, TypeError for anything but ``Bands``.
     """
-    _check_bands(one=one, other=other)
-    total, step = one.n + other.n, other.mean - one.mean
-    bridge = np.sqrt(one.n * (other.n / total)) * step
-    factor = np.concatenate([one.factor, other.factor, bridge[:, None]], axis=1)
-    return Bands(total, one.mean + step * (other.n / total), _reduced(factor))
+    if not fits:
+        raise ValueError("fits: expected at least one, got none")
+    for number, fit in enumerate(fits):
+        _check_bands(**{"fits[0]": fits[0], f"fits[{number}]": fit})
+    total = sum(fit.n for fit in fits)
+    mean = np.sum([fit.mean * (fit.n / total) for fit in fits], axis=0)
+    between = np.stack([np.sqrt(fit.n) * (fit.mean - mean) for fit in fits], axis=1)
+    return Bands(total, mean, _reduced(np.concatenate([*(fit.factor for fit in fits), between], axis=1)))
 
 
 def _reduced(factor: FloatArray) -> FloatArray:
-    """F (packets, r, d) to R (packets, d, d) of F = QR where r is well above d: a QR costs as much for few new rows."""
-    return np.asarray(np.linalg.qr(factor, mode="r")) if factor.shape[1] > 2 * factor.shape[2] else factor
+    """F (packets, r, d) to R (packets, min(r, d), d) of F = QR: R^T R = F^T F."""
+    return np.asarray(np.linalg.qr(factor, mode="r")) if factor.shape[1] > factor.shape[2] else factor
 
 
 def distance_from_bands(real: Bands, generated: Bands) -> float:
@@ -83,13 +88,10 @@ def distance_from_bands(real: Bands, generated: Bands) -> float:
     Raises ValueError for packets of different shapes and below two pictures, TypeError for anything but ``Bands``.
     """
     _check_bands(real=real, generated=generated)
-    roots = []
-    for name, fitted in (("real", real), ("generated", generated)):
-        if fitted.n < 2:
-            raise ValueError(f"{name}: a covariance needs at least 2 pictures, got {fitted.n}")
-        short = fitted.factor.shape[1] <= fitted.factor.shape[2]
-        factor = fitted.factor if short else np.asarray(np.linalg.qr(fitted.factor, mode="r"))
-        roots.append(factor / np.sqrt(fitted.n - 1))
+    for name, fit in (("real", real), ("generated", generated)):
+        if fit.n < 2:
+            raise ValueError(f"{name}: a covariance needs at least 2 pictures, got {fit.n}")
+    roots = [fit.factor / np.sqrt(fit.n - 1) for fit in (real, generated)]
     means = ((real.mean - generated.mean) ** 2).sum()
     traces = sum((root**2).sum() for root in roots)
     shared = np.linalg.svd(roots[0] @ roots[1].swapaxes(1, 2), compute_uv=False).sum()  # as in frechet.py
@@ -97,13 +99,13 @@ def distance_from_bands(real: Bands, generated: Bands) -> float:
 
 
 def _check_bands(**fits: Bands) -> None:
-    """Refuse what is no pair of fits in one space."""
+    """Refuse fits that are not of one space."""
     for name, value in fits.items():
         if not isinstance(value, Bands):
             raise TypeError(f"{name}: expected Bands, got {came(value)}")
-    one, other = fits.values()
-    if one.mean.shape != other.mean.shape:
-        raise ValueError(f"{', '.join(fits)}: packets of {one.mean.shape} and {other.mean.shape}: not one space")
+    shapes = [fit.mean.shape for fit in fits.values()]
+    if len(set(shapes)) > 1:
+        raise ValueError(f"{', '.join(fits)}: packets of {shapes[0]} and {shapes[1]}: not one space")
 
 
 def frechet_wavelet_distance(real: Samples, generated: Samples, level: int = LEVEL) -> float:
