@@ -12,7 +12,7 @@ from PIL import Image
 from conftest import TINY
 from linked import linked
 
-SIZE, FEW, TIMES = 256, 200, 4  # more than are in memory at once, of a size at which a set of them is seen
+SIZE, FEW, TIMES = 64, 600, 4  # more than are in memory at once, and than wavelet packets have coefficients
 STYLES = ("Mosaic", "Expressionism")
 MEASURED = """
 import resource, sys
@@ -34,7 +34,6 @@ STAGES = (  # in an order in which they can run
     "art_finetuning measure untuned",
 )
 PARAMS = {  # one variant; as many generated pictures as there are works in the smaller split
-    r"size: 64": f"size: {SIZE}",
     r"annotations: true": "annotations: false",
     r"source: train\n  location: null": "source: folder\n  location: base",
     r"sampling: \{steps: 2": "sampling: {steps: 1",
@@ -53,8 +52,8 @@ def world(folder: Path, tiny_world: Path, pictures: int) -> Path:
     for number in range(pictures):
         path = folder / "data" / "wikiart" / STYLES[number % 2] / f"some-one_{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        coarse = random.integers(0, 256, (SIZE // 32, SIZE // 32, 3), np.uint8)
-        Image.fromarray(coarse.repeat(32, 0).repeat(32, 1)).save(path)
+        coarse = random.integers(0, 256, (SIZE // 8, SIZE // 8, 3), np.uint8)
+        Image.fromarray(coarse.repeat(8, 0).repeat(8, 1)).save(path)
     text = TINY
     for old, new in {**PARAMS, r"pictures: 3\n  guidance": f"pictures: {pictures // 8}\n  guidance"}.items():
         text, count = re.subn(old, new, text)

@@ -35,8 +35,8 @@ from atelier.models.evaluator import Evaluator
 
 SIMPLE = ("fd", "kid", "pr", "psd")  # measures of small sets, such as one style's or a few artists' works
 NEIGHBOURS = 5
-WAVELETS = 256  # px: larger pictures are averaged to this for their wavelet packets; it is the paper's size, and the
-# covariances of 512 px ones would take 19 GB
+WAVELETS = 128  # px: larger pictures are averaged to this for their wavelet packets; at 256, the paper's size, the
+# covariances of one set take 1.2 GB and a distance half a minute, at 512 19 GB
 SMALL = 16  # px: size at which pictures are compared with the training works pixel by pixel
 RARE = 0.01  # share of held-out works nearer to a training work than the threshold for a near copy
 
