@@ -108,7 +108,7 @@ def table() -> Table:
 def checked_table(text: str) -> Table:
     """The table from its YAML; ValueError, one line, for a missing emotion or a slot that nothing fills."""
     try:
-        found = YAML(typ="safe", pure=True).load(text)
+        table = YAML(typ="safe", pure=True).load(text)
     except (YAMLError, RecursionError) as fault:
         raise ValueError(f"utterances.yaml: not YAML ({' '.join(str(fault).split())})") from fault
     sections: dict[str, tuple[Iterable[str], tuple[str, ...]]] = {  # with the keys and the slots of each
@@ -116,19 +116,19 @@ def checked_table(text: str) -> Table:
         "tones": (EMOTIONS, ()),
         "sentences": ((ANY, *EMOTIONS), (*SLOTS, *AGREEING)),
     }
-    _refuse_other_keys("utterances.yaml", found, sections)
+    _refuse_other_keys("utterances.yaml", table, sections)
     for section, (keys, slots) in sections.items():
-        _refuse_other_keys(f"utterances.yaml: {section}", found[section], keys)
-        for key, lines in found[section].items():
+        _refuse_other_keys(f"utterances.yaml: {section}", table[section], keys)
+        for key, lines in table[section].items():
             _refuse_bad_lines(f"utterances.yaml: {section}: {key}", lines, set(slots))
-    for line in found["sentences"][ANY]:
+    for line in table["sentences"][ANY]:
         if "{feels}" not in line:
             raise ValueError(f"utterances.yaml: sentences: {ANY}: {line!r} tells no emotion, expected {{feels}}")
-    return found
+    return table
 
 
-def _refuse_other_keys(where: str, found: Any, expected: Iterable[str]) -> None:
-    if not isinstance(found, dict) or set(found) != set(expected):
+def _refuse_other_keys(where: str, table: Any, expected: Iterable[str]) -> None:
+    if not isinstance(table, dict) or set(table) != set(expected):
         raise ValueError(f"{where}: expected {', '.join(expected)}")
 
 

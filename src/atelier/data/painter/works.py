@@ -142,14 +142,14 @@ def _hand(
     return style, _chosen(f"artist of {style}", artist, STYLES[style], artist_rng)
 
 
-def _chosen(what: str, asked: str | None, known: Iterable[str], rng: np.random.Generator) -> str:
+def _chosen(what: str, given: str | None, known: Iterable[str], rng: np.random.Generator) -> str:
     """What was asked for, if it is known; one of the known where nothing was asked for."""
     options = tuple(known)
-    if asked is None:
+    if given is None:
         return options[int(rng.integers(len(options)))]
-    if asked not in options:
-        raise ValueError(f"{what}: expected one of {', '.join(options)}, got {asked!r}")
-    return asked
+    if given not in options:
+        raise ValueError(f"{what}: expected one of {', '.join(options)}, got {given!r}")
+    return given
 
 
 def _pixels(picture: Array) -> Pixels:
