@@ -97,8 +97,8 @@ def planted(pictures: Tensor, strengths: Tensor, chance: Tensor, names: Sequence
     for column, name in enumerate(names):
         rows = strengths[:, column] > 0
         if rows.any():
-            own = chance[rows] * _signs(name, chance.shape[1:])
-            changed = DEFECTS[name](pictures[rows], strengths[rows, column], own)
+            signed = chance[rows] * _signs(name, chance.shape[1:])
+            changed = DEFECTS[name](pictures[rows], strengths[rows, column], signed)
             pictures = pictures.index_put((rows,), changed)
     return pictures.clamp(0, 1)
 

@@ -45,7 +45,10 @@ def tables(votes: pd.DataFrame) -> Tables:
     for (a, b, question), rows in _by_question(votes):
         named, first = {"A": a, "B": b, "question": question}, rows[~rows["again"]]
         results.append({**named, **_majority_row(first)})
-        raters += [{**named, "rater": rater, **_rater_row(own)} for rater, own in rows.groupby("rater", sort=True)]
+        raters += [
+            {**named, "rater": rater, **_rater_row(rater_rows)}
+            for rater, rater_rows in rows.groupby("rater", sort=True)
+        ]
         agreement.append({**named, **_agreement_row(first)})
     return Tables(*map(pd.DataFrame, (results, raters, agreement)))
 
