@@ -155,10 +155,10 @@ def trajectories(
         count = min(solver.batch, len(prompts) - first)
         # every batch has the same size, the last is padded, so that a picture does not depend on how many there are
         rows = [min(number, len(prompts) - 1) for number in range(first, first + solver.batch)]
-        found = _batch(
+        batch = _batch(
             pipeline, [prompts[n] for n in rows], latents[rows], [seeds[n] for n in rows], solver, keep, parts
         )
-        yield Trajectory(found.last[:count], {number: states[:count] for number, states in found.kept.items()})
+        yield Trajectory(batch.last[:count], {number: states[:count] for number, states in batch.kept.items()})
 
 
 def _batch(
