@@ -49,8 +49,8 @@ def own_pairs(params: Params, workspace: Workspace) -> tuple[list[Pair], int]:
         for folder in (a, b):
             if not folder.is_dir():
                 raise ValueError(f"{folder}: the study has not painted it yet; name two folders: make ab A=... B=...")
-        found, unmatched = pairs_of(a, b, f"{seed}/")
-        pairs += found
+        matched, unmatched = pairs_of(a, b, f"{seed}/")
+        pairs += matched
         alone += unmatched
     return pairs, alone
 

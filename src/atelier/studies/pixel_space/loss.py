@@ -137,7 +137,7 @@ class Preferences(NamedTuple):
 
     def drawn(self, batch: Sequence[Turn], times: Sequence[int] | None = None) -> Drawn:
         """Noise and timesteps are functions of (seed, pair, epoch); ``times``: other timesteps, one a pair."""
-        alphas, sigmas, told = denoiser.path(self.scheduler)
+        alphas, sigmas, denoiser_times = denoiser.path(self.scheduler)
         names, shape = self.pairs.names, self.pairs.winner.shape[1:]
         draws = [self._draw(names[turn.sample], turn.epoch, shape, len(alphas)) for turn in batch]
         noise = torch.stack([one.eps for one in draws])
@@ -152,7 +152,9 @@ class Preferences(NamedTuple):
         empty = torch.tensor([one.empty for one in draws])[:, None, None]
         words = torch.where(empty, self.pairs.empty, self.pairs.embeddings[chosen])[:, None].expand(-1, 2, -1, -1)
         alpha, s = (level[t][..., None, None, None] for level in (alphas, sigmas))
-        z0, eps, alpha, s, time, words = (each.to(self.device) for each in (z0, eps, alpha, s, told[t], words))
+        z0, eps, alpha, s, time, words = (
+            each.to(self.device) for each in (z0, eps, alpha, s, denoiser_times[t], words)
+        )
         return Drawn(z0, eps, alpha, s, time, words, batch)
 
     def _draw(self, name: str, epoch: int, shape: torch.Size, steps: int) -> denoiser.Draw:
@@ -161,8 +163,8 @@ class Preferences(NamedTuple):
     def output(self, drawn: Drawn) -> Tensor:
         """What the denoiser says of both pictures, (b, 2, c, h, w)."""
         zt = noised(*drawn.flat())
-        told, words = flattened(drawn.time, drawn.words)
-        made: Tensor = self.unet(zt, told, words).sample
+        times, words = flattened(drawn.time, drawn.words)
+        made: Tensor = self.unet(zt, times, words).sample
         return made.float().view_as(drawn.z0)
 
     def reference(self, drawn: Drawn) -> Tensor:

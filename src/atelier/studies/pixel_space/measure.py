@@ -142,9 +142,9 @@ def cell_rows(run: Path, cell: str, real: Reference, made: Callable[[], Made]) -
     """A cell's measures and its pictures' scores; both from scratch where an earlier process has finished them."""
     names = (cell, f"{cell} scores")
     if not all(scratch.is_whole(scratch.path(run, name, ".parquet")) for name in names):
-        found = made()
-        scratch.table(run, names[1], lambda: found.scores)
-        scratch.table(run, names[0], partial(measured, real, found.groups, of_group))
+        results = made()
+        scratch.table(run, names[1], lambda: results.scores)
+        scratch.table(run, names[0], partial(measured, real, results.groups, of_group))
     table, scores = (scratch.read(scratch.path(run, name, ".parquet")) for name in names)
     return table, scores
 
@@ -265,13 +265,13 @@ def masked_errors(wanted: Tensor, made: Tensor, subjects: NDArray[np.bool_]) -> 
     ``top_``: as it is; ``high_``: its absolute value, the error. Pictures are (n, 3, h, w) uint8, ``subjects`` bool
     (n, h, w). A part that no picture has, or that has no power, is left out.
     """
-    found: dict[str, float] = {}
+    errors: dict[str, float] = {}
     for part, mask in zip(("inside", "outside"), apart(subjects, MARGIN * made.shape[-1]), strict=True):
         powers = [high_power(each / 255, mask, HALF) for each in (made, wanted)]
         if all(power > 0 for power in powers):
             ratio = float(np.log10(powers[0] / powers[1]))
-            found |= {f"high_{part}": abs(ratio), f"top_{part}": ratio}
-    return found
+            errors |= {f"high_{part}": abs(ratio), f"top_{part}": ratio}
+    return errors
 
 
 # ------------------------------------------------------------------------------------------------ for verdicts

@@ -172,8 +172,8 @@ class Config(StudySection):
         steps, inspected = params.sampling.steps, self.inspected * len(params.protocol.groups)
         match stage:
             case "choose":
-                asked = self.candidates
-                made = Sampled(asked.prompts * asked.each, steps, asked.guidance > 1, states=0)  # pairs' latents alone
+                drawn = self.candidates
+                made = Sampled(drawn.prompts * drawn.each, steps, drawn.guidance > 1, states=0)  # pairs' latents alone
                 prompts = kept * params.protocol.prompts.per_work
                 return Work(sampled=(made,), encoded=kept + test, decoded=test, prompts=prompts, cached=kept)
             case "train":

@@ -209,8 +209,10 @@ class Setup:
             with self.accelerator.autocast():
                 terms = task.losses(turns(self.seed, step, size, len(self.names)))
             for name in total.keys() & terms.keys():
-                found = torch.autograd.grad(terms[name], parameters, retain_graph=True, allow_unused=True)
-                total[name] += float(torch.stack([each.norm() for each in found if each is not None]).norm()) / batches
+                gradients = torch.autograd.grad(terms[name], parameters, retain_graph=True, allow_unused=True)
+                total[name] += (
+                    float(torch.stack([each.norm() for each in gradients if each is not None]).norm()) / batches
+                )
         return total
 
     # ------------------------------------------------------------------------------------- what is watched
