@@ -58,8 +58,8 @@ def _continued(
     pipeline: Any, output: Output, state: Tensor, number: int, generators: list[torch.Generator], solver: Solver
 ) -> Tensor:
     grid = settled_grid(solving(pipeline.scheduler, solver.eta), solver.steps)
-    told = {"eta": solver.eta} if isinstance(grid, DDIMScheduler) else {}
-    given = {"generator": generators, **told} if solver.eta else {}
+    eta = {"eta": solver.eta} if isinstance(grid, DDIMScheduler) else {}
+    given = {"generator": generators, **eta} if solver.eta else {}
     for t in grid.timesteps[number:]:
         state = grid.step(output(state, t), t, state, **given).prev_sample
     return state.float().cpu()

@@ -125,8 +125,8 @@ class Explorer:
 def _of(place: Path, name: str, numbers: list[int]) -> Tensor:
     """A tensor's rows of these candidates, which may be asked for more than once."""
     once = sorted(set(numbers))
-    found = candidates.tensors(place, name, once)
-    return found[[once.index(number) for number in numbers]]
+    rows = candidates.tensors(place, name, once)
+    return rows[[once.index(number) for number in numbers]]
 
 
 def load(params: Params, workspace: Workspace) -> Explorer:

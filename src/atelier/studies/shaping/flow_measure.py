@@ -124,20 +124,20 @@ def of_operations(params: Params, parts: pd.DataFrame) -> pd.DataFrame:
 
 def of_inversion(params: Params, workspace: Workspace, k: int) -> pd.DataFrame:
     """Round trips and the convergence of ``k`` steps, and how far their inverted noise is from N(0, I)."""
-    cell, found = uncorrected(k), invert.load(workspace, k)
-    groups, n = len(params.protocol.groups), len(found["noise"])
+    cell, inversion = uncorrected(k), invert.load(workspace, k)
+    groups, n = len(params.protocol.groups), len(inversion["noise"])
     parts = [slice(first, None, groups) for first in range(min(groups, n))]
     rows = []
     for measure in ("round_trip_data", "round_trip_noise"):
-        errors = found[measure].double().numpy()
+        errors = inversion[measure].double().numpy()
         values = [_most(errors[parts[group % len(parts)]]) for group in range(groups)]
         rows.append(row(measure, cell, n, _most(errors), values))
     for measure in ("residual", "bound"):
-        rows.append(constant(params, measure, cell, n, _most(found[measure].double().numpy().max(1))))
+        rows.append(constant(params, measure, cell, n, _most(inversion[measure].double().numpy().max(1))))
     ratios = _ratios(invert.load_convergence(workspace).query("k == @k"))
     if len(ratios):
         rows.append(constant(params, "convergence", cell, len(ratios), _most(ratios)))
-    rows += [constant(params, measure, cell, n, value) for measure, value in law(found["noise"]).items()]
+    rows += [constant(params, measure, cell, n, value) for measure, value in law(inversion["noise"]).items()]
     return pd.concat(rows, ignore_index=True)
 
 

@@ -308,5 +308,7 @@ def _slope(tuned: FloatArray, base: FloatArray) -> float:
     if spread == 0:
         return 0.0
     most = 20 / spread
-    found = optimize.minimize_scalar(lambda slope: -_tilted(tuned, base, slope), bounds=(-most, most), method="bounded")
-    return float(found.x)
+    optimum = optimize.minimize_scalar(
+        lambda slope: -_tilted(tuned, base, slope), bounds=(-most, most), method="bounded"
+    )
+    return float(optimum.x)

@@ -211,12 +211,12 @@ class Config(StudySection):
     def _of_variant(self, params: Params, name: str, drawn: Sampled) -> Work:
         """A variant's training and pictures; candidates of later rounds and of a policy are its own, and scratch."""
         settings, training = self.optimisation, self.trainings[name]
-        own = training.method == "policy" or before(name, self) is not None
+        samples_again = training.method == "policy" or before(name, self) is not None
         policy = training.method == "policy" and self.guidance > 1
         batch = settings.batch * (2 if policy else 1)  # with guidance, a step's probability takes both calls
         learnt = Trained("denoiser", settings.steps, batch, self.rank, everywhere=True)
-        sampled = (self._painted(params), *([drawn._replace(states=0)] if own else []))
-        return Work(sampled=sampled, trained=(learnt,), measured=drawn.pictures if own else 0)
+        sampled = (self._painted(params), *([drawn._replace(states=0)] if samples_again else []))
+        return Work(sampled=sampled, trained=(learnt,), measured=drawn.pictures if samples_again else 0)
 
     def _inspected(self, params: Params) -> Work:
         """Continued states, divergence of paths, errors of held-out works, and all pictures' measures."""

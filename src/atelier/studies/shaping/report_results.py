@@ -182,6 +182,6 @@ def scaled(interval: Interval, factor: float) -> Interval:
     return Interval(interval.mean * factor, ends[0], ends[1], interval.n)
 
 
-def told(interval: Interval, below: str, above: str, neither: str) -> str:
+def direction_text(interval: Interval, below: str, above: str, neither: str) -> str:
     """What an interval says of a change's direction."""
     return below if interval.high < 0 else above if interval.low > 0 else neither

@@ -104,13 +104,20 @@ def validated(params: Params, workspace: Workspace, probes: Mapping[str, Probe])
     for name in Config.of(params).rewards:
         right = np.nan
         if name in probes and seen is not None:
-            own, others = (probes[name].probability(seen, each[PROBED[name]].tolist()) for each in (table, other))
+            matched, others = (probes[name].probability(seen, each[PROBED[name]].tolist()) for each in (table, other))
             right = probes[name].accuracy(seen, table[PROBED[name]].tolist())
         else:
             reward = judged(params, workspace, name, probes)
-            own, others = reward(shown, table), reward(shown, other)
-        wins = float(np.mean((own > others) + 0.5 * (own == others)))
+            matched, others = reward(shown, table), reward(shown, other)
+        wins = float(np.mean((matched > others) + 0.5 * (matched == others)))
         rows.append(
-            {"reward": name, "own": own.mean(), "other": others.mean(), "wins": wins, "right": right, "n": len(own)}
+            {
+                "reward": name,
+                "own": matched.mean(),
+                "other": others.mean(),
+                "wins": wins,
+                "right": right,
+                "n": len(matched),
+            }
         )
     return pd.DataFrame(rows)

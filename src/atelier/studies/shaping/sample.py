@@ -70,9 +70,9 @@ def write(params: Params, workspace: Workspace, variant: str, seed: int) -> None
         def last(
             pipeline: Any, listed: Sequence[sampling.Condition], latents: Tensor, how: Solver = how
         ) -> Iterator[Tensor]:
-            asked = [text for each in listed for text in each.table["prompt"]]
+            prompts = [text for each in listed for text in each.table["prompt"]]
             seeds = [name for each in listed for name in seeds_of(each.table, params.seed, "picture")]
-            return (found.last for found in trajectories(pipeline, asked, latents, seeds, how, parts=parts))
+            return (trajectory.last for trajectory in trajectories(pipeline, prompts, latents, seeds, how, parts=parts))
 
         alike = [painted[condition] for condition in described if condition.solver == solver]
         paint_conditions(params, alike, lambda: model, run, last)

@@ -172,9 +172,9 @@ class Setup:
         for number in range(policy.rounds):
             steps = self.optimisation.steps * (number + 1) // policy.rounds - done
             rows = table[table["round"] == number].reset_index(drop=True)
-            found = self.sampled(rows, number, run)
-            means.append(float(found["reward"].mean()))
-            task = self.policy_task(found, number, run)
+            scored = self.sampled(rows, number, run)
+            means.append(float(scored["reward"].mean()))
+            task = self.policy_task(scored, number, run)
             warmup = self.optimisation.warmup if number == 0 else 0
             settings = self.optimisation.model_copy(update={"steps": steps, "warmup": warmup, "decay": "constant"})
             seed = seed_of(self.seed, "policy", number)
@@ -211,9 +211,9 @@ class Setup:
         steps, owners = self.steps(rows, number, run)
         texts = sorted(set(rows["prompt"]))
         prompted = Prompted.of(self.pipeline, texts, steps.states)
-        asked = [texts.index(text) for text in rows["prompt"]]
+        prompt_numbers = [texts.index(text) for text in rows["prompt"]]
         return policy_task(
-            prompted.call(self.pipeline.unet, [asked[owner] for owner in owners]),
+            prompted.call(self.pipeline.unet, [prompt_numbers[owner] for owner in owners]),
             self.trainable,
             self.pipeline.scheduler.config.prediction_type,
             steps,
@@ -242,7 +242,7 @@ class Setup:
         ).float()
         noisy = [step for step in range(self.config.steps) if added(levels[step]) > LEAST_NOISE]
         n = len(rows)
-        found = Steps(
+        steps = Steps(
             states=torch.cat([states[step] for step in noisy]),
             following=torch.cat([states[step + 1] for step in noisy]),
             times=torch.cat([times[step].expand(n) for step in noisy]),
@@ -251,7 +251,7 @@ class Setup:
             advantage=advantage.repeat(len(noisy)),
             names=[f"trajectory-{row}/step-{step}" for step in noisy for row in range(n)],
         )
-        return found, list(range(n)) * len(noisy)
+        return steps, list(range(n)) * len(noisy)
 
 
 def added(levels: Tensor) -> float:
