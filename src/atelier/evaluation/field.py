@@ -120,7 +120,7 @@ def clip_scores(network: Clip, pictures: Tensor, prompts: Sequence[str], convent
 class Rows(NamedTuple):
     """Features of some pictures."""
 
-    keys: np.ndarray  # (k,) int64; of more pictures than are kept, those with the smallest ones stay
+    keys: np.ndarray  # (k,) int64; of more pictures than are kept, the ones with the smallest keys stay
     numbers: np.ndarray  # (k,) int64, the pictures' numbers
     features: np.ndarray  # (k, d) float32, in which networks compute
 

@@ -2,7 +2,7 @@
 
 ``colour`` and ``brightness`` are exact functions of pixels. ``Probe`` asks the network of perceptual losses whether a
 picture shows what its prompt says; the evaluator, which measures, never rewards. A count of objects is no reward: of
-the painter's own pictures connected pixels of the colour tell it rightly in 8 to 13 % (``tests/test_rewards.py``).
+the painter's pictures connected pixels of the colour give it rightly in 8 to 13 % (``tests/test_rewards.py``).
 """
 
 import re
@@ -40,7 +40,7 @@ WEIGHTS, CARD = "probes.safetensors", "card.json"
 
 
 def colour_named(prompt: str) -> str | None:
-    """The one colour that a prompt names, of those with a hue; None where it names none, or several."""
+    """The one colour with a hue that a prompt names; None where it names none, or several."""
     named = set(re.findall(r"[a-z]+", prompt.lower())) & set(COLOURS)
     return named.pop() if len(named) == 1 else None
 

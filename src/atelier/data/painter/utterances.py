@@ -15,7 +15,7 @@ from atelier.data.painter.stage import Scene
 from atelier.data.painter.subjects import SUBJECTS
 
 ANY = "any"  # sentences for whatever emotion
-OWN = 0.6  # share of the utterances that take a sentence of their emotion's own
+OF_EMOTION = 0.6  # share of the utterances that take a sentence of their emotion
 VOWELS = ("a", "e", "i", "o", "u")
 
 SLOTS = ("it", "noun", "a_noun", "a_colour_noun", "colour", "when", "tones", "feels")
@@ -66,7 +66,7 @@ def utterance(scene: Scene, emotion: str, rng: np.random.Generator, *, shown: bo
 
 
 def annotations_of(scene: Scene, emotion: str, rng: np.random.Generator) -> tuple[tuple[str, str], ...]:
-    """Two to five (emotion, utterance), more than half of them of the work's own emotion."""
+    """Two to five (emotion, utterance), more than half of them of the work's emotion."""
     count = int(rng.integers(2, 6))
     felt = [emotion if i <= count // 2 or rng.random() < 0.5 else pick(rng, EMOTIONS) for i in range(count)]
     order = rng.permutation(count)
@@ -75,7 +75,7 @@ def annotations_of(scene: Scene, emotion: str, rng: np.random.Generator) -> tupl
 
 def sentence(emotion: str, rng: np.random.Generator, *, shown: bool = True) -> str:
     """A sentence to be filled; one that names the palette only where the picture has that of the emotion."""
-    options = table()["sentences"][emotion if rng.random() < OWN else ANY]
+    options = table()["sentences"][emotion if rng.random() < OF_EMOTION else ANY]
     return pick(rng, options if shown else [line for line in options if "{tones}" not in line])
 
 

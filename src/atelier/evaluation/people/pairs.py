@@ -1,4 +1,4 @@
-"""Pictures of two folders that people compare: those of the same name, as data URIs that say nothing but pixels."""
+"""Pictures of two folders that people compare: pictures of the same name, as data URIs that say nothing but pixels."""
 
 import base64
 import io
