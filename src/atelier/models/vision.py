@@ -34,7 +34,7 @@ def load(folder: Path, kind: type[Network]) -> Network:
 
     Raises ValueError, one line that names the file, for another class's folder, and for weights that are missing,
     unknown, of another shape, no floats or not finite. Names are compared after loading, because transformers renames
-    those of older files as it loads them.
+    older files' tensors as it loads them.
     """
     weights = folder / WEIGHTS
     _check_weights(weights, _numbers_of(_read_config(folder, kind), kind, folder / CONFIG))

@@ -111,7 +111,7 @@ def graft(
     guidance: float = 7.5,
     eta: float = 0.0,  # of DDIM: 0 deterministic, 1 DDPM's noise
     batch: int = 8,
-    size: int | None = None,  # px; None: the denoiser's own
+    size: int | None = None,  # px; None: the denoiser's size
     rank: int = 16,
     updates: int = 500,
     learning_rate: float = 1e-4,
@@ -121,7 +121,7 @@ def graft(
 ) -> Grafted:
     """Train an adapter for ``reward``; the pipeline has it afterwards, and so has ``folder``, in diffusers' format.
 
-    The cost is told before anything is computed. Of target ``x_I``; with a deterministic sampler its law is GRAFT's,
+    The cost is printed before anything is computed. Of target ``x_I``; with a deterministic sampler its law is GRAFT's,
     with a stochastic one a softer one (``methods.partial``). ValueError for a folder of another run, for a pipeline
     that has an adapter already, and for rewards that are not finite.
     """

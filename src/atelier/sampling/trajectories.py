@@ -2,7 +2,7 @@
 
 For any diffusers text-to-image pipeline with a step callback and any scheduler. A state is what the scheduler holds
 before its step number N; ``level`` says its timestep, and its signal and noise where states are ``alpha z_0 + s eps``.
-Noise at a step is a picture's own, from its seed, so that no picture depends on the others in its batch.
+Noise at a step is drawn from the picture's seed, so that no picture depends on the others in its batch.
 """
 
 import copy
@@ -49,7 +49,7 @@ class Parts(NamedTuple):
 
 
 class Trajectory(NamedTuple):
-    """Last states (b, c, h, w), and those before some steps by their number; float32, on the CPU."""
+    """Last states (b, c, h, w), and states before some steps by their number; float32, on the CPU."""
 
     last: Tensor
     kept: dict[int, Tensor]
@@ -66,7 +66,7 @@ def settled_grid(scheduler: SchedulerMixin, steps: int) -> SchedulerMixin:
 
 
 def solving(scheduler: SchedulerMixin, eta: float) -> SchedulerMixin:
-    """The scheduler whose steps have the noise that ``eta`` says; DDIM and others are told it at each step.
+    """The scheduler whose steps have the noise that ``eta`` says; DDIM and others take it at each step.
 
     DPM-Solver++ of first order is DDIM on any path, a flow's, too, and its stochastic form is eta = 1. ValueError for
     another eta or order of it.
