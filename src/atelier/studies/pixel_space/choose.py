@@ -1,6 +1,6 @@
 """Stage ``choose``: works to learn from and pairs of preferences, chosen by one judge; works to measure against.
 
-The judge that chooses never measures, and what measures never chooses: fit to the style is told by the network of
+The judge that chooses never measures, and what measures never chooses: fit to the style is scored by the network of
 perceptual losses, not by the evaluator. Fewer defects come first; among pictures that the judge cannot tell apart, a
 better fit does.
 """
@@ -63,7 +63,7 @@ Score = Callable[[Tensor], FloatArray]
 CHOOSING, MEASURING = "choosing", "measuring"  # roles of judges
 SEEN = 32  # pictures at a time through a network
 SHRINKAGE = 0.1  # of a covariance towards a multiple of the identity, because works of a style may be few
-EXAMPLES = 400  # works of other styles, at most, that a style is told from
+EXAMPLES = 400  # works of other styles, at most, that a style is compared with
 
 
 def main(params: Params, workspace: Workspace) -> None:
@@ -138,7 +138,7 @@ def discriminant(inside: Tensor, outside: Tensor) -> Score:
 
 
 def style_fit(params: Params, workspace: Workspace, style: str) -> Score:
-    """How well pictures (n, 3, h, w) uint8 fit a style, told from others by the data's training works.
+    """How well pictures (n, 3, h, w) uint8 fit a style, against other styles of the data's training works.
 
     Where the data has works of one side only, all fit alike, and defects alone decide.
     """

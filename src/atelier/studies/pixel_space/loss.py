@@ -111,7 +111,7 @@ class Drawn(NamedTuple):
     eps: Tensor
     alpha: Tensor  # (b, 2, 1, 1, 1), as s
     s: Tensor
-    time: Tensor  # (b, 2), what the denoiser is told
+    time: Tensor  # (b, 2), the denoiser's timesteps
     words: Tensor
     batch: Sequence[Turn]
 
@@ -197,7 +197,7 @@ class Preferred(NamedTuple):
     margin: float
 
     def loss(self, errors: Tensor, reference: Tensor | None) -> Tensor:
-        """Mean loss of pairs' errors (b, 2), winner before loser; ``reference``: those without the adapter."""
+        """Mean loss of pairs' errors (b, 2), winner before loser; ``reference``: errors without the adapter."""
         winner, loser = errors.unbind(1)
         if reference is None:
             return simpo_loss(winner, loser, self.simpo_beta, self.margin)

@@ -72,7 +72,7 @@ OUT, PAIRS = f"{Config.STUDY}.csv", f"{Config.STUDY}_pairs.csv"  # in the folder
 HALF = 0.25  # half of the Nyquist frequency, cycles a px
 MARGIN = 1 / 32  # of the side: what is nearer to the subject's border is in neither part
 REAL, RETURNED = "real", "returned"  # cells: the works that are learnt, and held-out ones, reconstructed
-LEARNT_RETURNED = "real-returned"  # those that are learnt, reconstructed: the floor of errors ``_rec``
+LEARNT_RETURNED = "real-returned"  # learnt works, reconstructed: the floor of errors ``_rec``
 NOTHING = "nothing"  # a cell of zeros, for comparisons of differences
 ZEROS = ("winner_error", "log_form_ratio", "round_trip", "top", *(f"net_{name}" for name in SIGNS))
 BATCH = 64
@@ -181,7 +181,7 @@ def learnt_returned(params: Params, workspace: Workspace) -> Tensor:
 
 
 def scored_group(by: Judges, part: Group, shown: Tensor | Pictures) -> tuple[Group, dict[str, FloatArray]]:
-    """A group whose measures include its pictures' scores, and those scores."""
+    """A group whose measures include its pictures' scores, and the scores."""
     features = None if by.evaluator is None else part.features
     scores = scores_of(by, shown, features)
     return part._replace(per_picture={**part.per_picture, **scores}), scores

@@ -161,7 +161,7 @@ def pairs(workspace: Workspace) -> Pairs:
         return Pairs(**load_file(path))
 
 
-# ------------------------------------------------------------------------------------------------ what is asked for
+# ------------------------------------------------------------------------------------------------ held-out prompts
 
 
 def held_out_prompts(params: Params, workspace: Workspace, number: int, training_seed: int) -> pd.DataFrame:

@@ -48,7 +48,7 @@ from atelier.training.run import training_run
 from atelier.workspace import Workspace
 
 CALIBRATION = 32  # number of samples whose gradients the weight is set from
-PROBED = 32  # pairs, and timesteps evenly spaced over them, of which errors are looked at again and again
+PROBED = 32  # pairs, and timesteps evenly spaced over them, whose errors are measured at regular steps
 STRIDE = 27  # has no factor in common with it
 PROBES = "probes.csv"  # step, errors of winners and losers over the base's, share of pairs in order
 
@@ -111,7 +111,7 @@ def start(params: Params, workspace: Workspace, training: PostTraining) -> Stabl
 
 
 def conversion_of(params: Params, workspace: Workspace, training: PostTraining) -> Path:
-    """Where a shipped base's conversion to a variant's kind of prediction is; nothing is there for the base's own."""
+    """Where a shipped base's conversion to a variant's kind of prediction is; nothing is there for the base's kind."""
     return workspace.named(params.data.folder) / "conversions" / training.kind
 
 
@@ -186,7 +186,7 @@ class Setup:
         return latent / pixel
 
     def weight(self, factor: float | None) -> float | None:
-        """The pixel term's weight: of both terms' gradients at the start its norm has the share asked for.
+        """The pixel term's weight: of both terms' gradients at the start its norm has the configured share.
 
         Norms are means over a run's first batches. Supervised pixels alone get the latent term's norm, so that clipping
         treats them alike; pixels of preferences alone have its units already.

@@ -83,7 +83,7 @@ def state_name(level: float) -> str:
 def painted(
     params: Params, pipeline: StableDiffusionPipeline, table: pd.DataFrame, how: Painting, run: Path
 ) -> list[Path]:
-    """Shards of candidates, ``sampling.batch`` each; those that an earlier process has finished are kept."""
+    """Shards of candidates, ``sampling.batch`` each; shards that an earlier process has finished are kept."""
     pipeline.set_progress_bar_config(disable=True)
     texts, place = table["prompt"].tolist(), machine.accelerator(params.machine)
 
@@ -155,7 +155,7 @@ def picked(shards: Sequence[Path], name: str, numbers: Sequence[int] | None = No
     if wanted is None:
         return tensor
     if len(places) < len(wanted):
-        raise ValueError(f"{shards[0].parent}: {len(wanted) - len(places)} of the candidates asked for are not there")
+        raise ValueError(f"{shards[0].parent}: {len(wanted) - len(places)} of {len(wanted)} candidates are missing")
     return tensor[torch.tensor(places).argsort()]
 
 

@@ -78,8 +78,8 @@ def path_divergence(
     """An upper bound of ``KL(tuned || base)`` of pictures by the stochastic sampler (eta = 1), nats, (n,) a trajectory.
 
     Both chains start alike and add Gaussian noise of equal variance at every step, so that their laws of trajectories
-    differ by ``KL = E_tuned[sum over steps of |mean_tuned - mean_base|^2 / (2 sigma^2)]`` (the chain rule), and those
-    of their ends by no more (data processing). The mean of the result over trajectories, which the tuned chain takes,
+    differ by ``KL = E_tuned[sum over steps of |mean_tuned - mean_base|^2 / (2 sigma^2)]`` (the chain rule), their
+    ends' laws by no more (data processing). The mean of the result over trajectories, which the tuned chain takes,
     estimates it without bias. ``pipeline``: of the base; ``tuned``: the other denoiser, which takes the first
     ``number`` steps; None: all. Steps without noise are the same map of both or are none, and are left out.
     """

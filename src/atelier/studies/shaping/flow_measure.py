@@ -32,7 +32,7 @@ from atelier.studies.shaping.flow_params import longer, uncorrected, with_correc
 from atelier.studies.shaping.params import Config
 from atelier.workspace import Workspace
 
-OUT = f"{Config.STUDY}_flow.csv"  # in the folder of measures, as those below
+OUT = f"{Config.STUDY}_flow.csv"  # in the folder of measures, as the tables below
 FLOPS = f"{Config.STUDY}_flops.csv"  # part, counted, by_hand
 NOISE_LAW = f"{Config.STUDY}_noise.csv"  # k, channel, row, column and what `noise_law.by_direction` says
 CONVERGENCE = f"{Config.STUDY}_convergence.csv"  # k, step, picture, eta_l, rate
@@ -83,7 +83,7 @@ def constant(params: Params, measure: str, cell: str, n: int, value: float) -> p
 def operations(params: Params, workspace: Workspace, pipeline: StableDiffusionPipeline) -> pd.DataFrame:
     """Operations of each part once for one picture: part, counted, by_hand (of U-Nets).
 
-    A corrector's are those of one call; correctors of all numbers of steps and seeds have the same.
+    A corrector's operations are of one call; correctors of all numbers of steps and seeds have the same.
     """
     side, tokens = params.data.size // pipeline.vae_scale_factor, pipeline.tokenizer.model_max_length
     first = params.protocol.training_seeds[0], Config.of(params).flow.steps[0]

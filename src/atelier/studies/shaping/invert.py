@@ -27,7 +27,7 @@ from atelier.studies.shaping.params import Config
 from atelier.training.caches import WORKS, Cache, read_cache, training_works
 from atelier.workspace import Workspace, replacing
 
-RELAXATION = 0.7  # of the fixed point: states at which eta v stretches by more than 1 are found, too
+RELAXATION = 0.7  # of the fixed point: converges also at states at which eta v stretches by more than 1
 TOLERANCE = 1e-6  # root mean square of a step's equation, at which a sample is taken as solved
 FOLLOWED = 20  # iterations of them, at most
 TABLE, CONVERGENCE = "works.csv", "convergence.csv"

@@ -63,7 +63,7 @@ def tuned_network(pipeline: StableDiffusionPipeline, folder: Path) -> Any:
 
 
 def tuned_networks(pipeline: StableDiffusionPipeline, workspace: Workspace) -> Networks:
-    """Each variant's denoiser by name and training seed; those of one seed are kept, since its groups share them."""
+    """Each variant's denoiser by name and training seed; one seed's denoisers are kept, since its groups share them."""
     kept: dict[tuple[str, int], Any] = {}
 
     def network(name: str, seed: int) -> Any:

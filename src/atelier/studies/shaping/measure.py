@@ -1,6 +1,6 @@
 """Measure every cell's pictures: rewards on held-out prompts, distances and diversity, text fit, bounds on divergence.
 
-Rewards are those that candidates were selected by; what a picture shows is told by the evaluator, which rewarded none.
+Rewards are the ones that selected candidates; the evaluator, which rewarded none, says what a picture shows.
 ``reward_choosing`` and ``reward_deciding`` are means over two halves of the held-out works: a level that one half
 chooses is judged by the other. Flows are measured by ``flow_measure``, noise levels and laws by ``inspect``.
 """
@@ -47,7 +47,7 @@ BASES = {"ode": UNTUNED, "sde": UNTUNED_SDE}  # by solver
 
 
 def main(params: Params, workspace: Workspace) -> None:
-    """Write all of the study's tables to ``build/measures``, those that take longest last."""
+    """Write all of the study's tables to ``build/measures``, the slowest last."""
     flow_measure.write(params, workspace)
     write(params, workspace)
     inspect.write(params, workspace)
@@ -216,7 +216,7 @@ def _row(measure: str, cell: str, n: int, whole: float, values: FloatArray) -> d
 
 
 class Measures(NamedTuple):
-    """All rows of measures (those of ``inspect`` too), tests of the accepted law, and histograms of its rewards."""
+    """All rows of measures (of ``inspect`` too), tests of the accepted law, and histograms of its rewards."""
 
     rows: pd.DataFrame
     law: pd.DataFrame

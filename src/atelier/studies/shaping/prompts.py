@@ -42,7 +42,7 @@ def of_candidates(params: Params, workspace: Workspace, training_seed: int) -> p
 
 
 def held_out(params: Params, workspace: Workspace, training_seed: int) -> pd.DataFrame:
-    """What every cell of a training seed is asked for: prompt, path, subject, art_style, repeat, place, file."""
+    """The held-out prompts of every cell of a training seed: prompt, path, subject, art_style, repeat, place, file."""
     number, table = Config.of(params).pictures, works(params, workspace, HELD_OUT)
     repeats = [
         drawn(params, table, ("held out",), range(repeat * number, (repeat + 1) * number)).assign(

@@ -1,7 +1,7 @@
 """Train an adapter on accepted candidates (GRAFT, P-GRAFT), on as many that are not selected, or by a policy gradient.
 
-All variants have as many candidates, updates of equal batches, and parameters. Those of later rounds go on from the
-adapter of the round before, on candidates that it painted. Below level 1 the adapter learns levels t >= t_I alone.
+All variants have as many candidates, updates of equal batches, and parameters. Later rounds go on from the adapter
+of the round before, on candidates that it painted. Below level 1 the adapter learns levels t >= t_I alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -141,7 +141,7 @@ class Setup:
         return candidates.scored(shards, table, judged, self.config.reward), shards
 
     def task(self, accepted: pd.DataFrame, shards: Sequence[Path]) -> Task:
-        """Denoising of what was accepted, at all levels or down to the variant's own."""
+        """Denoising of what was accepted, at all levels or down to the variant's level."""
         place, numbers = self.level, accepted["number"].tolist()
         names = [f"candidate-{number}" for number in numbers]
         if place is None:
@@ -207,7 +207,7 @@ class Setup:
         return candidates.painted(self.params, self.pipeline, rows, self.painting(rows, number), folder)
 
     def policy_task(self, rows: pd.DataFrame, number: int, run: TrainingRun) -> Task:
-        """PPO's loss of a round's steps, without those that add hardly any noise."""
+        """PPO's loss of a round's steps, without steps that add hardly any noise."""
         steps, owners = self.steps(rows, number, run)
         texts = sorted(set(rows["prompt"]))
         prompted = Prompted.of(self.pipeline, texts, steps.states)
