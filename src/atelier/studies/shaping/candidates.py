@@ -155,7 +155,7 @@ def picked(shards: Sequence[Path], name: str, numbers: Sequence[int] | None = No
     if wanted is None:
         return tensor
     if len(places) < len(wanted):
-        raise ValueError(f"{shards[0].parent}: {len(wanted) - len(places)} of {len(wanted)} candidates are missing")
+        raise ValueError(f"{shards[0].parent}: {len(wanted) - len(places)} of the candidates asked for are not there")
     return tensor[torch.tensor(places).argsort()]
 
 
