@@ -66,11 +66,11 @@ class Pilot:
         self.judged = rewards.rewards_of(params, workspace)[reward]
         self.real, self.judge = references.load(workspace.reference), judges.evaluator(workspace.evaluator)
         self.how = Solver(1.0, STEPS[self.config.model], 32)
-        asked = self.asked(prompts.TRAINING, self.prompts)
-        self.candidates = asked.loc[asked.index.repeat(EACH)].reset_index(drop=True)
-        self.held_out = self.asked(prompts.HELD_OUT, HELD_OUT)
+        rows = self.rows_of(prompts.TRAINING, self.prompts)
+        self.candidates = rows.loc[rows.index.repeat(EACH)].reset_index(drop=True)
+        self.held_out = self.rows_of(prompts.HELD_OUT, HELD_OUT)
 
-    def asked(self, split: str, n: int) -> pd.DataFrame:
+    def rows_of(self, split: str, n: int) -> pd.DataFrame:
         works = prompts.works(self.params, self.workspace, split)
         return prompts.drawn(self.params, works, ("pilot", split), range(n)).reset_index(drop=True)
 

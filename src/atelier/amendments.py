@@ -20,7 +20,7 @@ from atelier.studies import STUDIES
 from atelier.world.report import markdown
 
 FIRST = Path("docs/amendments/first_results.csv")
-GROUPS = 5  # training seeds of those results
+GROUPS = 5  # training seeds of these results
 COLUMNS = ("claim", "verdict", "measure", "changed", "reference", "rule", "change", "low", "high", "margin", "baseline")
 PENDING = "not run yet"
 

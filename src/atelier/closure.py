@@ -1,4 +1,4 @@
-"""The modules that a module imports, directly and indirectly, found by parsing the sources without running them.
+"""The modules that a module imports, directly and indirectly, read from the sources without running them.
 
 These are a stage's code dependencies: a test compares ``dvc.yaml`` with them, and a checkpoint is resumed only if their
 hash is unchanged.
@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent
 PACKAGE = ROOT.name
 # left out: how a stage is started and ended, and where and how its files are written; the parameters that it reads are
-# dependencies of their own
+# separate dependencies
 STARTING = (
     *("__init__", "__main__", "cli", "closure", "files", "lifetime", "locks", "params", "studies/__init__"),
     *("warm", "workspace"),

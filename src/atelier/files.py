@@ -1,7 +1,7 @@
 """Read and write files such that whatever is wrong with one is a single line that begins with its path.
 
 ``reading`` stands around whatever opens and parses a file, ``writing`` around whatever makes one, ``filling`` around
-what writes a folder's files under names of its own. A test holds all modules to that.
+what writes a folder's files under names that it chooses. A test holds all modules to that.
 
 What the pipeline writes is sealed: a folder has a file ``SHA256SUMS`` (``sha256sum -c SHA256SUMS`` verifies it), a JSON
 file a key ``sha256``, and a table of measures a checksum in its header (``evaluation.tables``).
@@ -112,7 +112,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_table(path: Path, table: "pd.DataFrame", **options: Any) -> None:
-    """Write a table without its index as CSV, atomically; ``options`` are those of pandas' ``to_csv``."""
+    """Write a table without its index as CSV, atomically; ``options`` are passed to pandas' ``to_csv``."""
     with writing(path) as part:
         table.to_csv(part, index=False, **options)
 
@@ -160,7 +160,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_table(path: Path, columns: Sequence[str] = (), whole: bool = True, **options: Any) -> "pd.DataFrame":
-    """A CSV that has at least ``columns``; ``options`` are those of pandas' ``read_csv``.
+    """A CSV that has at least ``columns``; ``options`` are passed to pandas' ``read_csv``.
 
     ``whole``: the file must end with a newline, as whatever ``write_table`` wrote does, so that one cut in mid-row is
     refused.

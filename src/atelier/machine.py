@@ -40,7 +40,7 @@ SEVERAL = "several"  # what a stage's module says of itself as PROCESSES, if sev
 WAIT = timedelta(hours=1)  # for gradients of a rank that is alive; the longest is while the main one writes or looks
 LONG = timedelta(days=30)  # for a rank that paints or measures its share
 PULSE, GRACE = 1.0, 3.0  # seconds between signs of life, and for the main thread to see by itself that one is missing
-PATIENCE = 10.0  # seconds for the main rank to say what all have found
+PATIENCE = 10.0  # seconds for the main rank to print what all have raised
 LOST = "another process of this job has ended, so this one ends, too; started again, it goes on from what is kept"
 
 
@@ -240,8 +240,8 @@ def added(values: Sequence[float]) -> list[float]:
     total = torch.tensor(values, dtype=torch.float64)
     with _others():
         distributed.all_reduce(total, group=_Together.agreeing)
-    found: list[float] = total.tolist()
-    return found
+    sums: list[float] = total.tolist()
+    return sums
 
 
 def add_up(values: "Tensor") -> None:

@@ -26,7 +26,7 @@ VALUES, DEPTH = 10_000, 20  # in a file, aliases written out
 LINES = 20  # of faults that are listed
 PIXELS = 2**31  # in a batch: 26 GB of float32
 HUB_ID = r"\w[\w.-]{0,95}(/\w[\w.-]{0,95})?"  # NAME or OWNER/NAME
-SITUATED = ("build", "results", ".scratch", ".git", ".dvc")  # folders of the pipeline's own
+SITUATED = ("build", "results", ".scratch", ".git", ".dvc")  # the pipeline's folders
 
 
 def _plain(text: str) -> str:
@@ -352,9 +352,9 @@ class Work(NamedTuple):
     sampled: tuple[Sampled, ...] = ()
     trained: tuple[Trained, ...] = ()
     denoised: int = 0  # further calls of the denoiser, of one picture each
-    decoded: int = 0  # beside those that are sampled
+    decoded: int = 0  # beside the sampled ones
     encoded: int = 0
-    prompts: int = 0  # beside those that are sampled
+    prompts: int = 0  # beside the sampled ones
     measured: int = 0
     cached: int = 0  # pictures whose latents' moments are written, with an embedding of each of ``prompts``
     exact: bool = False  # in full precision whatever the profile's
@@ -405,7 +405,7 @@ class StudySection(Section):
         return None
 
     def measures(self, params: Params, measure: str, cell: str) -> bool:
-        """Whether the study has a measure of a cell; of those that its claims compare."""
+        """Whether the study has a measure of a cell, among the measures that its claims compare."""
         return True
 
 
@@ -520,7 +520,7 @@ def validated(model: type[Schema], content: dict[str, Any], name: str) -> Schema
 
 
 def _lines(model: type[BaseModel], name: str, fault: Any) -> list[str]:
-    """A fault in words; several where a validator has found several."""
+    """A fault in words; several where a validator reports several."""
     where = ".".join(shown(part).strip("'") for part in fault["loc"] if part != "[key]")
     if fault["type"] == "extra_forbidden":
         last = str(fault["loc"][-1])[:ECHO]

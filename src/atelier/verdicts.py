@@ -58,8 +58,8 @@ class Statements(NamedTuple):
 class Finding(NamedTuple):
     """A part and its result; ``compared`` is None where one of its cells was not measured.
 
-    ``adjusted``: its p-values as the claim's verdict uses them: that of ``supported`` needs no adjustment, as all parts
-    must hold (Berger 1982); those of the others are adjusted within the claim (Holm).
+    ``adjusted``: its p-values as the claim's verdict uses them: for ``supported`` no adjustment is needed, as all parts
+    must hold (Berger 1982); for the other verdicts they are adjusted within the claim (Holm).
     """
 
     part: Comparison

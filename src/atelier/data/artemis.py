@@ -1,7 +1,7 @@
 """Load the ArtEmis release CSV and a WikiArt folder, or such a folder alone, as one table of works.
 
 A picture is at ``<art_style>/<painting>.jpg`` (or .jpeg, .png); a painting is ``<artist-slug>_<title-slug[-year]>``.
-Only listed files are opened: names from the CSV are looked up in the listing.
+Only listed files are opened: names from the CSV are matched with the listing.
 
 Errors of the CSV as a whole (columns, encoding, a truncated row, a name that leaves the folder) stop the run. A bad row
 or picture is quarantined, named and counted, and stops the run only if more than a given share is bad.
@@ -45,7 +45,7 @@ def load_works(
 ) -> Works:
     """Load all works of a picture folder with their annotations from the CSV, if given.
 
-    Every picture is read once, for its hash; with ``decode`` it is decoded too, so that a truncated file is found here
+    Every picture is read once, for its hash; with ``decode`` it is decoded too, so that a truncated file fails here
     and not hours later. Without ``decode`` only headers are checked. Works without annotations are kept, with empty
     lists; annotated works without a picture are quarantined, as is what was not unpacked. Raises ValueError for a bad
     CSV, an empty folder, an unknown split, or more than ``bad_share`` bad works or rows.
@@ -136,7 +136,7 @@ def _files_in_styles(pictures: Path) -> Iterator[tuple[str, str]]:
 def _inspected(
     works: pd.DataFrame, pictures: Path, decode: bool, counts: Counter[str]
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Works with width, height and sha256, without those whose picture is bad; and one line per bad picture."""
+    """Works with width, height and sha256, without works whose picture is bad; and one line per bad picture."""
     root = pictures.resolve()
 
     def inspect(file: Path, fault: str) -> Inspection | str:

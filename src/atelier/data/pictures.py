@@ -22,7 +22,7 @@ Rows = slice | Sequence[int] | np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """n pictures, of which none is in memory: ``read`` returns those with the given numbers, uint8 (b, 3, h, w).
+    """n pictures, of which none is in memory: ``read`` returns the pictures with the given numbers, uint8 (b, 3, h, w).
 
     ``pictures[rows]`` chooses some, by a slice, their indices or a mask, and reads nothing.
     """

@@ -120,7 +120,7 @@ def clip_scores(network: Clip, pictures: Tensor, prompts: Sequence[str], convent
 class Rows(NamedTuple):
     """Features of some pictures."""
 
-    keys: np.ndarray  # (k,) int64; of more pictures than are kept, those with the smallest ones stay
+    keys: np.ndarray  # (k,) int64; of more pictures than are kept, the ones with the smallest keys stay
     numbers: np.ndarray  # (k,) int64, the pictures' numbers
     features: np.ndarray  # (k, d) float32, in which networks compute
 
@@ -231,11 +231,11 @@ def distances(real: Collected, generated: Collected) -> dict[str, float]:
         counts = f"{real.moments.count} and {generated.moments.count}"
         raise ValueError(f"real, generated: expected at least {NEIGHBOURS + 1} pictures each, got {counts}")
     x, y = real.features, generated.features
-    found = {frechet: frechet_distance_from_moments(real.moments, generated.moments), kernel: kernel_distance(x, y)}
+    values = {frechet: frechet_distance_from_moments(real.moments, generated.moments), kernel: kernel_distance(x, y)}
     if min(len(x), len(y)) >= SUBSET:
-        found[f"{kernel}_mean"], found[f"{kernel}_std"] = subset_kernel_distance(x, y, size=SUBSET)
+        values[f"{kernel}_mean"], values[f"{kernel}_std"] = subset_kernel_distance(x, y, size=SUBSET)
     near = precision_recall_density_coverage(x, y, NEIGHBOURS)
-    return found | {f"{name}_{judge}": near[name] for name in ("precision", "recall")}
+    return values | {f"{name}_{judge}": near[name] for name in ("precision", "recall")}
 
 
 def _check_collected(value: object, name: str) -> None:

@@ -2,7 +2,7 @@
 
 ``colour`` and ``brightness`` are exact functions of pixels. ``Probe`` asks the network of perceptual losses whether a
 picture shows what its prompt says; the evaluator, which measures, never rewards. A count of objects is no reward: of
-the painter's own pictures connected pixels of the colour tell it rightly in 8 to 13 % (``tests/test_rewards.py``).
+the painter's pictures connected pixels of the colour give it rightly in 8 to 13 % (``tests/test_rewards.py``).
 """
 
 import re
@@ -40,9 +40,9 @@ WEIGHTS, CARD = "probes.safetensors", "card.json"
 
 
 def colour_named(prompt: str) -> str | None:
-    """The one colour that a prompt names, of those with a hue; None where it names none, or several."""
-    found = set(re.findall(r"[a-z]+", prompt.lower())) & set(COLOURS)
-    return found.pop() if len(found) == 1 else None
+    """The one colour with a hue that a prompt names; None where it names none, or several."""
+    named = set(re.findall(r"[a-z]+", prompt.lower())) & set(COLOURS)
+    return named.pop() if len(named) == 1 else None
 
 
 def colour(pictures: Tensor, prompts: Sequence[str]) -> FloatArray:
@@ -121,12 +121,12 @@ class Probe(NamedTuple):
             raise ValueError(
                 f"labels: expected two classes or more, one label a row, got {len(classes)} of {len(rows)}"
             )
-        found, temperature = cls._discriminant(rows, labels), 1.0
+        discriminant, temperature = cls._discriminant(rows, labels), 1.0
         if min(Counter(labels).values()) >= FEWEST:
             halves = _halves(labels)
             (learnt, known), (held_out, wanted) = ((rows[half], [labels[row] for row in half]) for half in halves)
             temperature = _temperature(cls._discriminant(learnt, known).scores(held_out), wanted, classes)
-        return cls(classes, found.weight / temperature, found.bias / temperature)
+        return cls(classes, discriminant.weight / temperature, discriminant.bias / temperature)
 
     @classmethod
     def _discriminant(cls, rows: Tensor, labels: Sequence[str]) -> Self:
@@ -153,8 +153,8 @@ class Probe(NamedTuple):
         """
         if odd := sorted(set(wanted) - set(self.classes)):
             raise ValueError(f"classes: '{odd[0]}' is none of {', '.join(self.classes)}")
-        found = self.scores(rows).softmax(1)
-        return np.asarray(found[range(len(rows)), [self.classes.index(name) for name in wanted]])
+        probabilities = self.scores(rows).softmax(1)
+        return np.asarray(probabilities[range(len(rows)), [self.classes.index(name) for name in wanted]])
 
     def accuracy(self, rows: Tensor, labels: Sequence[str]) -> float:
         """The share of rows whose likeliest class is the true one."""

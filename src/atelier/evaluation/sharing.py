@@ -1,4 +1,4 @@
-"""How works are shared out over groups of repeats, each of which then gives a value of its own."""
+"""How works are shared out over groups of repeats, each of which then gives one value."""
 
 from atelier.seeds import evenly
 

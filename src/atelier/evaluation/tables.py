@@ -48,7 +48,7 @@ def write_rows(rows: pd.DataFrame, path: Path, numbers: str = NUMBERS) -> None:
 def read_rows(path: Path, columns: Sequence[str] = (), **options: Any) -> pd.DataFrame:
     """Read what ``write_rows`` wrote, which must have ``columns``; FileFault for a damaged file.
 
-    ``options`` are those of pandas' ``read_csv``.
+    ``options`` are passed to pandas' ``read_csv``.
     """
     match = SEALED.fullmatch(read_bytes(path))
     if match is None:

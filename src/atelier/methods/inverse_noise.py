@@ -6,7 +6,7 @@ The sampler must be the same in both directions: grid, guidance, precision. ``ve
 to data, strictly rising or falling, numbers (a flow in `atelier.diffusion` goes from t = 1 to 0, its steps eta are
 negative). Every function raises ValueError for integers, other shapes and grids, TypeError for what is no tensor.
 
-The second flow, the noise corrector, goes from N(0, I) to the inverted noise on a path of its own, ``noise_path``, on
+The second flow, the noise corrector, goes from N(0, I) to the inverted noise on another path, ``noise_path``, on
 which nothing is to be learnt where that noise is N(0, I) already. The paper's path is not known here; this one is ours.
 """
 
@@ -42,7 +42,7 @@ ROUNDING = 1024  # differences below this many rounding errors of x say nothing 
 class Inversion(NamedTuple):
     """Noise ``z`` (n, ...) and how well each step was inverted, (n, steps) each, in the order of ``times``.
 
-    ``residual``: of the step's equation at the state found, root mean square over its elements. ``lipschitz``: the
+    ``residual``: of the step's equation at the returned state, root mean square over its elements. ``lipschitz``: the
     largest ratio of successive differences, over ``|eta|``: seen along the iteration, so an estimate of L from below;
     NaN where no difference was above rounding, or one was not finite. ``bound``: ``error_bound`` of both, root mean
     square as well. It is of this step alone: earlier steps enlarge an error by up to 1 / (1 - eta L) each, and rounding
@@ -97,7 +97,7 @@ def inverted(
 def _step_inverted(
     velocity: Velocity, x: Tensor, t: float, eta: float, iterations: int, tolerance: float, relaxation: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """x_k of one step, its residual, and the largest ratio of differences of eta v to those of y, (n,) each."""
+    """x_k of one step, its residual, and the largest ratio of differences of eta v to differences of y, (n,) each."""
     y, following = x, x - eta * _called(velocity, x, t)
     residual = _norm(following - y)  # of the equation at y: y + eta v(y) - x_{k+1} = y - following
     contraction = torch.full_like(residual, -math.inf)

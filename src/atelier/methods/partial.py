@@ -138,11 +138,11 @@ class TwoParts(NamedTuple):
 
 
 def two_part_schedule(timesteps: Any, t_I: float) -> TwoParts:
-    """The steps with the adapter, t > t_I, and those without, t <= t_I (Anil et al. 2025, algorithm 2).
+    """The steps with the adapter, t > t_I, and the steps without, t <= t_I (Anil et al. 2025, algorithm 2).
 
-    ``timesteps``: those at which the sampler's steps start, (steps,), falling, repeated where it calls the network
+    ``timesteps``: where the sampler's steps start, (steps,), falling, repeated where it calls the network
     twice (a scheduler's ``timesteps``); the parts keep their type. The timestep decides, not the number of a step, so
-    that samplers agree; those that use outputs of earlier steps carry the tuned part's across. ValueError for a t_I not
+    that samplers agree; multistep samplers carry outputs of the tuned part across. ValueError for a t_I not
     on the grid, and for its first, which leaves nothing to the adapter; GRAFT, whose adapter takes all, needs no parts.
     """
     grid = _timesteps(timesteps)
@@ -159,7 +159,7 @@ def two_part_schedule(timesteps: Any, t_I: float) -> TwoParts:
 
 
 def trained_timesteps(timesteps: Any, t_I: float) -> npt.NDArray[Any]:
-    """Those of the training ``timesteps`` (steps,) that are at least ``t_I``, in their order (P-GRAFT).
+    """The training ``timesteps`` (steps,) that are at least ``t_I``, in their order (P-GRAFT).
 
     For target ``x_0`` all are used; for ``x_I`` the loss is constant at t_I itself. ValueError where none is.
     """

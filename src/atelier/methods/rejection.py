@@ -3,8 +3,8 @@
 Candidates are sampled from the base model and scored; a rule accepts some of them. Where a candidate of reward r is
 accepted with probability A(r), accepted ones follow ``p(x) A(r(x)) / Z``: the optimum of ``E[r_hat] - KL`` to the base
 under the reshaped reward ``r_hat = log A(r)`` (lemma 2.3). The paper's full text was not at hand: A(r) of each rule is
-derived. It is exact for candidates drawn independently, whatever their number; but those that Top-K accepts of one set
-depend on each other, so that a test for independent draws takes one of each set.
+derived. It is exact for candidates drawn independently, whatever their number; but candidates that Top-K accepts of one
+set depend on each other, so that a test for independent draws takes one of each set.
 
 Rewards are finite numbers (n,), lists, arrays or tensors, computed in float64. Candidates compete in sets of M, a
 prompt's, say: ``sets`` labels each candidate's (n,), whole numbers or texts; by default M that follow each other are a
@@ -150,7 +150,7 @@ class Kept(NamedTuple):
 
 
 def _best(rewards: FloatArray, sets: Labels, keys: Labels | None, least: float, k: int | None) -> Indices:
-    """Indices of the best of each set; those that came first are before the others, so that equal ones keep it."""
+    """Indices of the best of each set; of equal rewards the earlier comes first."""
     of_set = np.unique(sets, return_inverse=True)[1]
     order = np.lexsort((-rewards, of_set))  # stable
     order = order[rewards[order] >= least]

@@ -384,8 +384,8 @@ def add_leak(leak: Tensor, noise: Tensor, scheduler: SchedulerMixin, steps: int)
     """``alpha leak + s noise`` (eq. 3), alpha and s of the scheduler's first step, in the scheduler's units.
 
     Floats (n, c, h, w); ``leak`` may broadcast to ``noise``, which is white. A pipeline multiplies its ``latents`` by
-    the scheduler's ``init_noise_sigma``; schedulers in units of noise over signal (Euler, LMS, Heun) add noise in those
-    units too, so the same division works for all. If the first step has no signal, as for flows and zero terminal SNR,
+    the scheduler's ``init_noise_sigma``; schedulers in units of noise over signal (Euler, LMS, Heun) add noise in the
+    same units, so the same division works for all. If the first step has no signal, as for flows and zero terminal SNR,
     this returns the noise and warns. Raises ValueError for steps below 1, and for a scheduler whose first step cannot
     be read (`atelier.models.schedulers`).
     """
@@ -421,7 +421,7 @@ def save(leak: Leak, path: Path, provenance: Mapping[str, str]) -> None:
 
 
 def _names(header: Mapping[str, Header]) -> set[str]:
-    """The tensors of a leak: those of a frequency leak if the file has any of them. All must be float64."""
+    """The tensors of a leak: of a frequency leak if the file has any of its tensors. All must be float64."""
     for name, one in header.items():
         if one.kind not in ("F64", *FLOATS):
             raise ValueError(f"tensor {shown(name)}: expected floating-point numbers, got {one.kind}")

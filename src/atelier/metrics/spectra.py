@@ -28,7 +28,7 @@ from atelier.data.checks import (
 
 from .features import haar_inverse, haar_step
 
-LEVELS = 255  # residuals are in 8-bit levels, as those of Corvi et al.: pixels / 256, in units of sigma = 1 / 256
+LEVELS = 255  # residuals are in 8-bit levels, as in Corvi et al.: pixels / 256, in units of sigma = 1 / 256
 ZERO_POWER = 1e-24  # of the strongest bin's power: far above FFT rounding (1e-31), far below 8-bit rounding (1e-10)
 
 

@@ -74,7 +74,7 @@ def _under(vae: nn.Module, prefixes: Iterable[str]) -> dict[str, nn.Parameter]:
 
 
 def digest(vae: nn.Module, without: Iterable[str] = ()) -> str:
-    """Hash of all parameters and buffers except those in ``without``."""
+    """Hash of all parameters and buffers whose names are not in ``without``."""
     left_out = set(without)
     return tensor_digest({name: value for name, value in vae.state_dict().items() if name not in left_out})
 

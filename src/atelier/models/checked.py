@@ -33,7 +33,7 @@ RENAMED = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_a
 
 
 def read_headers(folder: Path, stem: str) -> dict[str, Header]:
-    """The tensors of a part's weights, in one file or in those that ``STEM.safetensors.index.json`` lists."""
+    """The tensors of a part's weights, in one file or in the files that ``STEM.safetensors.index.json`` lists."""
     index, single = folder / f"{stem}.safetensors.index.json", folder / f"{stem}.safetensors"
     if not index.is_file():
         if not single.is_file():

@@ -71,7 +71,7 @@ def _norm(channels: int) -> nn.BatchNorm2d:
 
 
 class TextTower(nn.Module):
-    """A transformer with mean pooling: token ids (n, length) and a mask of those that count -> (n, features)."""
+    """A transformer with mean pooling: token ids (n, length) and a mask of the ids that count -> (n, features)."""
 
     def __init__(self, features: int, vocabulary: int, length: int, width: int, layers: int, heads: int) -> None:
         super().__init__()

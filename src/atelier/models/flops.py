@@ -75,5 +75,5 @@ def _resnet(before: int, after: int, time: int, pixels: int) -> int:
 
 def _transformer(width: int, words: int, pixels: int, tokens: int) -> int:
     """Projections in and out, self-attention, cross-attention and feed-forward; a product of each pair of tokens."""
-    own = (2 + ATTENTION + FEED_FORWARD) * width**2 * pixels + 2 * width * pixels**2
-    return own + 2 * width**2 * pixels + 2 * width * words * tokens + 2 * width * pixels * tokens
+    of_pixels = (2 + ATTENTION + FEED_FORWARD) * width**2 * pixels + 2 * width * pixels**2
+    return of_pixels + 2 * width**2 * pixels + 2 * width * words * tokens + 2 * width * pixels * tokens

@@ -30,7 +30,7 @@ CHANNELS: dict[str, tuple[int, ...]] = {
 }
 # sides below which a pooling layer would leave nothing, px
 SMALLEST: dict[str, int] = {"squeeze": 17, "alex": 31, "vgg": 16}
-# exceptions that torch raises for damaged or malicious pickles, found by experiment
+# exceptions that torch raises for damaged or malicious pickles, as experiments showed
 _TORCH_FAULTS = (
     RuntimeError,
     ValueError,

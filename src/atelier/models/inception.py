@@ -1,6 +1,6 @@
 """Inception v3 as FID has it (Heusel et al. 2017): TensorFlow's network of 2015-12-05, to its last pooling.
 
-Structure, resize and parameter names are those of torch-fidelity and pytorch-fid (Apache 2.0), whose published file of
+Structure, resize and parameter names are as in torch-fidelity and pytorch-fid (Apache 2.0), whose published file of
 weights is read as it is. Neither package can be imported without torchvision. ImageNet's Inception of torchvision has
 the same names and shapes but for its classifier, and other poolings: its file is refused.
 """

@@ -34,7 +34,7 @@ def load(folder: Path, kind: type[Network]) -> Network:
 
     Raises ValueError, one line that names the file, for another class's folder, and for weights that are missing,
     unknown, of another shape, no floats or not finite. Names are compared after loading, because transformers renames
-    those of older files as it loads them.
+    older files' tensors as it loads them.
     """
     weights = folder / WEIGHTS
     _check_weights(weights, _numbers_of(_read_config(folder, kind), kind, folder / CONFIG))
@@ -47,11 +47,11 @@ def load(folder: Path, kind: type[Network]) -> Network:
             ignore_mismatched_sizes=True,  # refused below, in one line
             output_loading_info=True,
         )
-    network, found = loaded
-    for name, got, expected in sorted(found["mismatched_keys"]):
+    network, info = loaded
+    for name, got, expected in sorted(info["mismatched_keys"]):
         raise ValueError(f"{weights}: tensor {shown(name)}: expected shape {tuple(expected)}, got {tuple(got)}")
     for key, said in (("missing_keys", "is missing"), ("unexpected_keys", "is unknown to this model")):
-        for name in sorted(found[key]):
+        for name in sorted(info[key]):
             raise ValueError(f"{weights}: tensor {shown(name)} {said}")
     check_finite(network.state_dict().items(), weights)
     return network.requires_grad_(False).eval()

@@ -57,7 +57,7 @@ class Comparison(NamedTuple):
     faults: list[str]  # metrics in one folder only, values that disagree, verdicts that differ
 
     def lines(self) -> list[str]:
-        """The faults to print: every verdict that differs; of metrics, first those that deviate most."""
+        """The faults to print: every verdict that differs; then metrics, the largest deviations first."""
         apart = sorted((each for each in self.differences if not each.agrees), key=lambda each: -each.relative)
         listed = [each.fault for each in apart]
         listed += [fault for fault in self.faults if fault.endswith(ONE_ONLY)]

@@ -80,7 +80,7 @@ def again(folder: Path) -> None:
 
 
 def _store_figures(notebook: NotebookNode, folder: Path) -> None:
-    """Every picture of the notebook in a file of its own; those that were PNG files keep their names."""
+    """Every picture of the notebook in a separate file; PNG files keep their names."""
     known = {read_bytes(path): path for path in sorted((folder / "figures").glob("*.png"))}
     for number, (output, kind) in enumerate(_pictures(notebook), start=1):
         data = b64decode(output.data[kind])

@@ -110,7 +110,7 @@ def _without_machine(value: Any, table: str) -> Any:
         return value
     value = STYLER.sub(table, ADDRESS.sub("0x…", CELL_FILE.sub("<cell>", value)))
     for place, name in ((Path.cwd(), "."), (Path(os.path.expanduser("~")), "~")):
-        if len(place.parts) > 1:  # a home of "/" would be found in every path
+        if len(place.parts) > 1:  # a home of "/" would match in every path
             value = re.sub(re.escape(str(place)) + r"(?![\w.-])", name, value)
     return value
 

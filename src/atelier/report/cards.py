@@ -126,7 +126,7 @@ def _equal(compared: Compared) -> str:
 
 
 def _may_be_unseen(finding: Finding, compared: Compared) -> bool:
-    """Whether its rule asks for an effect of some size, so that none of that size can be told."""
+    """Whether its rule needs an effect of some size, so that the absence of one can be stated."""
     return finding.part.directed and max(compared.margin, compared.least) > 0
 
 
@@ -177,7 +177,7 @@ def answer(claim: Claim, verdict: Verdict, baselines: Sequence[float | None]) ->
 
 
 def _held(verdict: Verdict, measured: int) -> str:
-    """How many parts hold, where that can be told; those that were not measured neither hold nor fail."""
+    """How many parts hold, where that is decided; parts that were not measured neither hold nor fail."""
     parts = len(verdict.findings)
     lacking = f", {parts - measured} not measured" if measured < parts else ""
     if verdict.verdict in NO_VERDICT:

@@ -21,7 +21,7 @@ def scatter_of(interval: Interval) -> float:
 
 
 def needed(compared: Compared, directed: bool) -> int | None:
-    """Groups with which an effect that matters is found in 80 % of studies; None beyond ``MOST``, or without one."""
+    """Groups with which 80 % of studies see an effect that matters; None beyond ``MOST``, or without one."""
     scatter, matters = scatter_of(compared.interval), max(compared.margin, compared.least)
     if not scatter or not matters:
         return None

@@ -34,7 +34,7 @@ CAVEATS = {
 class Study:
     """One notebook's run: its parameters and workspace, and where its figures, tables and metrics go.
 
-    The pipeline's go to ``build/studies/NAME``, which DVC tracks; those of a notebook run by hand to ``build/by-hand``.
+    The pipeline's go to ``build/studies/NAME``, which DVC tracks; outputs of a run by hand go to ``build/by-hand``.
     """
 
     def __init__(self, name: str, config: params.Params, workspace: Workspace) -> None:
@@ -48,8 +48,8 @@ class Study:
     def begin(cls, name: str, given: Mapping[str, Any]) -> Self:
         """Start a notebook: go to the repository's root, read the parameters, set up machine and figures.
 
-        ``given``: the notebook's ``locals()``, where papermill has put sections of ``params.yaml``; those that are None
-        are read from the file.
+        ``given``: the notebook's ``locals()``, where papermill has put sections of ``params.yaml``; sections that are
+        None are read from the file.
         """
         os.chdir(_root())
         workspace = Workspace()

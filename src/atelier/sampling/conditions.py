@@ -95,11 +95,11 @@ class Group(NamedTuple):
     def parts(self, index: int) -> list[tuple[int, int, int]]:
         """Where a condition's rows are: the number of each batch, the first row in it, and how many."""
         before = sum(len(each.table) for each in self.conditions[:index])
-        after, found = before + len(self.conditions[index].table), []
+        after, parts = before + len(self.conditions[index].table), []
         for number in range(before // self.batch, -(-after // self.batch)):
             first, last = max(before, number * self.batch), min(after, (number + 1) * self.batch)
-            found.append((number, first - number * self.batch, last - first))
-        return found
+            parts.append((number, first - number * self.batch, last - first))
+        return parts
 
 
 def paint_conditions(
@@ -116,7 +116,7 @@ def paint_conditions(
     """
     machine.check_folder(run)
     batch, alike = params.sampling.batch, groupby(sorted(conditions, key=_how), key=_how)
-    groups = [_waiting(run, Group(list(found), batch)) for _, found in alike]
+    groups = [_waiting(run, Group(list(members), batch)) for _, members in alike]
     groups = [group for group in groups if group.conditions]
     missing = [(group, number) for group in groups for number in _missing(run, group)]
     if mine := missing[machine.rank() :: machine.ranks()]:
@@ -146,10 +146,10 @@ def _elsewhere(run: Path, condition: Condition, group: Group) -> bool:
     index = scratch.path(run, condition.folder, ".json")
     if not scratch.is_whole(index):
         return False
-    found = read_json(index)
-    if found["group"] == group.name:
+    listed = read_json(index)
+    if listed["group"] == group.name:
         return False
-    if all(scratch.is_whole(run / name) for name, _, _ in found["parts"]):
+    if all(scratch.is_whole(run / name) for name, _, _ in listed["parts"]):
         return True
     remove(index)
     return False

@@ -93,7 +93,7 @@ class Plan(NamedTuple):
     optimisation: Optimisation
 
     @property
-    def asked(self) -> list[str]:
+    def candidate_prompts(self) -> list[str]:
         """The prompt of every candidate."""
         return [text for text in self.prompts for _ in range(self.each)]
 
@@ -111,7 +111,7 @@ def graft(
     guidance: float = 7.5,
     eta: float = 0.0,  # of DDIM: 0 deterministic, 1 DDPM's noise
     batch: int = 8,
-    size: int | None = None,  # px; None: the denoiser's own
+    size: int | None = None,  # px; None: the denoiser's size
     rank: int = 16,
     updates: int = 500,
     learning_rate: float = 1e-4,
@@ -121,7 +121,7 @@ def graft(
 ) -> Grafted:
     """Train an adapter for ``reward``; the pipeline has it afterwards, and so has ``folder``, in diffusers' format.
 
-    The cost is told before anything is computed. Of target ``x_I``; with a deterministic sampler its law is GRAFT's,
+    The cost is printed before anything is computed. Of target ``x_I``; with a deterministic sampler its law is GRAFT's,
     with a stochastic one a softer one (``methods.partial``). ValueError for a folder of another run, for a pipeline
     that has an adapter already, and for rewards that are not finite.
     """
@@ -160,7 +160,7 @@ def graft(
 def cost(pipeline: Any, plan: Plan) -> Cost:
     """What a run takes, from its plan alone."""
     calls = len(settled_grid(pipeline.scheduler, plan.solver.steps).timesteps) * (2 if plan.solver.guidance > 1 else 1)
-    pictures, states = len(plan.asked), 1 if plan.share == 1.0 else 2
+    pictures, states = len(plan.candidate_prompts), 1 if plan.share == 1.0 else 2
     stored = math.prod(_shape(pipeline, plan)) * states * BYTES + 3 * plan.size**2
     samples = plan.optimisation.steps * plan.optimisation.batch
     return Cost(pictures, pictures * calls, samples, pictures * stored)
@@ -201,8 +201,8 @@ def _same_run(folder: Path, network: Any, plan: Plan, kept: Kept) -> None:
     if not (folder / PLAN).is_file():
         write_json(folder / PLAN, wanted)
         return
-    found = read_json(folder / PLAN)
-    if odd := sorted(name for name in wanted if found.get(name) != wanted[name]):
+    earlier = read_json(folder / PLAN)
+    if odd := sorted(name for name in wanted if earlier.get(name) != wanted[name]):
         raise ValueError(f"{folder}: holds a run with other {', '.join(odd)}; take another folder")
 
 
@@ -218,21 +218,23 @@ def _noise(pipeline: Any, plan: Plan, rows: range) -> Tensor:
 
 def _candidates(pipeline: Any, plan: Plan, place: Level | None, folder: Path) -> list[Path]:
     """Shards of candidates: last states, states at the level, and pictures."""
-    asked, keep = plan.asked, [place.number] if place else []
+    prompts, keep = plan.candidate_prompts, [place.number] if place else []
 
     def paint(rows: range, path: Path) -> None:
-        texts, seeds = [asked[row] for row in rows], [(plan.seed, "graft", row) for row in rows]
-        (found,) = trajectories(pipeline, texts, _noise(pipeline, plan, rows), seeds, plan.solver, keep=keep)
-        pictures = to_pixels(decoded(pipeline.vae, found.last, plan.solver.batch))
-        tensors = {LAST: found.last.contiguous(), "pictures": pictures.contiguous()}
+        texts, seeds = [prompts[row] for row in rows], [(plan.seed, "graft", row) for row in rows]
+        (trajectory,) = trajectories(pipeline, texts, _noise(pipeline, plan, rows), seeds, plan.solver, keep=keep)
+        pictures = to_pixels(decoded(pipeline.vae, trajectory.last, plan.solver.batch))
+        tensors = {LAST: trajectory.last.contiguous(), "pictures": pictures.contiguous()}
         if place is not None:
-            tensors[STATE] = found.kept[place.number].contiguous()
+            tensors[STATE] = trajectory.kept[place.number].contiguous()
         save_file(tensors, path)
 
     batch, out = plan.solver.batch, folder / CANDIDATES
-    firsts = range(0, len(asked), batch)
+    firsts = range(0, len(prompts), batch)
     return [
-        scratch.part(out, f"{first:08d}", ".safetensors", partial(paint, range(first, min(first + batch, len(asked)))))
+        scratch.part(
+            out, f"{first:08d}", ".safetensors", partial(paint, range(first, min(first + batch, len(prompts))))
+        )
         for first in firsts
     ]
 
@@ -243,9 +245,9 @@ def _rewards(pipeline: Any, reward: Reward, plan: Plan, number: int, shard: Path
 
     def judge(path: Path) -> None:
         pictures = _tensor(shard, "pictures")
-        found = reward(pictures, plan.asked[first : first + len(pictures)])
-        found = found.detach().cpu() if isinstance(found, Tensor) else found
-        row = number_row(found, "reward")
+        values = reward(pictures, plan.candidate_prompts[first : first + len(pictures)])
+        values = values.detach().cpu() if isinstance(values, Tensor) else values
+        row = number_row(values, "reward")
         if len(row) != len(pictures) or not all(map(math.isfinite, row)):
             raise ValueError(f"reward: expected {len(pictures)} finite numbers, one a picture, got others")
         path.write_text(json.dumps(row.tolist()))
@@ -302,5 +304,5 @@ def _picked(shards: Sequence[Path], name: str, numbers: Sequence[int], batch: in
 
 def _tensor(path: Path, name: str) -> Tensor:
     with reading(path, "not readable as candidates"), safe_open(path, framework="pt") as file:
-        found: Tensor = file.get_tensor(name)
-        return found
+        tensor: Tensor = file.get_tensor(name)
+        return tensor

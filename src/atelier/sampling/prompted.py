@@ -34,11 +34,13 @@ class Prompted(NamedTuple):
         check_texts(prompts, "prompts")
         return cls(_seen(pipeline, prompts, latents), _seen(pipeline, [""], latents), len(prompts))
 
-    def call(self, network: nn.Module, asked: Sequence[int]) -> Call:
-        """A task's denoiser; ``asked``: the number of each sample's prompt."""
+    def call(self, network: nn.Module, prompt_numbers: Sequence[int]) -> Call:
+        """A task's denoiser; ``prompt_numbers``: the number of each sample's prompt."""
 
         def output(zt: Tensor, times: Tensor, samples: Sequence[int], empty: Sequence[bool]) -> Tensor:
-            rows = [self.number if none else asked[sample] for sample, none in zip(samples, empty, strict=True)]
+            rows = [
+                self.number if none else prompt_numbers[sample] for sample, none in zip(samples, empty, strict=True)
+            ]
             given = _rows(self.prompts, self.empty, rows, self.number, zt)
             made: Tensor = network(zt, timestep=times, **{**given, "return_dict": False})[0]
             return made[:, : zt.shape[1]]  # some tell a variance, too
@@ -48,10 +50,10 @@ class Prompted(NamedTuple):
 
 def _seen(pipeline: Any, prompts: Sequence[str], latents: Tensor) -> dict[str, Any]:
     """Keyword arguments of the denoiser's first call, on the CPU."""
-    found: dict[str, Any] = {}
+    keywords: dict[str, Any] = {}
 
     def stop(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        found.update(named)
+        keywords.update(named)
         raise _Stopped
 
     network = denoiser_of(pipeline)
@@ -64,7 +66,7 @@ def _seen(pipeline: Any, prompts: Sequence[str], latents: Tensor) -> dict[str, A
         pass
     finally:
         hook.remove()
-    return {name: _moved(value) for name, value in found.items() if name not in NOISED}
+    return {name: _moved(value) for name, value in keywords.items() if name not in NOISED}
 
 
 def _moved(value: Any) -> Any:

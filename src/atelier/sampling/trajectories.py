@@ -2,7 +2,7 @@
 
 For any diffusers text-to-image pipeline with a step callback and any scheduler. A state is what the scheduler holds
 before its step number N; ``level`` says its timestep, and its signal and noise where states are ``alpha z_0 + s eps``.
-Noise at a step is a picture's own, from its seed, so that no picture depends on the others in its batch.
+Noise at a step is drawn from the picture's seed, so that no picture depends on the others in its batch.
 """
 
 import copy
@@ -49,7 +49,7 @@ class Parts(NamedTuple):
 
 
 class Trajectory(NamedTuple):
-    """Last states (b, c, h, w), and those before some steps by their number; float32, on the CPU."""
+    """Last states (b, c, h, w), and states before some steps by their number; float32, on the CPU."""
 
     last: Tensor
     kept: dict[int, Tensor]
@@ -66,7 +66,7 @@ def settled_grid(scheduler: SchedulerMixin, steps: int) -> SchedulerMixin:
 
 
 def solving(scheduler: SchedulerMixin, eta: float) -> SchedulerMixin:
-    """The scheduler whose steps have the noise that ``eta`` says; DDIM and others are told it at each step.
+    """The scheduler whose steps have the noise that ``eta`` says; DDIM and others take it at each step.
 
     DPM-Solver++ of first order is DDIM on any path, a flow's, too, and its stochastic form is eta = 1. ValueError for
     another eta or order of it.
@@ -155,10 +155,10 @@ def trajectories(
         count = min(solver.batch, len(prompts) - first)
         # every batch has the same size, the last is padded, so that a picture does not depend on how many there are
         rows = [min(number, len(prompts) - 1) for number in range(first, first + solver.batch)]
-        found = _batch(
+        batch = _batch(
             pipeline, [prompts[n] for n in rows], latents[rows], [seeds[n] for n in rows], solver, keep, parts
         )
-        yield Trajectory(found.last[:count], {number: states[:count] for number, states in found.kept.items()})
+        yield Trajectory(batch.last[:count], {number: states[:count] for number, states in batch.kept.items()})
 
 
 def _batch(

@@ -106,7 +106,7 @@ class Steps(NamedTuple):
 
     states: Tensor  # (n, c, h, w) before the step
     following: Tensor  # after it
-    times: Tensor  # (n,) timesteps, what the denoiser is told
+    times: Tensor  # (n,) timesteps, as the denoiser takes them
     levels: Tensor  # (n, 4) float64: alpha, s before the step, and after it
     noise: Tensor  # (n, c, h, w) that the step added, from which its probability then follows
     advantage: Tensor  # (n,)

@@ -89,7 +89,7 @@ NAMES = tuple(DEFECTS)
 def planted(pictures: Tensor, strengths: Tensor, chance: Tensor, names: Sequence[str] = NAMES) -> Tensor:
     """Plant each of ``names`` by its column of ``strengths`` (n, len(names)); clipped to [0, 1].
 
-    Each defect has random numbers of its own, ``chance`` with signs changed at random, so that neither its place nor
+    Each defect has separate random numbers, ``chance`` with signs changed at random, so that neither its place nor
     its direction depends on which other defects there are.
     """
     if strengths.shape != (len(pictures), len(names)):
@@ -97,8 +97,8 @@ def planted(pictures: Tensor, strengths: Tensor, chance: Tensor, names: Sequence
     for column, name in enumerate(names):
         rows = strengths[:, column] > 0
         if rows.any():
-            own = chance[rows] * _signs(name, chance.shape[1:])
-            changed = DEFECTS[name](pictures[rows], strengths[rows, column], own)
+            signed = chance[rows] * _signs(name, chance.shape[1:])
+            changed = DEFECTS[name](pictures[rows], strengths[rows, column], signed)
             pictures = pictures.index_put((rows,), changed)
     return pictures.clamp(0, 1)
 

@@ -66,7 +66,7 @@ def variant_of(world: World, pilot: Pilot) -> World:
 
 
 def trained(world: World, pilot: Pilot, shipped: Path, checkpoints: Path) -> StableDiffusionPipeline:
-    """A pilot's base, on the shipped autoencoder or on one of its own."""
+    """A pilot's base, on the shipped autoencoder or on one that it trains."""
     variant = variant_of(world, pilot)
     if pilot.autoencoder:
         vae = trained_autoencoder(variant, checkpoints).part

@@ -51,7 +51,7 @@ class Painted(NamedTuple):
 
 
 def painted(world: World, purpose: str, corpus: Corpus, artists: Sequence[str] = ()) -> Painted:
-    """Paint a corpus for one purpose, with a seed of its own; ``artists``: only works by these, if given."""
+    """Paint a corpus for one purpose, with a separate seed; ``artists``: only works by these, if given."""
     seed = seed_of(world.seed, "world", purpose) % 2**31
     return _painted(corpus.works, corpus.photographs, seed, world.size, world.machine.threads, tuple(artists))
 

@@ -210,12 +210,12 @@ def test_what_is_measured_against_is_held_out(config: params.Params, workspace: 
     returned = to_pixels(decode(vae, encode_pictures(vae, shown).mean))  # kernels of another layout round otherwise
     torch.testing.assert_close(choose.reconstructed(workspace).load(), returned, atol=1, rtol=0)
     for seed in (0, 1):
-        asked = pictures.asked(config, workspace, 3, seed)
-        assert list(asked) == ["prompt", "path", "repeat", "place", "file"]
-        assert list(asked["repeat"]) == [2 * seed] * 3 + [2 * seed + 1] * 3
-        assert list(asked["place"]) == [0, 1, 2] * 2
-        assert set(asked["path"]) <= set(held_out["path"])
-    assert set(choose.truth(workspace).loc[asked["path"], "art_style"]) == {"Expressionism"}
+        rows = pictures.held_out_prompts(config, workspace, 3, seed)
+        assert list(rows) == ["prompt", "path", "repeat", "place", "file"]
+        assert list(rows["repeat"]) == [2 * seed] * 3 + [2 * seed + 1] * 3
+        assert list(rows["place"]) == [0, 1, 2] * 2
+        assert set(rows["path"]) <= set(held_out["path"])
+    assert set(choose.truth(workspace).loc[rows["path"], "art_style"]) == {"Expressionism"}
 
 
 def test_a_mask_is_where_the_painters_subject_is(config: params.Params, workspace: Workspace) -> None:

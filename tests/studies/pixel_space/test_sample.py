@@ -13,7 +13,7 @@ from atelier.sampling.conditions import white_noise
 from atelier.sampling.sampler import sample, settled
 from atelier.studies.pixel_space import sample as stage
 from atelier.studies.pixel_space.params import UNTUNED, Config
-from atelier.studies.pixel_space.pictures import asked
+from atelier.studies.pixel_space.pictures import held_out_prompts
 from atelier.studies.pixel_space.variant import load
 from atelier.workspace import Workspace
 from studies.pixel_space.conftest import Studied
@@ -50,7 +50,7 @@ def test_a_picture_is_the_librarys_of_that_model_prompt_and_noise(studied: Studi
     for condition in (stage.Condition(UNTUNED), stage.Condition("both", CORRECTED)):
         table, last = (read(folders(studied, condition)) for read in (store.listed, store.read_latents))
         rows = table[table["repeat"].isin(config.protocol.repeats_of(seed))]
-        assert list(rows["prompt"]) == list(asked(config, workspace, 4, seed)["prompt"])
+        assert list(rows["prompt"]) == list(held_out_prompts(config, workspace, 4, seed)["prompt"])
         pipeline = settled(load(config, workspace, condition.variant, seed), torch.device("cpu"))
         first = white_noise(config, "picture")(pipeline, rows)
         if condition.start == CORRECTED:

@@ -34,10 +34,10 @@ def test_groups_of_one_seed_share_its_candidates_out(config: Params) -> None:
     protocol = config.protocol.model_copy(update={"training_seeds": [3], "repeats": 3})
     alone = parts(config.model_copy(update={"protocol": protocol}))
     assert alone == [Part(3, 0, 3), Part(3, 1, 3), Part(3, 2, 3)]
-    assert sorted(number for part in alone for number in part.own(8, 100)) == list(range(8))
-    assert [len(part.own(8, 2)) for part in alone] == [2, 2, 2]
-    assert alone[0].own(8, 0) == [0]
-    assert [part.own(2, 1) for part in alone] == [[0], [1], [0]]  # fewer than groups: shared
+    assert sorted(number for part in alone for number in part.numbers(8, 100)) == list(range(8))
+    assert [len(part.numbers(8, 2)) for part in alone] == [2, 2, 2]
+    assert alone[0].numbers(8, 0) == [0]
+    assert [part.numbers(2, 1) for part in alone] == [[0], [1], [0]]  # fewer than groups: shared
 
 
 # ------------------------------------------------------------------------------------------------ variance

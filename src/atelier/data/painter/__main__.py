@@ -16,13 +16,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, required=True, help="of the world")
     parser.add_argument("--size", type=int, default=64, help="pixels a side")
     parser.add_argument("--workers", type=int, default=2, help="processes; the bytes do not depend on it")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     try:
-        write_world(asked.out, asked.works, asked.photographs, asked.seed, asked.size, asked.workers)
+        write_world(args.out, args.works, args.photographs, args.seed, args.size, args.workers)
     except FileFault as fault:
         parser.exit(1, f"{fault}\n")
     except OSError as fault:
-        parser.exit(1, f"{fault.filename or asked.out}: cannot be written ({fault.strerror})\n")
+        parser.exit(1, f"{fault.filename or args.out}: cannot be written ({fault.strerror})\n")
 
 
 if __name__ == "__main__":

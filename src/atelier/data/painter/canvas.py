@@ -1,7 +1,7 @@
 """A scene as arrays: which shape covers a pixel, its colour with and without light, the direction of strokes.
 
 Everything is float64 and coordinates are rounded before they are drawn: processors differ in the last bits
-of a sine, and this keeps those bits out of the 8-bit picture.
+of a sine, and this keeps such bits out of the 8-bit picture.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""A frame of reference: where a thing stands, how large it is and which way it looks; its outlines in its own units."""
+"""A frame of reference: where a thing stands, how large it is and which way it looks; outlines in its units."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ class Frame:
     side: int = 1
 
     def place(self, outline: Array) -> Array:
-        """An outline (n, 2) in own units, in the picture."""
+        """An outline (n, 2) in the frame's units, in the picture's."""
         return np.array([self.x, self.y]) + outline * np.array([self.side * self.scale, self.scale])
 
     def polygon(self, *points: Point) -> Array:

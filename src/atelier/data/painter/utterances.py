@@ -15,7 +15,7 @@ from atelier.data.painter.stage import Scene
 from atelier.data.painter.subjects import SUBJECTS
 
 ANY = "any"  # sentences for whatever emotion
-OWN = 0.6  # share of the utterances that take a sentence of their emotion's own
+OF_EMOTION = 0.6  # share of the utterances that take a sentence of their emotion
 VOWELS = ("a", "e", "i", "o", "u")
 
 SLOTS = ("it", "noun", "a_noun", "a_colour_noun", "colour", "when", "tones", "feels")
@@ -66,7 +66,7 @@ def utterance(scene: Scene, emotion: str, rng: np.random.Generator, *, shown: bo
 
 
 def annotations_of(scene: Scene, emotion: str, rng: np.random.Generator) -> tuple[tuple[str, str], ...]:
-    """Two to five (emotion, utterance), more than half of them of the work's own emotion."""
+    """Two to five (emotion, utterance), more than half of them of the work's emotion."""
     count = int(rng.integers(2, 6))
     felt = [emotion if i <= count // 2 or rng.random() < 0.5 else pick(rng, EMOTIONS) for i in range(count)]
     order = rng.permutation(count)
@@ -75,7 +75,7 @@ def annotations_of(scene: Scene, emotion: str, rng: np.random.Generator) -> tupl
 
 def sentence(emotion: str, rng: np.random.Generator, *, shown: bool = True) -> str:
     """A sentence to be filled; one that names the palette only where the picture has that of the emotion."""
-    options = table()["sentences"][emotion if rng.random() < OWN else ANY]
+    options = table()["sentences"][emotion if rng.random() < OF_EMOTION else ANY]
     return pick(rng, options if shown else [line for line in options if "{tones}" not in line])
 
 
@@ -108,7 +108,7 @@ def table() -> Table:
 def checked_table(text: str) -> Table:
     """The table from its YAML; ValueError, one line, for a missing emotion or a slot that nothing fills."""
     try:
-        found = YAML(typ="safe", pure=True).load(text)
+        table = YAML(typ="safe", pure=True).load(text)
     except (YAMLError, RecursionError) as fault:
         raise ValueError(f"utterances.yaml: not YAML ({' '.join(str(fault).split())})") from fault
     sections: dict[str, tuple[Iterable[str], tuple[str, ...]]] = {  # with the keys and the slots of each
@@ -116,19 +116,19 @@ def checked_table(text: str) -> Table:
         "tones": (EMOTIONS, ()),
         "sentences": ((ANY, *EMOTIONS), (*SLOTS, *AGREEING)),
     }
-    _refuse_other_keys("utterances.yaml", found, sections)
+    _refuse_other_keys("utterances.yaml", table, sections)
     for section, (keys, slots) in sections.items():
-        _refuse_other_keys(f"utterances.yaml: {section}", found[section], keys)
-        for key, lines in found[section].items():
+        _refuse_other_keys(f"utterances.yaml: {section}", table[section], keys)
+        for key, lines in table[section].items():
             _refuse_bad_lines(f"utterances.yaml: {section}: {key}", lines, set(slots))
-    for line in found["sentences"][ANY]:
+    for line in table["sentences"][ANY]:
         if "{feels}" not in line:
             raise ValueError(f"utterances.yaml: sentences: {ANY}: {line!r} tells no emotion, expected {{feels}}")
-    return found
+    return table
 
 
-def _refuse_other_keys(where: str, found: Any, expected: Iterable[str]) -> None:
-    if not isinstance(found, dict) or set(found) != set(expected):
+def _refuse_other_keys(where: str, table: Any, expected: Iterable[str]) -> None:
+    if not isinstance(table, dict) or set(table) != set(expected):
         raise ValueError(f"{where}: expected {', '.join(expected)}")
 
 

@@ -1,4 +1,4 @@
-"""One picture: subject, hour, hand and mood are drawn, each from its own generator, and painted."""
+"""One picture: subject, hour, hand and mood are drawn, each from a separate generator, and painted."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from atelier.data.painter.utterances import annotations_of
 from atelier.data.painter.words import dated, slug_of, title_of
 from atelier.seeds import numpy_generator
 
-STRENGTHS = (0.75, 1.25)  # of a work's emotion, where none is asked for
+STRENGTHS = (0.75, 1.25)  # of a work's emotion, where no strength is given
 LEVELS = 63  # steps of a colour channel: the eye does not miss the rest, the files are a fifth smaller
 
 Pixels = NDArray[np.uint8]
@@ -96,7 +96,7 @@ def subject_mask(
     """Where the subject of ``paint_work``'s picture is: the pixels (size, size) that it covers at least by half.
 
     The same for every artist, as they see it before they paint: a hand may move an edge by a px or two. ``subject`` and
-    ``emotion``: as they were asked for.
+    ``emotion``: as ``paint_work`` got them.
     """
     draw = partial(numpy_generator, seed, "work", index)
     covered = prepare(_scene(draw, *_content(draw, subject, emotion)), size).subject
@@ -116,7 +116,7 @@ def paint_photograph(seed: int, index: int, size: int = 64, *, subject: str | No
     return Photograph(picture, camera, subject, scene.light, scene.colour, scene.count, title, painting)
 
 
-Draw = Callable[[str], np.random.Generator]  # what is drawn -> its own generator
+Draw = Callable[[str], np.random.Generator]  # what is drawn -> its generator
 
 
 def _content(draw: Draw, subject: str | None, emotion: str | None) -> tuple[str, str]:
@@ -142,14 +142,14 @@ def _hand(
     return style, _chosen(f"artist of {style}", artist, STYLES[style], artist_rng)
 
 
-def _chosen(what: str, asked: str | None, known: Iterable[str], rng: np.random.Generator) -> str:
-    """What was asked for, if it is known; one of the known where nothing was asked for."""
+def _chosen(what: str, given: str | None, known: Iterable[str], rng: np.random.Generator) -> str:
+    """The given name, if it is known; a drawn one where none is given."""
     options = tuple(known)
-    if asked is None:
+    if given is None:
         return options[int(rng.integers(len(options)))]
-    if asked not in options:
-        raise ValueError(f"{what}: expected one of {', '.join(options)}, got {asked!r}")
-    return asked
+    if given not in options:
+        raise ValueError(f"{what}: expected one of {', '.join(options)}, got {given!r}")
+    return given
 
 
 def _pixels(picture: Array) -> Pixels:

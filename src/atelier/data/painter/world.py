@@ -33,12 +33,12 @@ Caption = dict[str, list[str]]  # "emotions" and "utterances" of a work's annota
 
 def truth_of(picture: Work | Photograph, seed: int, index: int) -> Record:
     """One row of the truth table; a photograph's artist is its camera, and it has no emotion."""
-    own: tuple[str, str, str, str, float] = (
+    by_kind: tuple[str, str, str, str, float] = (
         ("work", picture.art_style, picture.artist, picture.emotion, picture.strength)
         if isinstance(picture, Work)
         else ("photograph", "Photograph", picture.camera, "", 0.0)
     )
-    kind, style, artist, emotion, strength = own
+    kind, style, artist, emotion, strength = by_kind
     luminance = round(float(grey(picture.picture / 255).mean()), 4)
     values = (
         kind, style, picture.painting, artist, picture.subject, emotion, strength, picture.light, picture.colour,

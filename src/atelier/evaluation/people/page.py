@@ -133,7 +133,7 @@ def _html(content: dict[str, Any]) -> str:
         "base-uri 'none'; form-action 'none'"
     )
     parts = {"POLICY": policy, "STYLE": style, "SCRIPT": script, "DATA": data}
-    return re.sub(r"@(POLICY|STYLE|SCRIPT|DATA)@", lambda found: parts[found[1]], read_text(SOURCE / "sitting.html"))
+    return re.sub(r"@(POLICY|STYLE|SCRIPT|DATA)@", lambda match: parts[match[1]], read_text(SOURCE / "sitting.html"))
 
 
 def _digest(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Pictures of two folders that people compare: those of the same name, as data URIs that say nothing but pixels."""
+"""Pictures of two folders that people compare: pictures of the same name, as data URIs that say nothing but pixels."""
 
 import base64
 import io
@@ -50,9 +50,9 @@ def pictures_in(folder: Path) -> dict[str, str | None]:
         if not folder.is_dir():
             raise ValueError("no folder")
         has_table = (folder / TABLE).is_file()
-        found = [] if has_table else [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES]
+        paths = [] if has_table else [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES]
         if not has_table:
-            return {path.relative_to(folder).as_posix(): None for path in found if path.is_file()}
+            return {path.relative_to(folder).as_posix(): None for path in paths if path.is_file()}
     check_output(folder / TABLE)
     table = read_table(folder / TABLE, ("file",), dtype=str, keep_default_na=False)
     if table["file"].duplicated().any():

@@ -1,4 +1,4 @@
-"""What votes come to: the paper's table, each rater's own votes and habits, and how far raters agree."""
+"""What votes come to: the paper's table, each rater's votes and habits, and how far raters agree."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -37,7 +37,7 @@ class Tables(NamedTuple):
 
 
 def tables(votes: pd.DataFrame) -> Tables:
-    """The paper's table by majority over raters; each rater's own; and how far they agree.
+    """The paper's table by majority over raters; each rater's table; and how far they agree.
 
     A rater's first vote on a pair counts; later ones, in the other order, say how far raters repeat themselves.
     """
@@ -45,7 +45,10 @@ def tables(votes: pd.DataFrame) -> Tables:
     for (a, b, question), rows in _by_question(votes):
         named, first = {"A": a, "B": b, "question": question}, rows[~rows["again"]]
         results.append({**named, **_majority_row(first)})
-        raters += [{**named, "rater": rater, **_rater_row(own)} for rater, own in rows.groupby("rater", sort=True)]
+        raters += [
+            {**named, "rater": rater, **_rater_row(rater_rows)}
+            for rater, rater_rows in rows.groupby("rater", sort=True)
+        ]
         agreement.append({**named, **_agreement_row(first)})
     return Tables(*map(pd.DataFrame, (results, raters, agreement)))
 
@@ -68,7 +71,7 @@ def printed(results: Tables) -> str:
 
 
 def _by_question(votes: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd.DataFrame]]:
-    """Votes by comparison, as they came, and by question, in the page's order; without those of which none is first."""
+    """Votes by comparison, in their order, and by question, in the page's order; no pairs without a first vote."""
     for (a, b), compared in votes.groupby(["a", "b"], sort=False):
         for question in QUESTIONS:
             rows = compared[compared["question"] == question]

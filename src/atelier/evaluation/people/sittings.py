@@ -13,7 +13,7 @@ import numpy as np
 
 from atelier.seeds import numpy_generator
 
-QUESTIONS = ("flaws", "appeal")  # in this order, as tasks of their own
+QUESTIONS = ("flaws", "appeal")  # in this order, as separate tasks
 AGAIN = 0.2  # of a sitting's pairs, shown again
 LETTERS = "bcdfghjkmnpqrstvwxyz"  # of opaque names: no word, and no number that a spreadsheet would round
 LENGTH = 12  # letters of an opaque name: 5e15 of them
@@ -58,7 +58,7 @@ def cut(pairs: Sequence[int], each: int) -> list[list[int]]:
 
 
 def schedule(pairs: Sequence[int], number: int, secret: bytes) -> list[Shown]:
-    """A sitting: all questions, one after the other, each with all its pairs in an order and on sides of its own."""
+    """A sitting: all questions, one after the other, each with all its pairs, in another order and on other sides."""
     return [shown for question in QUESTIONS for shown in _task(pairs, number, question, secret)]
 
 

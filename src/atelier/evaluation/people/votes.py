@@ -159,7 +159,7 @@ def _page_of(sitting: str) -> str:
 
 
 def _each_once(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Rows without those that another file repeats; and a line for each that contradicts an earlier one."""
+    """Rows without the ones that another file repeats; and a line for each that contradicts an earlier one."""
     known: dict[tuple[str, str], dict[str, Any]] = {}
     faults = []
     for row in rows:

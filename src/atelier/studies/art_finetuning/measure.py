@@ -39,7 +39,7 @@ def main(params: Params, workspace: Workspace, model: str) -> None:
 
 
 def folders(model: str) -> list[str]:
-    """Folders of a model's pictures, for the untuned base also those from other noise."""
+    """Folders of a model's pictures, for the untuned base also its folders from other noise."""
     return [model, *([UNTUNED_AGAIN] if model == UNTUNED else [])]
 
 

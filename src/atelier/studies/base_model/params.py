@@ -29,7 +29,7 @@ class Config(StudySection):
         if stage != "sample":
             return None
         steps = params.sampling.steps
-        asked = [min(self.pictures, given.held_out(n)) for n in (given.all_works, given.photographs)]
-        painted = Sampled(len(STARTS) * sum(asked), steps, self.measured_at > 1)
+        pictures = [min(self.pictures, given.held_out(n)) for n in (given.all_works, given.photographs)]
+        painted = Sampled(len(STARTS) * sum(pictures), steps, self.measured_at > 1)
         sheets = 12 + len(given.works) + 9  # subjects, styles and emotions
         return Work(sampled=(painted, *(Sampled(sheets, steps, scale > 1) for scale in self.guidance)))

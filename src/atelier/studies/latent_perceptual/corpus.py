@@ -1,4 +1,4 @@
-"""Stage ``corpus``: the photographs that post-trainings learn from, and those that their pictures are measured against.
+"""Stage ``corpus``: the photographs that post-trainings learn from, and photographs to measure against.
 
 Without photographs it leaves a note only, and the study uses what all studies share of works.
 """

@@ -201,7 +201,7 @@ def _flat(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
 
 @torch.no_grad()
 def outliers_of(vae: AutoencoderKL, sample: Inspected, side: int) -> pd.DataFrame:
-    """By stage: the number of maps, of masked maps, and of those with an outlier beyond ``FAR`` deviations of the rest.
+    """By stage: the number of maps, of masked maps, and of maps with an outlier beyond ``FAR`` deviations of the rest.
 
     ``farthest``: the largest masked outlier, in such deviations.
     """

@@ -292,7 +292,7 @@ def _ringed(values: FloatArray) -> dict[str, float]:
 
 
 def cells(params: Params) -> set[str]:
-    """All measured cells, including those of decoder features."""
+    """All measured cells, including the cells of decoder features."""
     study = Config.of(params)
     both = {PLAIN, MAIN} <= set(study.followed)
     gains = {f"gain-in-{n}" for n in study.steps} if both else set()

@@ -53,7 +53,7 @@ HalfLife = Annotated[float, Field(ge=0.001, le=1e5), Named]  # of an average of 
 
 
 class Corpus(Section):
-    """Photographs painted for this study alone; none: the data's own, or its works where it has no photographs."""
+    """Photographs painted for this study alone; none: the data's photographs, or its works where it has none."""
 
     photographs: Count  # that trainings learn from
     held_out: Count  # that measures compare with
@@ -233,7 +233,7 @@ class Config(StudySection):
         return (SHORT_PLAIN, SHORT_MAIN) if short else (PLAIN, MAIN)
 
     def steps_of(self, name: str) -> int:
-        """Steps of a variant's post-training, without those before it."""
+        """Steps of a variant's post-training, without the steps before it."""
         training = self.trainings[name]
         return round((training.steps or self.optimisation.steps) * training.longer)
 

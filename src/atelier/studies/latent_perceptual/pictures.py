@@ -1,8 +1,8 @@
-"""What post-trainings learn from and what their pictures are asked for: photographs, or works.
+"""What post-trainings learn from and the prompts of their pictures: photographs, or works.
 
-The paper post-trains on the base's own kind of pictures. Here these are photographs painted for this study alone, from
-two seeds that nothing else uses; without painted ones the data's, or its works where it has no photographs. The stage
-``corpus`` says which, and leaves latents and prompts' embeddings of photographs; those of works all studies share.
+The paper post-trains on the kind of pictures that the base learnt. Here these are photographs painted for this study
+alone, from two seeds that nothing else uses; without painted ones the data's, or its works where it has no photographs.
+The stage ``corpus`` says which, and leaves latents and prompts' embeddings of photographs (works': shared by all).
 """
 
 import hashlib
@@ -93,7 +93,7 @@ def key_of(params: Params, workspace: Workspace, table: pd.DataFrame, prompts: l
 
 
 class Sources(NamedTuple):
-    """What one kind of pictures is learnt from, asked for and measured against; ``kind``: photographs or works."""
+    """What one kind of pictures is learnt from, prompted with and measured against; ``kind``: photographs or works."""
 
     params: Params
     workspace: Workspace

@@ -24,7 +24,7 @@ Metrics = dict[str, Metric]
 
 
 def _varied(results: Results, setting: str, main: str) -> dict[str, Any]:
-    """A variant with the loss and those that differ from it in one setting alone: its values by variant."""
+    """A variant with the loss and the variants that differ from it in one setting alone: its values by variant."""
     wanted = results.config.trainings.get(main)
     if wanted is None:
         return {}

@@ -101,7 +101,7 @@ def changes(results: Results) -> list[Item]:
 
 
 def _changes(results: Results, name: str, pairs: Mapping[str, str]) -> Table:
-    """Changes from white noise, and those of fd from the corrected start."""
+    """Changes from white noise, and changes of fd from the corrected start."""
     rows, metrics = {}, {}
     for changed, reference in pairs.items():
         known = [measure for measure in CHANGES if (measure, changed) in results.values]

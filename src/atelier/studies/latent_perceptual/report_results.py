@@ -44,7 +44,7 @@ class Results:
     params: Params
     config: Config
     latent_side: int
-    kind: str  # of pictures that are learnt and asked for: painted photographs, the data's photographs, or works
+    kind: str  # of pictures that are learnt and painted: painted photographs, the data's photographs, or works
     n_held_out: Mapping[str, int]  # pictures that measures compare with: of photographs, of works
     weights: Mapping[str, Sequence[float | None]]  # of the term beside the denoiser's, by variant, one a training seed
     history: pd.DataFrame  # losses of all variants, with columns ``variant`` and ``training_seed``

@@ -10,7 +10,7 @@ from atelier.studies.latent_perceptual.features import PAPER_TAU
 from atelier.studies.latent_perceptual.loss import TERM
 from atelier.studies.latent_perceptual.report_results import Results
 
-SETTINGS = {  # that a loss uses, of those that the table lists
+SETTINGS = {  # that a loss uses, of the settings that the table lists
     "plain": ("kind", "loss"),
     "reweighted": ("kind", "loss", "tau", "share"),
     "perceptual": ("kind", "loss", "depth", "norm", "depth_weights", "mask", "tau", "share"),

@@ -1,6 +1,6 @@
 """Write a page on which people compare two folders of pictures, blind: ``ab [FOLDER_A FOLDER_B [OUT]]``.
 
-Without folders: the study's own pictures with both terms (A) and by the untuned base (B). No stage of the pipeline,
+Without folders: the study's pictures with both terms (A) and by the untuned base (B). No stage of the pipeline,
 which waits for nobody; ``make ab`` runs it.
 """
 
@@ -28,7 +28,7 @@ def main(params: Params, workspace: Workspace, *folders: str) -> None:
         pairs, alone = pairs_of(a, b)
     else:
         models = (TUNED, UNTUNED)
-        pairs, alone = own_pairs(params, workspace)
+        pairs, alone = study_pairs(params, workspace)
     if alone:
         print(f"pictures without a counterpart of the same name, left out: {alone}")
     written = page.write(pairs, models, Config.of(params).sitting, out)
@@ -38,7 +38,7 @@ def main(params: Params, workspace: Workspace, *folders: str) -> None:
     print(f"{written.key}: its key, which `votes` needs and no rater may see")
 
 
-def own_pairs(params: Params, workspace: Workspace) -> tuple[list[Pair], int]:
+def study_pairs(params: Params, workspace: Workspace) -> tuple[list[Pair], int]:
     """The study's pictures of all training seeds, and how many have no counterpart. ValueError where there are none."""
     config, pairs, alone = Config.of(params), [], 0
     for seed in params.protocol.training_seeds:
@@ -49,8 +49,8 @@ def own_pairs(params: Params, workspace: Workspace) -> tuple[list[Pair], int]:
         for folder in (a, b):
             if not folder.is_dir():
                 raise ValueError(f"{folder}: the study has not painted it yet; name two folders: make ab A=... B=...")
-        found, unmatched = pairs_of(a, b, f"{seed}/")
-        pairs += found
+        matched, unmatched = pairs_of(a, b, f"{seed}/")
+        pairs += matched
         alone += unmatched
     return pairs, alone
 

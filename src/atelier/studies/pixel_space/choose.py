@@ -1,6 +1,6 @@
 """Stage ``choose``: works to learn from and pairs of preferences, chosen by one judge; works to measure against.
 
-The judge that chooses never measures, and what measures never chooses: fit to the style is told by the network of
+The judge that chooses never measures, and what measures never chooses: fit to the style is scored by the network of
 perceptual losses, not by the evaluator. Fewer defects come first; among pictures that the judge cannot tell apart, a
 better fit does.
 """
@@ -63,7 +63,7 @@ Score = Callable[[Tensor], FloatArray]
 CHOOSING, MEASURING = "choosing", "measuring"  # roles of judges
 SEEN = 32  # pictures at a time through a network
 SHRINKAGE = 0.1  # of a covariance towards a multiple of the identity, because works of a style may be few
-EXAMPLES = 400  # works of other styles, at most, that a style is told from
+EXAMPLES = 400  # works of other styles, at most, that a style is compared with
 
 
 def main(params: Params, workspace: Workspace) -> None:
@@ -82,12 +82,12 @@ def main(params: Params, workspace: Workspace) -> None:
         _write_works(params, workspace, pipeline, chosen, learnt, part)
         write_table(part / f"{HELD_OUT}.csv", sets[HELD_OUT][0])
         _write_reference(workspace, pipeline, held_out, learnt, part)
-        latents, pictures, asked = candidates(params, pipeline, table, run)
+        latents, pictures, prompts = candidates(params, pipeline, table, run)
         scores = {"defects": score(judge, pictures), "fit": fit(pictures)}
-        _write_pairs(params, pipeline, latents, scores, resolution(judge, pictures), asked, part)
+        _write_pairs(params, pipeline, latents, scores, resolution(judge, pictures), prompts, part)
     scratch.discard(run)
     of = f"{len(chosen)} of {len(table)} works of {style or 'every style'}"
-    print(f"{of}, {len(asked)} pairs, {len(held_out)} works held out")
+    print(f"{of}, {len(prompts)} pairs, {len(held_out)} works held out")
 
 
 def scratch_of(params: Params, workspace: Workspace) -> Path:
@@ -138,7 +138,7 @@ def discriminant(inside: Tensor, outside: Tensor) -> Score:
 
 
 def style_fit(params: Params, workspace: Workspace, style: str) -> Score:
-    """How well pictures (n, 3, h, w) uint8 fit a style, told from others by the data's training works.
+    """How well pictures (n, 3, h, w) uint8 fit a style, against other styles of the data's training works.
 
     Where the data has works of one side only, all fit alike, and defects alone decide.
     """
@@ -187,9 +187,9 @@ def candidates(
     process has finished are kept.
     """
     config, rows = Config.of(params).candidates, table.to_dict("records")
-    asked = [prompt(rows[n % len(rows)], LEVEL, n // len(rows)) for n in range(config.prompts)]
-    prompts = [text for text in asked for _ in range(config.each)]
-    seeds = [(params.seed, Config.STUDY, "candidate", number) for number in range(len(prompts))]
+    prompts = [prompt(rows[n % len(rows)], LEVEL, n // len(rows)) for n in range(config.prompts)]
+    repeated = [text for text in prompts for _ in range(config.each)]
+    seeds = [(params.seed, Config.STUDY, "candidate", number) for number in range(len(repeated))]
     place, batch = machine.accelerator(params.machine), params.sampling.batch
 
     def paint(first: int, path: Path) -> None:
@@ -197,17 +197,17 @@ def candidates(
         noise = first_latents(pipeline, seeds[rows], params.data.size)
         how: dict[str, Any] = {"guidance": config.guidance, "steps": params.sampling.steps, "batch": batch}
         with place.autocast():
-            last = torch.cat(list(last_latents(pipeline, prompts[rows], noise, **how)))
+            last = torch.cat(list(last_latents(pipeline, repeated[rows], noise, **how)))
             shown = to_pixels(decoded(pipeline.vae, last, batch))
         save_file({"latents": last.contiguous(), "pictures": shown.contiguous()}, path)
 
     pipeline.set_progress_bar_config(disable=True)
     files = [
         scratch.part(run, f"candidates-{first}", ".safetensors", partial(paint, first))
-        for first in range(0, len(prompts), batch)
+        for first in range(0, len(repeated), batch)
     ]
     parts = [_tensors(file) for file in files]
-    return torch.cat([part["latents"] for part in parts]), torch.cat([part["pictures"] for part in parts]), asked
+    return torch.cat([part["latents"] for part in parts]), torch.cat([part["pictures"] for part in parts]), prompts
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
@@ -244,18 +244,18 @@ def _write_pairs(
     latents: Tensor,
     scores: dict[str, FloatArray],
     resolution: float,
-    asked: list[str],
+    prompts: list[str],
     part: Path,
 ) -> None:
     """Latents of every prompt's best and worst candidate, and a table of their scores."""
     winners, losers = pairs_of(scores["defects"], scores["fit"], resolution, Config.of(params).candidates.each)
     write_pairs(
-        Pairs(latents[winners], latents[losers], encode_prompts(pipeline, asked), encode_prompts(pipeline, [""])[0]),
+        Pairs(latents[winners], latents[losers], encode_prompts(pipeline, prompts), encode_prompts(pipeline, [""])[0]),
         part / PAIRS,
     )
     columns = {f"{which}_{name}": scores[name][rows] for which, rows in (("winner", winners), ("loser", losers))
                for name in scores}  # fmt: skip
-    write_table(part / LISTED, pd.DataFrame({"prompt": asked, **columns}))
+    write_table(part / LISTED, pd.DataFrame({"prompt": prompts, **columns}))
 
 
 # ------------------------------------------------------------------------------------------------ the reference

@@ -42,8 +42,8 @@ def pair_rows(params: Params, scores: Scores, tie: Mapping[str, float]) -> pd.Da
             parts = _outcomes(scores[at(changed, start)], scores[at(reference, start)], groups, measure, width)
 
             def named(chosen: list[int], parts: list[FloatArray] = parts, measure: str = measure) -> dict[str, float]:
-                found = shares(np.concatenate([parts[group] for group in chosen]))
-                return {f"{name}_{measure}": value for name, value in found.items()}
+                values = shares(np.concatenate([parts[group] for group in chosen]))
+                return {f"{name}_{measure}": value for name, value in values.items()}
 
             tables.append(pseudo_rows(named, len(groups), sum(map(len, parts))).assign(cell=cell))
     return pd.concat(tables, ignore_index=True)
@@ -61,10 +61,10 @@ def pair_table(params: Params, scores: Scores, tie: Mapping[str, float]) -> pd.D
             parts = _outcomes(one, other, params.protocol.groups, measure, width)
             named = {"whole": np.concatenate(parts), **{str(number): part for number, part in enumerate(parts)}}
             for group, each in named.items():
-                found = shares(each)
+                values = shares(each)
                 row = {"measure": measure, "start": start, "A": first, "B": second, "group": group, "n": len(each)}
-                error = net_error(found["win"], found["lose"], len(each))
-                rows.append({**row, **{name: found[name] for name in ("win", "tie", "lose")}, "error": error})
+                error = net_error(values["win"], values["lose"], len(each))
+                rows.append({**row, **{name: values[name] for name in ("win", "tie", "lose")}, "error": error})
     return pd.DataFrame(rows)
 
 

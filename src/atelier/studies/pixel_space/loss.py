@@ -112,7 +112,7 @@ class Drawn(NamedTuple):
     eps: Tensor
     alpha: Tensor  # (b, 2, 1, 1, 1), as s
     s: Tensor
-    time: Tensor  # (b, 2), what the denoiser is told
+    time: Tensor  # (b, 2), the denoiser's timesteps
     words: Tensor
     batch: Sequence[Turn]
 
@@ -138,7 +138,7 @@ class Preferences(NamedTuple):
 
     def drawn(self, batch: Sequence[Turn], times: Sequence[int] | None = None) -> Drawn:
         """Noise and timesteps are functions of (seed, pair, epoch); ``times``: other timesteps, one a pair."""
-        alphas, sigmas, told = denoiser.path(self.scheduler)
+        alphas, sigmas, denoiser_times = denoiser.path(self.scheduler)
         names, shape = self.pairs.names, self.pairs.winner.shape[1:]
         draws = [self._draw(names[turn.sample], turn.epoch, shape, len(alphas)) for turn in batch]
         noise = torch.stack([one.eps for one in draws])
@@ -153,7 +153,9 @@ class Preferences(NamedTuple):
         empty = torch.tensor([one.empty for one in draws])[:, None, None]
         words = torch.where(empty, self.pairs.empty, self.pairs.embeddings[chosen])[:, None].expand(-1, 2, -1, -1)
         alpha, s = (level[t][..., None, None, None] for level in (alphas, sigmas))
-        z0, eps, alpha, s, time, words = (each.to(self.device) for each in (z0, eps, alpha, s, told[t], words))
+        z0, eps, alpha, s, time, words = (
+            each.to(self.device) for each in (z0, eps, alpha, s, denoiser_times[t], words)
+        )
         return Drawn(z0, eps, alpha, s, time, words, batch)
 
     def _draw(self, name: str, epoch: int, shape: torch.Size, steps: int) -> denoiser.Draw:
@@ -162,8 +164,8 @@ class Preferences(NamedTuple):
     def output(self, drawn: Drawn) -> Tensor:
         """What the denoiser says of both pictures, (b, 2, c, h, w)."""
         zt = noised(*drawn.flat())
-        told, words = flattened(drawn.time, drawn.words)
-        made: Tensor = self.unet(zt, told, words).sample
+        times, words = flattened(drawn.time, drawn.words)
+        made: Tensor = self.unet(zt, times, words).sample
         return made.float().view_as(drawn.z0)
 
     def reference(self, drawn: Drawn) -> Tensor:
@@ -196,7 +198,7 @@ class Preferred(NamedTuple):
     margin: float
 
     def loss(self, errors: Tensor, reference: Tensor | None) -> Tensor:
-        """Mean loss of pairs' errors (b, 2), winner before loser; ``reference``: those without the adapter."""
+        """Mean loss of pairs' errors (b, 2), winner before loser; ``reference``: errors without the adapter."""
         winner, loser = errors.unbind(1)
         if reference is None:
             return simpo_loss(winner, loser, self.simpo_beta, self.margin)

@@ -72,7 +72,7 @@ OUT, PAIRS = f"{Config.STUDY}.csv", f"{Config.STUDY}_pairs.csv"  # in the folder
 HALF = 0.25  # half of the Nyquist frequency, cycles a px
 MARGIN = 1 / 32  # of the side: what is nearer to the subject's border is in neither part
 REAL, RETURNED = "real", "returned"  # cells: the works that are learnt, and held-out ones, reconstructed
-LEARNT_RETURNED = "real-returned"  # those that are learnt, reconstructed: the floor of errors ``_rec``
+LEARNT_RETURNED = "real-returned"  # learnt works, reconstructed: the floor of errors ``_rec``
 NOTHING = "nothing"  # a cell of zeros, for comparisons of differences
 ZEROS = ("winner_error", "log_form_ratio", "round_trip", "top", *(f"net_{name}" for name in SIGNS))
 BATCH = 64
@@ -142,9 +142,9 @@ def cell_rows(run: Path, cell: str, real: Reference, made: Callable[[], Made]) -
     """A cell's measures and its pictures' scores; both from scratch where an earlier process has finished them."""
     names = (cell, f"{cell} scores")
     if not all(scratch.is_whole(scratch.path(run, name, ".parquet")) for name in names):
-        found = made()
-        scratch.table(run, names[1], lambda: found.scores)
-        scratch.table(run, names[0], partial(measured, real, found.groups, of_group))
+        results = made()
+        scratch.table(run, names[1], lambda: results.scores)
+        scratch.table(run, names[0], partial(measured, real, results.groups, of_group))
     table, scores = (scratch.read(scratch.path(run, name, ".parquet")) for name in names)
     return table, scores
 
@@ -181,7 +181,7 @@ def learnt_returned(params: Params, workspace: Workspace) -> Tensor:
 
 
 def scored_group(by: Judges, part: Group, shown: Tensor | Pictures) -> tuple[Group, dict[str, FloatArray]]:
-    """A group whose measures include its pictures' scores, and those scores."""
+    """A group whose measures include its pictures' scores, and the scores."""
     features = None if by.evaluator is None else part.features
     scores = scores_of(by, shown, features)
     return part._replace(per_picture={**part.per_picture, **scores}), scores
@@ -265,13 +265,13 @@ def masked_errors(wanted: Tensor, made: Tensor, subjects: NDArray[np.bool_]) -> 
     ``top_``: as it is; ``high_``: its absolute value, the error. Pictures are (n, 3, h, w) uint8, ``subjects`` bool
     (n, h, w). A part that no picture has, or that has no power, is left out.
     """
-    found: dict[str, float] = {}
+    errors: dict[str, float] = {}
     for part, mask in zip(("inside", "outside"), apart(subjects, MARGIN * made.shape[-1]), strict=True):
         powers = [high_power(each / 255, mask, HALF) for each in (made, wanted)]
         if all(power > 0 for power in powers):
             ratio = float(np.log10(powers[0] / powers[1]))
-            found |= {f"high_{part}": abs(ratio), f"top_{part}": ratio}
-    return found
+            errors |= {f"high_{part}": abs(ratio), f"top_{part}": ratio}
+    return errors
 
 
 # ------------------------------------------------------------------------------------------------ for verdicts

@@ -48,11 +48,11 @@ Beta = Annotated[float, Field(gt=0.0, le=1e9)]
 
 
 class Curated(Section):
-    """Works of one style painted for this study alone, of which the best are learnt; 0 and 0: the data's own."""
+    """Works of one style painted for this study alone, of which the best are learnt; 0 and 0: the data's works."""
 
     painted: Count  # that trainings choose from
     kept: Positive  # the best by the judge that chooses, then by fit to the style
-    held_out: Count  # whose prompts are asked for, and that measures compare with
+    held_out: Count  # whose prompts are painted, and that measures compare with
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> "Curated":
@@ -86,7 +86,7 @@ class PostTraining(Section):
 
     @model_validator(mode="after")
     def _settings_have_an_effect(self) -> "PostTraining":
-        fields = type(self).model_fields.items()  # not those that were given: a notebook is given all
+        fields = type(self).model_fields.items()  # not `model_fields_set`: a notebook sets all
         named = {name for name, field in fields if getattr(self, name) != field.default}
         if self.terms != "both" and "share" in named:
             raise ValueError(f"share: of two terms, this is {self.terms} alone")
@@ -117,7 +117,7 @@ class Config(StudySection):
     crop: Count  # latent elements per side that are decoded; 0: whole pictures
     slices: BatchSize  # pictures that are decoded at once
     beta: Beta  # of losses with a reference, of mean errors
-    simpo_beta: Beta  # of the loss without one, whose gaps are those of the pairs themselves
+    simpo_beta: Beta  # of the loss without one, whose gaps are of the pairs' errors alone
     margin: Annotated[float, Field(ge=0.0, le=1e6)]  # SimPO's gamma
     most: Annotated[float, Field(gt=1.0, le=1e6)]  # of the winners' error, over the base's: beyond it training stops
     supervised: Optimisation
@@ -172,8 +172,8 @@ class Config(StudySection):
         steps, inspected = params.sampling.steps, self.inspected * len(params.protocol.groups)
         match stage:
             case "choose":
-                asked = self.candidates
-                made = Sampled(asked.prompts * asked.each, steps, asked.guidance > 1, states=0)  # pairs' latents alone
+                drawn = self.candidates
+                made = Sampled(drawn.prompts * drawn.each, steps, drawn.guidance > 1, states=0)  # pairs' latents alone
                 prompts = kept * params.protocol.prompts.per_work
                 return Work(sampled=(made,), encoded=kept + test, decoded=test, prompts=prompts, cached=kept)
             case "train":

@@ -43,8 +43,8 @@ def folder(workspace: Workspace) -> Path:
 
 def card(workspace: Workspace) -> dict[str, Any]:
     """``kind``: painted works, or works of the data; ``style``: which all are of, "" where none is named."""
-    found: dict[str, Any] = read_json(check_seal(folder(workspace)) / CARD)
-    return found
+    content: dict[str, Any] = read_json(check_seal(folder(workspace)) / CARD)
+    return content
 
 
 # ------------------------------------------------------------------------------------------------ works
@@ -107,8 +107,8 @@ def masks(params: Params, table: pd.DataFrame) -> Tensor | None:
     if "seed" not in table:
         return None
     places = zip(table["seed"], table["index"], strict=True)
-    found = [subject_mask(int(seed), int(index), params.data.size) for seed, index in places]
-    return torch.from_numpy(np.stack(found))
+    covered = [subject_mask(int(seed), int(index), params.data.size) for seed, index in places]
+    return torch.from_numpy(np.stack(covered))
 
 
 def prompts_of(params: Params, table: pd.DataFrame) -> list[list[str]]:
@@ -161,10 +161,10 @@ def pairs(workspace: Workspace) -> Pairs:
         return Pairs(**load_file(path))
 
 
-# ------------------------------------------------------------------------------------------------ what is asked for
+# ------------------------------------------------------------------------------------------------ held-out prompts
 
 
-def asked(params: Params, workspace: Workspace, number: int, training_seed: int) -> pd.DataFrame:
+def held_out_prompts(params: Params, workspace: Workspace, number: int, training_seed: int) -> pd.DataFrame:
     """Held-out prompts, ``number`` for every repeat of a training seed, in a seeded order that wraps around.
 
     Columns: prompt, path, repeat, place, file.

@@ -103,7 +103,7 @@ def counts(results: Results, claim: claims.Claim) -> list[int]:
 def floors(results: Results) -> dict[str, float]:
     """The value of each distance below which no denoiser gets, because its pictures pass through this decoder.
 
-    Against works: of held-out ones reconstructed; against reconstructed ones: of those that are learnt, reconstructed.
+    Against works: of held-out ones reconstructed; against reconstructed ones: of the learnt ones, reconstructed.
     """
     cells = {name: LEARNT_RETURNED if name.endswith("_rec") else RETURNED for name in DISTANCES}
     return {name: results.interval(name, cell).mean for name, cell in cells.items() if results.has(name, cell)}

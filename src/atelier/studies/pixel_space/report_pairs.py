@@ -157,16 +157,16 @@ def _nets(results: Results) -> dict[tuple[str, str], FloatArray]:
 def _triples(results: Results, nets: Mapping[tuple[str, str], FloatArray]) -> Text:
     """Whether who wins by more against a third wins directly, too, where both intervals exclude 0."""
     names = sorted({name for pair in nets for name in pair})
-    told, odd = 0, []
+    clear, odd = 0, []
     for a, b, c in permutations(names, 3):
         if not {(a, b), (a, c), (b, c)} <= set(nets):
             continue
         direct, apart = (_sign(each) for each in (nets[a, b], nets[a, c] - nets[b, c]))
         if direct > 0 and apart:
-            told += 1
+            clear += 1
             odd += [f"{a} over {b}, against {c}"] if apart < 0 else []
     ours = (
-        f"Of {told} triples whose intervals exclude 0, {len(odd)} do not add up{': ' if odd else ''}{'; '.join(odd)}."
+        f"Of {clear} triples whose intervals exclude 0, {len(odd)} do not add up{': ' if odd else ''}{'; '.join(odd)}."
     )
     table = results.votes.query("model == 'LDM1.5'").set_index(["a", "b"])
     both, latent = (float(table["flaws_win"].loc[(name, BASELINE)]) for name in ("both", "latent"))

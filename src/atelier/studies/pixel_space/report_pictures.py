@@ -73,7 +73,7 @@ def measures(results: Results) -> list[Table]:
 
 
 def _works(results: Results) -> list[str]:
-    """Rows of works: those that are learnt, held-out ones reconstructed, and those that are learnt, reconstructed."""
+    """Rows of works: learnt ones, held-out ones reconstructed, and learnt ones reconstructed."""
     return [cell for cell in (REAL, RETURNED, LEARNT_RETURNED) if results.has(DEFECTS, cell)]
 
 

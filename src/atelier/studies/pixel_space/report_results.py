@@ -32,11 +32,11 @@ class Results:
     params: Params
     config: Config
     n_learnt: int  # works that supervised variants learn
-    n_held_out: int  # works whose prompts are asked for, and that measures compare with
+    n_held_out: int  # works whose prompts are painted, and that measures compare with
     pairs: pd.DataFrame  # of preferences: one a row, with both pictures' scores
     cards: Mapping[str, Sequence[Mapping[str, Any]]]  # of trainings, by variant, one a training seed
     history: pd.DataFrame  # of all trainings, with columns ``variant`` and ``training_seed``
-    probes: pd.DataFrame  # errors of pairs on fixed draws at checkpoints: step, accuracy, winner, loser; those columns
+    probes: pd.DataFrame  # errors of pairs on fixed draws at checkpoints: step, accuracy, winner, loser
     rows: pd.DataFrame  # measures of all cells
     every_pair: pd.DataFrame  # outcomes of each pair of the base and main variants, by start, measure and group
     gradients: pd.DataFrame  # norms before training: t, form, n, and one column a group
@@ -44,7 +44,7 @@ class Results:
     first_pictures: Mapping[str, Tensor]  # of the first repeat, by cell, (n, 3, h, w) uint8
     first_pairs: Mapping[str, Tensor]  # of the first pairs: the best and the worst, (n, 3, h, w) uint8
     decoded: Mapping[str, Tensor]  # of one work by noise level: decoded at it, and the estimates, (n, 3, h, w) uint8
-    decoded_at: Sequence[int]  # those levels
+    decoded_at: Sequence[int]  # the same levels
     votes: pd.DataFrame  # the paper's six tables
 
     @property

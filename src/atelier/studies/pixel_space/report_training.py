@@ -18,7 +18,7 @@ TERMS = {  # columns of supervised trainings' histories: a curve's label, and wh
     "denoising": ("squared error", "of what the denoiser predicts"),
     "pixel": ("weighted squared error", "of decoded pictures"),
 }
-PROBED = {  # columns of what is looked at again and again in a preference training
+PROBED = {  # columns of what a preference training measures at regular steps
     "accuracy": "share of pairs in the right order",
     "winner": "winners' error over the base's",
     "loser": "losers' error over the base's",

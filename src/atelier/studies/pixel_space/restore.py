@@ -22,7 +22,7 @@ from atelier.sampling.conditions import LATENTS, PICTURES, white_noise
 from atelier.sampling.sampler import decoded, settled
 from atelier.sampling.store import write
 from atelier.studies.pixel_space.params import Config
-from atelier.studies.pixel_space.pictures import HELD_OUT, asked, masks, pictures, split
+from atelier.studies.pixel_space.pictures import HELD_OUT, held_out_prompts, masks, pictures, split
 from atelier.studies.pixel_space.variant import inputs_of, key_of, load
 from atelier.workspace import Workspace, replacing
 
@@ -41,7 +41,7 @@ def write_restored(params: Params, workspace: Workspace, variant: str, seed: int
         return
     key = key_of(params, variant) | {"restored": config.restored, "strength": config.strength}
     run = scratch.of_stage(params, workspace, __name__, out, inputs, **key)
-    table = asked(params, workspace, config.restored, seed)
+    table = held_out_prompts(params, workspace, config.restored, seed)
 
     def save(path: Path) -> None:
         pipeline = settled(load(params, workspace, variant, seed), machine.accelerator(params.machine).device)
@@ -115,6 +115,6 @@ def denoised(
     z = scheduler.add_noise(z0, noise, times[:1].cpu().expand(len(z0))).to(device, unet.dtype)
     both = torch.cat([empty.expand_as(words), words]).to(device, unet.dtype)
     for time in times:
-        without, asked = unet(torch.cat([z, z]), time, both).sample.chunk(2)
-        z = scheduler.step(without + guidance * (asked - without), time, z).prev_sample
+        unconditional, conditional = unet(torch.cat([z, z]), time, both).sample.chunk(2)
+        z = scheduler.step(unconditional + guidance * (conditional - unconditional), time, z).prev_sample
     return z.float().cpu()

@@ -14,7 +14,7 @@ from atelier.sampling import starts
 from atelier.sampling.conditions import paint_conditions, write_conditions
 from atelier.sampling.store import Location, guidance_folder
 from atelier.studies.pixel_space.params import UNTUNED, Config, corrected
-from atelier.studies.pixel_space.pictures import asked
+from atelier.studies.pixel_space.pictures import held_out_prompts
 from atelier.studies.pixel_space.restore import write_restored
 from atelier.studies.pixel_space.variant import inputs_of, key_of, load
 from atelier.workspace import Workspace, replacing
@@ -63,7 +63,7 @@ def listed(params: Params, workspace: Workspace, condition: Condition, seed: int
     config = Config.of(params)
     return sampling.Condition(
         f"{condition.variant}/{guidance_folder(config.guidance, condition.start)}",
-        asked(params, workspace, config.pictures, seed),
+        held_out_prompts(params, workspace, config.pictures, seed),
         starts.started(params, condition.start, starts.load(workspace.starts, prepare.WORKS), "picture"),
         config.guidance,
         params.sampling.steps,

@@ -51,7 +51,7 @@ from atelier.workspace import Workspace
 PROCESSES = "several"  # share batches of a training
 
 CALIBRATION = 32  # number of samples whose gradients the weight is set from
-PROBED = 32  # pairs, and timesteps evenly spaced over them, of which errors are looked at again and again
+PROBED = 32  # pairs, and timesteps evenly spaced over them, whose errors are measured at regular steps
 STRIDE = 27  # has no factor in common with it
 PROBES = "probes.csv"  # step, errors of winners and losers over the base's, share of pairs in order
 
@@ -114,7 +114,7 @@ def start(params: Params, workspace: Workspace, training: PostTraining) -> Stabl
 
 
 def conversion_of(params: Params, workspace: Workspace, training: PostTraining) -> Path:
-    """Where a shipped base's conversion to a variant's kind of prediction is; nothing is there for the base's own."""
+    """Where a shipped base's conversion to a variant's kind of prediction is; nothing is there for the base's kind."""
     return workspace.named(params.data.folder) / "conversions" / training.kind
 
 
@@ -191,7 +191,7 @@ class Setup:
         return latent / pixel
 
     def weight(self, factor: float | None) -> float | None:
-        """The pixel term's weight: of both terms' gradients at the start its norm has the share asked for.
+        """The pixel term's weight: of both terms' gradients at the start its norm has the configured share.
 
         Norms are means over a run's first batches. Supervised pixels alone get the latent term's norm, so that clipping
         treats them alike; pixels of preferences alone have its units already.
@@ -214,8 +214,10 @@ class Setup:
             with self.accelerator.autocast():
                 terms = task.losses(turns(self.seed, step, size, len(self.names)))
             for name in total.keys() & terms.keys():
-                found = torch.autograd.grad(terms[name], parameters, retain_graph=True, allow_unused=True)
-                total[name] += float(torch.stack([each.norm() for each in found if each is not None]).norm()) / batches
+                gradients = torch.autograd.grad(terms[name], parameters, retain_graph=True, allow_unused=True)
+                total[name] += (
+                    float(torch.stack([each.norm() for each in gradients if each is not None]).norm()) / batches
+                )
         return total
 
     # ------------------------------------------------------------------------------------- what is watched

@@ -1,6 +1,6 @@
 """Count what people said: ``votes FILE...``, tables saved from pages of ``ab``, or such and the pages' keys.
 
-Keys are looked for in ``sittings``, and beside the files. Prints the paper's table, with each rater's own and the
+Keys are read from ``sittings`` and from beside the files. Prints the paper's table, each rater's table and the
 agreement among raters, and writes all three as CSV to ``sittings/votes``.
 """
 

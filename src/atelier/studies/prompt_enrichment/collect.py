@@ -1,4 +1,4 @@
-"""Collect rows for the page from three studies' measures: cells of all levels, and those that claims name."""
+"""Collect rows for the page from three studies' measures: cells of all levels, and cells that claims name."""
 
 from itertools import product
 from pathlib import Path
@@ -15,7 +15,7 @@ from atelier.workspace import Workspace, replacing
 SHOWN, SHOWN_OF = (
     12,
     "prompt_enrichment-protocol-level",
-)  # pictures a row of the page's sheets; those at the protocol's level
+)  # pictures a row of the page's sheets; the sheet at the protocol's level
 DECODER = "vae_decoder"  # the study that decodes the untuned base's pictures again
 
 

@@ -83,20 +83,20 @@ def state_name(level: float) -> str:
 def painted(
     params: Params, pipeline: StableDiffusionPipeline, table: pd.DataFrame, how: Painting, run: Path
 ) -> list[Path]:
-    """Shards of candidates, ``sampling.batch`` each; those that an earlier process has finished are kept."""
+    """Shards of candidates, ``sampling.batch`` each; shards that an earlier process has finished are kept."""
     pipeline.set_progress_bar_config(disable=True)
-    asked, place = table["prompt"].tolist(), machine.accelerator(params.machine)
+    texts, place = table["prompt"].tolist(), machine.accelerator(params.machine)
 
     def paint(rows: slice, path: Path) -> None:
         noise = first_latents(pipeline, how.seeds[rows], params.data.size)
         numbers = list(how.keep.values())
         with place.autocast():
-            (found,) = trajectories(
-                pipeline, asked[rows], noise, how.seeds[rows], how.solver, keep=numbers, parts=how.parts
+            (trajectory,) = trajectories(
+                pipeline, texts[rows], noise, how.seeds[rows], how.solver, keep=numbers, parts=how.parts
             )
-            pictures = to_pixels(decoded(pipeline.vae, found.last, how.solver.batch))
-        states = {name: found.kept[number].contiguous() for name, number in how.keep.items()}
-        save_file({**states, LAST: found.last.contiguous(), PICTURES: pictures.contiguous()}, path)
+            pictures = to_pixels(decoded(pipeline.vae, trajectory.last, how.solver.batch))
+        states = {name: trajectory.kept[number].contiguous() for name, number in how.keep.items()}
+        save_file({**states, LAST: trajectory.last.contiguous(), PICTURES: pictures.contiguous()}, path)
 
     firsts = range(0, len(table), how.solver.batch)
     return [
@@ -111,8 +111,8 @@ def scored(shards: Sequence[Path], table: pd.DataFrame, rewards: Mapping[str, Ju
     for shard in shards:
         pictures = _tensors(shard, PICTURES)
         rows = table.iloc[first : first + len(pictures)].reset_index(drop=True)
-        found: dict[str, Any] = {f"reward_{name}": reward(pictures, rows) for name, reward in rewards.items()}
-        parts.append(rows.assign(reward=found[f"reward_{main}"], **found))
+        scores: dict[str, Any] = {f"reward_{name}": reward(pictures, rows) for name, reward in rewards.items()}
+        parts.append(rows.assign(reward=scores[f"reward_{main}"], **scores))
         first += len(pictures)
     return pd.concat(parts, ignore_index=True)
 
@@ -129,9 +129,9 @@ def listed(place: Path) -> pd.DataFrame:
 
 def shards_of(place: Path) -> list[Path]:
     """Shards of one solver's candidates, in order."""
-    found = sorted(place.glob("candidates-*.safetensors"))
-    check_seal(place.parent, only=found)
-    return found
+    shards = sorted(place.glob("candidates-*.safetensors"))
+    check_seal(place.parent, only=shards)
+    return shards
 
 
 def tensors(place: Path, name: str, numbers: Sequence[int] | None = None) -> Tensor:
@@ -151,12 +151,12 @@ def picked(shards: Sequence[Path], name: str, numbers: Sequence[int] | None = No
         here = [number for number in range(first, first + len(part)) if number in wanted]
         rows.append(part[[number - first for number in here]])
         places += [wanted[number] for number in here]
-    found = torch.cat(rows)
+    tensor = torch.cat(rows)
     if wanted is None:
-        return found
+        return tensor
     if len(places) < len(wanted):
         raise ValueError(f"{shards[0].parent}: {len(wanted) - len(places)} of the candidates asked for are not there")
-    return found[torch.tensor(places).argsort()]
+    return tensor[torch.tensor(places).argsort()]
 
 
 def _parts(shards: Sequence[Path], name: str) -> Iterator[tuple[int, Tensor]]:
@@ -169,5 +169,5 @@ def _parts(shards: Sequence[Path], name: str) -> Iterator[tuple[int, Tensor]]:
 
 def _tensors(path: Path, name: str) -> Tensor:
     with reading(path, "not readable as candidates"), safe_open(path, framework="pt") as file:
-        found: Tensor = file.get_tensor(name)
-        return found
+        tensor: Tensor = file.get_tensor(name)
+        return tensor

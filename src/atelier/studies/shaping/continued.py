@@ -58,8 +58,8 @@ def _continued(
     pipeline: Any, output: Output, state: Tensor, number: int, generators: list[torch.Generator], solver: Solver
 ) -> Tensor:
     grid = settled_grid(solving(pipeline.scheduler, solver.eta), solver.steps)
-    told = {"eta": solver.eta} if isinstance(grid, DDIMScheduler) else {}
-    given = {"generator": generators, **told} if solver.eta else {}
+    eta = {"eta": solver.eta} if isinstance(grid, DDIMScheduler) else {}
+    given = {"generator": generators, **eta} if solver.eta else {}
     for t in grid.timesteps[number:]:
         state = grid.step(output(state, t), t, state, **given).prev_sample
     return state.float().cpu()
@@ -78,8 +78,8 @@ def path_divergence(
     """An upper bound of ``KL(tuned || base)`` of pictures by the stochastic sampler (eta = 1), nats, (n,) a trajectory.
 
     Both chains start alike and add Gaussian noise of equal variance at every step, so that their laws of trajectories
-    differ by ``KL = E_tuned[sum over steps of |mean_tuned - mean_base|^2 / (2 sigma^2)]`` (the chain rule), and those
-    of their ends by no more (data processing). The mean of the result over trajectories, which the tuned chain takes,
+    differ by ``KL = E_tuned[sum over steps of |mean_tuned - mean_base|^2 / (2 sigma^2)]`` (the chain rule), their
+    ends' laws by no more (data processing). The mean of the result over trajectories, which the tuned chain takes,
     estimates it without bias. ``pipeline``: of the base; ``tuned``: the other denoiser, which takes the first
     ``number`` steps; None: all. Steps without noise are the same map of both or are none, and are left out.
     """

@@ -27,8 +27,8 @@ def rates(velocity: Velocity, z: Tensor, times: Sequence[float], iterations: int
         eta, ahead = following - t, sampled(velocity, x, [t, following]).detach()
         white = torch.randn(x.shape, generator=torch.Generator().manual_seed(step)).to(x)
         slopes = [slope(velocity, at, t, eta, way) for at in (x, ahead) for way in (white, ahead - x)]
-        found = {"eta_l": torch.stack(slopes).amax(0), "rate": rate(velocity, ahead, t, eta, iterations)}
-        columns = {name: values.cpu().numpy() for name, values in found.items()}
+        measures = {"eta_l": torch.stack(slopes).amax(0), "rate": rate(velocity, ahead, t, eta, iterations)}
+        columns = {name: values.cpu().numpy() for name, values in measures.items()}
         parts.append(pd.DataFrame({"step": step, "picture": range(len(z)), **columns}))
         x = ahead
     return pd.concat(parts, ignore_index=True)
@@ -36,7 +36,7 @@ def rates(velocity: Velocity, z: Tensor, times: Sequence[float], iterations: int
 
 @torch.no_grad()
 def rate(velocity: Velocity, x: Tensor, t: float, eta: float, iterations: int) -> Tensor:
-    """The factor by which differences of successive iterates shrink, (n,): the geometric mean of those above rounding.
+    """The factor by which differences of successive iterates shrink, (n,): the geometric mean of all above rounding.
 
     ``x``: the state after the step (n, ...), from which ``y = x - eta v(y)`` is iterated.
     """
@@ -46,11 +46,11 @@ def rate(velocity: Velocity, x: Tensor, t: float, eta: float, iterations: int) -
         changes.append(_norm(following - y))
         y = following
     sizes = torch.stack(changes)
-    # a difference counts as long as it and those before it are above rounding
+    # a difference counts as long as it and all before it are above rounding
     counted = (sizes > ROUNDING * torch.finfo(x.dtype).eps * _norm(x)).long().cumprod(0).sum(0)
     last = sizes.gather(0, (counted - 1).clamp(min=0)[None])[0]
-    found = (last / sizes[0]) ** (1 / (counted - 1).clamp(min=1))
-    return torch.where(counted >= 2, found, torch.nan)
+    factor = (last / sizes[0]) ** (1 / (counted - 1).clamp(min=1))
+    return torch.where(counted >= 2, factor, torch.nan)
 
 
 @torch.no_grad()

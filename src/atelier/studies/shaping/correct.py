@@ -29,7 +29,7 @@ from atelier.training.lora import save_adapter, save_denoiser
 from atelier.training.run import HISTORY
 from atelier.workspace import Workspace, replacing
 
-CONTROL = "longer"  # its folder, beside those of numbers of steps
+CONTROL = "longer"  # its folder, beside the folders by number of steps
 
 
 def main(params: Params, workspace: Workspace, training_seed: str) -> None:

@@ -87,7 +87,7 @@ class Explorer:
     def shaped(self, choice: Choice) -> Shaped:
         """What ``PICTURES`` of the accepted candidates are, and what the base makes of their states at the level.
 
-        Where fewer are accepted they come again, each time with noise of its own. Each choice is continued once.
+        Where fewer are accepted they come again, each time with new noise. Each choice is continued once.
         """
         if choice not in self.shown:
             accepted = self.candidates_of(choice).head(choice.accepted)
@@ -123,10 +123,10 @@ class Explorer:
 
 
 def _of(place: Path, name: str, numbers: list[int]) -> Tensor:
-    """A tensor's rows of these candidates, which may be asked for more than once."""
+    """A tensor's rows of these candidates, of which some may repeat."""
     once = sorted(set(numbers))
-    found = candidates.tensors(place, name, once)
-    return found[[once.index(number) for number in numbers]]
+    rows = candidates.tensors(place, name, once)
+    return rows[[once.index(number) for number in numbers]]
 
 
 def load(params: Params, workspace: Workspace) -> Explorer:

@@ -41,8 +41,8 @@ def shipped(params: Params, workspace: Workspace) -> Path | None:
         beside = workspace.named(params.base.location).parent
     else:
         return None
-    found = beside / "conversions" / KIND
-    return found if found.is_dir() else None
+    conversion = beside / "conversions" / KIND
+    return conversion if conversion.is_dir() else None
 
 
 def load(params: Params, workspace: Workspace) -> StableDiffusionPipeline:

@@ -32,7 +32,7 @@ from atelier.studies.shaping.flow_params import longer, uncorrected, with_correc
 from atelier.studies.shaping.params import Config
 from atelier.workspace import Workspace
 
-OUT = f"{Config.STUDY}_flow.csv"  # in the folder of measures, as those below
+OUT = f"{Config.STUDY}_flow.csv"  # in the folder of measures, as the tables below
 FLOPS = f"{Config.STUDY}_flops.csv"  # part, counted, by_hand
 NOISE_LAW = f"{Config.STUDY}_noise.csv"  # k, channel, row, column and what `noise_law.by_direction` says
 CONVERGENCE = f"{Config.STUDY}_convergence.csv"  # k, step, picture, eta_l, rate
@@ -83,7 +83,7 @@ def constant(params: Params, measure: str, cell: str, n: int, value: float) -> p
 def operations(params: Params, workspace: Workspace, pipeline: StableDiffusionPipeline) -> pd.DataFrame:
     """Operations of each part once for one picture: part, counted, by_hand (of U-Nets).
 
-    A corrector's are those of one call; correctors of all numbers of steps and seeds have the same.
+    A corrector's operations are of one call; correctors of all numbers of steps and seeds have the same.
     """
     side, tokens = params.data.size // pipeline.vae_scale_factor, pipeline.tokenizer.model_max_length
     first = params.protocol.training_seeds[0], Config.of(params).flow.steps[0]
@@ -124,20 +124,20 @@ def of_operations(params: Params, parts: pd.DataFrame) -> pd.DataFrame:
 
 def of_inversion(params: Params, workspace: Workspace, k: int) -> pd.DataFrame:
     """Round trips and the convergence of ``k`` steps, and how far their inverted noise is from N(0, I)."""
-    cell, found = uncorrected(k), invert.load(workspace, k)
-    groups, n = len(params.protocol.groups), len(found["noise"])
+    cell, inversion = uncorrected(k), invert.load(workspace, k)
+    groups, n = len(params.protocol.groups), len(inversion["noise"])
     parts = [slice(first, None, groups) for first in range(min(groups, n))]
     rows = []
     for measure in ("round_trip_data", "round_trip_noise"):
-        errors = found[measure].double().numpy()
+        errors = inversion[measure].double().numpy()
         values = [_most(errors[parts[group % len(parts)]]) for group in range(groups)]
         rows.append(row(measure, cell, n, _most(errors), values))
     for measure in ("residual", "bound"):
-        rows.append(constant(params, measure, cell, n, _most(found[measure].double().numpy().max(1))))
+        rows.append(constant(params, measure, cell, n, _most(inversion[measure].double().numpy().max(1))))
     ratios = _ratios(invert.load_convergence(workspace).query("k == @k"))
     if len(ratios):
         rows.append(constant(params, "convergence", cell, len(ratios), _most(ratios)))
-    rows += [constant(params, measure, cell, n, value) for measure, value in law(found["noise"]).items()]
+    rows += [constant(params, measure, cell, n, value) for measure, value in law(inversion["noise"]).items()]
     return pd.concat(rows, ignore_index=True)
 
 

@@ -15,7 +15,7 @@ class Flow(Section):
     conversion: Positive  # steps that make a flow of the base, where none came with it
     steps: Annotated[list[Annotated[int, Field(ge=1, le=500)]], Field(min_length=1)]  # of the main sampler, each a k
     shift: Annotated[float, Field(gt=0.0, le=10.0)]  # of the sampler's times; below 1: shorter steps near the picture
-    inverted: Annotated[int, Field(ge=4, le=1_000_000)]  # training works whose noise is found; fewer have no tests
+    inverted: Annotated[int, Field(ge=4, le=1_000_000)]  # training works that are inverted; fewer have no tests
     iterations: Annotated[int, Field(ge=2, le=100_000)]  # of the fixed point at a step, at most
     watched: Positive  # of these works, whose iterations are followed, to see how fast they converge
     width: Annotated[int, Field(ge=1, le=4096)]  # channels of the corrector

@@ -43,7 +43,7 @@ class Part(NamedTuple):
     place: int
     among: int
 
-    def own(self, n: int, most: int) -> list[int]:
+    def numbers(self, n: int, most: int) -> list[int]:
         """Numbers below n that are this group's, at most ``most``, evenly; one at least, another's where n is small."""
         mine = range(n)[self.place :: self.among] or [self.place % n]
         return [mine[number] for number in evenly(len(mine), max(1, most))]
@@ -109,28 +109,28 @@ def rewards_given(
     config, place = Config.of(params), candidates.folder(workspace, part.seed, "sde")
     table = candidates.listed(place)
     names = [f"reward_{name}" for name in config.rewards]
-    chosen = part.own(config.candidates.prompts, config.inspected.states // len(params.protocol.groups))
+    chosen = part.numbers(config.candidates.prompts, config.inspected.states // len(params.protocol.groups))
     numbers = [number * config.candidates.each for number in chosen]  # the first candidate of each prompt
     totals = table.groupby("set")[names].var(ddof=1).loc[chosen].reset_index(drop=True).add_prefix("total_")
     rows = table.loc[numbers].reset_index(drop=True)
-    found = []
+    tables = []
     for step, states in states_of(params, workspace, pipeline, part, numbers):
         repeated = rows.index.repeat(config.inspected.each)
-        asked = rows.loc[repeated].reset_index(drop=True)
+        repeated_rows = rows.loc[repeated].reset_index(drop=True)
         draws = np.tile(np.arange(config.inspected.each), len(rows))
         seeds = [
             (params.seed, config.STUDY, "continued", part.seed, step, int(number), int(draw))
-            for number, draw in zip(asked["number"], draws, strict=True)
+            for number, draw in zip(repeated_rows["number"], draws, strict=True)
         ]
         how = Solver(config.guidance, config.steps, params.sampling.batch, candidates.SOLVERS["sde"])
         with machine.accelerator(params.machine).autocast():
-            last = continued(pipeline, asked["prompt"].tolist(), states[repeated.to_numpy()], step, seeds, how)
+            last = continued(pipeline, repeated_rows["prompt"].tolist(), states[repeated.to_numpy()], step, seeds, how)
             shown = to_pixels(decoded(pipeline.vae, last, params.sampling.batch))
-        values = {name: judged[name.removeprefix("reward_")](shown, asked) for name in names}
+        values = {name: judged[name.removeprefix("reward_")](shown, repeated_rows) for name in names}
         t = int(settled_grid(pipeline.scheduler, config.steps).timesteps[step])
         of_prompt = totals.loc[repeated].reset_index(drop=True)
-        found.append(pd.DataFrame({"t": t, "state": repeated, "draw": draws, **values}).join(of_prompt))
-    return pd.concat(found, ignore_index=True)
+        tables.append(pd.DataFrame({"t": t, "state": repeated, "draw": draws, **values}).join(of_prompt))
+    return pd.concat(tables, ignore_index=True)
 
 
 def states_of(
@@ -160,16 +160,23 @@ def variance_rows(config: Config, seen: Sequence[pd.DataFrame]) -> pd.DataFrame:
             left = [_by_state(table, column) for table in tables]
             total = [table.groupby("state")[f"total_{column}"].first().to_numpy() for table in tables]
             whole = variance_of(np.concatenate(left), np.concatenate(total))
-            every = float(np.concatenate(total).mean())  # of all prompts: a group's own may have hardly any
-            shares.append([_share(own, every) for own in left])
+            every = float(np.concatenate(total).mean())  # of all prompts: a group's prompts may have hardly any
+            shares.append([_share(variances, every) for variances in left])
             n, cell = whole.left.n, f"t-{t}"
             explained = 1 - whole.explained
             for measure in [f"variance_{name}", *(["variance"] if name == config.reward else [])]:
                 rows.append({"measure": measure, "cell": cell, "n": n, "whole": explained, **_groups(shares[-1])})
-            own = [float(variance_given(each).mean()) for each in left]
+            variances = [float(variance_given(each).mean()) for each in left]
             ends = {"low": whole.left.low, "high": whole.left.high}
             rows.append(
-                {"measure": f"left_{name}", "cell": cell, "n": n, "whole": whole.left.mean, **ends, **_groups(own)}
+                {
+                    "measure": f"left_{name}",
+                    "cell": cell,
+                    "n": n,
+                    "whole": whole.left.mean,
+                    **ends,
+                    **_groups(variances),
+                }
             )
         times = sorted(seen[0]["t"].unique())
         ranks = [rank_with(times, column_of) for column_of in np.array(shares).T]
@@ -202,20 +209,20 @@ def paths(
 ) -> pd.DataFrame:
     """Nats between trajectories of each variant and the base's, eta = 1, of some held-out prompts: variant, nats."""
     config = Config.of(params)
-    asked = held_out(params, workspace, part.seed)
-    asked = asked.iloc[part.own(len(asked), config.inspected.states // len(params.protocol.groups))]
-    seeds: list[Any] = [(params.seed, config.STUDY, "path", part.seed, place) for place in asked.index]
+    rows = held_out(params, workspace, part.seed)
+    rows = rows.iloc[part.numbers(len(rows), config.inspected.states // len(params.protocol.groups))]
+    seeds: list[Any] = [(params.seed, config.STUDY, "path", part.seed, place) for place in rows.index]
     noise = first_latents(pipeline, seeds, params.data.size)
     how = Solver(config.guidance, config.steps, params.sampling.batch, candidates.SOLVERS["sde"])
-    found = []
+    tables = []
     for name in config.names:
         level = config.trainings[name].level
         number = None if level == 1.0 else config.number_of(level)
         tuned = network(name, part.seed)
         with machine.accelerator(params.machine).autocast(), torch.no_grad():
-            nats = path_divergence(pipeline, tuned, asked["prompt"].tolist(), noise, seeds, how, number)
-        found.append(pd.DataFrame({"variant": name, "nats": nats.numpy()}))
-    return pd.concat(found, ignore_index=True)
+            nats = path_divergence(pipeline, tuned, rows["prompt"].tolist(), noise, seeds, how, number)
+        tables.append(pd.DataFrame({"variant": name, "nats": nats.numpy()}))
+    return pd.concat(tables, ignore_index=True)
 
 
 def path_rows(seen: Sequence[pd.DataFrame]) -> pd.DataFrame:

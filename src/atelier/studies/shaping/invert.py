@@ -27,7 +27,7 @@ from atelier.studies.shaping.params import Config
 from atelier.training.caches import WORKS, Cache, read_cache, training_works
 from atelier.workspace import Workspace, replacing
 
-RELAXATION = 0.7  # of the fixed point: states at which eta v stretches by more than 1 are found, too
+RELAXATION = 0.7  # of the fixed point: converges also at states at which eta v stretches by more than 1
 TOLERANCE = 1e-6  # root mean square of a step's equation, at which a sample is taken as solved
 FOLLOWED = 20  # iterations of them, at most
 TABLE, CONVERGENCE = "works.csv", "convergence.csv"
@@ -75,13 +75,13 @@ def main(params: Params, workspace: Workspace) -> None:
     key = config.model_dump(mode="json", include={"steps", "inverted", "iterations", "shift", "watched"})
     run = scratch.of_stage(params, workspace, __name__, out, [workspace.cache, folder(workspace) / BASE], **key)
     pipeline = settled(flow_base.load(params, workspace), machine.accelerator(exact(params).machine).device)
-    found = {k: noise_of(params, pipeline, works, k, run) for k in config.steps}
+    inversions = {k: noise_of(params, pipeline, works, k, run) for k in config.steps}
     watched = [
-        scratch.table(run, f"{k} convergence", partial(_watched, pipeline, works, found[k], k, config.watched))
+        scratch.table(run, f"{k} convergence", partial(_watched, pipeline, works, inversions[k], k, config.watched))
         for k in config.steps
     ]
     with replacing(out) as part:
-        for k, tensors in found.items():
+        for k, tensors in inversions.items():
             with writing(part / f"{k}.safetensors") as file:
                 save_file(tensors, file)
         write_table(part / TABLE, pd.DataFrame({"path": works.names}))
@@ -120,7 +120,7 @@ def both_ways(velocity: Velocity, times: Sequence[float], x: Tensor, z: Tensor, 
     """
     there = inverted(velocity, x, times, iterations, TOLERANCE, RELAXATION)
     again = inverted(velocity, sampled(velocity, z, times).contiguous(), times, iterations, TOLERANCE, RELAXATION)
-    found = {
+    tensors = {
         "noise": there.z,
         "data": x,
         "residual": there.residual,
@@ -128,7 +128,7 @@ def both_ways(velocity: Velocity, times: Sequence[float], x: Tensor, z: Tensor, 
         "round_trip_data": relative(sampled(velocity, there.z, times), x),
         "round_trip_noise": relative(again.z, z),
     }
-    return {name: tensor.cpu().contiguous() for name, tensor in found.items()}
+    return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def relative(got: Tensor, expected: Tensor) -> Tensor:
@@ -137,12 +137,12 @@ def relative(got: Tensor, expected: Tensor) -> Tensor:
 
 
 def _watched(
-    pipeline: StableDiffusionPipeline, works: Works, found: dict[str, Tensor], k: int, most: int
+    pipeline: StableDiffusionPipeline, works: Works, inversion: dict[str, Tensor], k: int, most: int
 ) -> pd.DataFrame:
     """How fast the iterations of a few works converge, step by step."""
     chosen, euler = evenly(len(works.names), most), Euler.of(pipeline, k)
     velocity = euler.velocity(pipeline, works.words[chosen].to(pipeline.device))
-    noise = found["noise"][chosen].to(pipeline.device)
+    noise = inversion["noise"][chosen].to(pipeline.device)
     return convergence.rates(velocity, noise, euler.times, FOLLOWED).assign(k=k)
 
 

@@ -169,7 +169,7 @@ def winners(ranks: FloatArray, rule: TopK, *seed: str | int) -> npt.NDArray[np.i
 
 
 def places(rewards: Any, rule: TopK, *seed: str | int) -> npt.NDArray[np.int64]:
-    """Place of one accepted candidate of each row among those of the row that did not compete, (rows,).
+    """Place of one accepted candidate of each row among the row's judges, (rows,).
 
     ``rewards`` (rows, m + judges): a row's candidates are of one prompt, independent; the first m compete.
     """
@@ -179,7 +179,7 @@ def places(rewards: Any, rule: TopK, *seed: str | int) -> npt.NDArray[np.int64]:
 
 
 def levels_above(rewards: Any, rivals: int, least: float, *seed: str | int) -> FloatArray:
-    """Level in (0, 1) of one candidate above a threshold among those of its row above it that did not compete.
+    """Level in (0, 1) of one candidate above a threshold among its row's judges above the threshold.
 
     ``rewards`` (rows, rivals + judges). Candidates above a threshold have the base's law cut off there, so places are
     equally likely; a level is a place plus a uniform number, over the places that there are, so uniform whatever their
@@ -308,5 +308,7 @@ def _slope(tuned: FloatArray, base: FloatArray) -> float:
     if spread == 0:
         return 0.0
     most = 20 / spread
-    found = optimize.minimize_scalar(lambda slope: -_tilted(tuned, base, slope), bounds=(-most, most), method="bounded")
-    return float(found.x)
+    optimum = optimize.minimize_scalar(
+        lambda slope: -_tilted(tuned, base, slope), bounds=(-most, most), method="bounded"
+    )
+    return float(optimum.x)

@@ -61,8 +61,8 @@ def chi_squares(config: Config, tables: Mapping[str, FloatArray], seed: int) -> 
         if fit is not None:
             k, m = (one.rule.k, one.rule.m) if isinstance(one.rule, TopK) else (np.nan, one.rivals)
             judges = one.rows.shape[1] - one.rivals
-            found = (k, m, judges, one.rows.size, fit.n, fit.statistic, fit.df, fit.p)
-            rows.append(dict(zip(COLUMNS, (one.name, one.solver, *found), strict=True)))
+            values = (k, m, judges, one.rows.size, fit.n, fit.statistic, fit.df, fit.p)
+            rows.append(dict(zip(COLUMNS, (one.name, one.solver, *values), strict=True)))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 

@@ -40,7 +40,7 @@ class Share(Protocol):
     @property
     def seed(self) -> int: ...
 
-    def own(self, n: int, most: int) -> list[int]: ...
+    def numbers(self, n: int, most: int) -> list[int]: ...
 
 
 def swept(config: Config) -> list[str]:
@@ -63,7 +63,7 @@ def tuned_network(pipeline: StableDiffusionPipeline, folder: Path) -> Any:
 
 
 def tuned_networks(pipeline: StableDiffusionPipeline, workspace: Workspace) -> Networks:
-    """Each variant's denoiser by name and training seed; those of one seed are kept, since its groups share them."""
+    """Each variant's denoiser by name and training seed; one seed's denoisers are kept, since its groups share them."""
     kept: dict[tuple[str, int], Any] = {}
 
     def network(name: str, seed: int) -> Any:
@@ -92,13 +92,13 @@ def errors_of(
     networks |= {name: network(name, part.seed) for name in names}
     rows = []
     for kind in (HELD_OUT, LEARNT) if names else ():
-        z0, asked = accepted(params, workspace, part, names[0], kind, most)
-        words = encode_prompts(pipeline, asked["prompt"].tolist())
-        seeds = [(params.seed, config.STUDY, "error", kind, part.seed, int(number)) for number in asked["number"]]
+        z0, table = accepted(params, workspace, part, names[0], kind, most)
+        words = encode_prompts(pipeline, table["prompt"].tolist())
+        seeds = [(params.seed, config.STUDY, "error", kind, part.seed, int(number)) for number in table["number"]]
         eps = torch.stack([torch.randn(z0.shape[1:], generator=torch_generator(*seed)) for seed in seeds])
         for t in times(config.inspected.times, pipeline):
-            found = at_level(params, pipeline, networks, z0, eps, words, t)
-            rows += [{"t": t, "pictures": kind, "model": name, "error": x, "n": len(z0)} for name, x in found.items()]
+            errors = at_level(params, pipeline, networks, z0, eps, words, t)
+            rows += [{"t": t, "pictures": kind, "model": name, "error": x, "n": len(z0)} for name, x in errors.items()]
     return pd.DataFrame(rows, columns=["t", "pictures", "model", "error", "n"])
 
 
@@ -121,7 +121,7 @@ def accepted(
     place = candidates.folder(workspace, seed, solver)
     table = candidates.listed(place)
     numbers = select.chosen(config.trainings[name], config.rule_of(name), table)
-    numbers = numbers[part.own(len(numbers), most)]
+    numbers = numbers[part.numbers(len(numbers), most)]
     return candidates.tensors(place, candidates.LAST, numbers.tolist()), table.loc[numbers].reset_index(drop=True)
 
 

@@ -1,6 +1,6 @@
 """Measure every cell's pictures: rewards on held-out prompts, distances and diversity, text fit, bounds on divergence.
 
-Rewards are those that candidates were selected by; what a picture shows is told by the evaluator, which rewarded none.
+Rewards are the ones that selected candidates; the evaluator, which rewarded none, says what a picture shows.
 ``reward_choosing`` and ``reward_deciding`` are means over two halves of the held-out works: a level that one half
 chooses is judged by the other. Flows are measured by ``flow_measure``, noise levels and laws by ``inspect``.
 """
@@ -47,7 +47,7 @@ BASES = {"ode": UNTUNED, "sde": UNTUNED_SDE}  # by solver
 
 
 def main(params: Params, workspace: Workspace) -> None:
-    """Write all of the study's tables to ``build/measures``, those that take longest last."""
+    """Write all of the study's tables to ``build/measures``, the slowest last."""
     flow_measure.write(params, workspace)
     write(params, workspace)
     inspect.write(params, workspace)
@@ -89,9 +89,9 @@ def painted(params: Params, workspace: Workspace, judged: Mapping[str, Judged], 
     seeds, groups = params.protocol.training_seeds, params.protocol.groups
     shown, listed = read(location_of(params, condition).folders(workspace.samples, seeds))
     truth = truth_of_works(workspace.manifests)
-    asked = listed[["prompt", "path"]].join(truth[["subject", "art_style"]], on="path")
+    rows = listed[["prompt", "path"]].join(truth[["subject", "art_style"]], on="path")
     chooses = listed["path"].isin(choosing(params, workspace)).to_numpy()
-    scores = scores_of(judged, Config.of(params).reward, shown, asked, chooses)
+    scores = scores_of(judged, Config.of(params).reward, shown, rows, chooses)
     reduced = groups_of(shown, listed, groups, judges.evaluator(workspace.evaluator), truth)
     masks = [listed["repeat"].isin(repeats).to_numpy() for repeats in groups]
     return [
@@ -111,13 +111,13 @@ def half_of(paths: Iterable[str]) -> set[str]:
 
 
 def scores_of(
-    judged: Mapping[str, Judged], main: str, shown: Any, asked: pd.DataFrame, chooses: FloatArray | Any
+    judged: Mapping[str, Judged], main: str, shown: Any, rows: pd.DataFrame, chooses: FloatArray | Any
 ) -> dict[str, FloatArray]:
     """Every reward of pictures (n, 3, h, w) uint8; the one that is trained for also by halves, NaN in the other."""
-    found = {f"reward_{name}": reward(shown, asked) for name, reward in judged.items()}
-    own = found[f"reward_{main}"]
-    halves = {CHOOSING: np.where(chooses, own, np.nan), DECIDING: np.where(chooses, np.nan, own)}
-    return {**found, REWARD: own, **halves}
+    scores = {f"reward_{name}": reward(shown, rows) for name, reward in judged.items()}
+    trained_for = scores[f"reward_{main}"]
+    halves = {CHOOSING: np.where(chooses, trained_for, np.nan), DECIDING: np.where(chooses, np.nan, trained_for)}
+    return {**scores, REWARD: trained_for, **halves}
 
 
 def cell_rows(
@@ -129,13 +129,13 @@ def cell_rows(
     base: Sequence[Group],
 ) -> pd.DataFrame:
     """Rows of a cell: all measures, rewards, and what is compared with the base's pictures of the same prompts."""
-    own = base_of(condition) == condition.cell
-    made = base if own else painted(params, workspace, judged, condition)
+    is_base = base_of(condition) == condition.cell
+    made = base if is_base else painted(params, workspace, judged, condition)
 
     def of(chosen: list[int]) -> dict[str, float]:
         group = pooled([made[number] for number in chosen])
         values = all_measures(real, group)
-        return values if own else {**values, **against(pooled([base[number] for number in chosen]), group)}
+        return values if is_base else {**values, **against(pooled([base[number] for number in chosen]), group)}
 
     return pseudo_rows(of, len(made), sum(each.n for each in made))
 
@@ -146,13 +146,13 @@ def against(base: Group, made: Group) -> dict[str, float]:
     ``recall_base``: the share of the base's pictures near one of the model's. ``kl``: a lower bound of the divergence
     (``law.divergence_at_least``) from rewards on both halves of the prompts, where they have ``FEWEST`` each.
     """
-    found = {"fd_base": frechet_distance(base.features, made.features)}
+    values = {"fd_base": frechet_distance(base.features, made.features)}
     if min(base.n, made.n) > NEIGHBOURS:
-        found["recall_base"] = precision_recall_density_coverage(base.features, made.features, NEIGHBOURS)["recall"]
+        values["recall_base"] = precision_recall_density_coverage(base.features, made.features, NEIGHBOURS)["recall"]
     halves = [[_known(group.per_picture[name]) for name in (CHOOSING, DECIDING)] for group in (made, base)]
     if all(len(part) >= FEWEST for rows in halves for part in rows):
-        found["kl"] = divergence_at_least(*halves)
-    return found
+        values["kl"] = divergence_at_least(*halves)
+    return values
 
 
 def _known(values: FloatArray) -> FloatArray:
@@ -216,7 +216,7 @@ def _row(measure: str, cell: str, n: int, whole: float, values: FloatArray) -> d
 
 
 class Measures(NamedTuple):
-    """All rows of measures (those of ``inspect`` too), tests of the accepted law, and histograms of its rewards."""
+    """All rows of measures (of ``inspect`` too), tests of the accepted law, and histograms of its rewards."""
 
     rows: pd.DataFrame
     law: pd.DataFrame

@@ -58,8 +58,8 @@ def covariance_test(rows: FloatArray) -> Test:
 
 def length_test(rows: FloatArray) -> Test:
     """Kolmogorov and Smirnov's distance of ``|row|^2`` (n,) from chi-square with d degrees of freedom."""
-    found = stats.kstest((rows**2).sum(1), stats.chi2(rows.shape[1]).cdf)
-    return Test(float(found.statistic), float(found.pvalue))
+    result = stats.kstest((rows**2).sum(1), stats.chi2(rows.shape[1]).cdf)
+    return Test(float(result.statistic), float(result.pvalue))
 
 
 def by_direction(rows: FloatArray) -> pd.DataFrame:

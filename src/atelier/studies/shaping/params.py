@@ -87,7 +87,7 @@ class Policy(Section):
 
 
 class Inspected(Section):
-    """What is looked at of the base and of the trainings, beside pictures of held-out prompts."""
+    """What ``inspect`` measures of the base and of the trainings, beside pictures of held-out prompts."""
 
     states: Positive  # trajectories whose kept states are continued
     each: Annotated[int, Field(ge=2, le=10_000)]  # continuations of a state
@@ -100,7 +100,7 @@ class Config(StudySection):
 
     model: Literal["flow", "base"]  # that is shaped: the base converted to a flow, or as it is
     reward: Reward  # that all variants are trained for
-    rewards: Annotated[list[Reward], Field(min_length=1)]  # that are told of all pictures
+    rewards: Annotated[list[Reward], Field(min_length=1)]  # that are measured on all pictures
     steps: Annotated[int, Field(ge=2, le=1000)]  # of the solver, of candidates and of pictures
     levels: Annotated[list[Annotated[float, Field(gt=0.0, lt=1.0)]], Field(min_length=1)]  # whose states are kept
     candidates: Candidates
@@ -209,14 +209,14 @@ class Config(StudySection):
         return Sampled(pictures, self.steps, self.guidance > 1)
 
     def _of_variant(self, params: Params, name: str, drawn: Sampled) -> Work:
-        """A variant's training and pictures; candidates of later rounds and of a policy are its own, and scratch."""
+        """A variant's training and pictures; it samples candidates of later rounds and of a policy."""
         settings, training = self.optimisation, self.trainings[name]
-        own = training.method == "policy" or before(name, self) is not None
+        samples_again = training.method == "policy" or before(name, self) is not None
         policy = training.method == "policy" and self.guidance > 1
         batch = settings.batch * (2 if policy else 1)  # with guidance, a step's probability takes both calls
         learnt = Trained("denoiser", settings.steps, batch, self.rank, everywhere=True)
-        sampled = (self._painted(params), *([drawn._replace(states=0)] if own else []))
-        return Work(sampled=sampled, trained=(learnt,), measured=drawn.pictures if own else 0)
+        sampled = (self._painted(params), *([drawn._replace(states=0)] if samples_again else []))
+        return Work(sampled=sampled, trained=(learnt,), measured=drawn.pictures if samples_again else 0)
 
     def _inspected(self, params: Params) -> Work:
         """Continued states, divergence of paths, errors of held-out works, and all pictures' measures."""
@@ -240,7 +240,7 @@ class Config(StudySection):
 
     @property
     def names(self) -> list[str]:
-        """All trainings, those of later rounds last."""
+        """All trainings, later rounds last."""
         return [*self.variants, *self.second, *self.third]
 
     def number_of(self, level: float) -> int:
@@ -248,7 +248,7 @@ class Config(StudySection):
         return round(level * self.steps)
 
     def rule_of(self, name: str) -> Rule:
-        """A training's rule; without one of its own, the first."""
+        """A training's rule; the first where it names none."""
         return self.rules[self.trainings[name].rule or next(iter(self.rules))]
 
     def optimisation_of(self, name: str) -> Optimisation:

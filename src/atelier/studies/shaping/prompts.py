@@ -36,16 +36,16 @@ def of_candidates(params: Params, workspace: Workspace, training_seed: int) -> p
     """A training seed's candidates: number, set (the prompt's number), prompt, path, subject, art_style."""
     config = Config.of(params).candidates
     places = range(training_seed * config.prompts, (training_seed + 1) * config.prompts)  # no two seeds share a prompt
-    asked = drawn(params, works(params, workspace, TRAINING), ("candidates",), places)
-    rows = asked.loc[asked.index.repeat(config.each)].reset_index(drop=True)
+    prompts = drawn(params, works(params, workspace, TRAINING), ("candidates",), places)
+    rows = prompts.loc[prompts.index.repeat(config.each)].reset_index(drop=True)
     return rows.assign(number=range(len(rows)), set=[number // config.each for number in range(len(rows))])
 
 
 def held_out(params: Params, workspace: Workspace, training_seed: int) -> pd.DataFrame:
-    """What every cell of a training seed is asked for: prompt, path, subject, art_style, repeat, place, file."""
-    number, found = Config.of(params).pictures, works(params, workspace, HELD_OUT)
+    """The held-out prompts of every cell of a training seed: prompt, path, subject, art_style, repeat, place, file."""
+    number, table = Config.of(params).pictures, works(params, workspace, HELD_OUT)
     repeats = [
-        drawn(params, found, ("held out",), range(repeat * number, (repeat + 1) * number)).assign(
+        drawn(params, table, ("held out",), range(repeat * number, (repeat + 1) * number)).assign(
             repeat=repeat, place=range(number)
         )
         for repeat in params.protocol.repeats_of(training_seed)

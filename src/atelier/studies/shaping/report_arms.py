@@ -296,7 +296,7 @@ def _settings(results: Results, name: str) -> dict[str, str]:
 
 
 def _tuned(results: Results, rivals: Sequence[str]) -> Text:
-    """Among which settings the rival was chosen, and how the reward of its own samples went."""
+    """Among which settings the rival was chosen, and how the reward of its training samples went."""
     rates = sorted({results.config.optimisation_of(name).learning_rate for name in rivals})
     known = [name for name in rivals if results.has(REWARD, name)]
     best = max(known, key=lambda name: results.interval(REWARD, name).mean)

@@ -128,7 +128,7 @@ def _nearer(results: Results) -> list[Item]:
 
 
 def operations(results: Results) -> list[Item]:
-    """Distance against operations a picture, as a figure and a table, with copies of training works looked for."""
+    """Distance against operations a picture, as a figure and a table, with the share of copies of training works."""
     listed = [each for each in cells(results) if results.has("flops", each[2])]
     if not listed:
         return [Text("No flow's pictures were measured in this profile.")]

@@ -16,7 +16,7 @@ from atelier.studies.shaping.report_results import (
     REWARD,
     SOLVERS,
     Results,
-    told,
+    direction_text,
 )
 
 MOST_TICKS = 6  # more would run into each other
@@ -138,7 +138,7 @@ def ranks(results: Results) -> Text:
         metrics["variance_rank"] = Metric(rank, results.n_of("variance_rank", LEVELS))
     if results.has("gap_slope", GRAFT):
         slope = results.interval("gap_slope", GRAFT)
-        verb = told(slope, "falls", "rises", "is not seen to change")
+        verb = direction_text(slope, "falls", "rises", "is not seen to change")
         lines.append(
             f"The gap of learning of GRAFT {verb} with t: slope over the schedule {words.signed(slope)}. {WEAK}"
         )

@@ -50,7 +50,7 @@ def cards(params: Params, workspace: Workspace) -> dict[str, list[Mapping[str, A
 
 
 def card(path: Path) -> Mapping[str, Any]:
-    """What a training says of what it learnt: candidates, how many were accepted, and rewards of rounds of its own."""
+    """What a training says of what it learnt: candidates, how many were accepted, and the rewards of its rounds."""
     with reading(path):
         content = read_json(path)
         return {
@@ -61,7 +61,7 @@ def card(path: Path) -> Mapping[str, Any]:
 
 
 def first_pictures(params: Params, samples: Path) -> tuple[dict[str, Tensor], list[str]]:
-    """The first pictures of the first repeat of every cell from white noise, and what they were asked for."""
+    """The first pictures of the first repeat of every cell from white noise, and their prompts."""
     first, prompts = {}, list[str]()
     for condition in all_conditions(params):
         if condition.cell != condition.variant:

@@ -14,8 +14,8 @@ from atelier.studies.shaping.report_results import (
     REWARD,
     SOLVERS,
     Results,
+    direction_text,
     scaled,
-    told,
 )
 
 CHANGES = ("falls", "rises", "is not seen to change")
@@ -57,7 +57,7 @@ def _f1(results: Results) -> str:
     if results.has(REWARD, GRAFT, UNTUNED):
         change = results.change(REWARD, GRAFT, UNTUNED)
         said = (
-            f"GRAFT's mean reward ({results.config.reward}) on held-out prompts {told(change, *CHANGES)}, "
+            f"GRAFT's mean reward ({results.config.reward}) on held-out prompts {direction_text(change, *CHANGES)}, "
             f"{words.signed(change)} beside the base's, both {SOLVERS['ode']}"
         )
         if (control := results.control_of(GRAFT)) is not None and results.has(REWARD, control):
@@ -77,13 +77,13 @@ def _f2(results: Results) -> str:
     change = results.change(DECIDING, CHOSEN, GRAFT)
     ends = ("has less reward than", "has more reward than", "is not told by its reward from")
     said = (
-        f"{results.chosen}, chosen on one half of the prompts, {told(change, *ends)} GRAFT on the other "
+        f"{results.chosen}, chosen on one half of the prompts, {direction_text(change, *ends)} GRAFT on the other "
         f"({words.signed(change)}), both {SOLVERS['ode']}, under which they aim at one law"
     )
     pair = ("pgraft-50-sde", f"{GRAFT}-sde")
     if results.has(REWARD, *pair):
         other = results.change(REWARD, *pair)
-        said += f"; {pair[0]} {told(other, *ends)} {pair[1]} ({words.signed(other)}), both {SOLVERS['sde']}"
+        said += f"; {pair[0]} {direction_text(other, *ends)} {pair[1]} ({words.signed(other)}), both {SOLVERS['sde']}"
     return f"{said}. The policy-gradient rival is shown, and decides nothing."
 
 
@@ -100,8 +100,9 @@ def _f3(results: Results) -> str:
         )
     if results.has("gap_slope", GRAFT):
         slope = results.interval("gap_slope", GRAFT)
+        verb = direction_text(slope, *CHANGES)
         parts.append(
-            f"the gap of learning {told(slope, *CHANGES)} with t ({words.signed(slope)} of log10 over the schedule; "
+            f"the gap of learning {verb} with t ({words.signed(slope)} of log10 over the schedule; "
             "weak evidence, as it falls for any denoiser)"
         )
     names = [name for name in (*results.partial, GRAFT) if results.has(REWARD, name)]
@@ -120,7 +121,7 @@ def _f4(results: Results) -> str:
     for cell, said in (("flow-16", "16 steps without"), ("flow-8", "8 without"), ("flow-8-longer", "8 trained longer")):
         if results.has("fd_rec", cell):
             change = results.change("fd_rec", "flow-8-inc", cell)
-            verb = told(change, "below", "above", "not told from")
+            verb = direction_text(change, "below", "above", "not told from")
             parts.append(f"{verb} that of {said} ({words.signed(change)})")
     text = f"FD of 8 Euler steps with corrected noise is {', '.join(parts)}"
     if results.has("flops", "flow-8-inc", "flow-16"):

@@ -19,7 +19,7 @@ PAPER = "anil2026.csv"  # in the folder of papers
 NOTHING = "nothing"  # a cell with 0 in every measure, that differences are compared with
 GRAFT, CHOSEN = "graft", "pgraft-chosen"  # the latter: of the level that one half of the prompts chose
 CONTROL = "plain"  # learns as many candidates, whatever their reward
-LEVELS = "levels"  # the cell of what is told of all levels at once
+LEVELS = "levels"  # the cell of measures over all levels at once
 REWARD, CHOOSING, DECIDING = "reward", "reward_choosing", "reward_deciding"  # of all prompts, and of two halves
 INTERVALS = "95 % intervals over groups, not adjusted for their number"
 SOLVERS = {"ode": "deterministic (eta = 0)", "sde": "stochastic (eta = 1)"}
@@ -88,7 +88,7 @@ class Results:
 
     @cached_property
     def values(self) -> tables.Values:
-        """All values, and those that verdicts need and no stage measures; ``nothing`` is 0 in every measure."""
+        """All values, and the values that verdicts need and no stage measures; ``nothing`` is 0 in every measure."""
         known = {**self.measured, **self._chosen(), **self._noise()}
         groups = {measure: len(row) for (measure, _), row in known.items()}
         fixed = {
@@ -182,6 +182,6 @@ def scaled(interval: Interval, factor: float) -> Interval:
     return Interval(interval.mean * factor, ends[0], ends[1], interval.n)
 
 
-def told(interval: Interval, below: str, above: str, neither: str) -> str:
+def direction_text(interval: Interval, below: str, above: str, neither: str) -> str:
     """What an interval says of a change's direction."""
     return below if interval.high < 0 else above if interval.low > 0 else neither

@@ -1,6 +1,6 @@
 """Stage ``rewards``: probes of subject and style on the network of perceptual losses, checked on held-out works.
 
-All rewards are also told of the data's own works, so that a page can say what each of them sees.
+All rewards are also measured on the data's works, so that a page can say what each of them sees.
 """
 
 from collections.abc import Callable, Mapping
@@ -45,7 +45,7 @@ def folder(workspace: Workspace) -> Path:
 
 
 def fitted(params: Params, workspace: Workspace) -> dict[str, Probe]:
-    """Probes of those rewards that need one, from all training works whose truth is known."""
+    """Probes of the rewards that need one, from all training works whose truth is known."""
     wanted = [str(name) for name in Config.of(params).rewards if name in PROBED]
     if not wanted:
         return {}
@@ -64,7 +64,7 @@ def network(params: Params, workspace: Workspace) -> nn.Module:
 
 
 def rewards_of(params: Params, workspace: Workspace) -> dict[str, Judged]:
-    """Every reward of the study by name: a function of pictures and the rows of what was asked for."""
+    """Every reward of the study by name: a function of pictures and the rows of their prompts."""
     probes = library.load_probes(check_seal(folder(workspace)) / PROBES)
     return {name: judged(params, workspace, name, probes) for name in Config.of(params).rewards}
 
@@ -92,7 +92,7 @@ def _by_batches(reward: Callable[[Tensor, pd.DataFrame], FloatArray]) -> Judged:
 
 
 def validated(params: Params, workspace: Workspace, probes: Mapping[str, Probe]) -> pd.DataFrame:
-    """Of held-out works: each reward's mean with their own prompt and with another's, and how often its own wins.
+    """Of held-out works: each reward's mean with the right and with another prompt, and how often the right one wins.
 
     For a probe ``right`` is the share of works whose class it names.
     """
@@ -104,13 +104,20 @@ def validated(params: Params, workspace: Workspace, probes: Mapping[str, Probe])
     for name in Config.of(params).rewards:
         right = np.nan
         if name in probes and seen is not None:
-            own, others = (probes[name].probability(seen, each[PROBED[name]].tolist()) for each in (table, other))
+            matched, others = (probes[name].probability(seen, each[PROBED[name]].tolist()) for each in (table, other))
             right = probes[name].accuracy(seen, table[PROBED[name]].tolist())
         else:
             reward = judged(params, workspace, name, probes)
-            own, others = reward(shown, table), reward(shown, other)
-        wins = float(np.mean((own > others) + 0.5 * (own == others)))
+            matched, others = reward(shown, table), reward(shown, other)
+        wins = float(np.mean((matched > others) + 0.5 * (matched == others)))
         rows.append(
-            {"reward": name, "own": own.mean(), "other": others.mean(), "wins": wins, "right": right, "n": len(own)}
+            {
+                "reward": name,
+                "own": matched.mean(),
+                "other": others.mean(),
+                "wins": wins,
+                "right": right,
+                "n": len(matched),
+            }
         )
     return pd.DataFrame(rows)

@@ -69,8 +69,8 @@ def write(params: Params, workspace: Workspace, variant: str, seed: int) -> None
 
         def last(pipeline: Any, rows: pd.DataFrame, latents: Tensor, how: Solver = how) -> Tensor:
             seeds = seeds_of(rows, params.seed, "picture")
-            (found,) = trajectories(pipeline, rows["prompt"].tolist(), latents, seeds, how, parts=parts)
-            return found.last
+            (trajectory,) = trajectories(pipeline, rows["prompt"].tolist(), latents, seeds, how, parts=parts)
+            return trajectory.last
 
         alike = [painted[condition] for condition in described if condition.solver == solver]
         paint_conditions(params, alike, lambda: model, run, last)

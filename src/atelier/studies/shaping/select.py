@@ -39,9 +39,9 @@ def chosen(training: Shaping, rule: Rule, table: pd.DataFrame) -> npt.NDArray[np
         assert rule.k is not None
         assert rule.m is not None
         return np.flatnonzero(np.arange(len(table)) % rule.m < rule.k)
-    found = accepted(rule, (table.iloc[first : first + CHUNK] for first in range(0, len(table), CHUNK)))
-    if not len(found):
+    numbers = accepted(rule, (table.iloc[first : first + CHUNK] for first in range(0, len(table), CHUNK)))
+    if not len(numbers):
         raise ValueError(
             f"shaping.rules: no candidate has a reward of {rule.least:g}, the best has {table['reward'].max():g}"
         )
-    return found
+    return numbers

@@ -1,7 +1,7 @@
 """Train an adapter on accepted candidates (GRAFT, P-GRAFT), on as many that are not selected, or by a policy gradient.
 
-All variants have as many candidates, updates of equal batches, and parameters. Those of later rounds go on from the
-adapter of the round before, on candidates that it painted. Below level 1 the adapter learns levels t >= t_I alone.
+All variants have as many candidates, updates of equal batches, and parameters. Later rounds go on from the adapter
+of the round before, on candidates that it painted. Below level 1 the adapter learns levels t >= t_I alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -141,7 +141,7 @@ class Setup:
         return candidates.scored(shards, table, judged, self.config.reward), shards
 
     def task(self, accepted: pd.DataFrame, shards: Sequence[Path]) -> Task:
-        """Denoising of what was accepted, at all levels or down to the variant's own."""
+        """Denoising of what was accepted, at all levels or down to the variant's level."""
         place, numbers = self.level, accepted["number"].tolist()
         names = [f"candidate-{number}" for number in numbers]
         if place is None:
@@ -172,9 +172,9 @@ class Setup:
         for number in range(policy.rounds):
             steps = self.optimisation.steps * (number + 1) // policy.rounds - done
             rows = table[table["round"] == number].reset_index(drop=True)
-            found = self.sampled(rows, number, run)
-            means.append(float(found["reward"].mean()))
-            task = self.policy_task(found, number, run)
+            scored = self.sampled(rows, number, run)
+            means.append(float(scored["reward"].mean()))
+            task = self.policy_task(scored, number, run)
             warmup = self.optimisation.warmup if number == 0 else 0
             settings = self.optimisation.model_copy(update={"steps": steps, "warmup": warmup, "decay": "constant"})
             seed = seed_of(self.seed, "policy", number)
@@ -207,13 +207,13 @@ class Setup:
         return candidates.painted(self.params, self.pipeline, rows, self.painting(rows, number), folder)
 
     def policy_task(self, rows: pd.DataFrame, number: int, run: TrainingRun) -> Task:
-        """PPO's loss of a round's steps, without those that add hardly any noise."""
+        """PPO's loss of a round's steps, without steps that add hardly any noise."""
         steps, owners = self.steps(rows, number, run)
         texts = sorted(set(rows["prompt"]))
         prompted = Prompted.of(self.pipeline, texts, steps.states)
-        asked = [texts.index(text) for text in rows["prompt"]]
+        prompt_numbers = [texts.index(text) for text in rows["prompt"]]
         return policy_task(
-            prompted.call(self.pipeline.unet, [asked[owner] for owner in owners]),
+            prompted.call(self.pipeline.unet, [prompt_numbers[owner] for owner in owners]),
             self.trainable,
             self.pipeline.scheduler.config.prediction_type,
             steps,
@@ -242,7 +242,7 @@ class Setup:
         ).float()
         noisy = [step for step in range(self.config.steps) if added(levels[step]) > LEAST_NOISE]
         n = len(rows)
-        found = Steps(
+        steps = Steps(
             states=torch.cat([states[step] for step in noisy]),
             following=torch.cat([states[step + 1] for step in noisy]),
             times=torch.cat([times[step].expand(n) for step in noisy]),
@@ -251,7 +251,7 @@ class Setup:
             advantage=advantage.repeat(len(noisy)),
             names=[f"trajectory-{row}/step-{step}" for step in noisy for row in range(n)],
         )
-        return found, list(range(n)) * len(noisy)
+        return steps, list(range(n)) * len(noisy)
 
 
 def added(levels: Tensor) -> float:

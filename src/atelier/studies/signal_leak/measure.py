@@ -91,7 +91,7 @@ def light(pictures: Tensor | Pictures) -> FloatArray:
 
 
 def spread_measures(real: Lit, made: Lit) -> dict[str, float]:
-    """Means, log ratios of variances over pictures to those of real pictures, and distances of distributions.
+    """Means, log ratios of variances over pictures to real pictures' variances, and distances of distributions.
 
     A spread is such a log ratio: 0 as varied as real pictures, negative less varied. It is signed, because
     pseudo-values of an absolute value mislead near 0. Ratios are of standard deviations. Channels and colours are

@@ -120,7 +120,7 @@ class Config(StudySection):
         return None
 
     def _sampled(self, params: Params, given: Given, name: str) -> Iterator[Sampled]:
-        """What a model paints from one seed: its conditions, those without guidance, and colours set by hand."""
+        """What a model paints from one seed: its conditions, with and without guidance, and colours set by hand."""
         repeats, steps, guided = params.protocol.repeats, params.sampling.steps, self.guidance > 1
         if name == "untuned":
             styles = len(self.styles) or min(3, len(given.works))  # styles.MOST

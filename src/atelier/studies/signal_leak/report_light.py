@@ -58,7 +58,7 @@ def _folders(results: Results, name: str) -> list[Path]:
 
 
 def natural_sheet(results: Results) -> Figure:
-    """Real pictures, evenly chosen, above those of every condition with the same prompts and noise."""
+    """Real pictures, evenly chosen, above the pictures of every condition with the same prompts and noise."""
     count = len(results.natural)
     chosen = results.natural.iloc[np.linspace(0, count - 1, COLUMNS).astype(int)].reset_index(drop=True)
     rows = {results.kind: prepare.pictures(chosen, results.params.data, results.workspace, results.kind).load()}

@@ -1,7 +1,7 @@
 """Paint from first latents with and without a leak.
 
-A condition is a model, prompts and a kind of first latent. All conditions share white noise, and those of one topic
-share prompts, so that they are compared picture by picture.
+A condition is a model, prompts and a kind of first latent. All conditions share white noise, and conditions of one
+topic share prompts, so that they are compared picture by picture.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -243,7 +243,7 @@ def first_steps(params: Params, samples: Path) -> pd.DataFrame:
 
 
 def first_tables(params: Params, workspace: Workspace, model: str, seed: int, run: Path) -> Iterator[pd.DataFrame]:
-    """``first_estimates`` of a model of natural pictures, and beside the base's those of its conversion to a flow."""
+    """``first_estimates`` of a model of natural pictures, and beside the base's also of its conversion to a flow."""
     device = machine.accelerator(params.machine).device
     table = prompts_of(params, workspace.manifests, Condition("white", NATURAL), seed)
 

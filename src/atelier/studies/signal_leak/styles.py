@@ -1,4 +1,4 @@
-"""The styles that prompts name: those of the parameters, or those of the data with most works."""
+"""The styles that prompts name: from the parameters, or the styles with most works in the data."""
 
 import re
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ def with_styles(params: Params, workspace: Workspace) -> Params:
 
 
 def chosen(works: pd.DataFrame) -> Mapping[str, str]:
-    """Up to ``MOST`` styles with enough works in both splits, those with most works first: name -> style."""
+    """Up to ``MOST`` styles with enough works in both splits, most works first: name -> style."""
     counts = pd.crosstab(works["art_style"], works["split"]).reindex(columns=["train", "test"], fill_value=0)
     enough = counts[(counts["train"] >= TRAINING) & (counts["test"] >= HELD_OUT)].sum(axis=1)
     styles = sorted(enough.index, key=lambda style: (-enough[style], style))[:MOST]

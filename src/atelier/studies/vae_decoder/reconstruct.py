@@ -174,6 +174,6 @@ def reconstruction_rows(parts: Sequence[dict[str, Returned]], cell: str) -> pd.D
 
 
 def load(measures: Path, styles: bool = False) -> pd.DataFrame:
-    """Load the rows for all works, or those by style."""
+    """Load the rows for all works, or the rows by style."""
     table = read_rows(measures / OUT, keep_default_na=False, na_values=[""]).fillna({"style": ""})
     return table[(table["style"] != "") == styles].reset_index(drop=True)
