@@ -4,6 +4,7 @@ import json
 import re
 import resource
 import shutil
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,9 @@ def test_bare_paper_lists_all_that_is_missing_within_five_seconds_and_without_to
         "data.folder: wikiart: no such folder",
         "perceptual.weights: weights/vgg16.pth: no such file",
         "perceptual.heads: weights/vgg.pth: no such file",
+        "field_judges.inception: weights/pt_inception-2015-12-05-6726825d.pth: no such file",
+        "field_judges.clip: weights/clip-vit-base-patch32/model.safetensors: no such file",
+        "field_judges.dinov2: weights/dinov2-large/model.safetensors: no such file",
         "pixel_space.judges: data/defects/choosing/judge.safetensors: no such file",
         "pixel_space.judges: data/defects/measuring/judge.safetensors: no such file",
     ):
@@ -194,7 +198,8 @@ def narrow(bare: Path) -> Path:
         for number in range(100):
             (bare / "wikiart/wikiart" / style / f"a-painter_work-{number}.png").touch()
     (bare / "wikiart/artemis_dataset_release_v0.csv").write_text(",".join(COLUMNS) + "\n")
-    weights = ("weights/vgg16.pth", "weights/vgg.pth")
+    named = params.load(bare / "params.yaml").field_judges.named_files().values()
+    weights = ("weights/vgg16.pth", "weights/vgg.pth", *chain.from_iterable(named))
     for file in (*weights, *(f"data/defects/{role}/judge.safetensors" for role in ("choosing", "measuring"))):
         (bare / file).parent.mkdir(parents=True, exist_ok=True)
         (bare / file).write_text("-")

@@ -92,14 +92,14 @@ def _columns(table: Path) -> Iterator[str]:
     try:
         with reading(table, "its first line is not readable"), table.open("rb") as file:
             line = file.readline(HEADER).decode("utf-8-sig")
-            found = Counter(next(csv.reader([line.strip("\r\n")]), []))
+            columns = Counter(next(csv.reader([line.strip("\r\n")]), []))
     except FileFault as fault:
         yield f"data.annotations: {fault}"
         return
     odd = {
-        "missing": [name for name in COLUMNS if name not in found],
-        "doubled": [name for name, n in found.items() if n > 1],
-        "unknown": [name[:ECHO] for name in found if name not in COLUMNS],
+        "missing": [name for name in COLUMNS if name not in columns],
+        "doubled": [name for name, n in columns.items() if n > 1],
+        "unknown": [name[:ECHO] for name in columns if name not in COLUMNS],
     }
     said = "; ".join(f"{what} {', '.join(names[:5])}" for what, names in odd.items() if names)
     if said:

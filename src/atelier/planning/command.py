@@ -51,31 +51,31 @@ def main(workspace: Workspace, arguments: Sequence[str]) -> None:
         refused = list(price.refused(rows, workspace))
         print(textwrap.fill(price.words, COLUMNS, subsequent_indent="  "))
     print("\n".join(table.lines(rows)))
-    told = [*notes(config, listed, counts), *(price.idle(rows) if counts else [])]
-    print("\n".join(textwrap.fill(line, COLUMNS, subsequent_indent="  ") for line in told))
+    lines = [*notes(config, listed, counts), *(price.idle(rows) if counts else [])]
+    print("\n".join(textwrap.fill(line, COLUMNS, subsequent_indent="  ") for line in lines))
     if said := [f"{options.file}: {fault}" for fault in (*faults, *refused)]:
         raise ValueError("\n".join(said))
 
 
 def parsed(workspace: Workspace, arguments: Sequence[str]) -> Options:
     """The command line's options. Raises ValueError with the usage for others."""
-    waiting, files, told = list(arguments), list[Path](), dict[str, str]()
+    waiting, files, values = list(arguments), list[Path](), dict[str, str]()
     while waiting:
         word = waiting.pop(0)
-        if word in ("--seconds", "--card") and waiting and not told:
-            told[word] = waiting.pop(0)
+        if word in ("--seconds", "--card") and waiting and not values:
+            values[word] = waiting.pop(0)
         elif word.startswith("-") or files:
             raise ValueError(USAGE)
         else:
             files.append(Path(word))
     file = files[0] if files else workspace.params_file
     try:
-        seconds = float(told["--seconds"]) if "--seconds" in told else None
+        seconds = float(values["--seconds"]) if "--seconds" in values else None
     except ValueError:
         raise ValueError(USAGE) from None
     if seconds is not None and not 0 <= seconds <= 3600:
-        raise ValueError(f"--seconds: expected 0 to 3600, got {told['--seconds']}")
-    return Options(file, seconds, told.get("--card"))
+        raise ValueError(f"--seconds: expected 0 to 3600, got {values['--seconds']}")
+    return Options(file, seconds, values.get("--card"))
 
 
 def notes(config: Params, listed: Sequence[Group], counted: bool) -> Iterator[str]:

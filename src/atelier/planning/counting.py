@@ -93,24 +93,24 @@ def counted(part: nn.Module, call: Callable[[int], Tensor], half: bool, learns: 
 
     Operations of a batch of one; what only learning needs is kept until the backward pass.
     """
-    flops, found = 0.0, []
+    flops, alive_bytes = 0.0, []
     for batch in (1, 2):
         with torch.set_grad_enabled(learns), _Card(half), _Alive(part) as alive:
             counter = FlopCounterMode(display=False)
             with counter:
                 made = call(batch)
-                found.append(alive.now if learns else alive.most)
+                alive_bytes.append(alive.now if learns else alive.most)
                 if learns and batch == 1:
                     made.float().sum().backward()
             flops = flops or counter.get_total_flops()
         for value in part.parameters():
             value.grad = None
-    each = found[1] - found[0]
-    return Count(float(flops), max(0.0, found[0] - each), each)
+    each = alive_bytes[1] - alive_bytes[0]
+    return Count(float(flops), max(0.0, alive_bytes[0] - each), each)
 
 
 class Parts:
-    """A base's parts on meta tensors for pictures of ``size`` px; each is counted when it is first asked for."""
+    """A base's parts on meta tensors for pictures of ``size`` px; each is counted when it is first needed."""
 
     def __init__(self, shapes: Shapes, size: int, half: bool) -> None:
         self.size, self.half, self.tokens = size, half, shapes.tokens

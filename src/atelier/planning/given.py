@@ -64,11 +64,11 @@ def shapes(params: Params, workspace: Workspace) -> Shapes:
     """The base's, or Stable Diffusion 2.1's where it is not here. Raises ValueError for a damaged configuration."""
     folder = base_folder(params, workspace) or _fetched(params)
     if folder is not None and all((folder / name).is_file() for name in PART_CONFIGS.values()):
-        found = {part: read_json(folder / name) for part, name in PART_CONFIGS.items()}
-        told = read_json(folder / TOKENIZER).get("model_max_length") if (folder / TOKENIZER).is_file() else None
-        longest = int(found["text"].get("max_position_embeddings", 77))
-        tokens = min(told, longest) if isinstance(told, int) else longest
-        return Shapes(found["unet"], found["vae"], found["text"], tokens, f"the base in {folder}")
+        configs = {part: read_json(folder / name) for part, name in PART_CONFIGS.items()}
+        stated = read_json(folder / TOKENIZER).get("model_max_length") if (folder / TOKENIZER).is_file() else None
+        longest = int(configs["text"].get("max_position_embeddings", 77))
+        tokens = min(stated, longest) if isinstance(stated, int) else longest
+        return Shapes(configs["unet"], configs["vae"], configs["text"], tokens, f"the base in {folder}")
     if params.base.source == "train" and not params.base.location:
         return _preset(params)
     known = STABLE_DIFFUSION_21
@@ -83,8 +83,8 @@ def _fetched(params: Params) -> Path | None:
         return None
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(params.base.location or "", PART_CONFIGS["unet"], revision=params.base.revision)
-    return Path(found).parent.parent if isinstance(found, str) else None
+    file = try_to_load_from_cache(params.base.location or "", PART_CONFIGS["unet"], revision=params.base.revision)
+    return Path(file).parent.parent if isinstance(file, str) else None
 
 
 def _preset(params: Params) -> Shapes:

@@ -24,12 +24,12 @@ class Group(NamedTuple):
 
 def groups(params: Params, given: Given, stages: Sequence[Stage]) -> list[Group]:
     """All stages by pipeline and kind, in order."""
-    found: dict[tuple[str, str], list[Work | None]] = {}
+    by_kind: dict[tuple[str, str], list[Work | None]] = {}
     for stage in stages:
-        found.setdefault((stage.pipeline, stage.kind), []).append(of_stage(params, given, stage))
+        by_kind.setdefault((stage.pipeline, stage.kind), []).append(of_stage(params, given, stage))
     return [
         Group(*key, [work for work in works if work is not None], sum(work is None for work in works))
-        for key, works in found.items()
+        for key, works in by_kind.items()
     ]
 
 
