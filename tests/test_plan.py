@@ -218,16 +218,15 @@ def narrow(bare: Path) -> Path:
     return bare
 
 
-def test_a_folder_in_the_shape_of_stable_diffusion_is_planned(
-    narrow: Path, capsys, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(narrow)
-    command.main(Workspace(), ["--seconds", "1"])
-    printed = capsys.readouterr().out
+def test_a_folder_in_the_shape_of_stable_diffusion_is_planned(narrow: Path, run_python) -> None:
+    """In a process of its own: Accelerate keeps the precision of the first in a process."""
+    done = run_python("-m", "atelier", "plan", "--seconds", "1", cwd=narrow)
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout
     assert "200 works in wikiart/wikiart; shapes of the base in sd" in printed
     assert max(map(len, printed.splitlines())) <= 120
     (total,) = [line.split() for line in printed.splitlines() if line.startswith("all ") and "studies" not in line]
-    assert int(total[1]) == len(stages.stages(params.read("params.yaml"), Workspace()))
+    assert int(total[1]) == len(stages.stages(params.read(narrow / "params.yaml"), Workspace(narrow)))
     assert "-" not in total[2:10]  # pictures to operations
     assert float(total[10].rstrip("kM")) > 0  # hours
     assert "hours on this processor; no GPU is used" in printed

@@ -121,10 +121,10 @@ def test_without_a_level_it_is_the_ordinary_denoising_loss(shaped: Workspace, co
     def condition(samples: Any, numbers: Any, none: Any) -> Tensor:
         return torch.where(torch.tensor(none)[:, None, None], empty, words[[sample // 4 for sample in samples]])
 
-    from atelier.models.latents import Moments
+    from atelier.models.latents import Latents
     from atelier.sampling.prompted import Prompted
 
-    examples = denoiser.Examples(Moments(last, torch.zeros_like(last)), names, 1, condition)
+    examples = denoiser.Examples(Latents(last, torch.zeros_like(last)), names, 1, condition)
     ordinary = denoiser.task(pipeline.unet, trainable, pipeline.scheduler, examples, **given)
     call = Prompted.of(pipeline, texts, last).call(pipeline.unet, [n // 4 for n in range(8)])
     ours = accepted_task(call, trainable, pipeline.scheduler, Learnt(last, names), **given)

@@ -18,7 +18,7 @@ from atelier.data.images import to_model_range
 from atelier.data.pictures import in_memory
 from atelier.models import base
 from atelier.models.autoencoders import decoder_parameters, digest, load_like
-from atelier.models.latents import Moments, decode, encode_pictures
+from atelier.models.latents import Latents, decode, encode_pictures
 from atelier.params import Params
 from atelier.studies.vae_decoder import train as retuning
 from atelier.studies.vae_decoder.params import Config, LossWeights
@@ -138,7 +138,7 @@ def test_gradients_reach_the_scope_alone_and_checkpointing_changes_none(
     gradients: list[dict[str, Tensor]] = []
     for checkpointing in (False, True):
         vae: ModelMixin = base.load(workspace.base).vae if kind == "kl" else tiny_autoencoder()
-        latents = encode_pictures(vae, pictures)
+        latents = Latents(*encode_pictures(vae, pictures))
         if checkpointing:
             vae.enable_gradient_checkpointing()
         trainable = decoder_parameters(vae, "upsamplers")
@@ -168,7 +168,7 @@ def test_crops_are_drawn_by_seed_name_and_epoch_and_reach_all_of_a_latent(params
             return type("Output", (), {"sample": picture})
 
     places = 100.0 * torch.arange(8).view(8, 1) + torch.arange(8)
-    latents = Moments(places.view(1, 1, 8, 8), torch.zeros(1, 1, 8, 8))
+    latents = Latents(places.view(1, 1, 8, 8), torch.zeros(1, 1, 8, 8))
     weights = LossWeights(scope="upsamplers", mse=1.0, lpips=0.0, ffl=0.0)
     pairs = Pairs(latents, in_memory(BLACK), ["a"])
     learning = retuning.task(Spy(), {}, weights, None, pairs, crop=32, seed=5, device=CPU)
@@ -265,7 +265,7 @@ def test_retuning_brings_reconstructions_nearer_to_the_works(params: Params, wor
 
 
 def test_a_crop_of_no_whole_latent_elements_is_refused(params: Params) -> None:
-    latents = Moments(torch.zeros(1, 4, 4, 4), torch.zeros(1, 4, 4, 4))
+    latents = Latents(torch.zeros(1, 4, 4, 4), torch.zeros(1, 4, 4, 4))
     weights = LossWeights(scope="upsamplers", mse=1.0, lpips=0.0, ffl=0.0)
     pairs = Pairs(latents, in_memory(BLACK), ["a"])
     with pytest.raises(ValueError, match="crop: 24 px are no whole number of latent elements of 16 px"):
