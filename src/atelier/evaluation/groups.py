@@ -49,7 +49,7 @@ class Group(NamedTuple):
     n: int
     features: FloatArray  # (n, d)
     haar: FloatArray  # (n, d)
-    small: FloatArray  # (n, 3 SMALL^2)
+    small: np.ndarray  # (n, 3 SMALL^2) float32
     spectrum: FloatArray  # mean, (h, w)
     residual: FloatArray  # mean, (h, w)
     bands: Bands | None  # of their wavelet packets; None: not kept
@@ -94,13 +94,17 @@ def group(
     They are read ``AT_A_TIME``. Raises ValueError for none, floats, other shapes, oblong pictures, and a side below
     ``SMALL``.
     """
-    parts = []
+    parts: list[Group] = []
+    fit: Bands | None = None  # joined as they come: one of them takes as much as the rest of a thousand pictures
     for number, batch in enumerate(in_memory(pictures).batches(AT_A_TIME)):
         rows = slice(number * AT_A_TIME, number * AT_A_TIME + len(batch))
-        parts.append(_reduced(batch, model, prompts[rows], None if wanted is None else wanted.iloc[rows]))
+        part = _reduced(batch, model, prompts[rows], None if wanted is None else wanted.iloc[rows])
+        assert part.bands is not None
+        fit = part.bands if fit is None else joined([fit, part.bands])
+        parts.append(part._replace(bands=None))
     if not parts:
         raise ValueError("pictures: expected a non-empty (n, 3, h, w), got none")
-    return pooled(parts)
+    return pooled(parts)._replace(bands=fit)
 
 
 def _reduced(pictures: Tensor, model: Evaluator | None, prompts: Sequence[str], wanted: pd.DataFrame | None) -> Group:
@@ -124,7 +128,7 @@ def _reduced(pictures: Tensor, model: Evaluator | None, prompts: Sequence[str], 
         n=len(x),
         features=haar if model is None else alignment.features_of(batches),
         haar=haar,
-        small=avg_pool2d(x, side // SMALL).flatten(1).double().numpy(),
+        small=avg_pool2d(x, side // SMALL).flatten(1).numpy(),  # float32: most of what is kept of a picture
         spectrum=mean_power_spectrum(x),
         residual=mean_residual_spectrum(x),
         bands=bands_of(x if side <= WAVELETS else adaptive_avg_pool2d(x, WAVELETS)),
