@@ -148,8 +148,8 @@ def test_backgrounds_are_the_outer_eighth() -> None:
     assert_close(measure.border_colour(group(pictures, None)), np.zeros(3))
     pictures[:, 0, :8] = 255
     red = 8 * 64 / (64 * 64 - 48 * 48)
-    # means of float32 pixels
-    assert_close(measure.border_colour(group(pictures, None)), [red, 0.0, 0.0], relative=0, absolute=1e-12)
+    # pixels are kept as float32, whose mean is rounded differently on different processors
+    assert_close(measure.border_colour(group(pictures, None)), [red, 0.0, 0.0], relative=0, absolute=1e-6)
 
 
 def test_few_held_out_works_mislead_a_frechet_distance_and_no_kernel_distance() -> None:
