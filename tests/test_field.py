@@ -25,6 +25,9 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, Dinov2Config, Din
 
 from atelier import params
 from atelier.evaluation import field
+from atelier.evaluation import groups as sets
+from atelier.evaluation import reference as references
+from atelier.evaluation.judges import Judges
 from atelier.metrics import frechet_distance, kernel_distance, precision_recall_density_coverage, subset_kernel_distance
 from atelier.models import base, clip, dinov2, inception, vision
 from atelier.seeds import numpy_generator
@@ -581,3 +584,47 @@ def test_judges_are_loaded_from_where_parameters_say(clip_folder: Path, dinov2_f
     assert list(field.judges(found, clip_folder.parent)) == ["clip", "dinov2"]
     for key, files in found.named_files().items():
         assert [file for file in files if not (clip_folder.parent / file).is_file()] == [], key
+
+
+# ------------------------------------------------------------------------------------------------ in every study
+
+
+@pytest.fixture
+def networks(clip_folder: Path, dinov2_folder: Path) -> Judges:
+    """As a profile that names all three has them, with another network for Inception's."""
+    loaded = {"clip": field.load("clip", clip_folder), "dinov2": field.load("dinov2", dinov2_folder)}
+    return Judges(None, {"inception": field.Judge("inception", Colours(6)), **loaded})
+
+
+def test_groups_have_the_features_that_papers_distances_compare(networks: Judges) -> None:
+    shown, prompts = pictures(14, 48, 48, 1), [PROMPTS[number % len(PROMPTS)] for number in range(14)]
+    made = sets.group(shown, networks, prompts)
+    judges = networks.networks
+    assert_close(made.features, field.features(judges["inception"], shown))
+    assert set(made.others) == {"clip", "dinov2"}
+    assert_close(made.others["dinov2"], field.features(judges["dinov2"], shown), relative=1e-5, absolute=1e-6)
+    scores = {"clip": "clip_score_100", "clipscore": "clipscore"}
+    for measure, convention in scores.items():
+        expected = field.clip_scores(networks.clip, shown, prompts, convention)  # type: ignore[arg-type]
+        np.testing.assert_allclose(made.per_picture[measure], expected, rtol=1e-5)
+    assert sets.group(shown, networks).per_picture == {}  # no prompts
+    only = Judges(None, {"dinov2": judges["dinov2"]})
+    assert only.main == "dinov2"
+    assert sets.group(shown, only).others == {}
+    haar = sets.group(shown, Judges(None, {"clip": judges["clip"]}))
+    np.testing.assert_array_equal(haar.features, haar.haar)
+
+
+def test_their_distances_are_those_of_the_library_and_survive_being_written(networks: Judges) -> None:
+    held_out, training, made = (pictures(20, 48, 48, seed) for seed in (1, 2, 3))
+    real = sets.reference_of(held_out, training, held_out.clone(), networks)
+    reduced = sets.pooled([sets.group(made[:9], networks), sets.group(made[9:], networks)])
+    values = sets.all_measures(real, reduced)
+    of_library: dict[str, float] = {}
+    for judge in networks.networks.values():
+        of_library |= field.distances(field.collect(judge, [held_out]), field.collect(judge, [made]))
+    named = {"fid": "fd", "kid": "kd", "precision_inception": "precision", "recall_inception": "recall"}
+    for name, expected in of_library.items():
+        assert values[named.get(name, name)] == pytest.approx(expected, rel=1e-4, abs=1e-6), name
+    again = references.from_arrays(references.arrays(real))
+    assert sets.all_measures(again, reduced) == values

@@ -15,6 +15,7 @@ from atelier.evaluation import cells, sharing, tables
 from atelier.evaluation import groups as sets
 from atelier.evaluation import reference as references
 from atelier.evaluation.groups import Group, Reference
+from atelier.evaluation.judges import Judges
 from atelier.files import write_seal
 from atelier.metrics import frechet_distance, haar_statistics, mean_power_spectrum, spectrum_slope
 from atelier.studies.art_finetuning import measure as art_finetuning
@@ -38,19 +39,19 @@ def decoded(n: int, seed: int) -> Tensor:
 
 @pytest.fixture(scope="module")
 def groups() -> list[Group]:
-    return [sets.group(pictures(8, seed), None) for seed in range(3)]
+    return [sets.group(pictures(8, seed), Judges()) for seed in range(3)]
 
 
 @pytest.fixture(scope="module")
 def reference() -> Reference:
-    held_out, training = (sets.group(pictures(30, seed), None) for seed in (50, 51))
-    returned = sets.reconstructed_of(sets.group(decoded(30, 50), None))
+    held_out, training = (sets.group(pictures(30, seed), Judges()) for seed in (50, 51))
+    returned = sets.reconstructed_of(sets.group(decoded(30, 50), Judges()))
     near = {"features": 1.0, "small": 0.5}
     return sets.reference_alone(held_out)._replace(training=training, near=near, reconstructed=returned)
 
 
 def test_pooled_groups_are_what_their_pictures_together_are(groups: list[Group]) -> None:
-    one = sets.group(torch.cat([pictures(8, seed) for seed in range(3)]), None)
+    one = sets.group(torch.cat([pictures(8, seed) for seed in range(3)]), Judges())
     together = sets.pooled(groups)
     assert together.n == one.n == 24
     for name in sets.ARRAYS:
@@ -64,18 +65,18 @@ def test_pooled_groups_are_what_their_pictures_together_are(groups: list[Group])
 
 def test_a_group_is_the_same_however_many_pictures_are_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     shown, prompts = pictures(24, 3), [f"number {number}" for number in range(24)]
-    whole = sets.group(shown, None, prompts)
+    whole = sets.group(shown, Judges(), prompts)
     monkeypatch.setattr(sets, "AT_A_TIME", 5)
-    parts = sets.group(shown, None, prompts)
+    parts = sets.group(shown, Judges(), prompts)
     for name in sets.ARRAYS:
         np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), rtol=1e-9, atol=1e-12)
-    real = sets.reference_alone(sets.group(pictures(30, 50), None))
+    real = sets.reference_alone(sets.group(pictures(30, 50), Judges()))
     assert sets.MEASURES["fwd"](real, parts) == pytest.approx(sets.MEASURES["fwd"](real, whole), rel=1e-9)
 
 
 def test_no_pictures_are_no_group() -> None:
     with pytest.raises(ValueError, match="expected a non-empty"):
-        sets.group(torch.zeros(0, 3, 32, 32, dtype=torch.uint8), None)
+        sets.group(torch.zeros(0, 3, 32, 32, dtype=torch.uint8), Judges())
 
 
 @pytest.mark.parametrize(("n", "each", "groups"), [(12, 3, 4), (15, 3, 4), (10, 3, 4), (4, 9, 4), (100, 2, 3)])
@@ -112,11 +113,11 @@ def test_pictures_that_lie_channels_last_are_kept_as_they_are(tmp_path: Path) ->
 
 def test_reconstructed_works_are_at_no_distance_from_themselves(reference: Reference) -> None:
     """A fingerprint that both sides have is no difference between them; against the works themselves it is one."""
-    found = sets.all_measures(reference, sets.group(decoded(30, 50), None))
+    found = sets.all_measures(reference, sets.group(decoded(30, 50), Judges()))
     assert found["fd_rec"] == pytest.approx(0, abs=1e-6)
     assert found["pr_rec"] == found["psd_rec"] == 0
     assert min(found["fd"], found["pr"], found["psd"]) > 0.01
-    others, plain = (sets.all_measures(reference, sets.group(of(30, 7), None)) for of in (decoded, pictures))
+    others, plain = (sets.all_measures(reference, sets.group(of(30, 7), Judges())) for of in (decoded, pictures))
     assert others["pr_rec"] < plain["pr_rec"]  # what is decoded is nearer to what is decoded
     assert plain["pr"] < others["pr"]
 
@@ -124,7 +125,7 @@ def test_reconstructed_works_are_at_no_distance_from_themselves(reference: Refer
 def test_measures_against_reconstructed_works_are_those_against_other_works(
     groups: list[Group], reference: Reference
 ) -> None:
-    made, returned = sets.pooled(groups), sets.group(decoded(30, 50), None)
+    made, returned = sets.pooled(groups), sets.group(decoded(30, 50), Judges())
     found = sets.all_measures(reference, made)
     against = sets.all_measures(sets.reference_alone(returned)._replace(near=reference.near), made)
     for name in ("fd", "pr", "psd"):
@@ -143,7 +144,7 @@ def test_a_table_holds_the_whole_and_a_pseudo_value_a_group(groups: list[Group],
 
 
 def test_copies_of_training_works_are_seen_and_other_pictures_are_not(reference: Reference) -> None:
-    shifted = sets.group(pictures(30, 51), None)  # the training works themselves
+    shifted = sets.group(pictures(30, 51), Judges())  # the training works themselves
     for space in ("features", "small"):
         assert sets.near_copies(reference._replace(near={space: 1e-6}), shifted, space) == 1.0
         assert sets.near_copies(reference._replace(near={space: 1e-6}), reference.held_out, space) == 0.0
@@ -176,7 +177,7 @@ def test_a_cell_that_an_earlier_process_has_measured_is_read_and_not_measured_ag
 def test_a_reference_comes_back_to_the_last_bit(reference: Reference) -> None:
     """Measures against what the stage left are those against the works themselves."""
     again = references.from_arrays(references.arrays(reference))
-    made = sets.group(pictures(8, 1), None)
+    made = sets.group(pictures(8, 1), Judges())
     assert sets.all_measures(again, made) == sets.all_measures(reference, made)
     assert again.near == reference.near
 
@@ -236,4 +237,4 @@ def test_pictures_that_are_no_square_rgb_bytes_are_refused() -> None:
         (bytes_of[..., :8, :8], "sides of at least 16 px, got 8x8"),
     ):
         with pytest.raises(ValueError, match=f"pictures: .*{said}"):
-            sets.group(wrong, None)
+            sets.group(wrong, Judges())

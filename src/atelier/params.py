@@ -90,6 +90,7 @@ FIELD_FILES: dict[str, tuple[str, ...]] = {  # what a folder that ``field_judges
     "clip": ("config.json", "model.safetensors", "tokenizer.json"),
     "dinov2": ("config.json", "model.safetensors"),
 }
+FIELD_MAIN = ("inception", "dinov2")  # those whose features may stand for the evaluator's, the first that is named
 
 
 class Section(BaseModel):
@@ -250,6 +251,11 @@ class FieldJudges(Section):
     inception: KeptPath | None
     clip: KeptPath | None
     dinov2: KeptPath | None
+
+    @property
+    def main(self) -> str | None:
+        """The network whose features distances compare in place of the evaluator's; None: no other."""
+        return next((name for name in FIELD_MAIN if getattr(self, name) is not None), None)
 
     def named_files(self) -> dict[str, list[str]]:
         """Files that the section names: key -> files that must exist below the project's folder."""

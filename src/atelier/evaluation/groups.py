@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,9 @@ from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d
 
 from atelier.data.checks import FloatArray, check_picture_tensor, square_side
 from atelier.data.pictures import AT_A_TIME, Pictures, in_memory
+from atelier.evaluation import field
 from atelier.evaluation.intervals import pseudo_values
+from atelier.evaluation.judges import Judges
 from atelier.evaluation.sharing import rows_of_groups
 from atelier.files import reading, writing
 from atelier.metrics import (
@@ -31,9 +34,9 @@ from atelier.metrics import (
 )
 from atelier.metrics.summary import SLOPE_LOW
 from atelier.metrics.wavelets import Bands, bands_of, distance_from_bands, joined
-from atelier.models.evaluator import Evaluator
+from atelier.params import FIELD_FILES
 
-SIMPLE = ("fd", "kid", "pr", "psd")  # measures of small sets, such as one style's or a few artists' works
+SIMPLE = ("fd", "kd", "pr", "psd")  # measures of small sets, such as one style's or a few artists' works
 NEIGHBOURS = 5
 WAVELETS = 128  # px: larger pictures are averaged to this for their wavelet packets; at 256, the paper's size, the
 # covariances of one set take 1.2 GB and a distance half a minute, at 512 19 GB
@@ -44,7 +47,10 @@ ATTRIBUTES = {"subject": "subject", "style": "art_style", "emotion": "emotion"} 
 
 
 class Group(NamedTuple):
-    """Statistics of one group of pictures, a few kB each. Features: the evaluator's; Haar statistics where none is."""
+    """Statistics of one group of pictures, a few kB each (16 kB more with Inception's features).
+
+    Features are those of the field's network that ``field_judges`` names, else the evaluator's, else Haar statistics.
+    """
 
     n: int
     features: FloatArray  # (n, d)
@@ -54,15 +60,16 @@ class Group(NamedTuple):
     residual: FloatArray  # mean, (h, w)
     bands: Bands | None  # of their wavelet packets; None: not kept
     per_picture: dict[str, FloatArray]  # measure -> one number per picture, NaN where it does not apply
+    others: dict[str, FloatArray]  # features (n, d) of further networks of ``field_judges``, by name
 
 
-ARRAYS = tuple(name for name in Group._fields if name not in ("n", "bands", "per_picture"))
+ARRAYS = tuple(name for name in Group._fields if name not in ("n", "bands", "per_picture", "others"))
 
 
 def restored(arrays: Mapping[str, FloatArray]) -> Group:
     """A group of some of its statistics, by name; the others are empty. ``features`` must be among them."""
     kept = {name: arrays.get(name, np.zeros((0, 0, 0))) for name in ARRAYS}
-    return Group(n=len(arrays["features"]), bands=None, per_picture={}, **kept)
+    return Group(n=len(arrays["features"]), bands=None, per_picture={}, others={}, **kept)
 
 
 class Reconstructed(NamedTuple):
@@ -81,11 +88,12 @@ class Reference(NamedTuple):
     training: Group
     near: dict[str, float]  # "features", "small" -> distance
     reconstructed: Reconstructed | None = None  # None: nothing is measured against them
+    others: Mapping[str, Moments] = MappingProxyType({})  # of the held-out works' further features
 
 
 def group(
     pictures: Tensor | Pictures,
-    model: Evaluator | None,
+    by: Judges,
     prompts: Sequence[str] = (),
     wanted: pd.DataFrame | None = None,
 ) -> Group:
@@ -98,7 +106,7 @@ def group(
     fit: Bands | None = None  # joined as they come: one of them takes as much as the rest of a thousand pictures
     for number, batch in enumerate(in_memory(pictures).batches(AT_A_TIME)):
         rows = slice(number * AT_A_TIME, number * AT_A_TIME + len(batch))
-        part = _reduced(batch, model, prompts[rows], None if wanted is None else wanted.iloc[rows])
+        part = _reduced(batch, by, prompts[rows], None if wanted is None else wanted.iloc[rows])
         assert part.bands is not None
         fit = part.bands if fit is None else joined([fit, part.bands])
         parts.append(part._replace(bands=None))
@@ -107,32 +115,39 @@ def group(
     return pooled(parts)._replace(bands=fit)
 
 
-def _reduced(pictures: Tensor, model: Evaluator | None, prompts: Sequence[str], wanted: pd.DataFrame | None) -> Group:
+def _reduced(pictures: Tensor, by: Judges, prompts: Sequence[str], wanted: pd.DataFrame | None) -> Group:
     """``group`` of a batch."""
     check_picture_tensor(pictures, "pictures", ("uint8",))
     side = square_side(pictures, "pictures")
     if side < SMALL:
         raise ValueError(f"pictures: expected sides of at least {SMALL} px, got {side}x{side}")
     x = pictures / 255
-    batches = [] if model is None else alignment.look(model, x)
-    per_picture: dict[str, FloatArray] = {}  # filled where there are an evaluator and the works' truth
-    if model is not None and wanted is not None:
-        predicted = alignment.attributes_of(model, batches)
-        per_picture["clip"] = alignment.clip_scores_of(model, batches, prompts)
-        for measure, attribute in ATTRIBUTES.items():
-            names = wanted[attribute].to_numpy()
-            known = np.isin(names, model.classes[attribute])
-            per_picture[measure] = np.where(known, predicted[attribute].idxmax(axis=1).to_numpy() == names, np.nan)
-    haar = haar_statistics(x)
+    per_picture: dict[str, FloatArray] = {}  # filled where there are a judge, prompts and the works' truth
+    haar = features = haar_statistics(x)
+    if (evaluator := by.evaluator) is not None:
+        batches = alignment.look(evaluator, x)
+        features = alignment.features_of(batches)
+        if wanted is not None:
+            predicted = alignment.attributes_of(evaluator, batches)
+            per_picture["clip"] = alignment.clip_scores_of(evaluator, batches, prompts)
+            for measure, attribute in ATTRIBUTES.items():
+                names = wanted[attribute].to_numpy()
+                known = np.isin(names, evaluator.classes[attribute])
+                per_picture[measure] = np.where(known, predicted[attribute].idxmax(axis=1).to_numpy() == names, np.nan)
+    if (clip := by.clip) is not None and len(prompts):
+        scores = {name: field.clip_scores(clip, pictures, prompts, name) for name in field.CONVENTIONS}
+        per_picture |= {"clipscore": scores["clipscore"], "clip": scores["clip_score_100"]}
+    others = {name: field.features(judge, pictures) for name, judge in by.networks.items()}
     return Group(
         n=len(x),
-        features=haar if model is None else alignment.features_of(batches),
+        features=features if by.main is None else others.pop(by.main),
         haar=haar,
         small=avg_pool2d(x, side // SMALL).flatten(1).numpy(),  # float32: most of what is kept of a picture
         spectrum=mean_power_spectrum(x),
         residual=mean_residual_spectrum(x),
         bands=bands_of(x if side <= WAVELETS else adaptive_avg_pool2d(x, WAVELETS)),
         per_picture=per_picture,
+        others=others,
     )
 
 
@@ -140,7 +155,7 @@ def groups_of(
     pictures: Tensor | Pictures,
     listed: pd.DataFrame,
     groups: Sequence[Sequence[int]],
-    model: Evaluator | None,
+    by: Judges,
     truth: pd.DataFrame,
 ) -> list[Group]:
     """Reduce a cell's pictures by groups of repeats; ``listed``: one row per picture, ``truth``: the works, by path."""
@@ -148,7 +163,7 @@ def groups_of(
     for repeats in groups:
         mask = listed["repeat"].isin(repeats).to_numpy()
         rows = listed[mask]
-        reduced.append(group(pictures[mask], model, list(rows["prompt"]), truth.loc[rows["path"]]))
+        reduced.append(group(pictures[mask], by, list(rows["prompt"]), truth.loc[rows["path"]]))
     return reduced
 
 
@@ -168,6 +183,7 @@ def pooled(groups: Sequence[Group]) -> Group:
         per_picture={
             name: np.concatenate([each.per_picture[name] for each in groups]) for name in groups[0].per_picture
         },
+        others={name: np.concatenate([each.others[name] for each in groups]) for name in groups[0].others},
     )
 
 
@@ -197,7 +213,7 @@ MEASURES: dict[str, Callable[[Reference, Group], float]] = {
     "fd": lambda real, made: frechet_distance_from_moments(real.features, Moments().update(made.features)),
     "fd_mean": lambda real, made: mean_distance(real.held_out, made),
     "fd_spread": lambda real, made: MEASURES["fd"](real, made) - mean_distance(real.held_out, made),
-    "kid": lambda real, made: kernel_distance(real.held_out.features, made.features),
+    "kd": lambda real, made: kernel_distance(real.held_out.features, made.features),
     "fd_haar": lambda real, made: frechet_distance_from_moments(real.haar, Moments().update(made.haar)),
     "fwd": lambda real, made: distance_from_bands(*(_bands(each) for each in (real.held_out, made))),
     "pr": lambda real, made: spectrum_distance(real.held_out.residual, made.residual),
@@ -213,6 +229,22 @@ AGAINST_RECONSTRUCTED: dict[str, Callable[[Reconstructed, Group], float]] = {
     "psd_rec": lambda real, made: slope_distance(real.works, made, SLOPE_LOW),
 }
 NEIGHBOURHOODS = ("precision", "recall", "density", "coverage")
+# what is measured where ``field_judges`` names networks besides the one whose features ``fd`` and ``kd`` compare
+FURTHER_DISTANCES = tuple(f"{measure}_{judge}" for judge in FIELD_FILES for measure in ("fd", "kd"))
+FURTHER_SHARES = tuple(f"{measure}_{judge}" for judge in FIELD_FILES for measure in ("precision", "recall"))
+
+
+def further_measures(reference: Reference, made: Group) -> dict[str, float]:
+    """Distances, precision and recall by the further networks of ``field_judges``: ``fd_JUDGE``, ``kd_JUDGE``, ..."""
+    values = {}
+    for name in reference.others:
+        real, ours = reference.held_out.others[name], made.others[name]
+        values[f"fd_{name}"] = frechet_distance_from_moments(reference.others[name], Moments().update(ours))
+        values[f"kd_{name}"] = kernel_distance(real, ours)
+        if min(len(real), len(ours)) > NEIGHBOURS:
+            near = precision_recall_density_coverage(real, ours, NEIGHBOURS)
+            values |= {f"{measure}_{name}": near[measure] for measure in ("precision", "recall")}
+    return values
 
 
 def all_measures(reference: Reference, made: Group) -> dict[str, float]:
@@ -220,6 +252,7 @@ def all_measures(reference: Reference, made: Group) -> dict[str, float]:
     values = {name: measure(reference, made) for name, measure in MEASURES.items()}
     if (reconstructed := reference.reconstructed) is not None:
         values |= {name: measure(reconstructed, made) for name, measure in AGAINST_RECONSTRUCTED.items()}
+    values |= further_measures(reference, made)
     if min(made.n, reference.held_out.n) > NEIGHBOURS:
         values |= precision_recall_density_coverage(reference.held_out.features, made.features, NEIGHBOURS)
     return values | {name: float(np.nanmean(x)) for name, x in made.per_picture.items() if not np.isnan(x).all()}
@@ -259,25 +292,26 @@ def pseudo_rows(measures: Callable[[list[int]], dict[str, float]], groups: int, 
 
 
 def reference_of(
-    held_out: Tensor | Pictures, training: Tensor | Pictures, returned: Tensor | Pictures, model: Evaluator | None
+    held_out: Tensor | Pictures, training: Tensor | Pictures, returned: Tensor | Pictures, by: Judges
 ) -> Reference:
     """Reduce the held-out works, the reference of every measure, and the training works, to detect copies.
 
     ``returned``: the held-out works, reconstructed.
     """
-    groups = group(held_out, model), group(training, model)
+    groups = group(held_out, by), group(training, by)._replace(others={})
     near = {
         space: float(np.quantile(nearest(*(getattr(each, space) for each in groups))[1], RARE))
         for space in ("features", "small")
     }
-    reconstructed = reconstructed_of(group(returned, model))
+    reconstructed = reconstructed_of(group(returned, by))
     return reference_alone(groups[0])._replace(training=groups[1], near=near, reconstructed=reconstructed)
 
 
 def reference_alone(works: Group) -> Reference:
-    """A reference for ``simple``, from works alone."""
+    """A reference from works alone."""
     moments = Moments().update(works.features), Moments().update(works.haar)
-    return Reference(works, *moments, works, {})
+    others = {name: Moments().update(features) for name, features in works.others.items()}
+    return Reference(works, *moments, works, {}, others=others)
 
 
 def reconstructed_of(works: Group) -> Reconstructed:
@@ -285,10 +319,10 @@ def reconstructed_of(works: Group) -> Reconstructed:
     return Reconstructed(works, Moments().update(works.features))
 
 
-def spread_over_groups(pictures: Tensor | Pictures, each: int, groups: int, model: Evaluator | None) -> list[Group]:
+def spread_over_groups(pictures: Tensor | Pictures, each: int, groups: int, by: Judges) -> list[Group]:
     """Pictures reduced in groups as ``rows_of_groups`` shares them out."""
     pictures = in_memory(pictures)
-    return [group(pictures[rows], model) for rows in rows_of_groups(len(pictures), each, groups)]
+    return [group(pictures[rows], by) for rows in rows_of_groups(len(pictures), each, groups)]
 
 
 KEPT = ("features", "spectrum", "residual")  # the statistics kept for comparisons between finished cells

@@ -1,24 +1,31 @@
 """Stage ``judges``: the evaluator, the quality bars and the base's known artists, copied from the data folder.
 
-They are kept in ``build``, with a note there if the data folder has none.
+They are kept in ``build``, with a note there if the data folder has none. ``Judges`` are what measures see pictures
+with: the evaluator, or the field's networks where ``field_judges`` names them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 import pandas as pd
 from pydantic import Field
 from torch import Tensor
 
+from atelier.data.checks import FloatArray, check_picture_tensor
 from atelier.data.names import artist_and_title
 from atelier.data.pictures import Pictures, in_memory
+from atelier.evaluation import field
 from atelier.evaluation.intervals import Interval, wilson_interval
 from atelier.files import check_seal, write_text
+from atelier.machine import accelerator
 from atelier.metrics import alignment
 from atelier.models import evaluator as evaluators
 from atelier.models import stored
+from atelier.models.clip import Clip
 from atelier.models.evaluator import Evaluator
-from atelier.params import Params, Positive, Section, validated
+from atelier.params import FIELD_MAIN, Params, Positive, Section, validated
 from atelier.workspace import Workspace, replacing
 
 # inside the data folder; any may be absent
@@ -106,6 +113,41 @@ def main(params: Params, workspace: Workspace) -> None:
 def evaluator(folder: Path) -> Evaluator | None:
     """Load the stage's evaluator; None if the data has none. Raises ValueError for a damaged one."""
     return None if (check_seal(folder) / ABSENT).is_file() else evaluators.load(folder)
+
+
+class Judges(NamedTuple):
+    """Networks that see pictures. Distances compare the features of ``main``, which is the evaluator if it is None."""
+
+    evaluator: Evaluator | None = None
+    networks: Mapping[str, field.Judge] = MappingProxyType({})  # of ``field_judges``, by name
+
+    @property
+    def main(self) -> str | None:
+        """Inception, as FID has it; DINOv2 where only that is named; else None."""
+        return next((name for name in FIELD_MAIN if name in self.networks), None)
+
+    @property
+    def clip(self) -> Clip | None:
+        """The network of CLIPScore."""
+        network = self.networks["clip"].network if "clip" in self.networks else None
+        return network if isinstance(network, Clip) else None
+
+
+def features(by: Judges, pictures: Tensor) -> FloatArray | None:
+    """The features (n, d) that distances compare, of pictures (n, 3, h, w) uint8; None where no network sees them.
+
+    Raises ValueError for floats and other shapes.
+    """
+    if by.main is not None:
+        return field.features(by.networks[by.main], pictures)
+    check_picture_tensor(pictures, "pictures", ("uint8",))
+    return None if by.evaluator is None else alignment.features(by.evaluator, pictures / 255)
+
+
+def load(params: Params, workspace: Workspace) -> Judges:
+    """The stage's evaluator and the networks that ``field_judges`` names. Raises ValueError for damaged ones."""
+    networks = field.judges(params.field_judges, workspace.root, accelerator(params.machine).device)
+    return Judges(evaluator(workspace.evaluator), networks)
 
 
 def known_artists(path: Path) -> list[str]:

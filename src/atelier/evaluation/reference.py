@@ -31,6 +31,7 @@ REDUCED = "reduced.safetensors"
 HELD_OUT, TRAINING = "returned", "returned-training"  # shards of what the base's autoencoder returned
 GROUPS = ("held_out", "training")
 MOMENTS = ("features", "haar")
+OTHERS = "others"  # of the held-out works: features of further networks of ``field_judges``
 
 
 def main(params: Params, workspace: Workspace) -> None:
@@ -44,8 +45,7 @@ def main(params: Params, workspace: Workspace) -> None:
     with replacing(workspace.reference) as part:
         for name, pictures in {HELD_OUT: held_out, TRAINING: chosen}.items():
             write_shards(returned(vae, pictures), part, name)
-        evaluator = judges.evaluator(workspace.evaluator)
-        save(part, reference_of(held_out, training, of_shards(part, HELD_OUT), evaluator))
+        save(part, reference_of(held_out, training, of_shards(part, HELD_OUT), judges.load(params, workspace)))
     print(f"{len(held_out)} held-out works, {len(training)} training works reduced")
 
 
@@ -81,9 +81,11 @@ def reconstructed_training(folder: Path) -> Pictures:
 def arrays(reference: Reference) -> dict[str, FloatArray]:
     """Flatten a reference to named arrays."""
     flat = {f"{name}/{key}": getattr(getattr(reference, name), key) for name in GROUPS for key in ARRAYS}
-    for name in MOMENTS:
-        moments: Moments = getattr(reference, name)
+    fitted: dict[str, Moments] = {name: getattr(reference, name) for name in MOMENTS}
+    fitted |= {f"{OTHERS}/{name}": moments for name, moments in reference.others.items()}
+    for name, moments in fitted.items():
         flat |= {f"moments/{name}/mean": moments.mean, f"moments/{name}/factor": moments.factor}
+    flat |= {f"held_out/{OTHERS}/{name}": reference.held_out.others[name] for name in reference.others}
     if (reconstructed := reference.reconstructed) is not None:
         flat |= {f"reconstructed/{key}": getattr(reconstructed.works, key) for key in KEPT}
     if (bands := reference.held_out.bands) is not None:
@@ -98,10 +100,14 @@ def from_arrays(flat: dict[str, FloatArray]) -> Reference:
     for name in GROUPS:
         groups[name] = restored({key: flat[f"{name}/{key}"] for key in ARRAYS})
     n = groups["held_out"].n
-    moments = {name: Moments(n, flat[f"moments/{name}/mean"], flat[f"moments/{name}/factor"]) for name in MOMENTS}
+    prefix = f"held_out/{OTHERS}/"
+    others = {name.removeprefix(prefix): array for name, array in flat.items() if name.startswith(prefix)}
+    fitted = (*MOMENTS, *(f"{OTHERS}/{name}" for name in others))
+    moments = {name: Moments(n, flat[f"moments/{name}/mean"], flat[f"moments/{name}/factor"]) for name in fitted}
     bands = Bands(n, flat["bands/mean"], flat["bands/factor"])
     near = {name.removeprefix("near/"): float(array[0]) for name, array in flat.items() if name.startswith("near/")}
     kept = {key: flat[f"reconstructed/{key}"] for key in KEPT if f"reconstructed/{key}" in flat}
     reconstructed = reconstructed_of(restored(kept)) if kept else None
-    held_out, training = groups["held_out"]._replace(bands=bands), groups["training"]
-    return Reference(held_out, moments["features"], moments["haar"], training, near, reconstructed)
+    held_out, training = groups["held_out"]._replace(bands=bands, others=others), groups["training"]
+    of_others = {name: moments[f"{OTHERS}/{name}"] for name in others}
+    return Reference(held_out, moments["features"], moments["haar"], training, near, reconstructed, of_others)

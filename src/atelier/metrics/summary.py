@@ -12,13 +12,13 @@ SLOPE_LOW = 2  # cycles per picture: at 64 px, [10, 32] is 1.7 octaves; [2, 32] 
 
 
 class Distances(NamedTuple):
-    """Lower is closer. FD and KID on Haar statistics (no network); PR and PSD as Sickert et al. 2025 define them.
+    """Lower is closer. Frechet and kernel distance of Haar statistics; PR and PSD as Sickert et al. 2025 define them.
 
     ``psd`` fits slopes from 2 cycles a picture, ``psd10`` from 10, as is usual in the literature on art.
     """
 
-    fd: float
-    kid: float
+    fd_haar: float
+    kd_haar: float
     pr: float
     psd: float
     psd10: float
@@ -49,8 +49,8 @@ def distances(real: Measured, generated: Measured) -> Distances:
         abs(spectrum_slope(real.spectrum, low) - spectrum_slope(generated.spectrum, low)) for low in (SLOPE_LOW, 10)
     ]
     return Distances(
-        fd=frechet_distance(real.features, generated.features),
-        kid=kernel_distance(real.features, generated.features),
+        fd_haar=frechet_distance(real.features, generated.features),
+        kd_haar=kernel_distance(real.features, generated.features),
         pr=spectrum_distance(real.residual, generated.residual),
         psd=slopes[0],
         psd10=slopes[1],

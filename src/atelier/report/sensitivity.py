@@ -10,7 +10,7 @@ from atelier.params import STARTS
 from atelier.report.items import Table
 from atelier.verdicts import SATURATED
 
-DISTANCES = ("fd", "fd_rec", "kid", "fd_haar", "fwd", "pr", "pr_rec", "psd", "psd_rec", "psd10")
+DISTANCES = ("fd", "fd_rec", "kd", "fd_haar", "fwd", "pr", "pr_rec", "psd", "psd_rec", "psd10")
 # whose distances to held-out works are the floor: what a denoiser paints is decoded, what a decoder returns is not
 OF_DENOISERS, OF_DECODERS = RECONSTRUCTED, REAL
 Column = tuple[str, str]  # works or a model; of which split, or from which start

@@ -22,6 +22,16 @@ def against_works(params: Params, works: int, n: int | None = None) -> str:
     return f"{pictures(params, n)}, against {works} held-out works"
 
 
+def features(params: Params) -> str:
+    """Whose features ``fd`` and ``kd`` compare."""
+    main = params.field_judges.main
+    if main is None:
+        return "fd and kd on the evaluator's features (Haar statistics without one), so neither FID nor KID"
+    return (
+        "fd is FID and kd is KID, on Inception's features" if main == "inception" else f"fd and kd on {main}'s features"
+    )
+
+
 def plus_minus(interval: Interval, sign: str = "+") -> str:
     """``+1.23 ± 0.45``, half of the interval; ``sign=""`` for a value that is not a change: ``1.23 ± 0.45``."""
     return f"{_plain(f'{interval.mean:{sign}.3g}')} ± {_plain(f'{interval.high - interval.mean:.2g}')}"

@@ -41,7 +41,7 @@ def test_the_stage_measures_every_cell_of_a_model(config: Params, tuned_workspac
     assert set(tables["untuned"]["cell"]) == {*REFERENCE_ROWS, *measure.cells(config, "untuned")}
     groups = [f"group{number}" for number in range(len(config.protocol.groups))]
     for table in tables.values():
-        assert {"fd", "fd_rec", "kid", "pr", "pr_rec", "psd_rec", "near_pixels"} <= set(table["measure"])
+        assert {"fd", "fd_rec", "kd", "pr", "pr_rec", "psd_rec", "near_pixels"} <= set(table["measure"])
         assert table[["whole", *groups]].notna().all(axis=None)
         painted = table[~table["cell"].isin(REFERENCE_ROWS)]
         assert (painted["n"] == len(config.protocol.all_repeats) * config.protocol.pictures).all()

@@ -35,7 +35,7 @@ PARAMS = params.load(PROFILE)  # 2 repeats of 3 pictures, one training seed, gui
 VARIANTS = Config.of(PARAMS).variants
 LOW, HIGH = 4.0, 16.0
 COUNT = "n = 6 pictures a cell in 2 repeats, 1 training seed, against 2 held-out works"
-MEASURES = ("fd", "fd_mean", "fd_spread", "kid", "fd_haar", "fwd", "pr", "psd", "psd10", "near_features", "near_pixels")
+MEASURES = ("fd", "fd_mean", "fd_spread", "kd", "fd_haar", "fwd", "pr", "psd", "psd10", "near_features", "near_pixels")
 MEASURES += ("fd_rec", "pr_rec", "psd_rec")
 SHARES = ("precision", "recall", "density", "coverage", "clip")
 TUNED = {UNTUNED: 100.0, UNTUNED_AGAIN: 100.0} | {name: 80.0 + number for number, name in enumerate(VARIANTS)}
@@ -100,7 +100,7 @@ def styles(names: tuple[str, ...]) -> pd.DataFrame:
             "value": 10.0 * (a + b) if a != b else 1,
         }
         for a, b in pairs
-        for measure in ("fd", "kid", "pr", "psd")
+        for measure in ("fd", "kd", "pr", "psd")
     ]
     return pd.DataFrame(rows, columns=["style", "reference", "measure", "n", "value"])
 
@@ -267,7 +267,7 @@ def test_styles_within_and_between(results: Results) -> None:
     figure, table = report.between_styles(results)
     assert isinstance(figure, Figure)
     assert isinstance(table, Table)
-    assert list(table.frame.index) == ["fd", "kid", "pr", "psd"]
+    assert list(table.frame.index) == ["fd", "kd", "pr", "psd"]
     assert list(table.frame.loc["fd"]) == [1.0, 20.0, 10.0, 30.0]  # same, other, nearest and farthest
     assert "n from 7 works" in table.caption
 
@@ -284,7 +284,7 @@ def test_nearest_works_stand_below_the_pictures_that_copy_them(
     drawn: dict[str, Tensor] = {}
     monkeypatch.setattr(Results, "real", lambda self, split: in_memory(training))
     monkeypatch.setattr(Results, "generated", lambda self, model, guidance: made)
-    monkeypatch.setattr(judges, "evaluator", lambda folder: None)
+    monkeypatch.setattr(judges, "load", lambda params, workspace: judges.Judges())
     monkeypatch.setattr(report.figures, "contact_sheet", lambda rows: drawn.update(rows))
     figure = report.neighbours(results)
     assert "guidance 4" in figure.caption

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from atelier.evaluation.judges import Judges
 from atelier.metrics import frechet_distance, haar_statistics
 from atelier.params import Params
 from atelier.studies.art_finetuning import styles
@@ -24,7 +25,7 @@ def pictures(n: int, seed: int) -> Tensor:
 def test_styles_lie_apart_and_halves_of_one_together() -> None:
     light = (pictures(40, 7).float() * 0.5 + 127).to(torch.uint8)
     works = {"Dark": pictures(40, 8) // 8, "Light": light, "Rare": pictures(7, 9)}
-    rows = between_styles(works, None)
+    rows = between_styles(works, Judges())
     assert set(rows["style"]) == set(rows["reference"]) == {"Dark", "Light"}  # of seven works no two groups of two
     assert (rows["n"] == 20).all()
     fd = rows[rows["measure"] == "fd"].set_index(["style", "reference"])["whole"]

@@ -17,7 +17,7 @@ from atelier import params
 from atelier.data.images import to_pixels
 from atelier.data.pictures import Pictures, in_memory, of_files
 from atelier.evaluation.intervals import wilson_interval
-from atelier.evaluation.judges import Bar
+from atelier.evaluation.judges import Bar, Judges
 from atelier.params import CORRECTED, WHITE
 from atelier.report.items import Figure, Table, Text
 from atelier.sampling import store
@@ -59,10 +59,10 @@ def returned(psnr: float) -> Returned:
     return Returned(pictures(2), pictures(2), psnr, psnr - 1, -2.5, -0.25)
 
 
-def distances(kid: float) -> dict[str, float]:
-    apart = {"fd": 5.0, "kid": kid, "psd": 0.1, "fd evaluator": 7.0}
+def distances(kd: float) -> dict[str, float]:
+    apart = {"fd_haar": 5.0, "kd_haar": kd, "psd": 0.1, "fd": 7.0}
     returned = {f"{name}_rec": value / 2 for name, value in apart.items()}
-    return {"n": 2, "of": 3, **apart, **returned, "brightness spread": kid / 40}
+    return {"n": 2, "of": 3, **apart, **returned, "brightness spread": kd / 40}
 
 
 @pytest.fixture
@@ -94,9 +94,9 @@ def results() -> report.Results:
         },
         sheets={"styles": sheet, "emotions": Sheet(sheets.listed([]), {4.0: of_files([], 64)}, {})},
         distances={
-            (kind, name): distances(kid)
+            (kind, name): distances(kd)
             for kind, kids in {"photographs": (1.0, 4.0, 1.5, 5.0, 3.0), "works": (2.0, 9.0, 2.5, 20.0, 10.0)}.items()
-            for name, kid in zip(SETS, kids, strict=True)
+            for name, kd in zip(SETS, kids, strict=True)
         },
         shares={
             ("photographs", "subject"): Shares(*(wilson_interval(number, 4) for number in (4, 3, 4))),
@@ -131,7 +131,7 @@ def test_without_bars_evaluator_and_truth_there_are_sentences(results: report.Re
     for item in (report.bars(less), report.steering(less), report.attributes(less)):
         assert isinstance(item, Text)
         assert not item.metrics
-    assert report.headline(less)[0] == "base/kid/photographs"
+    assert report.headline(less)[0] == "base/kd_haar/photographs"
 
 
 def test_a_kind_that_no_leak_was_fitted_to_is_painted_from_white_noise_only(results: report.Results) -> None:
@@ -144,22 +144,22 @@ def test_a_kind_that_no_leak_was_fitted_to_is_painted_from_white_noise_only(resu
     figure = next(item for item in report.samples(less) if isinstance(item, Figure))
     assert contact_sheets.labels(figure.figure) == ["held out 1", "painted 1"]
     plt.close(figure.figure)
-    assert "base/kid/photographs/corrected" not in report.distances(less).metrics
+    assert "base/kd_haar/photographs/corrected" not in report.distances(less).metrics
     frame = report.saturation(less).frame
     assert frame.loc["photographs", ("saturated", CORRECTED)].isna().all()
     assert frame.loc["works", ("saturated", CORRECTED)].notna().all()
-    assert "photographs: KID 5.00; between" in report.summary(less).text
+    assert "photographs: KD 5.00; between" in report.summary(less).text
 
 
 def test_a_distance_is_saturated_where_the_decoder_alone_is_as_far(results: report.Results) -> None:
     frame = report.saturation(results).frame
-    assert frame.loc[("photographs", "kid"), ("floor", "")] == 4.0  # of returned pictures
-    assert frame.loc[("photographs", "kid"), ("saturated", WHITE)] == "no"  # 4 of 5: no more than four fifths
-    assert frame.loc[("photographs", "kid"), ("saturated", CORRECTED)] == "yes"
-    assert frame.loc[("works", "kid"), ("saturated", WHITE)] == "no"
-    assert frame.loc[("works", "fd_rec"), ("floor", "")] == 2.5
-    distances = {"fd", "kid", "psd", "fd evaluator"}
-    assert set(frame.loc["works"].index) == distances | {"fd_rec", "psd_rec", "fd evaluator_rec"}
+    assert frame.loc[("photographs", "kd_haar"), ("floor", "")] == 4.0  # of returned pictures
+    assert frame.loc[("photographs", "kd_haar"), ("saturated", WHITE)] == "no"  # 4 of 5: no more than four fifths
+    assert frame.loc[("photographs", "kd_haar"), ("saturated", CORRECTED)] == "yes"
+    assert frame.loc[("works", "kd_haar"), ("saturated", WHITE)] == "no"
+    assert frame.loc[("works", "fd_haar_rec"), ("floor", "")] == 2.5
+    distances = {"fd_haar", "kd_haar", "psd", "fd"}
+    assert set(frame.loc["works"].index) == distances | {"fd_haar_rec", "psd_rec", "fd_rec"}
 
 
 def test_the_headline_was_recorded(results: report.Results) -> None:
@@ -233,22 +233,22 @@ def test_samples_show_what_was_painted_below_what_it_was_painted_from(results: r
 def test_distances_record_the_base_and_not_its_floor(results: report.Results) -> None:
     table = report.distances(results)
     assert list(table.frame.index) == [f"{kind}, {name}" for kind in ("photographs", "works") for name in SETS]
-    assert table.metrics["base/kid/works"].value == 20.0
-    assert table.metrics["base/kid/works/corrected"].value == 10.0
-    assert table.metrics["base/fd_rec/works"].value == 2.5
+    assert table.metrics["base/kd_haar/works"].value == 20.0
+    assert table.metrics["base/kd_haar/works/corrected"].value == 10.0
+    assert table.metrics["base/fd_haar_rec/works"].value == 2.5
     assert table.metrics["base/fd_evaluator/works"].n == 2
     assert table.metrics["base/brightness_spread/works"].unit == "ratio"
     assert not {"base/n/works", "base/of/works"} & set(table.metrics)
     text = report.summary(results).text
-    assert "works: KID 20.00, 10.00 from the corrected start; between two sets of real pictures 2.00." in text
+    assert "works: KD 20.00, 10.00 from the corrected start; between two sets of real pictures 2.00." in text
     assert "photographs 0.12, corrected 0.07, works 0.50, corrected 0.25." in text
-    assert "4.0 times its KID to photographs" in text
+    assert "4.0 times its KD to photographs" in text
 
 
 def test_without_photographs_nothing_is_said_of_them(results: report.Results) -> None:
     works = replace(results, painted={"works": results.painted["works"]}, shares={})
     assert "photographs" not in report.summary(works).text
-    assert report.headline(works)[1:] == ["base/kid/works", "base/psd/works", "base/brightness_spread/works"]
+    assert report.headline(works)[1:] == ["base/kd_haar/works", "base/psd/works", "base/brightness_spread/works"]
 
 
 def test_attributes_have_the_share_of_the_base_beside_that_of_held_out_pictures(results: report.Results) -> None:
@@ -300,10 +300,10 @@ def fading(monkeypatch: pytest.MonkeyPatch) -> Fading:
 
 def test_the_floors_are_of_as_many_training_pictures_as_were_painted(fading: Fading) -> None:
     painted = Painted(["a"] * 3, WORKS, in_memory(pictures(3, 1)))
-    rows = report_results.measured_distances(WORKS, painted, None, fading)  # type: ignore[arg-type]
+    rows = report_results.measured_distances(WORKS, painted, Judges(), fading)  # type: ignore[arg-type]
     assert list(rows) == list(SETS)[:4]  # nothing from a corrected start
     assert {(row["n"], row["of"]) for row in rows.values()} == {(3, 3)}
-    assert "fd evaluator" not in rows["base"]
+    assert "fd" not in rows["base"]
 
 
 def test_pictures_at_no_distance_from_works_or_from_what_is_returned_of_them(fading: Fading) -> None:
@@ -311,13 +311,13 @@ def test_pictures_at_no_distance_from_works_or_from_what_is_returned_of_them(fad
     held_out = WORKS.where("split", "test").pictures.load()
     faded = to_pixels(0.95 * held_out.float() / 127.5 - 1)
     painted = Painted(["a"] * 3, WORKS, in_memory(held_out), in_memory(faded))
-    rows = report_results.measured_distances(WORKS, painted, None, fading)  # type: ignore[arg-type]
+    rows = report_results.measured_distances(WORKS, painted, Judges(), fading)  # type: ignore[arg-type]
     same, decoded = rows["base"], rows["base, corrected start"]
-    for name in ("fd", "pr", "psd"):
+    for name in ("fd_haar", "pr", "psd"):
         assert same[name] == pytest.approx(0, abs=1e-6)
         assert decoded[f"{name}_rec"] == pytest.approx(0, abs=1e-6)
-    assert decoded["fd"] == pytest.approx(same["fd_rec"])
-    assert decoded["fd"] > 1e-3
+    assert decoded["fd_haar"] == pytest.approx(same["fd_haar_rec"])
+    assert decoded["fd_haar"] > 1e-3
     assert decoded == rows["held out, returned"]
     assert same["brightness spread"] == pytest.approx(1)
 

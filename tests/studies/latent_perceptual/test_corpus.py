@@ -12,6 +12,7 @@ from atelier import params
 from atelier.data import prepare
 from atelier.data.images import to_pixels
 from atelier.evaluation.groups import group
+from atelier.evaluation.judges import Judges
 from atelier.files import SEAL, write_json
 from atelier.models import base
 from atelier.models.latents import decode, encode_pictures, encode_prompts
@@ -84,8 +85,8 @@ def test_the_cache_is_of_the_training_photographs_and_their_prompts(
 def test_the_reference_is_of_the_held_out_photographs(config: params.Params, workspace: Workspace) -> None:
     source, vae = main_sources(config, workspace), base.load(workspace.base).vae
     held_out = source.pictures(source.split(HELD_OUT))
-    np.testing.assert_allclose(corpus.reference(source).held_out.haar, group(held_out, None).haar, rtol=1e-6)
-    training = group(source.pictures(source.split(TRAINING)), None)
+    np.testing.assert_allclose(corpus.reference(source).held_out.haar, group(held_out, Judges()).haar, rtol=1e-6)
+    training = group(source.pictures(source.split(TRAINING)), Judges())
     np.testing.assert_allclose(corpus.reference(source).training.haar, training.haar, rtol=1e-6)
     assert torch.equal(corpus.reconstructed(source).load(), to_pixels(decode(vae, encode_pictures(vae, held_out).mean)))
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from atelier import claims, params
 from atelier.evaluation import groups as sets
+from atelier.evaluation.judges import Judges
 from atelier.files import write_seal
 from atelier.metrics import frechet_distance, log_power_error, log_power_ratios
 from atelier.models import base
@@ -246,10 +247,10 @@ def test_bands_are_of_their_frequencies() -> None:
 
 
 def test_gains_and_best_averages_are_those_of_the_pictures(config: params.Params) -> None:
-    real = sets.group(blobs(20, 1), None)
+    real = sets.group(blobs(20, 1), Judges())
     near, far = blobs(8, 2), (blobs(8, 3) / 4).to(torch.uint8)
     parts = {
-        name: [sets.group(pictures[at::2], None) for at in range(2)]
+        name: [sets.group(pictures[at::2], Judges()) for at in range(2)]
         for name, pictures in {
             "plain": far, "lpl": near, "older": far, "older-lpl": far, "plain-average-1": far, "plain-average-4": near,
         }.items()

@@ -14,6 +14,7 @@ from atelier.data import prepare
 from atelier.data.images import to_pixels
 from atelier.data.painter import STYLES, paint_work, subject_mask
 from atelier.evaluation.groups import group
+from atelier.evaluation.judges import Judges
 from atelier.models import base, defect_judge, trunk
 from atelier.models.latents import decode, encode_pictures, encode_prompts
 from atelier.sampling.sampler import first_latents, sample, with_ddim
@@ -203,7 +204,7 @@ def test_what_is_measured_against_is_held_out(config: params.Params, workspace: 
     held_out = pictures.split(workspace, pictures.HELD_OUT)
     shown = pictures.pictures(config, workspace, held_out)
     found = choose.reference(workspace)
-    expected = group(shown, None)
+    expected = group(shown, Judges())
     assert (found.held_out.n, found.training.n) == (10, 8)  # copies would be of the works that were learnt
     np.testing.assert_allclose(found.held_out.spectrum, expected.spectrum, rtol=1e-6)
     vae = base.load(workspace.base).vae

@@ -9,6 +9,7 @@ from torch import Tensor
 from atelier import params
 from atelier.data.painter import paint_corpus
 from atelier.evaluation.groups import group, reference_of
+from atelier.evaluation.judges import Judges
 from atelier.metrics import alignment
 from atelier.metrics.masked import apart
 from atelier.models import defect_judge, evaluator
@@ -72,7 +73,7 @@ def test_every_cell_is_measured_and_no_other(studied: Studied, tables: tuple[pd.
     assert not table.duplicated(["measure", "cell"]).any()
     assert np.isfinite(table[["whole", *GROUPS]].to_numpy()).all()
     of = table.groupby("cell")["measure"].agg(set)
-    drawn = {"fd", "kid", "fd_rec", "psd", "high", "high_rec", "top", "defects", *(f"defect_{x}" for x in DEFECTS)}
+    drawn = {"fd", "kd", "fd_rec", "psd", "high", "high_rec", "top", "defects", *(f"defect_{x}" for x in DEFECTS)}
     for cell in (UNTUNED, "both", "dpo-latent-corrected", "share-30", "real", "returned", "real-returned"):
         assert drawn <= of[cell], cell
         assert not {"fit", "subject", "style"} & of[cell]  # there is no evaluator in this world
@@ -153,23 +154,28 @@ def test_without_masks_nothing_is_said_of_restored_works(
 def test_fit_is_the_evaluators_log_probability_of_the_style(
     works: Tensor, judge: defect_judge.DefectJudge, seer: evaluator.Evaluator
 ) -> None:
-    found = measure.scores_of(measure.Judges(judge, seer, "Woodcut"), works)
+    found = measure.scores_of(measure.Judges(judge, Judges(seer), "Woodcut"), works)
     expected = alignment.attributes(seer, works / 255)["art_style"]["Woodcut"]
     np.testing.assert_allclose(found["fit"], expected, rtol=1e-6)
     strengths = judge(works / 255).double().numpy()
     np.testing.assert_allclose(found["defects"], strengths.sum(1), rtol=1e-6)
     np.testing.assert_allclose(found["defect_blur"], strengths[:, DEFECTS.index("blur")], rtol=1e-6)
-    known = measure.scores_of(measure.Judges(judge, seer, "Woodcut"), works, alignment.features(seer, works / 255))
+    known = measure.scores_of(
+        measure.Judges(judge, Judges(seer), "Woodcut"), works, alignment.features(seer, works / 255)
+    )
     np.testing.assert_allclose(known["fit"], found["fit"], rtol=1e-5)
-    for by in (measure.Judges(judge, None, "Woodcut"), measure.Judges(judge, seer, "Baroque")):
+    for by in (measure.Judges(judge, Judges(), "Woodcut"), measure.Judges(judge, Judges(seer), "Baroque")):
         assert "fit" not in measure.scores_of(by, works)
 
 
 def test_scores_are_measures_of_their_group(
     works: Tensor, judge: defect_judge.DefectJudge, seer: evaluator.Evaluator
 ) -> None:
-    by, real = measure.Judges(judge, seer, "Mosaic"), reference_of(works[:12], works[12:], works[:12], seer)
-    part, scores = measure.scored_group(by, group(works[12:], seer), works[12:])
+    by, real = (
+        measure.Judges(judge, Judges(seer), "Mosaic"),
+        reference_of(works[:12], works[12:], works[:12], Judges(seer)),
+    )
+    part, scores = measure.scored_group(by, group(works[12:], Judges(seer)), works[12:])
     found = measure.of_group(real, part)
     assert found["defects"] == pytest.approx(scores["defects"].mean())
     assert found["fit"] == pytest.approx(scores["fit"].mean())
@@ -177,12 +183,12 @@ def test_scores_are_measures_of_their_group(
 
 
 def test_the_high_band_is_above_half_of_the_nyquist_frequency_and_its_error_two_sided(works: Tensor) -> None:
-    real = reference_of(works[:12], works[12:], works[:12], None)
+    real = reference_of(works[:12], works[12:], works[:12], Judges())
     rows, columns = np.fft.fftfreq(64)[:, None], np.fft.fftfreq(64)
     ring = np.rint(np.hypot(rows, columns) * 64)
 
     def changed(factor: float, low: float, high: float) -> dict[str, float]:
-        made = group(works[:12], None)
+        made = group(works[:12], Judges())
         scaled = made.spectrum * np.fft.fftshift(np.where((ring > low) & (ring <= high), factor, 1.0))
         return measure.of_group(real, made._replace(spectrum=scaled))
 
@@ -222,7 +228,7 @@ def test_with_an_evaluator_attributes_and_fit_are_measured_too(
     wanted, style = truth(workspace), str(card(workspace)["style"])
     classes = {name: ["awe", "fear"] for name in evaluator.ATTRIBUTES}
     classes |= {"subject": sorted(set(wanted["subject"])), "art_style": [style, "Other"]}
-    by = measure.Judges(judge, evaluator.build(classes, ["a boat at night", "two cats"], 1).eval(), style)
+    by = measure.Judges(judge, Judges(evaluator.build(classes, ["a boat at night", "two cats"], 1).eval()), style)
     made = {name: measure.painted(config, workspace, by, Condition(name)) for name in (UNTUNED, "both")}
     shown, listed = store.read(location_of(config, Condition("both")).folders(workspace.samples, [0, 1]))
     seen = alignment.attributes(by.evaluator, shown.load() / 255)

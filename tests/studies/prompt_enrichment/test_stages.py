@@ -106,11 +106,11 @@ def test_known_and_unknown_artists_share_out_a_cells_pictures(
     assert by_known_artist(config, workspace, cells).empty
     monkeypatch.setattr(judges, "known_artists", lambda path: artists[: len(artists) // 2])
     rows = by_known_artist(config, workspace, cells)
-    kid = rows[rows["measure"] == "kid"].set_index("cell")["n"]
+    kd = rows[rows["measure"] == "kd"].set_index("cell")["n"]
     for level in (0, 1, 2):
         for end in ("", "/corrected"):
-            assert kid[f"untuned-known@{level}/4{end}"] + kid[f"untuned-unknown@{level}/4{end}"] == len(listed)
-    assert {name.split("@")[0] for name in kid.index} == {"untuned-known", "untuned-unknown"}
+            assert kd[f"untuned-known@{level}/4{end}"] + kd[f"untuned-unknown@{level}/4{end}"] == len(listed)
+    assert {name.split("@")[0] for name in kd.index} == {"untuned-known", "untuned-unknown"}
 
 
 def test_the_stage_measures_every_cell_of_a_model(config: Params, workspace: Workspace) -> None:

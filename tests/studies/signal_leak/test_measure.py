@@ -12,6 +12,7 @@ from atelier import claims
 from atelier import params as parameters
 from atelier.evaluation.groups import group
 from atelier.evaluation.intervals import pseudo_values, t_interval
+from atelier.evaluation.judges import Judges
 from atelier.methods.signal_leak import low_components
 from atelier.metrics import frechet_distance, kernel_distance
 from atelier.params import Params
@@ -145,11 +146,11 @@ def test_intervals_of_a_spread_cover_it_where_it_is_none() -> None:
 def test_backgrounds_are_the_outer_eighth() -> None:
     pictures = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
     pictures[:, :, 8:-8, 8:-8] = 255
-    assert_close(measure.border_colour(group(pictures, None)), np.zeros(3))
+    assert_close(measure.border_colour(group(pictures, Judges())), np.zeros(3))
     pictures[:, 0, :8] = 255
     red = 8 * 64 / (64 * 64 - 48 * 48)
     # pixels are kept as float32, whose mean is rounded differently on different processors
-    assert_close(measure.border_colour(group(pictures, None)), [red, 0.0, 0.0], relative=0, absolute=1e-6)
+    assert_close(measure.border_colour(group(pictures, Judges())), [red, 0.0, 0.0], relative=0, absolute=1e-6)
 
 
 def test_few_held_out_works_mislead_a_frechet_distance_and_no_kernel_distance() -> None:

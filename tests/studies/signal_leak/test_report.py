@@ -220,8 +220,8 @@ def test_diversity_has_what_was_measured() -> None:
     shown = report.diversity(results(table))
     assert list(shown.frame.columns) == measures
     assert shown.frame.index[:3].tolist() == ["training split", "these, decoded", "white noise"]
-    assert shown.frame.loc["frequency leak, N = 3", "kid"] == 7.0
-    assert shown.metrics["kid/low-3"].n == EACH
+    assert shown.frame.loc["frequency leak, N = 3", "kd"] == 7.0
+    assert shown.metrics["kd/low-3"].n == EACH
     assert len(shown.metrics) == len(NATURAL) * len(measures)
     for words in (f"n = {EACH} pictures", "4 repeats", "5 held-out photographs", "5 prompts", "guidance 4"):
         assert words in shown.caption
@@ -265,7 +265,7 @@ def test_the_prompts_light_is_compared_pairwise() -> None:
 
 def test_styles_are_compared_where_there_are_held_out_works() -> None:
     """One work of Expressionism is held out: too few for a distance, so that it has no row."""
-    table = pd.concat([rows(STYLE_CELLS, "kid_haar"), rows({"words-watercolor": 0.9}, "style")])
+    table = pd.concat([rows(STYLE_CELLS, "kd_haar"), rows({"words-watercolor": 0.9}, "style")])
     shown = report.style_distances(results(table))
     assert isinstance(shown, Table)
     assert set(shown.frame.index.get_level_values("style")) == {"Watercolor"}
@@ -273,20 +273,20 @@ def test_styles_are_compared_where_there_are_held_out_works() -> None:
     of_style = shown.frame.loc["Watercolor"]
     assert (of_style["held-out works"] == 3).all()
     assert of_style.loc["untuned, words", "style"] == 0.9
-    assert of_style.loc["tuned and leak", "change of kid_haar"] == "-0.3 (-0.3 to -0.3)"
-    assert of_style.loc["tuned", "change of kid_haar"] == ""
-    assert set(shown.metrics) == {f"kid_haar/{name}-watercolor+leak/change" for name in ("words", "tuned")}
+    assert of_style.loc["tuned and leak", "change of kd_haar"] == "-0.3 (-0.3 to -0.3)"
+    assert of_style.loc["tuned", "change of kd_haar"] == ""
+    assert set(shown.metrics) == {f"kd_haar/{name}-watercolor+leak/change" for name in ("words", "tuned")}
     assert f"n = {EACH} pictures" in shown.caption
 
 
 def test_targets_end_with_all_training_works() -> None:
-    known = results(rows(STYLE_CELLS, "kid_haar"))
+    known = results(rows(STYLE_CELLS, "kd_haar"))
     shown, drawn = report.targets(known), report.target_changes(known)
     assert isinstance(shown, Table)
     assert isinstance(drawn, Figure)
     assert shown.frame.index.tolist() == [("watercolor", 7), ("watercolor", 9)]
-    assert shown.frame["change of kid_haar"].str.slice(0, 4).tolist() == ["-0.5", "-0.3"]
-    assert shown.metrics["kid_haar/tuned-watercolor+leak-7/change"].value.mean == pytest.approx(-0.5)  # type: ignore[union-attr]
+    assert shown.frame["change of kd_haar"].str.slice(0, 4).tolist() == ["-0.5", "-0.3"]
+    assert shown.metrics["kd_haar/tuned-watercolor+leak-7/change"].value.mean == pytest.approx(-0.5)  # type: ignore[union-attr]
     assert [label.get_text() for label in drawn.figure.axes[0].get_yticklabels()] == [
         "watercolor, 7 works",
         "watercolor, 9 works",
@@ -295,7 +295,7 @@ def test_targets_end_with_all_training_works() -> None:
 
 @pytest.mark.parametrize("shown", [report.style_distances, report.targets, report.target_changes])
 def test_without_held_out_works_a_sentence_says_so(shown) -> None:  # type: ignore[no-untyped-def]
-    item = shown(results(rows({"white": 1.0}, "kid")))
+    item = shown(results(rows({"white": 1.0}, "kd")))
     assert isinstance(item, Text)
     assert "nothing is measured" in item.text
 

@@ -15,6 +15,7 @@ from atelier.data import prepare
 from atelier.data.images import to_pixels
 from atelier.data.pictures import in_memory
 from atelier.evaluation.groups import group
+from atelier.evaluation.judges import Judges
 from atelier.evaluation.tables import REFERENCE_ROWS, write_rows
 from atelier.files import SEAL
 from atelier.metrics import kernel_distance, log_power_error, mean_power_spectrum
@@ -80,16 +81,16 @@ def test_a_judge_sees_works_and_reconstructions(monkeypatch: pytest.MonkeyPatch)
     device = torch.device("cpu")
     parts = [
         reconstruct.returned(
-            group(works[rows], None), in_memory(works[rows]), in_memory(made[rows]), None, judge, device
+            group(works[rows], Judges()), in_memory(works[rows]), in_memory(made[rows]), Judges(), judge, device
         )
         for rows in (slice(0, 5), slice(5, 12))
     ]
     real, ours = ((x.double() / 255).mean((2, 3)).numpy() for x in (works, made))
-    assert reconstruct.measures_of(parts)["kid_judge"] == pytest.approx(kernel_distance(real, ours))
+    assert reconstruct.measures_of(parts)["kd_judge"] == pytest.approx(kernel_distance(real, ours))
     unjudged = reconstruct.returned(
-        group(works, None), in_memory(works), in_memory(made), None, Networks({}, None), device
+        group(works, Judges()), in_memory(works), in_memory(made), Judges(), Networks({}, None), device
     )
-    assert "kid_judge" not in reconstruct.measures_of([unjudged])
+    assert "kd_judge" not in reconstruct.measures_of([unjudged])
 
 
 def test_the_original_decoder_on_stored_latents_gives_the_stored_pictures(params: Params, workspace: Workspace) -> None:

@@ -6,7 +6,7 @@ import pandas as pd
 
 from atelier.data.pictures import Pictures
 from atelier.evaluation import judges, tables
-from atelier.evaluation.groups import SIMPLE, group
+from atelier.evaluation.groups import FURTHER_DISTANCES, FURTHER_SHARES, NEIGHBOURHOODS, SIMPLE, group
 from atelier.files import read_table
 from atelier.metrics import nearest
 from atelier.metrics.summary import SLOPE_LOW
@@ -32,9 +32,9 @@ __all__ = [
 
 POSTER = "sickert2025_finetuning.csv"  # in the folder of papers
 POSTER_BLOCKS = ("-", "A", "B")  # untuned, rank 4 and rank 8 without decoder tuning
-DISTANCES = ["fd", "fd_rec", "kid", "fd_haar", "fwd", "pr", "pr_rec", "psd", "psd_rec", "psd10"]
-HIGHER_IS_BETTER = ["precision", "recall", "density", "coverage", "clip", "subject", "style", "emotion"]
-GAP = ["fd", "fd_rec", "kid", "fwd", "pr", "pr_rec"]
+DISTANCES = ["fd", "fd_rec", "kd", "fd_haar", "fwd", "pr", "pr_rec", "psd", "psd_rec", "psd10"]
+HIGHER_IS_BETTER = [*NEIGHBOURHOODS, "clip", "clipscore", "subject", "style", "emotion", *FURTHER_SHARES]
+GAP = ["fd", "fd_rec", "kd", "fwd", "pr", "pr_rec"]
 CONTROL = "full-mixed"  # the whole denoiser tuned
 NEAREST_OF = (UNTUNED, "rank8-mixed", CONTROL)
 SHEET, NEIGHBOURS, PROMPTS = 12, 10, 4  # pictures a row, nearest works, prompts
@@ -122,8 +122,9 @@ def distances(results: Results) -> Table:
             *(results.rows[column] for column in ("measure", "model", "guidance", "start", "interval")), strict=True
         )
     }
-    caption = f"Distances, bias taken off; {results.count}. PR: {results.residual_label}."
-    return Table("distances", results.cells[DISTANCES], caption, metrics)
+    caption = f"Distances, bias taken off; {results.count}; {words.features(results.params)}. PR: "
+    shown = [*DISTANCES, *(name for name in FURTHER_DISTANCES if name in results.cells)]
+    return Table("distances", results.cells[shown], f"{caption}{results.residual_label}.", metrics)
 
 
 def coverage(results: Results) -> Table:
@@ -209,11 +210,11 @@ def _pictures_for_spectra(results: Results) -> dict[str, Pictures]:
 
 def neighbours(results: Results) -> Figure:
     """The pictures nearest to a training work, above that work, by features and by pixels."""
-    training, evaluator = results.real("train"), judges.evaluator(results.workspace.evaluator)
-    works, rows = group(training, evaluator), {}
+    training, by = results.real("train"), judges.load(results.params, results.workspace)
+    works, rows = group(training, by), {}
     for name in [name for name in NEAREST_OF if name in results.models]:
         pictures = results.generated(name, results.low)
-        generated = group(pictures, evaluator)
+        generated = group(pictures, by)
         for space, label in {"features": "features", "small": "pixels"}.items():
             index, distance = nearest(getattr(generated, space), getattr(works, space))
             first = distance.argsort(kind="stable")[: min(NEIGHBOURS, len(pictures))]

@@ -12,7 +12,6 @@ from atelier.evaluation import judges
 from atelier.evaluation.groups import group, measured, reference_alone, simple
 from atelier.evaluation.intervals import t_interval
 from atelier.evaluation.tables import read_rows, write_rows
-from atelier.models.evaluator import Evaluator
 from atelier.params import Params
 from atelier.workspace import Workspace
 
@@ -27,11 +26,11 @@ def main(params: Params, workspace: Workspace) -> None:
     table = pd.concat(parts, ignore_index=True)
     pictures, styles = prepare.pictures(table, params.data, workspace), table["art_style"].to_numpy()
     by_style = {style: pictures[styles == style] for style in sorted(set(styles))}
-    rows = between_styles(by_style, judges.evaluator(workspace.evaluator))
+    rows = between_styles(by_style, judges.load(params, workspace))
     write_rows(rows, workspace.measures / OUT)
 
 
-def between_styles(works: Mapping[str, Pictures], model: Evaluator | None) -> pd.DataFrame:
+def between_styles(works: Mapping[str, Pictures], by: judges.Judges) -> pd.DataFrame:
     """Distances between styles, and within each style; one row per measure and pair.
 
     Half of each style's works are the reference and half are measured, so that no work is on both sides. Styles with
@@ -39,12 +38,12 @@ def between_styles(works: Mapping[str, Pictures], model: Evaluator | None) -> pd
     """
     works = {style: pictures for style, pictures in works.items() if len(pictures) >= 8}
     # every second work, so that both halves contain the same artists
-    references = {style: reference_alone(group(pictures[::2], model)) for style, pictures in works.items()}
+    references = {style: reference_alone(group(pictures[::2], by)) for style, pictures in works.items()}
     rows = [pd.DataFrame({name: [] for name in ("style", "reference", "measure", "n")})]
     for style, pictures in works.items():
         half = pictures[1::2]
         count = min(GROUPS, len(half) // 2)
-        groups = [group(half[first::count], model) for first in range(count)]
+        groups = [group(half[first::count], by) for first in range(count)]
         for reference_style, reference in references.items():
             rows.append(measured(reference, groups, simple).assign(style=style, reference=reference_style))
     return pd.concat(rows, ignore_index=True)

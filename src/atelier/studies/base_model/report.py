@@ -10,7 +10,7 @@ from atelier.evaluation import judges
 from atelier.metrics import residual_spectrum_label
 from atelier.metrics.summary import SLOPE_LOW
 from atelier.params import CORRECTED, WHITE
-from atelier.report import figures
+from atelier.report import figures, words
 from atelier.report.items import Figure, Item, Metric, Table, Text
 from atelier.report.sensitivity import CAPTION, sensitivity
 from atelier.report.starts import NAMES, from_start
@@ -39,8 +39,8 @@ LOSS_TERMS = {
     "discriminator": "hinge loss of the discriminator",
     "denoising": "mean squared error of the noise",
 }
-DISTANCES = ("fd evaluator", "fd evaluator_rec", "fd", "fd_rec", "kid", "pr", "pr_rec", "psd", "psd_rec", "psd10")
-HIDDEN = ("kid_rec", "psd10_rec", "share of means_rec")  # from the table of distances, which is wide
+DISTANCES = ("fd", "fd_rec", "fd_haar", "fd_haar_rec", "kd_haar", "pr", "pr_rec", "psd", "psd_rec", "psd10")
+HIDDEN = ("kd_haar_rec", "psd10_rec", "share of means_rec")  # from the table of distances, which is wide
 SETS = {  # in two levels, as ``sensitivity`` has its columns
     FLOOR: ("real", "training"),
     RETURNED: ("returned", "held out"),
@@ -55,7 +55,7 @@ def headline(results: Results) -> list[str]:
     """What the index page shows, as far as it was measured."""
     names = ["bars/met"] if _bars_with_bound(results) else []
     names += ["base/sees_subject/photographs"] if (prepare.PHOTOGRAPHS, "subject") in results.shares else []
-    measures = ("kid", "psd", "brightness_spread")
+    measures = ("kd_haar", "psd", "brightness_spread")
     return names + [f"base/{measure}/{kind}" for measure in measures for kind in results.painted]
 
 
@@ -262,7 +262,7 @@ def distances(results: Results) -> Table:
     }
     label = residual_spectrum_label(results.params.data.size, results.params.data.size)
     caption = "n pictures against all held-out ones (of), _rec: against these as the autoencoder returns them; "
-    caption += f"PR: {label}; psd from {SLOPE_LOW} cycles, psd10 from 10."
+    caption += f"{words.features(results.params)}; PR: {label}; psd from {SLOPE_LOW} cycles, psd10 from 10."
     frame = pd.DataFrame(rows).T.astype({"n": int, "of": int})
     return Table("distances", frame[[name for name in frame if name not in HIDDEN]], caption, metrics)
 
@@ -318,14 +318,14 @@ def summary(results: Results) -> Text:
     """How far the base is from real pictures, and from art more than from photographs, in sentences."""
     lines = []
     for kind in results.painted:
-        base, floor = (results.distances[kind, name]["kid"] for name in (BASE, FLOOR))
-        corrected = results.distances.get((kind, CORRECTED_BASE), {}).get("kid")
+        base, floor = (results.distances[kind, name]["kd_haar"] for name in (BASE, FLOOR))
+        corrected = results.distances.get((kind, CORRECTED_BASE), {}).get("kd_haar")
         start = "" if corrected is None else f", {corrected:.2f} from the corrected start"
-        lines.append(f"{kind}: KID {base:.2f}{start}; between two sets of real pictures {floor:.2f}.")
+        lines.append(f"{kind}: KD {base:.2f}{start}; between two sets of real pictures {floor:.2f}.")
     if prepare.PHOTOGRAPHS in results.painted and prepare.WORKS in results.painted:
-        works, photographs = (results.distances[kind, BASE]["kid"] for kind in (prepare.WORKS, prepare.PHOTOGRAPHS))
-        ratio = f"{works / photographs:.1f} times its KID to photographs"
-        lines.append(f"Its KID to art is {ratio}. Above 1: the shift that tuning has to make.")
+        works, photographs = (results.distances[kind, BASE]["kd_haar"] for kind in (prepare.WORKS, prepare.PHOTOGRAPHS))
+        ratio = f"{works / photographs:.1f} times its KD to photographs"
+        lines.append(f"Its KD to art is {ratio}. Above 1: the shift that tuning has to make.")
     lines.append(f"Spread of brightness over that of real pictures: {', '.join(_spreads(results))}.")
     return Text("\n".join(lines))
 

@@ -19,7 +19,7 @@ from atelier.evaluation.intervals import Interval
 from atelier.evaluation.judges import Bar
 from atelier.files import check_seal, read_table
 from atelier.machine import accelerator
-from atelier.metrics import alignment, frechet_distance, power_spectrum_slope
+from atelier.metrics import frechet_distance, power_spectrum_slope
 from atelier.metrics.reconstruction import linear_patch_code, psnr
 from atelier.metrics.summary import SLOPE_LOW, Measured, brightness_spread, distances, measure
 from atelier.models import base
@@ -124,16 +124,16 @@ class Results:
 def load(params: Params, workspace: Workspace) -> Results:
     """Read what the stages left, and measure it."""
     config, samples, manifests = Config.of(params), workspace.samples, workspace.manifests
-    evaluator, corpora = judges.evaluator(workspace.evaluator), read_corpora(params, workspace)
+    by, corpora = judges.load(params, workspace), read_corpora(params, workspace)
     vae = settled(base.load(check_seal(workspace.base)), accelerator(params.machine).device).vae
     painted = {kind: read_painted(samples, kind, corpus, config) for kind, corpus in corpora.items()}
     painted = {kind: each for kind, each in painted.items() if each.prompts}
     returned = [reconstructed(vae, kind, corpus) for kind, corpus in corpora.items()]
-    measured = {kind: measured_distances(corpora[kind], each, evaluator, vae) for kind, each in painted.items()}
+    measured = {kind: measured_distances(corpora[kind], each, by, vae) for kind, each in painted.items()}
     return Results(
         params=params,
         config=config,
-        has_evaluator=evaluator is not None,
+        has_evaluator=by.evaluator is not None,
         has_truth=prepare.truth(manifests) is not None,
         bars=judges.read_bars(workspace.bars) if params.base.source == "shipped" else [],
         preparation=load_json(manifests / "report.json"),
@@ -142,9 +142,9 @@ def load(params: Params, workspace: Workspace) -> Results:
         channels=vae.config.latent_channels,
         returned={name: each for groups in returned for name, each in groups.items()},
         painted=painted,
-        sheets={kind: read_sheet(samples, kind, config, evaluator) for kind in sheets.ATTRIBUTES},
+        sheets={kind: read_sheet(samples, kind, config, by.evaluator) for kind in sheets.ATTRIBUTES},
         distances={(kind, name): row for kind, rows in measured.items() for name, row in rows.items()},
-        shares=shares(painted, evaluator),
+        shares=shares(painted, by.evaluator),
     )
 
 
@@ -219,7 +219,7 @@ def read_sheet(samples: Path, kind: str, config: Config, evaluator: Evaluator | 
 
 
 def measured_distances(
-    corpus: Corpus, painted: Painted, evaluator: Evaluator | None, vae: AutoencoderKL
+    corpus: Corpus, painted: Painted, by: judges.Judges, vae: AutoencoderKL
 ) -> dict[str, dict[str, float]]:
     """Distances of painted pictures to the held-out ones, as they are and as the autoencoder returns them (``_rec``).
 
@@ -231,10 +231,10 @@ def measured_distances(
     returned, floor = (to_pixels(decode(vae, encode_pictures(vae, x).mean)) for x in (real, training))
     pictures = {FLOOR: training, RETURNED: returned[:n], FLOOR_RETURNED: floor, BASE: painted.pictures[:n].load()}
     pictures |= {} if painted.corrected is None else {CORRECTED_BASE: painted.corrected[:n].load()}
-    held_out = {"": reduced(real, evaluator), "_rec": reduced(returned, evaluator)}
+    held_out = {"": reduced(real, by), "_rec": reduced(returned, by)}
     rows: dict[str, dict[str, float]] = {}
     for name, x in pictures.items():
-        made = reduced(x, evaluator)
+        made = reduced(x, by)
         rows[name] = {"n": n, "of": len(real)}
         for suffix, each in held_out.items():
             rows[name] |= {f"{measure}{suffix}": value for measure, value in between(each, made).items()}
@@ -243,24 +243,23 @@ def measured_distances(
 
 
 class Reduced(NamedTuple):
-    """A set of pictures' statistics, and its features where there is an evaluator."""
+    """A set of pictures' statistics, and the features that distances compare where a network sees them."""
 
     measured: Measured
     features: FloatArray | None
 
 
-def reduced(pictures: Tensor, evaluator: Evaluator | None) -> Reduced:
-    x = pictures / 255
-    return Reduced(measure(x), None if evaluator is None else alignment.features(evaluator, x))
+def reduced(pictures: Tensor, by: judges.Judges) -> Reduced:
+    return Reduced(measure(pictures / 255), judges.features(by, pictures))
 
 
 def between(real: Reduced, made: Reduced) -> dict[str, float]:
     """Every distance between two sets."""
     values = {name: float(value) for name, value in distances(real.measured, made.measured)._asdict().items()}
     if real.features is not None and made.features is not None:
-        values["fd evaluator"] = frechet_distance(real.features, made.features)
+        values["fd"] = frechet_distance(real.features, made.features)
         means = float(((real.features.mean(axis=0) - made.features.mean(axis=0)) ** 2).sum())
-        distance = values["fd evaluator"]
+        distance = values["fd"]
         values["share of means"] = means / distance if distance else float("nan")  # 0 of pictures against themselves
     return values
 

@@ -72,7 +72,7 @@ def _write(
     write_cache(part / CACHE, pipeline, training, prompts, key_of(params, workspace, table, prompts))
     write_shards(references.returned(pipeline.vae, in_memory(held_out)), part, references.HELD_OUT)
     returned = of_shards(part, references.HELD_OUT)
-    references.save(part, reference_of(held_out, training, returned, judges.evaluator(workspace.evaluator)))
+    references.save(part, reference_of(held_out, training, returned, judges.load(params, workspace)))
 
 
 def truth(source: Sources) -> pd.DataFrame:

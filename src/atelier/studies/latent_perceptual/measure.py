@@ -241,7 +241,7 @@ def cell_groups(params: Params, workspace: Workspace, run: Path) -> Iterator[tup
 
 def _real(params: Params, workspace: Workspace, source: Sources) -> Cells:
     """Cells of real pictures of one kind, in as many groups as generated ones."""
-    judge, groups = judges.evaluator(workspace.evaluator), len(params.protocol.groups)
+    by, groups = judges.load(params, workspace), len(params.protocol.groups)
     each = len(params.protocol.all_repeats) * Config.of(params).pictures // groups
 
     def training() -> Pictures:
@@ -253,7 +253,7 @@ def _real(params: Params, workspace: Workspace, source: Sources) -> Cells:
         return to_pixels(decode(vae, encode_pictures(vae, training()).mean))
 
     def spread(pictures: Callable[[], Tensor | Pictures]) -> list[Group]:
-        return spread_over_groups(pictures(), each, groups, judge)
+        return spread_over_groups(pictures(), each, groups, by)
 
     made: list[Callable[[], Tensor | Pictures]] = [training, partial(reconstructed, source), returned]
     return {
@@ -269,7 +269,7 @@ def _painted(params: Params, workspace: Workspace, condition: Condition) -> tupl
     def groups() -> list[Group]:
         folders = location_of(params, condition).folders(workspace.samples, protocol.training_seeds)
         pictures, listed = read(folders)
-        return groups_of(pictures, listed, protocol.groups, judges.evaluator(workspace.evaluator), truth(source))
+        return groups_of(pictures, listed, protocol.groups, judges.load(params, workspace), truth(source))
 
     return source, groups
 

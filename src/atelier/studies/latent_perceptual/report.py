@@ -70,7 +70,7 @@ __all__ = [
 ]
 
 DISTANCES = (
-    "kid",
+    "kd",
     *(f"{name}{end}" for name in ("fd", "pr", "psd", "high", "middle", "low") for end in ("", "_rec")),
 )
 

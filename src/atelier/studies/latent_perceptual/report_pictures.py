@@ -6,16 +6,17 @@ import numpy as np
 import pandas as pd
 
 from atelier.data import prepare
+from atelier.evaluation.groups import FURTHER_DISTANCES, FURTHER_SHARES
 from atelier.evaluation.intervals import FloatArray, Interval
-from atelier.report import figures
+from atelier.report import figures, words
 from atelier.report.items import Figure, Item, Metric, Table
 from atelier.studies.latent_perceptual.measure import real_cells
 from atelier.studies.latent_perceptual.params import AGAIN, PLAIN, again, corrected, untuned
 from atelier.studies.latent_perceptual.report_results import INTERVALS, Results, change_text
 
 MEASURES = (
-    *("fd", "fd_mean", "fd_rec", "kid", "precision", "recall", "density", "coverage", "clip", "pr", "pr_rec"),
-    *("psd", "psd_rec", "style", "subject"),
+    *("fd", "fd_mean", "fd_rec", "kd", "precision", "recall", "density", "coverage", "clip", "pr", "pr_rec"),
+    *("psd", "psd_rec", "style", "subject", "clipscore", *FURTHER_DISTANCES, *FURTHER_SHARES),
 )
 CHANGES = ("fd", "precision", "recall", "coverage", "clip")
 BANDS = {
@@ -44,22 +45,23 @@ def pictures(results: Results) -> Figure:
 # ---------------------------------------------------------------------------------------------- measures
 
 READ = (
-    "Of all pictures of a row at once; fd on the evaluator's features. *untuned-X*: what X begins with; *again*: plain "
+    "Of all pictures of a row at once. *untuned-X*: what X begins with; *again*: plain "
     "under other noise. *fd less bias*: the mean of pseudo-values, from which the bias of few pictures is taken; all "
     "changes are of such means, for each measure, and not differences of the other columns. "
-    "Lower is nearer for fd, kid, pr and psd."
+    "Lower is nearer for fd, kd, pr and psd."
 )
 
 
 def measures(results: Results) -> list[Table]:
     """Every measure of every variant from white noise, and of the main ones from the corrected start."""
     variants = results.of_photographs
+    seen = words.features(results.params)
     white = [*_real(results, results.noun), *_cells(results, variants)]
-    shown = [_measures(results, "measures", white, f"From white noise; {results.counted(variants)}. {READ}")]
+    shown = [_measures(results, "measures", white, f"From white noise; {results.counted(variants)}; {seen}. {READ}")]
     main = [corrected(cell) for cell in _cells(results, results.compared)]
     cells = [cell for cell in main if cell in results.generated]
     if cells:
-        caption = f"From noise with the leak of training {results.noun}; {results.pictures_counted}. {READ}"
+        caption = f"From noise with the leak of training {results.noun}; {results.pictures_counted}; {seen}. {READ}"
         shown.append(_measures(results, "measures_corrected", cells, caption))
     return shown
 

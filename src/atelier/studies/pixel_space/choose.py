@@ -23,7 +23,7 @@ from atelier.data.checks import FloatArray
 from atelier.data.images import to_pixels
 from atelier.data.pictures import Pictures, in_memory, of_shards, write_shards
 from atelier.data.prompts import prompt
-from atelier.evaluation import judges as evaluators
+from atelier.evaluation import judges
 from atelier.evaluation import reference as references
 from atelier.evaluation.defects import repeatability
 from atelier.evaluation.groups import Reference, reference_of
@@ -81,7 +81,7 @@ def main(params: Params, workspace: Workspace) -> None:
         write_json(part / CARD, {"kind": PAINTED if config.painted else prepare.WORKS, "style": style})
         _write_works(params, workspace, pipeline, chosen, learnt, part)
         write_table(part / f"{HELD_OUT}.csv", sets[HELD_OUT][0])
-        _write_reference(workspace, pipeline, held_out, learnt, part)
+        _write_reference(judges.load(params, workspace), pipeline, held_out, learnt, part)
         latents, pictures, prompts = candidates(params, pipeline, table, run)
         scores = {"defects": score(judge, pictures), "fit": fit(pictures)}
         _write_pairs(params, pipeline, latents, scores, resolution(judge, pictures), prompts, part)
@@ -230,12 +230,12 @@ def _write_works(
 
 
 def _write_reference(
-    workspace: Workspace, pipeline: StableDiffusionPipeline, held_out: Tensor, learnt: Tensor, part: Path
+    by: judges.Judges, pipeline: StableDiffusionPipeline, held_out: Tensor, learnt: Tensor, part: Path
 ) -> None:
     """Statistics of held-out works, of what the autoencoder returns of them, and of the curated works."""
     write_shards(references.returned(pipeline.vae, in_memory(held_out)), part, references.HELD_OUT)
     returned = of_shards(part, references.HELD_OUT)
-    references.save(part, reference_of(held_out, learnt, returned, evaluators.evaluator(workspace.evaluator)))
+    references.save(part, reference_of(held_out, learnt, returned, by))
 
 
 def _write_pairs(

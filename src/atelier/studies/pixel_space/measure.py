@@ -35,7 +35,6 @@ from atelier.metrics import alignment, high_power, log_power_error, log_power_ra
 from atelier.metrics.masked import apart
 from atelier.models import base
 from atelier.models.defect_judge import DefectJudge
-from atelier.models.evaluator import Evaluator
 from atelier.models.latents import decode
 from atelier.params import STARTS, Params
 from atelier.sampling.store import read
@@ -79,17 +78,17 @@ BATCH = 64
 
 
 class Judges(NamedTuple):
-    """What scores one picture by itself: the judge of defects that measures, and the evaluator, of one style."""
+    """What sees pictures: the judge of defects that measures, and what sees them in all studies; of one style."""
 
     defects: DefectJudge
-    evaluator: Evaluator | None
+    networks: judges.Judges
     style: str
 
 
 def judges_of(params: Params, workspace: Workspace) -> Judges:
     """Load what measures. Raises ValueError for a folder without the judge of defects."""
     judge = judge_of(params, workspace, MEASURING)
-    return Judges(judge, judges.evaluator(workspace.evaluator), str(card(workspace)["style"]))
+    return Judges(judge, judges.load(params, workspace), str(card(workspace)["style"]))
 
 
 def main(params: Params, workspace: Workspace) -> None:
@@ -153,7 +152,7 @@ def painted(params: Params, workspace: Workspace, by: Judges, condition: Conditi
     """A condition's pictures, in groups of the repeats that its training seeds paint."""
     protocol = protocol_of(params, condition.variant).protocol
     shown, listed = read(location_of(params, condition).folders(workspace.samples, protocol.training_seeds))
-    parts = groups_of(shown, listed, protocol.groups, by.evaluator, truth(workspace))
+    parts = groups_of(shown, listed, protocol.groups, by.networks, truth(workspace))
     chosen = [np.flatnonzero(listed["repeat"].isin(repeats)) for repeats in protocol.groups]
     scored = [scored_group(by, part, shown[rows]) for part, rows in zip(parts, chosen, strict=True)]
     tables = [listed.iloc[rows][PAIR].assign(**scores) for (_, scores), rows in zip(scored, chosen, strict=True)]
@@ -166,7 +165,7 @@ def of_works(params: Params, by: Judges, works: Tensor | Pictures) -> Made:
     each = len(params.protocol.all_repeats) * Config.of(params).pictures // number
     works = in_memory(works)
     parts = [works[rows] for rows in rows_of_groups(len(works), each, number)]
-    scored = [scored_group(by, group(part, by.evaluator), part) for part in parts]
+    scored = [scored_group(by, group(part, by.networks), part) for part in parts]
     tables = [
         pd.DataFrame({"repeat": first, "place": range(len(part)), **scores})
         for first, (part, (_, scores)) in enumerate(zip(parts, scored, strict=True))
@@ -182,7 +181,8 @@ def learnt_returned(params: Params, workspace: Workspace) -> Tensor:
 
 def scored_group(by: Judges, part: Group, shown: Tensor | Pictures) -> tuple[Group, dict[str, FloatArray]]:
     """A group whose measures include its pictures' scores, and the scores."""
-    features = None if by.evaluator is None else part.features
+    of_evaluator = by.networks.evaluator is not None and by.networks.main is None
+    features = part.features if of_evaluator else None
     scores = scores_of(by, shown, features)
     return part._replace(per_picture={**part.per_picture, **scores}), scores
 
@@ -196,11 +196,11 @@ def scores_of(by: Judges, shown: Tensor | Pictures, features: FloatArray | None 
     strengths = torch.cat([by.defects(part / 255) for part in in_memory(shown).batches(BATCH)]).double().numpy()
     columns = {f"defect_{name}": strengths[:, column] for column, name in enumerate(by.defects.defects)}
     scores: dict[str, FloatArray] = {DEFECTS: strengths.sum(1), **columns}
-    if by.evaluator is None or by.style not in by.evaluator.classes["art_style"]:
+    if (evaluator := by.networks.evaluator) is None or by.style not in evaluator.classes["art_style"]:
         return scores
     if features is None:
-        features = np.concatenate([alignment.features(by.evaluator, x / 255) for x in in_memory(shown).batches()])
-    fit = alignment.attributes_of(by.evaluator, [torch.from_numpy(features)])["art_style"][by.style]
+        features = np.concatenate([alignment.features(evaluator, x / 255) for x in in_memory(shown).batches()])
+    fit = alignment.attributes_of(evaluator, [torch.from_numpy(features)])["art_style"][by.style]
     return scores | {FIT: fit.to_numpy()}
 
 

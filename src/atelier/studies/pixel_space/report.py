@@ -58,7 +58,7 @@ __all__ = [
     "winner_errors",
 ]
 
-DISTANCES = ("kid", *(f"{name}{end}" for name in ("fd", "pr", "psd", "high") for end in ("", "_rec")))
+DISTANCES = ("kd", *(f"{name}{end}" for name in ("fd", "pr", "psd", "high") for end in ("", "_rec")))
 HEADLINE = (("both", "latent"), ("simpo-both", "dpo-latent"))
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from atelier.evaluation.groups import FURTHER_DISTANCES, FURTHER_SHARES
 from atelier.evaluation.intervals import Interval
 from atelier.report import figures, words
 from atelier.report.items import Figure, Item, Metric, Table, Text
@@ -12,8 +13,9 @@ from atelier.studies.pixel_space.params import UNTUNED, PostTraining, corrected
 from atelier.studies.pixel_space.report_results import BASELINE, DEFECTS, INTERVALS, Results, dotted, points, scaled
 
 MEASURES = (
-    *("defects", "high", "high_rec", "top", "fit", "style", "subject", "clip", "fd", "fd_rec", "kid"),
+    *("defects", "high", "high_rec", "top", "fit", "style", "subject", "clip", "fd", "fd_rec", "kd"),
     *("precision", "recall", "density", "coverage", "pr_rec", "psd_rec"),
+    *("clipscore", *FURTHER_DISTANCES, *FURTHER_SHARES),
 )
 SHOWN = (UNTUNED, "latent", "pixel", "both", "dpo-latent", "simpo-both")  # of whom pictures are shown
 CHANGES = {  # measure -> its name, and the factor of its units
@@ -41,8 +43,8 @@ READ = (
     "reconstructed works (*_rec*) *real-returned*: both have passed through the decoder. "
     "*defects*: the measuring judge's score, the sum of six strengths; *high*: error of log10 power above half the "
     "Nyquist frequency, in either direction, *high_rec* against reconstructed works; *top*: log10 power there over "
-    "real, with its sign; *fit*: mean log-probability of the style; *fd*: Fréchet distance on the evaluator's "
-    "features. Lower is nearer for high, fd, kid, pr and psd."
+    "real, with its sign; *fit*: mean log-probability of the style. "
+    "Lower is nearer for high, fd, kd, pr and psd."
 )
 
 
@@ -63,11 +65,11 @@ def pictures(results: Results) -> Figure:
 
 def measures(results: Results) -> list[Table]:
     """Every measure of every cell, from white noise and from the corrected start."""
-    white = results.cells()
-    shown = [_measures(results, "measures", [*_works(results), *white], f"From white noise; {results.counted}. {READ}")]
+    white, read = results.cells(), f"{results.counted}; {words.features(results.params)}. {READ}"
+    shown = [_measures(results, "measures", [*_works(results), *white], f"From white noise; {read}")]
     moved = [corrected(cell) for cell in white if results.has(DEFECTS, corrected(cell))]
     if moved:
-        caption = f"From noise with the leak of training works; {results.counted}. {READ}"
+        caption = f"From noise with the leak of training works; {read}"
         shown.append(_measures(results, "measures_corrected", moved, caption))
     return shown
 

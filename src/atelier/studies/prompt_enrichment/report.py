@@ -6,6 +6,7 @@ import pandas as pd
 
 from atelier.data.prompts import LEVELS, prompt
 from atelier.evaluation import tables
+from atelier.evaluation.groups import FURTHER_DISTANCES
 from atelier.files import read_table
 from atelier.params import CORRECTED, STARTS, WHITE, cell_name
 from atelier.report import figures, starts, words
@@ -18,12 +19,12 @@ from atelier.studies.prompt_enrichment.report_results import COMPARED, Results, 
 __all__ = ["Results", "evidence", "floors", "load"]
 
 POSTER = "sickert2025_prompts.csv"  # in the folder of papers
-DISTANCES = ["fd", "fd_rec", "kid", "fd_haar", "fwd", "pr", "pr_rec", "psd", "psd_rec", "psd10"]
+DISTANCES = ["fd", "fd_rec", "kd", "fd_haar", "fwd", "pr", "pr_rec", "psd", "psd_rec", "psd10"]
 ATTRIBUTES = ["subject", "style", "emotion", "precision", "recall", "density", "coverage", "clip"]
-RELATIVE = ("fd", "fd_rec", "kid", "fwd", "pr", "pr_rec")  # in per cent
+RELATIVE = ("fd", "fd_rec", "kd", "fwd", "pr", "pr_rec")  # in per cent
 SLOPES = ("psd", "psd_rec")  # which come near zero, as they are
 DECODER = f"{UNTUNED}-decoder"  # the untuned model's latents through a retuned decoder
-BY_ARTIST = ("fd", "kid", "pr", "style")
+BY_ARTIST = ("fd", "kd", "pr", "style")
 SHARE = "share between means"  # of FD
 LABELS = {WHITE: "here", CORRECTED: "corrected"}  # of our numbers beside the poster's
 
@@ -87,7 +88,9 @@ def _guidance(results: Results, model: str) -> Figure:
 
 def distances(results: Results) -> Table:
     """Distances of every model, level, guidance scale and start."""
-    return Table("distances", results.cells[DISTANCES], f"Distances, bias taken off; {results.count}.")
+    caption = f"Distances, bias taken off; {results.count}; {words.features(results.params)}."
+    shown = [*DISTANCES, *(name for name in FURTHER_DISTANCES if name in results.cells)]
+    return Table("distances", results.cells[shown], caption)
 
 
 def sensitivity(results: Results) -> Table:

@@ -92,7 +92,7 @@ def painted(params: Params, workspace: Workspace, judged: Mapping[str, Judged], 
     rows = listed[["prompt", "path"]].join(truth[["subject", "art_style"]], on="path")
     chooses = listed["path"].isin(choosing(params, workspace)).to_numpy()
     scores = scores_of(judged, Config.of(params).reward, shown, rows, chooses)
-    reduced = groups_of(shown, listed, groups, judges.evaluator(workspace.evaluator), truth)
+    reduced = groups_of(shown, listed, groups, judges.load(params, workspace), truth)
     masks = [listed["repeat"].isin(repeats).to_numpy() for repeats in groups]
     return [
         part._replace(per_picture={**part.per_picture, **{name: values[mask] for name, values in scores.items()}})

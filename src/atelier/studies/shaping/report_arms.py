@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 
+from atelier.evaluation.groups import FURTHER_DISTANCES, FURTHER_SHARES
 from atelier.evaluation.intervals import Interval
 from atelier.report import figures, words
 from atelier.report.items import Figure, Item, Metric, Table, Text
@@ -25,7 +26,7 @@ MEASURES = (
     *(
         "fd",
         "fd_rec",
-        "kid",
+        "kd",
         "precision",
         "recall",
         "density",
@@ -40,6 +41,7 @@ MEASURES = (
         "clip",
     ),
     *("pr_rec", "psd_rec", "near_features", "near_pixels"),
+    *("clipscore", *FURTHER_DISTANCES, *FURTHER_SHARES),
 )
 PRICE = {  # measure -> its name, and the factor of its units
     "fd_rec": ("FD", 1.0),
@@ -51,7 +53,7 @@ PRICE = {  # measure -> its name, and the factor of its units
     "style": ("style as asked (points)", 100.0),
 }
 READ = (
-    "*fd*: Fréchet distance on the evaluator's features, *fd_rec* to reconstructed works; *recall*: share of works "
+    "*fd_rec*: Fréchet distance to reconstructed works; *recall*: share of works "
     "that are near a picture, diversity; *recall_base*: "
     "share of the base's pictures that are. KL divergence to the base is not known: *kl* is a lower bound of it, from "
     "rewards alone, of the pictures in this row, where they are not too few; *kl_paths* is that of whole trajectories, "

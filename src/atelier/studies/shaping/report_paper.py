@@ -67,4 +67,6 @@ def _flow(results: Results) -> str:
     if not results.has("fd_rec", "flow-8-inc", "flow-16"):
         return ""
     mine, other = (results.interval("fd_rec", cell) for cell in ("flow-8-inc", "flow-16"))
-    return f"FD (evaluator's features): 8 Euler steps with correction {mine.mean:.3g}, 16 without {other.mean:.3g}"
+    return (
+        f"8 Euler steps with correction {mine.mean:.3g}, 16 without {other.mean:.3g} ({words.features(results.params)})"
+    )

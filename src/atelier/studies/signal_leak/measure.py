@@ -42,7 +42,6 @@ from atelier.methods.signal_leak import load as load_leak
 from atelier.metrics import kernel_distance
 from atelier.metrics.features import opponent_colours
 from atelier.models import base
-from atelier.models.evaluator import Evaluator
 from atelier.models.latents import decode
 from atelier.params import Params
 from atelier.sampling.sampler import with_ddim
@@ -148,7 +147,7 @@ class References(NamedTuple):
     scale: tuple[FloatArray, FloatArray]
 
 
-def references(params: Params, workspace: Workspace, model: Evaluator | None) -> References:
+def references(params: Params, workspace: Workspace, by: judges.Judges) -> References:
     vae, manifests = load_vae(params, workspace), workspace.manifests
     works = prepare.works(manifests).table
     table, kind = natural(prepare.photographs(manifests).table, works)
@@ -162,10 +161,10 @@ def references(params: Params, workspace: Workspace, model: Evaluator | None) ->
     for name, style in Config.of(params).styles.items():
         held_out_works = works[(works["art_style"] == style) & (works["split"] == "test")]
         held_out[name] = prepare.pictures(held_out_works, params.data, workspace)
-    by_topic = {name: reference_alone(group(of, model)) for name, of in held_out.items() if len(of) >= 2}
+    by_topic = {name: reference_alone(group(of, by)) for name, of in held_out.items() if len(of) >= 2}
     art_works = works.query("split == 'train'")
     art = prepare.pictures(art_works.iloc[evenly(len(art_works), MOST)], params.data, workspace)
-    haar = pooled([group(each, None) for each in (pictures, art)]).haar
+    haar = pooled([group(each, judges.Judges()) for each in (pictures, art)]).haar
     return References(by_topic, lit, truth, (haar.mean(axis=0), haar.std(axis=0) + 1e-12))
 
 
@@ -181,7 +180,7 @@ def channel_means(latents: Tensor) -> FloatArray:
 
 def rows_of(
     topic: str, pictures: Tensor | Pictures, latents: Tensor, table: pd.DataFrame, groups: Sequence[Sequence[int]],
-    against: References, model: Evaluator | None,
+    against: References, by: judges.Judges,
 ) -> pd.DataFrame:  # fmt: skip
     """One row per measure of pictures in groups; ``table``: repeat, prompt and path per picture ("" for no prompt)."""
     parts: list[Group] = []
@@ -192,7 +191,7 @@ def rows_of(
         rows = table.iloc[indices]
         prompted = (rows["prompt"] != "").all() and (rows["path"] != "").all()
         wanted = against.truth.loc[rows["path"]] if prompted else None
-        parts.append(group(pictures[indices], model, list(rows["prompt"]), wanted))
+        parts.append(group(pictures[indices], by, list(rows["prompt"]), wanted))
         lit.append(Lit(light(pictures[indices]), channel_means(latents[indices])))
     tables = [pd.DataFrame()]
     if topic in against.by_topic:
@@ -201,7 +200,7 @@ def rows_of(
         def distances(reference: Reference, made: Group) -> dict[str, float]:
             real, ours = ((each.haar - mean) / deviation for each in (reference.held_out, made))
             # unlike a Frechet distance, unbiased for few held-out works
-            haar = {"kid_haar": kernel_distance(real, ours), "fd_haar": MEASURES["fd_haar"](reference, made)}
+            haar = {"kd_haar": kernel_distance(real, ours), "fd_haar": MEASURES["fd_haar"](reference, made)}
             apart = np.linalg.norm(border_colour(reference.held_out) - border_colour(made))
             return haar | {"background": float(apart)} | simple(reference, made)
 
@@ -216,14 +215,14 @@ def rows_of(
 
 
 def condition_rows(
-    params: Params, samples: Path, condition: Condition, against: References, model: Evaluator | None
+    params: Params, samples: Path, condition: Condition, against: References, by: judges.Judges
 ) -> pd.DataFrame:
     folders = location_of(params, condition).folders(samples, params.protocol.training_seeds)
     (pictures, table), latents, groups = read(folders), read_latents(folders), params.protocol.groups
-    return rows_of(condition.topic, pictures, latents, table, groups, against, model).assign(cell=condition.name)
+    return rows_of(condition.topic, pictures, latents, table, groups, against, by).assign(cell=condition.name)
 
 
-def reference_rows(params: Params, workspace: Workspace, against: References, model: Evaluator | None) -> pd.DataFrame:
+def reference_rows(params: Params, workspace: Workspace, against: References, by: judges.Judges) -> pd.DataFrame:
     """Reference rows: training pictures of each kind, and their reconstructions."""
     vae = load_vae(params, workspace)
     groups, tables = params.protocol.groups, []
@@ -239,7 +238,7 @@ def reference_rows(params: Params, workspace: Workspace, against: References, mo
         listed = pd.DataFrame({"repeat": of_repeat, "prompt": "", "path": ""})
         for label, pictures in sets.items():
             cell = label if name == NATURAL else f"{label}-{name}"
-            tables.append(rows_of(name, pictures, latents, listed, groups, against, model).assign(cell=cell))
+            tables.append(rows_of(name, pictures, latents, listed, groups, against, by).assign(cell=cell))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -365,7 +364,7 @@ def null_comparisons() -> list[Comparison]:
     """Null comparisons: the base against itself under other noise, in the claims' measures."""
     return [
         Comparison(measure=measure, changed=["again"], reference=["white"], rule="below")
-        for measure in ("kid", "kid_haar", "clip", "luminance_spread", "colour_spread")
+        for measure in ("kd", "kd_haar", "clip", "luminance_spread", "colour_spread")
     ]
 
 
@@ -375,14 +374,14 @@ def main(params: Params, workspace: Workspace) -> None:
     samples, out, config = workspace.samples, workspace.measures / OUT, Config.of(params)
     inputs = [samples / config.STUDY, workspace.base, workspace.leaks, workspace.evaluator, workspace.manifests]
     run = scratch.of_stage(params, workspace, __name__, out, inputs, config=config.model_dump(mode="json"))
-    model = judges.evaluator(workspace.evaluator)
-    against = references(params, workspace, model)
+    by = judges.load(params, workspace)
+    against = references(params, workspace, by)
     by_frequency = scratch.table(run, "spectrum", partial(spectrum, params, workspace))
     rows = [
-        scratch.table(run, condition.name, partial(condition_rows, params, samples, condition, against, model))
+        scratch.table(run, condition.name, partial(condition_rows, params, samples, condition, against, by))
         for condition in all_conditions(params)
     ]
-    rows.append(scratch.table(run, "references", partial(reference_rows, params, workspace, against, model)))
+    rows.append(scratch.table(run, "references", partial(reference_rows, params, workspace, against, by)))
     rows += [first_step_rows(params, samples), colour_rows(params, workspace)]
     rows += [snr_rows(params, workspace, by_frequency), fixed_rows(params)]
     table = pd.concat(rows, ignore_index=True)

@@ -24,7 +24,7 @@ COLUMNS = 10  # pictures a row of the sheet
 FREQUENCY = f"low-{RANDOM}"  # the leak with the paper's N
 RATIOS = {"luminance_ratio": "mean luminance", "contrast_ratio": "contrast", "channel_ratio": "latents' channel means"}
 SPREADS = ["luminance_spread", "contrast_spread", "colour_spread", "channel_spread"]
-DISTANCES = ["luminance_w1", "contrast_w1", "colour_w1", "channel_w1", "kid", "kid_haar", "fd"]
+DISTANCES = ["luminance_w1", "contrast_w1", "colour_w1", "channel_w1", "kd", "kd_haar", "fd"]
 DIVERSITY = ["luminance", "contrast", *RATIOS, *SPREADS, *DISTANCES, "clip", "subject"]
 
 
@@ -111,7 +111,7 @@ def diversity(results: Results) -> Table:
     held_out = int((results.natural["split"] == "test").sum())
     caption = f"Ratios: of standard deviations to those of all {results.kind}; "
     caption += "spreads: log ratio of variances (0: as varied; below 0: less varied); w1: distance between "
-    caption += "distributions, of channels in standard deviations; kid, kid_haar, fd: distances to "
+    caption += "distributions, of channels in standard deviations; kd, kd_haar, fd: distances to "
     caption += f"{held_out} held-out {results.kind}, larger for fewer pictures; "
     caption += f"{conditions(results)}, {_prompts(results)} prompts; each row measured on all its pictures at once."
     return Table("diversity", pd.DataFrame(rows).T.rename_axis("pictures")[measures], caption, metrics)

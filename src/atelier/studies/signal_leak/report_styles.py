@@ -26,8 +26,8 @@ from atelier.studies.signal_leak.report_results import (
 from atelier.studies.signal_leak.styles import HELD_OUT, TRAINING
 
 COLUMNS = 8  # pictures a row of the sheet
-CHANGE = "change of kid_haar"
-STYLE = ["kid_haar", "kid", "fd_haar", "background", "style", "subject", "clip"]
+CHANGE = "change of kd_haar"
+STYLE = ["kd_haar", "kd", "fd_haar", "background", "style", "subject", "clip"]
 UNMEASURED = Text("no style has the held-out works that a distance needs: nothing is measured here")
 
 
@@ -69,19 +69,19 @@ def style_distances(results: Results) -> Table | Text:
     rows, metrics = {}, {}
     for name, wanted in results.config.styles.items():
         for label, (cell, reference) in _compared(results, name).items():
-            if ("kid_haar", cell) not in results.values:
+            if ("kd_haar", cell) not in results.values:
                 continue
             row: dict[str, object] = {**whole(results, measures, cell), "held-out works": _held_out(results, wanted)}
             if reference:
-                change = results.difference("kid_haar", cell, reference)
+                change = results.difference("kd_haar", cell, reference)
                 row[CHANGE] = words.signed(change)
-                metrics[f"kid_haar/{cell}/change"] = results.metric(change)
+                metrics[f"kd_haar/{cell}/change"] = results.metric(change)
             rows[wanted, label] = row
     if not rows:
         return UNMEASURED
-    caption = "kid_haar, fd_haar: low-level features, no network; kid: the evaluator's; background: distance of the "
-    caption += "mean colours of pictures' borders; style, subject: share of pictures in which the evaluator recognises "
-    caption += f"what the prompt names; {conditions(results)}."
+    caption = f"kd_haar, fd_haar: low-level features, no network; {words.features(results.params)}; background: "
+    caption += "distance of the mean colours of pictures' borders; style, subject: share of pictures in which "
+    caption += f"the evaluator recognises what the prompt names; {conditions(results)}."
     frame = pd.DataFrame(rows).T.rename_axis(["style", "arm"]).fillna("")
     return Table("style", frame, caption, metrics)
 
@@ -95,19 +95,19 @@ class Target(NamedTuple):
     name: str
     works: int
     cell: str
-    change: Interval  # of kid_haar, by the leak
+    change: Interval  # of kd_haar, by the leak
 
 
 def _targets(results: Results) -> Iterator[Target]:
     """Every number of works of each tuned style, the last all of its training split."""
     for name in of_styles(results.config):
-        if ("kid_haar", f"tuned-{name}") not in results.values:
+        if ("kd_haar", f"tuned-{name}") not in results.values:
             continue  # too few held-out works
         of_style = results.works["art_style"] == results.config.models[name].style
         every = int((of_style & (results.works["split"] == "train")).sum())
         cells = [(works, f"tuned-{name}+leak-{works}") for works in results.config.targets]
         for works, cell in [*cells, (every, f"tuned-{name}+leak")]:
-            yield Target(name, works, cell, results.difference("kid_haar", cell, f"tuned-{name}"))
+            yield Target(name, works, cell, results.difference("kd_haar", cell, f"tuned-{name}"))
 
 
 def _targets_caption(results: Results) -> str:
@@ -116,11 +116,11 @@ def _targets_caption(results: Results) -> str:
 
 
 def targets(results: Results) -> Table | Text:
-    """Change of kid_haar by a leak of few works and of many."""
+    """Change of kd_haar by a leak of few works and of many."""
     rows, metrics = {}, {}
     for target in _targets(results):
         rows[target.name, target.works] = {CHANGE: words.signed(target.change)}
-        metrics[f"kid_haar/{target.cell}/change"] = results.metric(target.change)
+        metrics[f"kd_haar/{target.cell}/change"] = results.metric(target.change)
     if not rows:
         return UNMEASURED
     frame = pd.DataFrame(rows).T.rename_axis(["style", "works"])

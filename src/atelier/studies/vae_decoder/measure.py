@@ -44,7 +44,7 @@ def main(params: Params, workspace: Workspace, model: str) -> None:
     inputs = [*sorted(folders), workspace.base, workspace.decoders]
     inputs += [workspace.reference, workspace.evaluator, workspace.manifests]
     run = scratch.of_stage(params, workspace, __name__, out, inputs, config=config.model_dump(mode="json"))
-    reference, judge = references.load(workspace.reference), judges.evaluator(workspace.evaluator)
+    reference, by = references.load(workspace.reference), judges.load(params, workspace)
     truth = truth_of_works(workspace.manifests)
     retuned = lru_cache(maxsize=1)(partial(decoders, params, workspace))
 
@@ -57,7 +57,7 @@ def main(params: Params, workspace: Workspace, model: str) -> None:
             return decoded(params, vaes, latents[numbers], [repeats[number] for number in numbers])
 
         pictures = Pictures(made, np.arange(len(latents)))
-        return measured(reference, groups_of(pictures, table, params.protocol.groups, judge, truth))
+        return measured(reference, groups_of(pictures, table, params.protocol.groups, by, truth))
 
     rows = [pd.DataFrame({name: [] for name in ("measure", "n", "whole", "cell")})]
     rows += [scratch.table(run, name, partial(rows_of, cell)).assign(cell=name) for name, cell in located.items()]

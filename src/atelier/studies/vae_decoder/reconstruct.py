@@ -77,7 +77,7 @@ class Returned(NamedTuple):
 
 
 def returned(
-    works: Group, before: Pictures, made: Pictures, model: Evaluator | None, networks: Networks, device: torch.device
+    works: Group, before: Pictures, made: Pictures, by: judges.Judges, networks: Networks, device: torch.device
 ) -> Returned:
     """Reduce works, as they were ``before``, and their reconstructions ``made`` to what measures need."""
     errors: dict[str, list[Tensor]] = {}
@@ -93,7 +93,7 @@ def returned(
             judged.append((features(judge, pair[1] / 255), features(judge, pair[0] / 255)))
     seen = [np.concatenate(of) for of in zip(*judged, strict=True)]
     by_picture = {name: torch.cat(parts).numpy() for name, parts in errors.items()}
-    return Returned(works, group(made, model), by_picture, (seen[0], seen[1]) if seen else None)
+    return Returned(works, group(made, by), by_picture, (seen[0], seen[1]) if seen else None)
 
 
 def measures_of(parts: Sequence[Returned]) -> dict[str, float]:
@@ -106,7 +106,7 @@ def measures_of(parts: Sequence[Returned]) -> dict[str, float]:
     values = {name: MEASURES[name](reference, made) for name in names}
     if parts[0].judged is not None:
         real, ours = (np.concatenate(of) for of in zip(*(part.judged for part in parts if part.judged), strict=True))
-        values["kid_judge"] = kernel_distance(real, ours)
+        values["kd_judge"] = kernel_distance(real, ours)
     high = log_power_error(
         works.spectrum, made.spectrum, above=min(works.spectrum.shape) / 4
     )  # above half of Nyquist's
@@ -124,12 +124,12 @@ def networks_of(params: Params, workspace: Workspace) -> Networks:
 
 def works_by_group(params: Params, workspace: Workspace) -> list[dict[str, Group]]:
     """Held-out works reduced by group and style, used for every decoder."""
-    judge, table = judges.evaluator(workspace.evaluator), held_out(workspace.manifests)
+    by, table = judges.load(params, workspace), held_out(workspace.manifests)
     works, styles = prepare.pictures(table, params.data, workspace), table["art_style"].to_numpy()
     groups = len(params.protocol.groups)
     return [
         {
-            style: group(works[first::groups][styles[first::groups] == style], judge)
+            style: group(works[first::groups][styles[first::groups] == style], by)
             for style in sorted(set(styles[first::groups]))
         }
         for first in range(groups)
@@ -145,11 +145,11 @@ def decoder_rows(
     networks: Networks,
 ) -> pd.DataFrame:
     """One row per measure of a decoder, whose reconstructions are in ``folder``: for all works, and for each style."""
-    judge, device = judges.evaluator(workspace.evaluator), machine.accelerator(params.machine).device
+    by, device = judges.load(params, workspace), machine.accelerator(params.machine).device
     made = next(repainted(params, workspace, [name], folder))
     parts = [
         {
-            style: returned(known[style], pair.works, pair.made, judge, networks, device)
+            style: returned(known[style], pair.works, pair.made, by, networks, device)
             for style, pair in repainted_group.by_style().items()
         }
         for known, repainted_group in zip(works, made, strict=True)

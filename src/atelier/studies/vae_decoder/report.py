@@ -22,7 +22,7 @@ from atelier.verdicts import Evidence
 __all__ = ["Results", "load"]
 
 LOSS_TERMS = ("mse", "lpips", "ffl")
-RECONSTRUCTIONS = ("psnr", "mse", "lpips", "judge", "kid_judge", "pr", "psd", "psd10", "high", "fd", "fwd")
+RECONSTRUCTIONS = ("psnr", "mse", "lpips", "judge", "kd_judge", "pr", "psd", "psd10", "high", "fd", "fwd")
 BY_STYLE = ("psnr", "lpips", "judge", "pr", "high")
 DISTANCES = ("fd", "fd_rec", "fwd", "pr", "pr_rec", "psd", "psd_rec", "psd10")
 COMPARED = ("fd", "pr", "psd")  # what the poster has
