@@ -237,31 +237,38 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=rank)
 
 
+def python(
+    *arguments: str, cwd: Path, timeout: float | None = 300, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """A Python process of its own, finished; output captured as text."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+def paint_tiny_world(folder: Path, timeout: float | None = 300) -> None:
+    """params.yaml, data/ and build/ after the stages that all studies share."""
+    (folder / "params.yaml").write_text(TINY)
+    done = python("-c", STAGES, cwd=folder, timeout=timeout)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture(scope="session")
 def run_python():
-    """``run_python(*arguments, cwd=...)``: a Python process of its own, finished; output captured as text."""
-
-    def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, *arguments],
-            cwd=cwd,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", **environment},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-
-    return run
+    """``run_python(*arguments, cwd=...)``, see ``python``."""
+    return python
 
 
 @pytest.fixture(scope="session")
-def tiny_world(tmp_path_factory: pytest.TempPathFactory, run_python) -> Path:
-    """A folder with params.yaml, data/ and build/ after the stages that all studies share; not to be written to
-    but for .scratch and build/adapters."""
+def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as ``paint_tiny_world`` makes it; not to be written to but for .scratch and build/adapters."""
     folder = tmp_path_factory.mktemp("tiny")
-    (folder / "params.yaml").write_text(TINY)
-    done = run_python("-c", STAGES, cwd=folder)
-    assert done.returncode == 0, done.stderr
+    paint_tiny_world(folder)
     return folder
 
 

@@ -9,6 +9,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -29,71 +30,79 @@ EMOTIONS = (  # in the order of class indices: four positive, four negative, oth
     "something else",
 )
 COLUMNS = ("art_style", "painting", "emotion", "utterance", "repetition")
+FAULTS = (  # of a row; each begins with the name of its column
+    "emotion {} is not one of the nine",
+    "utterance {} is empty",
+    "repetition {} is not a whole number above 0",
+)
+BLOCK = 2**16  # rows that are Python's objects at a time; pandas keeps their text more tightly
 
 
 def read_annotations(path: Path | None, counts: Counter[str]) -> tuple[pd.DataFrame, list[str]]:
     """Valid rows of the CSV, in order, with the ``line`` each starts on; and one line per quarantined row."""
     if path is None:
         return pd.DataFrame({name: [] for name in (*COLUMNS, "line")}, dtype=object), []
-    text = _csv_text(path, counts)
-    rows = _csv_rows(text, path.name)
+    data = _csv_bytes(path, counts)
+    rows = _csv_rows(data, path.name)
     counts["rows read"] = len(rows)
     _refuse_escapes(rows, path.name)
     numbers = pd.to_numeric(rows["repetition"].where(rows["repetition"].str.fullmatch("[0-9]{1,9}"))).fillna(0)
-    _refuse_cut_number(rows, numbers, text, path.name)
+    _refuse_cut_number(rows, numbers, data, path.name)
 
     faults = np.select(
-        [~rows["emotion"].isin(EMOTIONS), rows["utterance"].str.strip() == "", numbers < 1],
-        [
-            "emotion {} is not one of the nine",
-            "utterance {} is empty",
-            "repetition {} is not a whole number above 0",
-        ],
-        "",
+        [~rows["emotion"].isin(EMOTIONS), rows["utterance"].str.strip() == "", numbers < 1], [0, 1, 2], -1
     )
-    bad = [  # each fault begins with the name of its column
+    bad = [
         f"{path.name}: row at line {row.line}: " + fault.format(shown(getattr(row, fault.split()[0])))
-        for row, fault in zip(rows[faults != ""].itertuples(), faults[faults != ""], strict=True)
+        for row, fault in zip(rows[faults >= 0].itertuples(), map(FAULTS.__getitem__, faults[faults >= 0]), strict=True)
     ]
-    return rows.assign(repetition=numbers.astype(int))[faults == ""], bad
+    return rows.assign(repetition=numbers.astype(int))[faults < 0], bad
 
 
-def _csv_text(path: Path, counts: Counter[str]) -> str:
-    """Read the file as UTF-8, removing and counting a byte order mark; ValueError for other encodings and NUL."""
+def _csv_bytes(path: Path, counts: Counter[str]) -> bytes:
+    """Read the file, removing and counting a byte order mark; ValueError for what is not UTF-8, and for NUL."""
     data = read_bytes(path)
     counts["CSV with byte order mark"] = int(data.startswith(codecs.BOM_UTF8))
     data = data.removeprefix(codecs.BOM_UTF8)
     try:
-        text = data.decode("utf-8")
+        data.decode("utf-8")
     except UnicodeDecodeError as fault:
         line = data.count(b"\n", 0, fault.start) + 1
         raise ValueError(f"{path.name}: line {line}: byte 0x{data[fault.start]:02x} is not UTF-8") from fault
-    if "\0" in text:
-        raise ValueError(f"{path.name}: line {text.count(chr(10), 0, text.index(chr(0))) + 1}: a NUL character")
-    return text
+    if b"\0" in data:
+        line = data.count(b"\n", 0, data.index(0)) + 1
+        raise ValueError(f"{path.name}: line {line}: a NUL character")
+    return data
 
 
-def _csv_rows(text: str, name: str) -> pd.DataFrame:
+def _csv_rows(data: bytes, name: str) -> pd.DataFrame:
     """The five columns as strings, and ``line``; ValueError for a wrong header or a truncated row."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows: list[tuple[str | int, ...]] = []
+    reader = csv.reader(io.TextIOWrapper(io.BytesIO(data), "utf-8", newline=""), strict=True)
     header: Sequence[str] | None = None
+    blocks: list[pd.DataFrame] = []
+    rows: list[tuple[str | int, ...]] = []
     start = 1
     try:
         for fields in reader:
             if header is None:
                 header = _checked_header(fields, name)
             elif fields and len(fields) != len(header):
-                cut = "; the file is cut in mid-row" if reader.line_num >= text.count("\n") + 1 else ""
+                cut = "; the file is cut in mid-row" if reader.line_num >= data.count(b"\n") + 1 else ""
                 raise ValueError(f"{name}: row at line {start}: {len(fields)} of {len(header)} fields{cut}")
             elif fields:
                 rows.append((*fields, start))
+                if len(rows) == BLOCK:
+                    blocks.append(pd.DataFrame(rows, columns=[*header, "line"]))
+                    rows = []
             start = reader.line_num + 1
     except csv.Error as fault:
         raise ValueError(
             f"{name}: row at line {start}: {fault}; the file is cut there or a quote is unbalanced"
         ) from fault
-    return pd.DataFrame(rows, columns=[*(header or _checked_header([], name)), "line"])
+    last = pd.DataFrame(rows, columns=[*(header or _checked_header([], name)), "line"])
+    if not blocks:
+        return last
+    return pd.concat([*blocks, last] if rows else blocks, ignore_index=True)
 
 
 def _checked_header(fields: Sequence[str], name: str) -> Sequence[str]:
@@ -122,9 +131,9 @@ def _refuse_escapes(rows: pd.DataFrame, name: str) -> None:
             )
 
 
-def _refuse_cut_number(rows: pd.DataFrame, numbers: pd.Series, text: str, name: str) -> None:
+def _refuse_cut_number(rows: pd.DataFrame, numbers: pd.Series, data: bytes, name: str) -> None:
     """ValueError if the file may end within the last number: no newline, and other rows of the work differ."""
-    if rows.empty or text.endswith(("\n", "\r")):
+    if rows.empty or data.endswith((b"\n", b"\r")):
         return
     last = rows.iloc[-1]
     same_work = (rows["art_style"] == last["art_style"]) & (rows["painting"] == last["painting"])
@@ -135,12 +144,14 @@ def _refuse_cut_number(rows: pd.DataFrame, numbers: pd.Series, text: str, name: 
 
 def group_by_work(rows: pd.DataFrame, counts: Counter[str]) -> pd.DataFrame:
     """One row per work: lists of emotions and utterances in the order of the CSV, repetition, first line."""
-    notes = rows.groupby(WORK, as_index=False).agg(
-        emotions=("emotion", list),
-        utterances=("utterance", list),
-        repetition=("repetition", "max"),
-        line=("line", "first"),
-    )
+    works = rows.groupby(WORK, as_index=False)
+    notes = works.agg(repetition=("repetition", "max"), line=("line", "first"))
+    number = works.ngroup().to_numpy()
+    order = np.argsort(number, kind="stable")  # the works in turn, each one's rows as they came
+    ends = np.cumsum(np.bincount(number.astype(np.intp), minlength=len(notes)))
+    for name, column in {"emotions": "emotion", "utterances": "utterance"}.items():
+        values = rows[column].iloc[order].tolist()
+        notes[name] = pd.Series([values[start:end] for start, end in pairwise([0, *ends])], dtype=object)
     counts["works whose repetition is not their number of rows"] = int(
         (notes["repetition"] != notes["emotions"].map(len)).sum()
     )

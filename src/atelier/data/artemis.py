@@ -32,6 +32,8 @@ SPLITS = {  # name -> cumulative shares; the poster's and the ArtEmis release's
     "85/5/10": {"train": 0.85, "val": 0.90, "test": 1.0},
 }
 
+BLOCK = 32  # pictures that a thread inspects at a time: each that waits alone takes memory
+
 
 def load_works(
     pictures: Path,
@@ -145,8 +147,12 @@ def _inspected(
         except BadPicture as error:
             return error.why
 
+    def inspect_block(start: int) -> list[Inspection | str]:
+        block = works.iloc[start : start + BLOCK]
+        return [*map(inspect, picture_files(block, pictures), block["fault"])]
+
     with ThreadPoolExecutor() as pool:  # hashing and decoding release the GIL
-        results = list(pool.map(inspect, picture_files(works, pictures), works["fault"]))
+        results = [each for block in pool.map(inspect_block, range(0, len(works), BLOCK)) for each in block]
     bad = [f"{path}: {why}" for path, why in zip(works["path"], results, strict=True) if isinstance(why, str)]
     good = [result for result in results if not isinstance(result, str)]
     counts.update(f"pictures converted: {name}" for result in good for name in result.conversions)

@@ -82,6 +82,7 @@ def _names(names: Sequence[str]) -> str:
 
 def _pictures(folder: Path) -> int:
     try:
-        return sum(Path(name).suffix.lower() in SUFFIXES for name in os.listdir(folder) if not name.startswith("."))
+        names = (name for name in os.listdir(folder) if not name.startswith("."))
+        return sum(os.path.splitext(name)[1].lower() in SUFFIXES for name in names)
     except OSError:
         return 0

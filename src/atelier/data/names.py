@@ -31,6 +31,7 @@ _PARTICLES = (
 _SERIAL = r"\d*(?:[-_\s]+\d+)*(?:[-_\s]*\(\d+\))?"
 _LOST = re.compile(rf"not[-_\s]+detected{_SERIAL}", re.IGNORECASE)
 _UNTITLED = re.compile(rf"untitled{_SERIAL}", re.IGNORECASE)
+_PLAIN = re.compile(r"[^\x80-\U0010ffff\\%#]*")  # nothing to mend: ASCII without bytes or letters written as codes
 
 
 def artist_and_title(painting: str) -> tuple[str, str, int | None]:
@@ -75,6 +76,8 @@ def mended(name: str) -> str:
         letters = re.sub("[‘’‚“”„«»‹›–—]", "", run[0])
         return letters if all(unicodedata.category(letter)[0] in "LM" for letter in letters) else ""
 
+    if _PLAIN.fullmatch(name):  # most names, of tens of thousands
+        return name
     name = re.sub(r"(?:\\x[0-9a-f]{2})+", _letter_of_byte, name)
     return re.sub(r"[^\x00-\x7f]+", letters_or_nothing, repaired(name))
 
@@ -97,5 +100,8 @@ def escaped(name: str) -> str:
 
 
 def unescaped(path: str) -> str:
+    """The file name that ``escaped`` made printable."""
+    if path.isascii() and "\\" not in path:
+        return path
     raw = re.sub(rb"\\x([0-9a-f]{2})", lambda match: bytes.fromhex(match[1].decode()), path.encode())
     return os.fsdecode(raw)
