@@ -104,5 +104,6 @@ def published(name: str, folder: Path, **options: Any) -> Path:
 
 def change(file: Path, **values: Any) -> None:
     """Set keys of a JSON file; None removes one."""
-    content = {**json.loads(file.read_text()), **values}
-    file.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+    content = {key: value for key, value in json.loads(file.read_text()).items() if key not in values}
+    content |= {key: value for key, value in values.items() if value is not None}
+    file.write_text(json.dumps(content))
