@@ -152,7 +152,35 @@ def test_weights_in_several_files_are_all_needed_and_pickles_are_none(home: Work
         file.unlink()
     (folder / "diffusion_pytorch_model.bin").write_text("-")
     (line,) = preflight.faults(OWN, home)
-    assert line.endswith("holds no diffusion_pytorch_model.safetensors; it holds diffusion_pytorch_model.bin")
+    assert line == (
+        f"base.location: {folder}/diffusion_pytorch_model.safetensors: no such file; "
+        "weights are read from safetensors only; it holds diffusion_pytorch_model.bin"
+    )
+    for variant in ("fp16", "bf16"):
+        (folder / f"diffusion_pytorch_model.{variant}.safetensors").write_text("-")
+        assert preflight.faults(OWN, home) == []
+        (folder / f"diffusion_pytorch_model.{variant}.safetensors").unlink()
+    (folder / "diffusion_pytorch_model.non_ema.safetensors").write_text("-")
+    (line,) = preflight.faults(OWN, home)
+    assert line.endswith("it holds diffusion_pytorch_model.bin, diffusion_pytorch_model.non_ema.safetensors")
+
+
+def test_models_of_another_kind_are_refused_by_name_at_once(home: Workspace) -> None:
+    folder = home.root / "data/base"
+    index = folder / "model_index.json"
+    index.write_text(json.dumps({"_class_name": "StableDiffusionXLPipeline"}))
+    (line,) = preflight.faults(OWN, home)
+    assert line.startswith(f"base.location: {index}: _class_name: expected StableDiffusionPipeline")
+    assert "one text encoder" in line
+    shutil.rmtree(folder)
+    for name, pickled in {"sd.safetensors": False, "sd.ckpt": True}.items():
+        folder.mkdir()
+        (folder / name).write_text("-")
+        (line,) = preflight.faults(OWN, home)
+        assert line.startswith(f"base.location: {folder / name}: a checkpoint in one file")
+        assert "from_single_file" in line
+        assert ("pickle" in line) == pickled
+        shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize(

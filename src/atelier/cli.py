@@ -38,6 +38,7 @@ USAGE = f"""usage: python -m atelier
   page STUDY               execute a study's notebook and render it
   check [FILE]             validate params.yaml, and record that in FILE
   plan [FILE] ...          what a profile lacks and costs, without running it; --card NAME or --seconds N of calibration
+  export FOLDER --format kohya|diffusers OUT   a trained adapter in the names of other programs
   kernel CONNECTION_FILE   a notebook's kernel, started as Jupyter does"""
 
 
@@ -63,7 +64,7 @@ def _took(file: Path, stage: str, seconds: float) -> None:
 def _run(workspace: Workspace, arguments: list[str]) -> None:
     """What the arguments name."""
     match arguments:
-        case ["check" | "kernel" | "page" as command, *_] if machine.ranks() > 1:
+        case ["check" | "export" | "kernel" | "page" as command, *_] if machine.ranks() > 1:
             raise alone(f"python -m atelier {command}")
         case ["check", *targets] if not any(target.startswith("-") for target in targets):
             check(workspace, targets)
@@ -76,6 +77,10 @@ def _run(workspace: Workspace, arguments: list[str]) -> None:
             from atelier.planning import command as planning
 
             planning.main(workspace, rest)
+        case ["export", *rest]:
+            from atelier.models import export
+
+            export.main(rest)
         case ["page", study]:
             from atelier.pipeline import run as pages  # without torch: only the kernel computes
 

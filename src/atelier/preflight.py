@@ -8,22 +8,23 @@ import csv
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from atelier import claims
 from atelier.data import layout
 from atelier.files import ECHO, FileFault, printable, read_json, reading
+from atelier.models.folders import INDEX, STEMS, single_file, weight_files, wrong_class
 from atelier.params import Params
 from atelier.workspace import Workspace
 
-MODEL = "model_index.json"  # the file that makes a folder a diffusers pipeline
-# its parts: the name of weights, None: it has none, and what must be there of its other files, any of each group
-PARTS: dict[str, tuple[str | None, tuple[tuple[str, ...], ...]]] = {
-    "unet": ("diffusion_pytorch_model", (("config.json",),)),
-    "vae": ("diffusion_pytorch_model", (("config.json",),)),
-    "text_encoder": ("model", (("config.json",),)),
-    "tokenizer": (None, (("tokenizer.json", "vocab.json"), ("tokenizer.json", "merges.txt"))),
-    "scheduler": (None, (("scheduler_config.json",),)),
+# a base's parts: what must be there beside weights, any of each group
+PARTS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "unet": (("config.json",),),
+    "vae": (("config.json",),),
+    "text_encoder": (("config.json",),),
+    "tokenizer": (("tokenizer.json", "vocab.json"), ("tokenizer.json", "merges.txt")),
+    "scheduler": (("scheduler_config.json",),),
 }
 HEADER = 10_000  # bytes, at most, of the first line of a table
 DEVICES = ("nvidia0", "nvidiactl", "dxg", "kfd")  # in /dev, where a driver has an accelerator
@@ -119,13 +120,26 @@ def _base(params: Params, workspace: Workspace) -> Iterator[str]:
     if folder is None:
         return
     key = "base.source" if source == "shipped" else "base.location"
-    if not (folder / MODEL).is_file():
+    if said := _other_kind(folder):
+        yield f"{key}: {said}"
+        return
+    if not (folder / INDEX).is_file():
         if source == "shipped":
             yield f"base.source: 'shipped', but {folder} is no diffusers pipeline; name another by 'folder' or 'hub'"
         else:
-            yield f"base.location: {params.base.location} is no diffusers pipeline, it has no {MODEL}"
+            yield f"base.location: {params.base.location} is no diffusers pipeline, it has no {INDEX}"
     if folder.is_dir():
         yield from (f"{key}: {fault}" for part in PARTS for fault in _part(folder / part))
+
+
+def _other_kind(folder: Path) -> str | None:
+    """The refusal of a checkpoint in one file, or of a pipeline that says it is of another class."""
+    if not (folder / INDEX).is_file():
+        return single_file(folder)
+    with suppress(FileFault):  # what is no JSON is refused by the stage that loads it
+        content = read_json(folder / INDEX)
+        return wrong_class(folder / INDEX, content) if "_class_name" in content else None
+    return None
 
 
 def _part(folder: Path) -> Iterator[str]:
@@ -133,39 +147,20 @@ def _part(folder: Path) -> Iterator[str]:
     if not folder.is_dir():
         yield f"{folder}: no such folder"
         return
-    weights, groups = PARTS[folder.name]
-    for group in groups:
+    for group in PARTS[folder.name]:
         there = [folder / name for name in group if (folder / name).is_file()]
         if not there:
             yield f"{folder}: holds no {' or '.join(group)}"
         yield from (f"{file}: empty" for file in there[:1] if not file.stat().st_size)
-    if weights is not None:
-        yield from _weights_of(folder, weights)
-
-
-def _weights_of(folder: Path, name: str) -> Iterator[str]:
-    """What the weights of a class lack: one file, or all that an index lists."""
-    single, index = folder / f"{name}.safetensors", folder / f"{name}.safetensors.index.json"
-    if single.is_file():
-        files = [single]
-    elif index.is_file():
+    if folder.name in STEMS:
         try:
-            listed = read_json(index).get("weight_map")
-        except FileFault as fault:
+            files = weight_files(folder, STEMS[folder.name])
+        except ValueError as fault:
             yield str(fault)
             return
-        if not isinstance(listed, dict):
-            yield f"{index}: weight_map: expected the file of each tensor"
-            return
-        files = [folder / name for name in sorted(set(map(str, listed.values())))]
-    else:
-        others = sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".ckpt", ".safetensors"))
-        instead = f"; it holds {', '.join(map(printable, others[:3]))}" if others else ""
-        yield f"{folder}: holds no {single.name}{instead}"
-        return
-    for file in files:
-        if not file.is_file() or not file.stat().st_size:
-            yield f"{file}: {'empty' if file.is_file() else 'no such file'}"
+        for file in files:
+            if not file.is_file() or not file.stat().st_size:
+                yield f"{file}: {'empty' if file.is_file() else 'no such file'}"
 
 
 def _machine(params: Params, workspace: Workspace) -> Iterator[str]:

@@ -20,9 +20,9 @@ from transformers.utils import logging as transformers_logging
 
 from atelier.diffusion import resolution_matched_betas
 from atelier.files import check_output, filling, read_json, reading, write_json
-from atelier.models.checked import weights_of
-from atelier.models.checked_pipeline import KINDS, check_pipeline, check_scheduler
-from atelier.models.headers import check_finite
+from atelier.models.checked import read_part
+from atelier.models.checked_pipeline import check_pipeline, check_scheduler
+from atelier.models.folders import INDEX, model_files
 from atelier.seeds import seed_of
 
 for library in (diffusers_logging, transformers_logging):
@@ -34,6 +34,9 @@ MAX_TOKENS = 56
 # brightness; with 1, its mean is larger than the first noise of an 8x8 latent, and all samples come out grey.
 LATENT_STD = 0.5
 WHEREABOUTS = ("_name_or_path", "is_local", "local_files_only")  # of where a model was loaded from
+# of what wrote a configuration, and from where; numbers' type is in the weights themselves
+WRITERS = (*WHEREABOUTS, "_commit_hash", "_diffusers_version", "backend", "dtype", "name_or_path",
+           "special_tokens_map_file", "tokenizer_file", "torch_dtype", "transformers_version")  # fmt: skip
 
 # What differs between presets; the rest is in the functions below.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -205,18 +208,17 @@ def load(folder: Path) -> StableDiffusionPipeline:
     not finite, and for a folder of the pipeline's outputs that is damaged.
     """
     check_output(folder)
-    check_pipeline(folder)
+    parts: dict[str, Any] = {name: read_part(folder / name, kind) for name, kind in check_pipeline(folder).items()}
     with reading(folder, "not a readable pipeline"):  # the tokenizers package, in Rust, raises bare Exception
         pipeline = StableDiffusionPipeline.from_pretrained(
             folder,
-            dtype=torch.float32,
-            use_safetensors=True,
+            **parts,
             local_files_only=True,
             safety_checker=None,
+            feature_extractor=None,  # the checker's
+            image_encoder=None,
             requires_safety_checker=False,
         )
-    for name in KINDS:
-        check_finite(getattr(pipeline, name).state_dict().items(), weights_of(folder / name))
     longest, positions = pipeline.tokenizer.model_max_length, pipeline.text_encoder.config.max_position_embeddings
     if longest > positions or len(pipeline.tokenizer) > pipeline.text_encoder.config.vocab_size:
         words = f"{len(pipeline.tokenizer)} words, {longest} to a prompt"
@@ -252,20 +254,27 @@ def forget_whereabouts(path: Path) -> None:
 
 
 def fingerprint(folder: Path) -> str:
-    """Hash of a model folder's weights and configurations, including their names, without cards and tables."""
-    digest = hashlib.sha256()
-    files = [
-        path
-        for path in folder.rglob("*")
-        if path.suffix in (".safetensors", ".json", ".txt") and path.name != "card.json"
-    ]
+    """Hash of a model folder's weights and configurations, including their names, without cards and tables.
+
+    Of a pipeline: of the files that are loaded. Keys of configurations that tell what wrote them do not count, so that
+    one model has one fingerprint on all machines. Raises ValueError for a folder without weights.
+    """
+    digest, files = hashlib.sha256(), model_files(folder)
     if not any(path.suffix == ".safetensors" for path in files):
         raise ValueError(f"{folder}: holds no safetensors")
-    for path in sorted(files):
+    for path in files:
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-        with reading(path), path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(_content_digest(path))
     return digest.hexdigest()
+
+
+def _content_digest(path: Path) -> bytes:
+    """SHA-256 of a file, of a configuration without the keys ``WRITERS``."""
+    if path.name == INDEX or path.name.endswith("config.json"):
+        kept = {key: value for key, value in read_json(path).items() if key not in WRITERS}
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).digest()
+    with reading(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def prompt_ids(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> torch.Tensor:

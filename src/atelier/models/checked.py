@@ -16,6 +16,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from atelier.files import reading, reason, shown
+from atelier.models.folders import STEMS, variant_of, weight_files, weight_map
 from atelier.models.headers import Header, Shape, check_finite, check_headers, read_header
 from atelier.models.stored import load_json
 
@@ -33,25 +34,17 @@ RENAMED = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_a
 
 
 def read_headers(folder: Path, stem: str) -> dict[str, Header]:
-    """The tensors of a part's weights, in one file or in the files that ``STEM.safetensors.index.json`` lists."""
-    index, single = folder / f"{stem}.safetensors.index.json", folder / f"{stem}.safetensors"
-    if not index.is_file():
-        if not single.is_file():
-            raise ValueError(f"{single}: no such file; weights are read from safetensors only")
-        return read_header(single)
-    if single.is_file():
-        raise ValueError(f"{single}: {index.name} lists other files of the same weights; remove one of them")
-    listed = load_json(index).get("weight_map")
-    if not isinstance(listed, dict) or not listed:
-        raise ValueError(f"{index}: weight_map: expected the file of each tensor")
+    """The tensors of the part's weights that are read, in one file or in the files that an index lists."""
+    first, *shards = weight_files(folder, stem)
+    if not shards:
+        return read_header(first)
     tensors: dict[str, Header] = {}
-    for name in sorted(set(map(str, listed.values()))):
-        if Path(name).name != name or not name.endswith(".safetensors"):
-            raise ValueError(f"{index}: weight_map: {shown(name)} is no safetensors file of this folder")
-        tensors |= read_header(folder / name)
+    for path in shards:
+        tensors |= read_header(path)
+    listed = weight_map(first)
     for name in sorted(tensors.keys() | listed.keys()):
         if name not in tensors or listed.get(name) != tensors[name].file.name:
-            raise ValueError(f"{index}: weight_map: tensor {shown(name)} is not in the file that is listed for it")
+            raise ValueError(f"{first}: weight_map: tensor {shown(name)} is not in the file that is listed for it")
     return tensors
 
 
@@ -122,6 +115,9 @@ def _check_numbers(config: Mapping[str, Any], kind: type[nn.Module], path: Path)
             number(config, "scaling_factor", path, 1e-4, 1e4)
         if config.get("shift_factor") is not None:
             number(config, "shift_factor", path, -1e4, 1e4)
+        for key in ("latents_mean", "latents_std"):  # another scale than scaling_factor
+            if config.get(key) is not None:
+                raise ValueError(f"{path}: {key}: statistics by channel are not supported, only scaling_factor")
     for key in ("norm_eps", "layer_norm_eps"):
         if key in config:
             number(config, key, path, 1e-12, 1.0)
@@ -144,7 +140,7 @@ def check_part(folder: Path, kind: type[nn.Module]) -> dict[str, Any]:
     """Check a part's folder in the diffusers or transformers format, without loading it; returns its configuration."""
     config = read_config(folder, kind)
     shapes = shapes_of(config, kind, folder / CONFIG)
-    stem = "model" if kind is CLIPTextModel else "diffusion_pytorch_model"
+    stem = stem_of(kind)
     named: dict[str, Header] = {}
     for name, header in read_headers(folder, stem).items():
         if name in HARMLESS and kind is CLIPTextModel:
@@ -170,22 +166,32 @@ def _current_name(name: str, kind: type[nn.Module], shapes: Mapping[str, Shape])
 def load_part(folder: Path, kind: type[Part]) -> Part:
     """Load a part in float32, checked. ValueError otherwise, one line that names the file."""
     check_part(folder, kind)
+    return read_part(folder, kind)
+
+
+def read_part(folder: Path, kind: type[Part]) -> Part:
+    """Load a part that ``check_part`` has seen, in float32; ValueError for values that are not finite."""
+    stem = stem_of(kind)
     with reading(folder, f"not a readable {kind.__name__}"):
         part = kind.from_pretrained(  # type: ignore[attr-defined]
-            folder, use_safetensors=True, local_files_only=True, **{_dtype_name(kind): torch.float32}
+            folder,
+            variant=variant_of(folder, stem),
+            use_safetensors=True,
+            local_files_only=True,
+            **{_dtype_name(kind): torch.float32},
         )
-    check_finite(part.state_dict().items(), weights_of(folder))
+    files = weight_files(folder, stem)
+    check_finite(part.state_dict().items(), files[0] if len(files) == 1 else folder)
     return part
+
+
+def stem_of(kind: type[nn.Module]) -> str:
+    """What transformers and diffusers call the file of a part's weights."""
+    return STEMS["text_encoder"] if kind is CLIPTextModel else STEMS["unet"]
 
 
 def _dtype_name(kind: type[nn.Module]) -> str:
     return "dtype" if kind is CLIPTextModel else "torch_dtype"
-
-
-def weights_of(folder: Path) -> Path:
-    """The file that a part's weights are in, or the folder if there are several."""
-    files = [path for path in folder.glob("*.safetensors") if ".fp16." not in path.name]
-    return files[0] if len(files) == 1 else folder
 
 
 def check_denoiser_fits(config: Mapping[str, Any], base: UNet2DConditionModel, path: Path) -> None:

@@ -5,8 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from diffusers import StableDiffusionPipeline
-from diffusers.utils import convert_state_dict_to_peft, convert_unet_state_dict_to_peft
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.utils import (
+    convert_state_dict_to_diffusers,
+    convert_state_dict_to_peft,
+    convert_unet_state_dict_to_peft,
+)
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -14,7 +18,7 @@ from atelier.files import reading, reason, shown
 from atelier.models.headers import FLOATS, check_finite, read_header
 
 REFUSAL = "not a readable adapter"
-PARTS = ("unet", "text_encoder")
+PARTS = ("unet", "text_encoder", "text_encoder_2")  # of which Stable Diffusion XL has the last, too
 FACTOR = re.compile(r"(?P<layer>.+)\.lora_(?P<side>[AB])\.weight")  # in PEFT's names
 # the last number in a layer's name that a word follows: before it is which block, behind it which layer of a block
 BLOCK = re.compile(r".*\.\d+\.(?=[^.\d])")
@@ -45,19 +49,21 @@ def _by_part(
     pipeline: StableDiffusionPipeline, state: dict[str, Tensor], path: Path
 ) -> dict[str, dict[str, dict[str, Tensor]]]:
     """Part -> layer -> its matrices A and B, under PEFT's names."""
+    known = [part for part in PARTS if part in pipeline.components]
+    # as XL's loader does, which knows names of the original code's blocks
+    blocks = {"unet_config": pipeline.unet.config} if PARTS[-1] in known else {}
     try:
-        state, scales = pipeline.lora_state_dict(dict(state))
-        named = {part: _under(state, part) for part in PARTS}
-        named["unet"] = convert_unet_state_dict_to_peft(named["unet"]) if named["unet"] else {}
-        named["text_encoder"] = convert_state_dict_to_peft(named["text_encoder"]) if named["text_encoder"] else {}
+        state, scales = pipeline.lora_state_dict(dict(state), **blocks)
+        named = {part: _under(state, part) for part in known}
+        named = {part: _as_loaded(tensors, getattr(pipeline, part)) for part, tensors in named.items()}
     except Exception as error:  # diffusers' conversions raise anything for names that they do not expect
         raise ValueError(f"{path}: names that are no adapter's: {reason(error)}") from None
     for name, scale in (scales or {}).items():
         if not float(scale) > 0:
             raise ValueError(f"{path}: alpha of {shown(name)}: expected a positive number, got {float(scale):g}")
     for name in sorted(state):
-        if name.partition(".")[0] not in PARTS:
-            raise ValueError(f"{path}: tensor {shown(name)} is for no part of this pipeline ({', '.join(PARTS)})")
+        if name.partition(".")[0] not in known:
+            raise ValueError(f"{path}: tensor {shown(name)} is for no part of this pipeline ({', '.join(known)})")
     parts: dict[str, dict[str, dict[str, Tensor]]] = {}
     for part, tensors in named.items():
         for name, tensor in tensors.items():
@@ -66,6 +72,14 @@ def _by_part(
                 raise ValueError(f"{path}: tensor {shown(f'{part}.{name}')} is no matrix of an adapter")
             parts.setdefault(part, {}).setdefault(match["layer"], {})[match["side"]] = tensor
     return parts
+
+
+def _as_loaded(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Names as diffusers' loaders have them for a denoiser or a text encoder."""
+    if not tensors or isinstance(model, UNet2DConditionModel):
+        return convert_unet_state_dict_to_peft(tensors)
+    named = convert_state_dict_to_peft(convert_state_dict_to_diffusers(tensors))
+    return named if hasattr(model, "text_model") else {k.removeprefix("text_model."): v for k, v in named.items()}
 
 
 def _under(state: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:

@@ -12,10 +12,10 @@ from transformers import CLIPTextModel
 
 from atelier.files import reason, shown
 from atelier.models.checked import CONFIG, check_part, number
+from atelier.models.folders import INDEX, single_file, wrong_class
 from atelier.models.stored import load_json
 
-INDEX, SCHEDULER = "model_index.json", "scheduler_config.json"
-PIPELINE = "StableDiffusionPipeline"
+SCHEDULER = "scheduler_config.json"
 KINDS: dict[str, tuple[type[nn.Module], ...]] = {
     "unet": (UNet2DConditionModel,),
     "vae": (AutoencoderKL, AutoencoderTiny),
@@ -25,16 +25,19 @@ TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
 PREDICTIONS = ("epsilon", "v_prediction", "flow_prediction")
 
 
-def check_pipeline(folder: Path) -> None:
-    """Check the folder of a Stable Diffusion pipeline; ValueError, one line that names the file and what is wrong."""
-    index, configs = read_index(folder), {}
+def check_pipeline(folder: Path) -> dict[str, type[nn.Module]]:
+    """Check the folder of a Stable Diffusion pipeline; returns its networks' classes.
+
+    ValueError, one line that names the file and what is wrong.
+    """
+    index, configs, classes = read_index(folder), {}, {}
     for part, kinds in KINDS.items():
         named = _class_of(index, part, folder)
         kind = next((kind for kind in kinds if kind.__name__ == named), None)
         if kind is None:
             expected = " or ".join(kind.__name__ for kind in kinds)
             raise ValueError(f"{folder / INDEX}: {part}: expected {expected}, got {shown(named)}")
-        configs[part] = check_part(folder / part, kind)
+        configs[part], classes[part] = check_part(folder / part, kind), kind
     tokenizer = _class_of(index, "tokenizer", folder)
     if tokenizer not in TOKENIZERS:
         raise ValueError(f"{folder / INDEX}: tokenizer: expected {TOKENIZERS[0]}, got {shown(tokenizer)}")
@@ -43,16 +46,17 @@ def check_pipeline(folder: Path) -> None:
     _class_of(index, "scheduler", folder)
     check_scheduler(folder / "scheduler")
     check_fit(configs, folder)
+    return classes
 
 
 def read_index(folder: Path) -> dict[str, Any]:
     """A folder's ``model_index.json``, which must be a Stable Diffusion pipeline's."""
     path = folder / INDEX
     if not path.is_file():
-        raise ValueError(f"{folder}: not a diffusers pipeline, {INDEX} is missing")
+        raise ValueError(single_file(folder) or f"{folder}: not a diffusers pipeline, {INDEX} is missing")
     index = load_json(path)
-    if (named := index.get("_class_name")) != PIPELINE:
-        raise ValueError(f"{path}: _class_name: expected {PIPELINE}, got {shown(named)}")
+    if said := wrong_class(path, index):
+        raise ValueError(said)
     return index
 
 

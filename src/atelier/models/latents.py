@@ -38,7 +38,7 @@ class Latents(NamedTuple):
 
 def encode_pictures(vae: AutoencoderKL, pictures: Tensor | Pictures) -> Moments:
     """Posterior moments of ``pictures`` (n, 3, h, w) uint8, scaled and shifted to the denoiser's units."""
-    factor, shift = vae.config.scaling_factor, vae.config.shift_factor or 0.0
+    factor, shift = _scale(vae)
     means, stds = [], []
     with torch.no_grad():
         for part in in_memory(pictures).batches(BATCH):
@@ -67,18 +67,35 @@ def decode(vae: AutoencoderKL, latents: Tensor, batch: int = BATCH) -> Tensor:
 def unscaled(vae: AutoencoderKL, latents: Tensor) -> Tensor:
     """Convert latents (..., c, h, w) from the denoiser's units to the autoencoder's."""
     check_tensor(latents, "latents", "(..., c, h, w)")
-    return latents / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
+    factor, shift = _scale(vae)
+    return latents / factor + shift
 
 
 def encode_prompts(pipeline: StableDiffusionPipeline, prompts: Sequence[str]) -> Tensor:
-    """Embeddings (n, tokens, width) float32, as the pipeline computes them in sampling."""
+    """Embeddings (n, tokens, width) float32, as the pipeline computes them in sampling.
+
+    ValueError for a pipeline whose denoiser is told more: `atelier.sampling.prompted.Prompted` reads all of it.
+    """
     check_texts(prompts, "prompts")
+    if not isinstance(pipeline, StableDiffusionPipeline):
+        told = "its denoiser is told more than one text encoder's words; take atelier.sampling.prompted.Prompted"
+        raise ValueError(f"pipeline: expected a StableDiffusionPipeline, got {type(pipeline).__name__}: {told}")
     parts = []
     with torch.no_grad():
         for start in range(0, len(prompts), BATCH):
             part = list(prompts[start : start + BATCH])
             parts.append(pipeline.encode_prompt(part, pipeline.device, 1, False)[0].float().cpu())
     return torch.cat(parts)
+
+
+def _scale(vae: AutoencoderKL) -> tuple[float, float]:
+    """Factor and shift between an autoencoder's latents and the denoiser's; ValueError where each channel has its own.
+
+    Such an autoencoder's pipeline standardises by channel instead, of which these two numbers say nothing.
+    """
+    if vae.config.get("latents_mean") is not None or vae.config.get("latents_std") is not None:
+        raise ValueError("vae: latents_mean, latents_std: statistics by channel are not supported, only scaling_factor")
+    return vae.config.scaling_factor, vae.config.get("shift_factor") or 0.0
 
 
 def _check_latents(vae: AutoencoderKL, latents: Tensor) -> None:

@@ -25,6 +25,7 @@ from atelier.files import FileFault, copy, read_table, write_table
 from atelier.machine import accelerator
 from atelier.models import base
 from atelier.models.checked_pipeline import native_size
+from atelier.models.folders import has_weights
 from atelier.models.latents import Latents, Moments, encode_pictures
 from atelier.models.linear_start import start_at_linear_code
 from atelier.params import Params
@@ -162,15 +163,18 @@ def fetch(params: Params, workspace: Workspace) -> None:
     if origin.source == "hub":
         from huggingface_hub import snapshot_download
 
-        assert origin.location is not None
         # the pipeline's files only: repositories also hold single-file checkpoints and half-precision copies
         wanted = ["model_index.json", "*/*.json", "*/*.txt", "*/*.safetensors"]
-        unwanted = ["*fp16*", "*non_ema*", "safety_checker/*"]
-        source = Path(
-            snapshot_download(
-                origin.location, revision=origin.revision, allow_patterns=wanted, ignore_patterns=unwanted
-            )
-        )
+        unwanted = ["*non_ema*", "safety_checker/*"]
+
+        def fetched(*without: str) -> Path:
+            left_out = [*unwanted, *without]
+            patterns: Any = {"allow_patterns": wanted, "ignore_patterns": left_out}
+            return Path(snapshot_download(origin.location or "", revision=origin.revision, **patterns))
+
+        source = fetched("*fp16*", "*bf16*")
+        if not has_weights(source):  # in full precision
+            source = fetched()
     else:
         shipped = workspace.named(params.data.folder) / SHIPPED
         source = shipped if origin.source == "shipped" else workspace.named(origin.location or "")
