@@ -93,7 +93,7 @@ def _scale(vae: AutoencoderKL) -> tuple[float, float]:
 
     Such an autoencoder's pipeline standardises by channel instead, of which these two numbers say nothing.
     """
-    if vae.config.get("latents_mean") is not None or vae.config.get("latents_std") is not None:
+    if any(getattr(vae.config, key, None) is not None for key in ("latents_mean", "latents_std")):
         raise ValueError("vae: latents_mean, latents_std: statistics by channel are not supported, only scaling_factor")
     return vae.config.scaling_factor, vae.config.get("shift_factor") or 0.0
 

@@ -228,10 +228,11 @@ def test_with_an_evaluator_attributes_and_fit_are_measured_too(
     wanted, style = truth(workspace), str(card(workspace)["style"])
     classes = {name: ["awe", "fear"] for name in evaluator.ATTRIBUTES}
     classes |= {"subject": sorted(set(wanted["subject"])), "art_style": [style, "Other"]}
-    by = measure.Judges(judge, Judges(evaluator.build(classes, ["a boat at night", "two cats"], 1).eval()), style)
+    seer = evaluator.build(classes, ["a boat at night", "two cats"], 1).eval()
+    by = measure.Judges(judge, Judges(seer), style)
     made = {name: measure.painted(config, workspace, by, Condition(name)) for name in (UNTUNED, "both")}
     shown, listed = store.read(location_of(config, Condition("both")).folders(workspace.samples, [0, 1]))
-    seen = alignment.attributes(by.evaluator, shown.load() / 255)
+    seen = alignment.attributes(seer, shown.load() / 255)
     found = {name: np.concatenate([part.per_picture[name] for part in made["both"].groups]) for name in SEEN}
     np.testing.assert_allclose(found["fit"], seen["art_style"][style], rtol=1e-5)
     np.testing.assert_array_equal(found["style"], seen["art_style"].idxmax(axis=1) == style)
