@@ -16,10 +16,11 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from functools import reduce
+from functools import partial, reduce
 from operator import getitem
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from atelier.cli import TIMINGS, exit_code
 from atelier.data.annotations import COLUMNS, EMOTIONS
 from atelier.data.layout import ANNOTATIONS
 from atelier.data.painter import paint_corpus
+from atelier.lifetime import end_with_parent
 from atelier.models import imagenet, inception
 from atelier.models.base import train_tokenizer
 from atelier.seeds import evenly
@@ -227,6 +229,7 @@ def other_world(folder: Path) -> None:
 
 # what is changed of ``profiles/paper.yaml``, key by key; a key that it does not have is refused
 WHERE: dict[str, Any] = {  # where the made folder has what the profile names, and that it is made for a processor
+    "profile": "made",  # which its pages say
     "machine.threads": 1,
     "machine.device": "cpu",
     "machine.precision": "fp32",
@@ -366,9 +369,9 @@ def make(folder: Path) -> None:
 def run(folder: Path) -> int:
     """Every stage, as ``make repro`` runs them; then minutes by study. Returns the pipeline's exit code."""
     environment = {**os.environ, "PYTHONPATH": str(folder.absolute() / "src"), "DVC_NO_ANALYTICS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "atelier.warm", "dvc", "repro", "--keep-going"], cwd=folder, env=environment
-    )
+    command = [sys.executable, "-m", "atelier.warm", "dvc", "repro", "--keep-going"]
+    bound = partial(end_with_parent, signal.SIGTERM)  # so that nothing goes on after a kill
+    done = subprocess.run(command, cwd=folder, env=environment, preexec_fn=bound)
     seconds: dict[str, float] = {}
     timings = folder / ".scratch" / TIMINGS
     for line in timings.read_text().splitlines() if timings.is_file() else []:
