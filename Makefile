@@ -13,7 +13,7 @@ export DVC_NO_ANALYTICS := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro plan test test-all harness maps lab ab results world world-pilots world-report verify clean
+.PHONY: help env repro plan dry test test-all harness maps lab ab results world world-pilots world-report verify clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+: .*##' Makefile | sed -E 's/: [^#]*## /\t/' | expand -t 16
@@ -41,6 +41,9 @@ repro: env data  ## run the pipeline of params.yaml, compare its pages with resu
 plan: env       ## what a profile lacks and costs, without running it: PROFILE=paper, and CARD=H100 or SECONDS=30
 	@python -m atelier plan $(if $(PROFILE),profiles/$(PROFILE).yaml) \
 		$(if $(CARD),--card "$(CARD)") $(if $(SECONDS),--seconds "$(SECONDS)")
+
+dry: env        ## the profile paper without its models and data: a made folder, shrunk numbers, every stage: FOLDER=made
+	@python scripts/made_paper.py $(or $(FOLDER),made)
 
 results: env    ## publish the pages that the pipeline built in results/<profile>
 	@python -m atelier.pipeline.render results

@@ -113,6 +113,7 @@ latent_perceptual:
 pixel_space:
   style: Expressionism
   judges: data/defects
+  judge_training: null
   curated: {painted: 12, kept: 8, held_out: 10}
   candidates: {prompts: 6, each: 2, guidance: 4.0}
   variants: [latent, pixel, both, both-clean, dpo-latent, dpo-pixel, dpo-both, simpo-both]
@@ -211,7 +212,7 @@ trunk.save(net, [torch.ones(c) for c in net.channels], Path("data/trunk"), {})
 for seed, (role, kind) in enumerate((("choosing", "plain"), ("measuring", "residual"))):  # untrained
     defect_judge.save(defect_judge.build(kind, NAMES, seed), Path("data/defects") / role, {})
 shared = (["prepare"], ["judges"], ["base"], ["cache"], ["starts"], ["reference"])
-shared += (["latent_perceptual", "corpus"], ["pixel_space", "choose"])
+shared += (["latent_perceptual", "corpus"], ["pixel_space", "judges"], ["pixel_space", "choose"])
 assert all(main(stage) == 0 for stage in shared)
 """
 )

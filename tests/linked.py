@@ -19,6 +19,7 @@ SHARED = (
     "build/reference",
     "build/corpus/latent_perceptual",
     "build/corpus/pixel_space",
+    "build/judges",
 )
 
 

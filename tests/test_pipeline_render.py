@@ -3,6 +3,7 @@
 import ast
 import base64
 import json
+import re
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -21,6 +22,7 @@ from atelier.pipeline import lab, page, render, scrub, site
 from atelier.pipeline.formulas import mathml
 from atelier.report import pictures
 
+PROFILES = sorted((Path(__file__).parent.parent / "profiles").glob("*.yaml"))
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 FRAME = """<div><style scoped>.dataframe { color: red }</style><table border="1" class="dataframe"><thead>
 <tr style="text-align: right;"><th></th><th>FD</th><th>interval</th><th>kind</th></tr>
@@ -77,6 +79,31 @@ def test_committed_notebooks_are_clean(path: Path) -> None:
     assert sum("parameters" in scrub.tags(cell) for cell in code) == (0 if interactive else 1)
     plain = "\n".join(line for cell in code for line in cell.source.splitlines() if not line.startswith(("%", "!")))
     assert not [node for node in ast.walk(ast.parse(plain)) if isinstance(node, ast.ClassDef)]
+
+
+def test_a_profile_has_the_sentences_of_its_own_data() -> None:
+    source = shown({"text/plain": "x"})
+    for name in (scrub.PAINTED, scrub.OTHER):
+        source.cells.append(new_markdown_cell(f"of {name}", metadata={"tags": [name]}))
+    for profile, left, said in (("study", scrub.OTHER, scrub.PAINTED), ("paper", scrub.PAINTED, scrub.OTHER)):
+        chosen = scrub.of_profile(source, profile)
+        assert f"of {left}" not in [cell.source for cell in chosen.cells]
+        assert chosen.cells[-1].source == f"of {said}"
+        assert chosen.cells[-1].metadata == {}  # as a cell that every profile has
+    assert len(source.cells) == 4
+    assert set(scrub.PAINTED_BY) == {path.stem for path in PROFILES if "folder: data " in path.read_text()}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_what_is_said_of_the_painted_world_has_its_counterpart_and_no_other_page_speaks_of_it(path: Path) -> None:
+    notebook = scrub.read(path)
+    tagged = [tag for cell in notebook.cells for tag in scrub.tags(cell) if tag in (scrub.PAINTED, scrub.OTHER)]
+    assert tagged == [scrub.PAINTED, scrub.OTHER] * (len(tagged) // 2)
+    if path.name.startswith("explore_"):
+        return
+    for cell in scrub.of_profile(notebook, "paper").cells:
+        if cell.cell_type == "markdown":
+            assert not re.search(r"[Tt]he shipped base|this small base|at 64 px|for 64 px|8 x 8", cell.source)
 
 
 def test_clean_is_idempotent_and_leaves_source_and_tags() -> None:

@@ -1,22 +1,19 @@
 """What a plan lists, counts and refuses: against the pipeline's own locks, DVC's resolver, and counts by hand."""
 
-import json
 import re
 import resource
 import shutil
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler, UNet2DConditionModel
 from ruamel.yaml import YAML
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel
 
+import made_paper
 from atelier import params, preflight
-from atelier.data.annotations import COLUMNS
 from atelier.models import flops
 from atelier.params import Given, Params, StudySection, Work
 from atelier.planning import command, costs, counting, given, speed, stages, table, work
@@ -67,8 +64,6 @@ def test_bare_paper_lists_all_that_is_missing_within_five_seconds_and_without_to
         "field_judges.inception: weights/pt_inception-2015-12-05-6726825d.pth: no such file",
         "field_judges.clip: weights/clip-vit-base-patch32/model.safetensors: no such file",
         "field_judges.dinov2: weights/dinov2-large/model.safetensors: no such file",
-        "pixel_space.judges: data/defects/choosing/judge.safetensors: no such file",
-        "pixel_space.judges: data/defects/measuring/judge.safetensors: no such file",
     ):
         assert [line for line in listed if line.startswith(f"params.yaml: {missing}")], missing
     assert done.returncode == 1
@@ -161,60 +156,25 @@ def test_the_share_of_steps_under_a_threshold_is_the_schedules() -> None:
 
 # ------------------------------------------------------------------------------------------------ costs
 
-NARROW: dict[str, Any] = {  # Stable Diffusion 2.1's structure, with a tenth of its channels
-    "sample_size": 32,
-    "block_out_channels": [32, 64, 128, 128],
-    "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
-    "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
-    "attention_head_dim": [1, 2, 4, 4],
-    "cross_attention_dim": 48,
-    "layers_per_block": 2,
-    "use_linear_projection": True,
-}
-VAE: dict[str, Any] = {
-    "block_out_channels": [32, 32, 64, 64],
-    "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
-    "layers_per_block": 1,
-}
-TEXT = {"vocab_size": 300, "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The base, the pictures and the weights of ``scripts/made_paper.py``."""
+    folder = tmp_path_factory.mktemp("made")
+    made_paper.judges(folder / "weights", made_paper.base(folder / "sd"))
+    made_paper.pictures(folder / "wikiart")
+    return folder
 
 
 @pytest.fixture
-def narrow(bare: Path) -> Path:
-    """``bare`` with all that ``paper`` names: a narrow base in the shape of SD 2.1, pictures, a table, weights."""
-    base = bare / "sd"
-    UNet2DConditionModel(**NARROW).save_pretrained(base / "unet")
-    AutoencoderKL(**VAE).save_pretrained(base / "vae")
-    CLIPTextModel(CLIPTextConfig(**TEXT)).save_pretrained(base / "text_encoder")
-    DDIMScheduler().save_pretrained(base / "scheduler")
-    (base / "tokenizer").mkdir()
-    for name in ("vocab.json", "merges.txt"):
-        (base / "tokenizer" / name).write_text("{}")
-    (base / "tokenizer/tokenizer_config.json").write_text(json.dumps({"model_max_length": 77}))
-    (base / "model_index.json").write_text("{}")
-    for style in ("Ukiyo_e", "Minimalism"):
-        (bare / "wikiart/wikiart" / style).mkdir(parents=True)
-        for number in range(100):
-            (bare / "wikiart/wikiart" / style / f"a-painter_work-{number}.png").touch()
-    (bare / "wikiart/artemis_dataset_release_v0.csv").write_text(",".join(COLUMNS) + "\n")
-    named = params.load(bare / "params.yaml").field_judges.named_files().values()
-    weights = ("weights/vgg16.pth", "weights/vgg.pth", *chain.from_iterable(named))
-    for file in (*weights, *(f"data/defects/{role}/judge.safetensors" for role in ("choosing", "measuring"))):
-        (bare / file).parent.mkdir(parents=True, exist_ok=True)
-        (bare / file).write_text("-")
-    text = (bare / "params.yaml").read_text()
-    text = re.sub(r"source: hub .*\n +location: \S+", "source: folder\n  location: sd", text)
-    for changed, to in {
-        "size: 512": "size: 256",
-        "pictures: 1000 ": "pictures: 4 ",
-        "device: auto": "device: cpu",
-        "threads: 8": "threads: 1",
-        "batch: 16 ": "batch: 2 ",
-    }.items():
-        assert changed in text
-        text = text.replace(changed, to)
-    (bare / "params.yaml").write_text(text)
+def narrow(bare: Path, made: Path) -> Path:
+    """``bare`` with all that ``paper`` names, and that profile with some of its own numbers."""
+    shutil.copytree(made / "sd", bare / "sd")
+    for name in ("weights", "wikiart"):
+        (bare / name).symlink_to(made / name)
+    fewer = {**made_paper.WHERE, "protocol.pictures": 4, "sampling.batch": 2}
+    content = made_paper.changed(params.read(bare / "params.yaml"), fewer)
+    YAML(typ="safe").dump(content, bare / "params.yaml")
     return bare
 
 
@@ -239,7 +199,7 @@ def test_operations_are_those_by_hand_and_memory_grows_with_the_batch(narrow: Pa
     by_hand = flops.of_unet_by_hand(parts.unet.config, 32, 77)
     assert parts.denoised().flops == by_hand
     whole, numbers = parts.learnt(None, False)
-    assert numbers == sum(value.numel() for value in UNet2DConditionModel(**NARROW).parameters())
+    assert numbers == sum(value.numel() for value in UNet2DConditionModel(**made_paper.UNET).parameters())
     assert 2.9 * by_hand < whole.flops < 3.2 * by_hand  # back: one pass for inputs, one for weights
     adapter, fewer = parts.learnt(8, False)
     assert by_hand < adapter.flops < whole.flops

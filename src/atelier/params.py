@@ -270,7 +270,7 @@ class FieldJudges(Section):
 class Params(Section):
     """``params.yaml``: the shared sections. ``schema`` adds each study's section, ``StudySection.of`` returns it."""
 
-    profile: Literal["smoke", "embedded", "own", "study", "paintings", "paper"]
+    profile: Literal["smoke", "embedded", "own", "study", "paintings", "paper", "made"]  # made: scripts/made_paper.py
     seed: Seed
     machine: Machine
     data: Data

@@ -41,7 +41,7 @@ def run(study: str, params: Params, workspace: Workspace) -> None:
     failed = workspace.failed / source.name
     remove(failed)
     try:
-        notebook = scrub.scrub(_executed(source, unfinished, values, params.machine.threads))
+        notebook = scrub.scrub(_executed(source, unfinished, values, params.machine.threads, params.profile))
         html = page.page(notebook, params.profile, results)
     except (ValueError, papermill.PapermillExecutionError, RuntimeError) as error:  # RuntimeError: a dead kernel
         with filling(failed.parent):
@@ -72,7 +72,7 @@ def parameters(source: Path, params: Params) -> dict[str, Any]:
     return {name: known[name] for name in declared}
 
 
-def _executed(source: Path, target: Path, values: dict[str, Any], threads: int) -> NotebookNode:
+def _executed(source: Path, target: Path, values: dict[str, Any], threads: int, profile: str) -> NotebookNode:
     machine.settle_children(threads)  # only children compute; importing torch here would take seconds
     with tempfile.TemporaryDirectory() as temporary:
         os.environ |= {  # inherited by the kernel
@@ -90,8 +90,10 @@ def _executed(source: Path, target: Path, values: dict[str, Any], threads: int) 
             about = {"display_name": "Python 3", "language": "python", "interrupt_mode": "message"}  # no signals
             write_json(kernel, {"argv": argv, **about})
             os.environ["JUPYTER_PATH"] = temporary
+        chosen = Path(temporary) / source.name
+        write_text(chosen, scrub.text(scrub.of_profile(scrub.read(source), profile)))
         return papermill.execute_notebook(
-            str(source),
+            str(chosen),
             str(target),
             values,
             kernel_name="python3",

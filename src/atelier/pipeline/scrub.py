@@ -18,6 +18,8 @@ from nbformat import NotebookNode
 from atelier.files import FileFault, reading
 
 INJECTED = "injected-parameters"  # papermill's tag
+PAINTED, OTHER = "painted-world", "other-data"  # tags of cells for profiles of the painted world, or for all others
+PAINTED_BY = ("smoke", "embedded", "study")  # profiles of that world, whose base was made for it
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -56,6 +58,19 @@ def clean(notebook: NotebookNode) -> NotebookNode:
         if cell["cell_type"] == "code":
             cell.update(outputs=[], execution_count=None)
     return _fixed(cells)
+
+
+def of_profile(notebook: NotebookNode, profile: str) -> NotebookNode:
+    """A copy with the sentences that fit a profile's data and base: cells with the other tag are left out."""
+    left_out = OTHER if profile in PAINTED_BY else PAINTED
+    chosen = deepcopy(notebook)
+    chosen.cells = [cell for cell in chosen.cells if left_out not in tags(cell)]
+    for cell in chosen.cells:
+        if kept := [tag for tag in tags(cell) if tag not in (PAINTED, OTHER)]:
+            cell["metadata"]["tags"] = kept
+        else:
+            cell["metadata"].pop("tags", None)
+    return chosen
 
 
 def scrub(notebook: NotebookNode) -> NotebookNode:

@@ -24,6 +24,8 @@ from atelier.workspace import MARK, Workspace
 CAVEATS = {
     "smoke": "Smoke run: nothing on this page means anything.",
     "embedded": "Short run: few steps, one training seed, few repeats. Its verdicts are of this run alone.",
+    "made": "Made run: random weights and made captions. That it ends says that the profile `paper` runs; no number on "
+    "this page means anything.",
     "own": "Your pictures and a small base that was trained on a painted world: the page shows what the methods do to "
     "them in minutes, and decides no claim.",
     "paintings": "Real works, and a small base that learnt from them for an hour or two: see `base_model` for what it "

@@ -18,7 +18,7 @@ from atelier.evaluation.judges import Judges
 from atelier.models import base, defect_judge, trunk
 from atelier.models.latents import decode, encode_pictures, encode_prompts
 from atelier.sampling.sampler import first_latents, sample, with_ddim
-from atelier.studies.pixel_space import choose, pictures
+from atelier.studies.pixel_space import choose, judges, pictures
 from atelier.studies.pixel_space.params import Config
 from atelier.workspace import Workspace
 
@@ -158,14 +158,14 @@ def test_works_are_new_ones_of_the_style_and_the_judge_chose_them(config: params
     assert len(seeds) == 2
     assert 3 not in seeds  # the world's own
     table, pool = choose.works(config, workspace, pictures.TRAINING)
-    judge = choose.judge_of(config, workspace, choose.CHOOSING)
+    judge = judges.load(config, workspace, judges.CHOOSING)
     scores, fit = choose.score(judge, pool), choose.style_fit(config, workspace, "Expressionism")(pool)
     best = sorted(choose.order(scores, fit, choose.resolution(judge, pool))[:8])
     assert list(kept["path"]) == list(table["path"][best])
     np.testing.assert_allclose(kept["defects"], scores[best], rtol=1e-6)
     np.testing.assert_allclose(kept["fit"], fit[best], rtol=1e-6)
     assert torch.equal(pictures.pictures(config, workspace, kept).load(), pool[best])
-    assert judge.kind == "plain" != choose.judge_of(config, workspace, choose.MEASURING).kind
+    assert judge.kind == "plain" != judges.load(config, workspace, judges.MEASURING).kind
 
 
 def test_the_cache_is_of_the_curated_works_and_their_prompts(config: params.Params, workspace: Workspace) -> None:
@@ -184,7 +184,7 @@ def test_pairs_are_the_bases_pictures_in_the_judges_order(config: params.Params,
     assert pairs.winner.shape == pairs.loser.shape == (6, 4, 8, 8)
     assert list(listed) == ["prompt", *pictures.SCORES]
     assert not (pairs.winner == pairs.loser).flatten(1).all(1).any()
-    judge, pipeline = choose.judge_of(config, workspace, choose.CHOOSING), with_ddim(base.load(workspace.base))
+    judge, pipeline = judges.load(config, workspace, judges.CHOOSING), with_ddim(base.load(workspace.base))
     shown = [decode(pipeline.vae, latents) for latents in (pairs.winner, pairs.loser)]
     for which, made in zip(("winner", "loser"), shown, strict=True):
         scores = judge.score(((made + 1) / 2).clamp(0, 1)).numpy()
@@ -275,7 +275,7 @@ def test_a_style_that_the_painter_or_the_data_has_not_is_refused(workspace: Work
 def test_a_folder_without_judges_is_refused(workspace: Workspace) -> None:
     nowhere = changed(workspace, judges="data/nowhere")
     with pytest.raises(ValueError, match="data/nowhere/choosing"):
-        choose.judge_of(nowhere, workspace, choose.CHOOSING)
+        judges.load(nowhere, workspace, judges.CHOOSING)
 
 
 def test_the_measuring_judge_and_the_evaluator_choose_nothing(
@@ -290,6 +290,6 @@ def test_the_measuring_judge_and_the_evaluator_choose_nothing(
         return real(folder)
 
     monkeypatch.setattr(defect_judge, "load", watched)
-    choose.judge_of(config, workspace, choose.CHOOSING)
+    judges.load(config, workspace, judges.CHOOSING)
     assert asked == ["choosing"]
     assert Config.of(config).judges == "data/defects"

@@ -18,6 +18,7 @@ from atelier.evaluation.groups import group
 from atelier.evaluation.judges import Judges
 from atelier.evaluation.tables import REFERENCE_ROWS, write_rows
 from atelier.files import SEAL
+from atelier.methods.perceptual import LPIPS
 from atelier.metrics import kernel_distance, log_power_error, mean_power_spectrum
 from atelier.models import base
 from atelier.models.autoencoders import load_like
@@ -91,6 +92,29 @@ def test_a_judge_sees_works_and_reconstructions(monkeypatch: pytest.MonkeyPatch)
         group(works, Judges()), in_memory(works), in_memory(made), Judges(), Networks({}, None), device
     )
     assert "kd_judge" not in reconstruct.measures_of([unjudged])
+
+
+@pytest.mark.parametrize(
+    ("source", "location", "judged"),
+    [("hub", "someone/base", False), ("folder", "sd", False), ("shipped", None, True), ("train", "data/base", True)],
+)
+def test_judges_of_the_embedded_world_see_no_other_base(
+    params: Params, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, source: str, location: str, judged: bool
+) -> None:
+    monkeypatch.setattr(LPIPS, "from_params", lambda *_: "loss")
+    monkeypatch.setattr(LPIPS, "from_folder", lambda folder: folder)
+    monkeypatch.setattr(reconstruct.evaluators, "load", lambda folder: folder)
+    other = params.model_copy(
+        update={
+            "base": params.base.model_copy(update={"source": source, "location": location}),
+            "perceptual": params.perceptual.model_copy(update={"network": "squeeze"}),
+        }
+    )
+    networks = reconstruct.networks_of(other, workspace)
+    assert (set(networks.lpips), networks.judge is not None) == (
+        {"lpips", "judge"} if judged else {"lpips"},
+        judged,
+    )
 
 
 def test_the_original_decoder_on_stored_latents_gives_the_stored_pictures(params: Params, workspace: Workspace) -> None:

@@ -30,12 +30,13 @@ from atelier.evaluation.groups import Reference, reference_of
 from atelier.evaluation.rewards import features
 from atelier.files import check_seal, reading, write_json, write_table
 from atelier.methods.perceptual import LPIPS
-from atelier.models import base, defect_judge
+from atelier.models import base
 from atelier.models.defect_judge import DefectJudge
 from atelier.models.latents import encode_prompts
 from atelier.params import Params
 from atelier.sampling.sampler import decoded, first_latents, last_latents, settled, with_ddim
 from atelier.seeds import evenly
+from atelier.studies.pixel_space import judges
 from atelier.studies.pixel_space.params import Config
 from atelier.studies.pixel_space.pictures import (
     CARD,
@@ -60,7 +61,6 @@ from atelier.training.caches import write_cache
 from atelier.workspace import Workspace, replacing
 
 Score = Callable[[Tensor], FloatArray]
-CHOOSING, MEASURING = "choosing", "measuring"  # roles of judges
 SEEN = 32  # pictures at a time through a network
 SHRINKAGE = 0.1  # of a covariance towards a multiple of the identity, because works of a style may be few
 EXAMPLES = 400  # works of other styles, at most, that a style is compared with
@@ -72,7 +72,7 @@ def main(params: Params, workspace: Workspace) -> None:
     pipeline = settled(with_ddim(base.load(check_seal(workspace.base))), machine.accelerator(params.machine).device)
     sets = {name: works(params, workspace, name) for name in SPLITS}
     style = Config.of(params).style or ""
-    judge, fit = judge_of(params, workspace, CHOOSING), style_fit(params, workspace, style)
+    judge, fit = judges.load(params, workspace, judges.CHOOSING), style_fit(params, workspace, style)
     (table, pool), (_, held_out) = sets[TRAINING], sets[HELD_OUT]
     config = Config.of(params).curated
     chosen = curated(table, score(judge, pool), fit(pool), resolution(judge, pool), config.kept)
@@ -108,11 +108,6 @@ def works(params: Params, workspace: Workspace, name: str) -> tuple[pd.DataFrame
 
 
 # ------------------------------------------------------------------------------------------------ what chooses
-
-
-def judge_of(params: Params, workspace: Workspace, role: str) -> DefectJudge:
-    """One of both judges. ValueError for a folder without it."""
-    return defect_judge.load(workspace.named(Config.of(params).judges) / role)
 
 
 def score(judge: DefectJudge, pictures: Tensor) -> FloatArray:

@@ -38,7 +38,8 @@ from atelier.models.defect_judge import DefectJudge
 from atelier.models.latents import decode
 from atelier.params import STARTS, Params
 from atelier.sampling.store import read
-from atelier.studies.pixel_space.choose import MEASURING, judge_of, reconstructed, reference, truth
+from atelier.studies.pixel_space import judges as defect_judges
+from atelier.studies.pixel_space.choose import reconstructed, reference, truth
 from atelier.studies.pixel_space.compared import (
     AGAIN,
     DEFECTS,
@@ -87,7 +88,7 @@ class Judges(NamedTuple):
 
 def judges_of(params: Params, workspace: Workspace) -> Judges:
     """Load what measures. Raises ValueError for a folder without the judge of defects."""
-    judge = judge_of(params, workspace, MEASURING)
+    judge = defect_judges.load(params, workspace, defect_judges.MEASURING)
     return Judges(judge, judges.load(params, workspace), str(card(workspace)["style"]))
 
 
@@ -95,7 +96,7 @@ def main(params: Params, workspace: Workspace) -> None:
     """Write ``build/measures/pixel_space.csv``, and the outcomes of all pairs of main variants."""
     config = Config.of(params)
     inputs = [workspace.samples / config.STUDY, workspace.build / "restored" / config.STUDY, folder(workspace)]
-    inputs += [workspace.adapters / config.STUDY, workspace.base, workspace.evaluator, workspace.named(config.judges)]
+    inputs += [workspace.adapters / config.STUDY, workspace.base, workspace.evaluator, defect_judges.folder(workspace)]
     out = workspace.measures / OUT
     run = scratch.of_stage(params, workspace, __name__, out, inputs, config=config.model_dump(mode="json"))
     by, real = judges_of(params, workspace), reference(workspace)

@@ -44,6 +44,7 @@ PAIRED = (
     ("dpo-both", "dpo-latent"),
 )
 FEWEST = 8  # works of a painted set
+UNSEEN = 200  # held-out works, at most, that judges of defects are tried on
 Beta = Annotated[float, Field(gt=0.0, le=1e9)]
 
 
@@ -70,6 +71,19 @@ class Candidates(Section):
     prompts: Positive
     each: Annotated[int, Field(ge=2, le=100)]  # candidates a prompt
     guidance: Guidance
+
+
+class JudgeTraining(Section):
+    """Judges of defects trained for the data and the base at hand: works of the training split, and how."""
+
+    works: Annotated[int, Field(ge=8, le=100_000)]  # at most; all are in memory
+    side: Annotated[int, Field(ge=0, le=1024, multiple_of=8)]  # px of the window of a work that is learnt; 0: all of it
+    optimisation: Optimisation
+
+    @property
+    def unseen(self) -> int:
+        """Held-out works, at most, on which pairs are put in order."""
+        return min(self.works, UNSEEN)
 
 
 class PostTraining(Section):
@@ -106,7 +120,8 @@ class Config(StudySection):
     STUDY: ClassVar[str] = "pixel_space"
 
     style: StyleName | None  # that all variants learn, paint and are measured in; None: the data's works of every style
-    judges: FilePath  # of defects: a folder with ``choosing`` and ``measuring``
+    judges: FilePath | None  # of defects: a folder with ``choosing`` and ``measuring``; None: they are trained
+    judge_training: JudgeTraining | None  # where no folder has them
     curated: Curated
     candidates: Candidates
     variants: Annotated[list[Name], Field(min_length=1)]
@@ -137,9 +152,17 @@ class Config(StudySection):
             raise ValueError(f"trainings: '{sorted(taken)[0]}' names something else in this study")
         return self
 
+    @model_validator(mode="after")
+    def _judges_come_from_somewhere(self) -> "Config":
+        if (self.judges is None) == (self.judge_training is None):
+            raise ValueError("judges: expected a folder that has them, or judge_training, and null for the other")
+        return self
+
     def check(self, params: Params) -> None:
         if self.crop * 8 > params.data.size:
             raise ValueError(f"pixel_space.crop: {self.crop} is more than a latent's side")
+        if self.judge_training and self.judge_training.side > params.data.size:
+            raise ValueError(f"pixel_space.judge_training.side: more than the pictures' {params.data.size} px")
         if self.curated.painted and self.style is None:
             raise ValueError("pixel_space.style: expected one of the painter's, because works are painted in it")
         if self.curated.painted and self.curated.kept < (groups := len(params.protocol.groups)):
@@ -158,6 +181,8 @@ class Config(StudySection):
         return 2 if self.curated.painted else max(2, len(params.protocol.groups))
 
     def named_files(self) -> dict[str, list[str]]:
+        if self.judges is None:
+            return {}
         return {"judges": [f"{self.judges}/{role}/judge.safetensors" for role in ("choosing", "measuring")]}
 
     def samples(self, params: Params) -> int:
@@ -171,6 +196,11 @@ class Config(StudySection):
         kept = min(self.curated.kept, self.curated.painted or given.training(of_style))
         steps, inspected = params.sampling.steps, self.inspected * len(params.protocol.groups)
         match stage:
+            case "judges" if self.judge_training is None:
+                return Work()
+            case "judges":
+                of_each = (min(self.judge_training.works, given.training(given.all_works)), self.judge_training.unseen)
+                return Work(encoded=sum(of_each), decoded=sum(of_each), measured=sum(of_each))
             case "choose":
                 drawn = self.candidates
                 made = Sampled(drawn.prompts * drawn.each, steps, drawn.guidance > 1, states=0)  # pairs' latents alone

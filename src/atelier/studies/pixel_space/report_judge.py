@@ -18,7 +18,7 @@ def validation(results: Results) -> Table | Text:
             rows.setdefault(defect, {})[f"{role}, {kind} (%)"] = f"{100 * bar.value:.3g}{span}"
             metrics[f"judge/{role}/{defect}/{kind}"] = Metric(bar.interval, bar.n)
     if not rows:
-        return Text("The data folder says nothing of what its judges can do.")
+        return Text("Nothing says what the judges can do.")
     sizes = ", ".join(str(n) for n in sorted({metric.n for metric in metrics.values()}))
     caption = (
         "Pairs of pictures with more and with less of one planted defect that are put in the right order, on "

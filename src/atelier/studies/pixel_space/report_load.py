@@ -11,14 +11,13 @@ from torch import Tensor
 
 from atelier.data.images import to_pixels
 from atelier.diffusion import clean_estimate, noised
-from atelier.evaluation.judges import read_bars
 from atelier.evaluation.tables import read_rows
 from atelier.files import check_seal, read_json, read_table, reading
 from atelier.models import base
 from atelier.models.latents import decode
 from atelier.params import Params
 from atelier.sampling import store
-from atelier.studies.pixel_space import inspect, measure, pictures
+from atelier.studies.pixel_space import inspect, judges, measure, pictures
 from atelier.studies.pixel_space.params import UNTUNED, Config, seeds_of
 from atelier.studies.pixel_space.report_results import VOTES, Results
 from atelier.studies.pixel_space.sample import Condition, location_of
@@ -52,7 +51,7 @@ def load(params: Params, workspace: Workspace) -> Results:
         rows=pd.concat([rows, read_rows(measures / inspect.OUT)], ignore_index=True),
         every_pair=every_pair,
         gradients=read_rows(measures / inspect.GRADIENTS),
-        bars=read_bars(workspace.bars),
+        bars=judges.bars(workspace),
         first_pictures=first_pictures(params, workspace.samples),
         first_pairs=first_pairs(pipeline.vae, pictures.pairs(workspace)),
         decoded=shown,

@@ -34,7 +34,7 @@ from atelier.studies.vae_decoder.params import Config
 from atelier.workspace import Workspace, replacing
 
 OUT = "reconstructions.csv"  # in the folder of measures
-TRUNK, EVALUATOR = "data/trunk", "data/evaluator"  # of the embedded world
+TRUNK, EVALUATOR, BASE = "data/trunk", "data/evaluator", "data/base"  # of the embedded world
 BATCH = 32  # batch size of perceptual networks
 
 
@@ -114,9 +114,13 @@ def measures_of(parts: Sequence[Returned]) -> dict[str, float]:
 
 
 def networks_of(params: Params, workspace: Workspace) -> Networks:
-    """The network of the loss; if it is not the embedded world's, also that world's trunk and evaluator."""
+    """The network of the loss; of a base that is the embedded world's or began as it, also that world's judges.
+
+    They saw painted pictures alone, and judge no other base, though they may lie beside it.
+    """
     networks = Networks({"lpips": LPIPS.from_params(params.perceptual, workspace.root)}, None)
-    if params.perceptual.network == "trunk":
+    of_the_world = params.base.source == "shipped" or params.base.location == BASE
+    if params.perceptual.network == "trunk" or not of_the_world:
         return networks
     judge = LPIPS.from_folder(workspace.named(TRUNK))
     return Networks({**networks.lpips, "judge": judge}, evaluators.load(workspace.named(EVALUATOR)))
