@@ -36,7 +36,7 @@ from atelier.models.latents import encode_prompts
 from atelier.params import Params
 from atelier.sampling.sampler import decoded, first_latents, last_latents, settled, with_ddim
 from atelier.seeds import evenly
-from atelier.studies.pixel_space import judges
+from atelier.studies.pixel_space import judges as defect_judges
 from atelier.studies.pixel_space.params import Config
 from atelier.studies.pixel_space.pictures import (
     CARD,
@@ -72,7 +72,7 @@ def main(params: Params, workspace: Workspace) -> None:
     pipeline = settled(with_ddim(base.load(check_seal(workspace.base))), machine.accelerator(params.machine).device)
     sets = {name: works(params, workspace, name) for name in SPLITS}
     style = Config.of(params).style or ""
-    judge, fit = judges.load(params, workspace, judges.CHOOSING), style_fit(params, workspace, style)
+    judge, fit = defect_judges.load(params, workspace, defect_judges.CHOOSING), style_fit(params, workspace, style)
     (table, pool), (_, held_out) = sets[TRAINING], sets[HELD_OUT]
     config = Config.of(params).curated
     chosen = curated(table, score(judge, pool), fit(pool), resolution(judge, pool), config.kept)

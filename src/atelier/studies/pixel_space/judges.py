@@ -54,9 +54,7 @@ def main(params: Params, workspace: Workspace) -> None:
     known: list[Bar] = []
     with replacing(folder(workspace)) as part:
         for role, kind in ROLES.items():
-            seed = seed_of(
-                params.seed, Config.STUDY, role
-            )  # which pictures a step sees, and their defects, differ, too
+            seed = seed_of(params.seed, Config.STUDY, role)  # decides which pictures a step sees, and their defects
             judge = defect_judge.build(kind, NAMES, seed)
             task = training.task(judge, *learnt, seed, place.device)
             history = fit(task, settings.optimisation, seed=seed, scratch=run / role, accelerator=place)
@@ -108,11 +106,11 @@ class Seen(NamedTuple):
         room = self.pictures.shape[-1] - side + 1
         places = [torch.randint(room, (2,), generator=torch_generator(seed, "window", name)) for name in self.names]
         cut = [slice(int(top), int(top) + side) for top, _ in places], [slice(int(x), int(x) + side) for _, x in places]
-        both = (
-            torch.stack([work[:, rows, columns] for work, rows, columns in zip(of, *cut, strict=True)])
-            for of in (self.pictures, self.returned)
-        )
-        return type(self)(*both, self.names)
+
+        def windows_of(works: Tensor) -> Tensor:
+            return torch.stack([work[:, rows, columns] for work, rows, columns in zip(works, *cut, strict=True)])
+
+        return self._replace(pictures=windows_of(self.pictures), returned=windows_of(self.returned))
 
     def half_returned(self) -> Tensor:
         """Every other work as it is, the others as the autoencoder returns them."""

@@ -196,10 +196,10 @@ class Config(StudySection):
         kept = min(self.curated.kept, self.curated.painted or given.training(of_style))
         steps, inspected = params.sampling.steps, self.inspected * len(params.protocol.groups)
         match stage:
-            case "judges" if self.judge_training is None:
-                return Work()
             case "judges":
-                of_each = (min(self.judge_training.works, given.training(given.all_works)), self.judge_training.unseen)
+                if (settings := self.judge_training) is None:
+                    return Work()
+                of_each = (min(settings.works, given.training(given.all_works)), settings.unseen)
                 return Work(encoded=sum(of_each), decoded=sum(of_each), measured=sum(of_each))
             case "choose":
                 drawn = self.candidates
