@@ -34,8 +34,8 @@ data: $(VENV)/.installed data.dvc
 
 repro: env data  ## run the pipeline of params.yaml, compare its pages with results/<profile>
 	@python -m atelier check
-	@echo "== pipeline: dvc repro"
-	@python -m atelier.warm dvc repro
+	@echo "== pipeline: dvc repro, several studies at once where cores are free"
+	@python -m atelier.warm python -m atelier.pipeline.repro
 	@python -m atelier.pipeline.compare
 
 plan: env       ## what a profile lacks and costs, without running it: PROFILE=paper, and CARD=H100 or SECONDS=30

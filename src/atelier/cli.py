@@ -47,7 +47,7 @@ def run(arguments: list[str]) -> None:
     workspace, began = Workspace(), time.monotonic()
     stage = os.environ.get(lifetime.STAGE) if machine.is_main() else None
     if stage:
-        locks.keep(workspace.root)
+        locks.keep(workspace.root, locks.of_stage(stage))
     _run(workspace, arguments)
     if stage:
         _took(workspace.scratch / TIMINGS, stage, time.monotonic() - began)

@@ -38,9 +38,20 @@ def stages(data: bytes) -> Mapping[str, Any] | None:
     return known if isinstance(known, dict) and all(isinstance(stage, dict) for stage in known.values()) else None
 
 
-def keep(root: Path = Path()) -> None:
-    """Copy each lock that has changed and is whole. Called while DVC writes none: as a stage starts."""
+def of_stage(stage: str) -> Path:
+    """The lock that holds a stage, by the name that DVC gives it: ``pipelines/STUDY/dvc.yaml:NAME``, or ``NAME``."""
+    file, named, _ = stage.rpartition(":")
+    return Path(file if named else "dvc.yaml").with_suffix(".lock")
+
+
+def keep(root: Path = Path(), only: Path | None = None) -> None:
+    """Copy each lock that has changed and is whole, or ``only`` one. Called while DVC does not write it.
+
+    So it is of its own lock as a stage starts; beside it another study's DVC may be writing another.
+    """
     for name in locks(root):
+        if only not in (None, name):
+            continue
         data, kept = read_bytes(root / name), root / KEPT / name
         if (not kept.is_file() or read_bytes(kept) != data) and stages(data) is not None:
             write_whole(kept, data)
