@@ -1,7 +1,7 @@
 """``python -m atelier.pipeline.repro``: ``dvc repro`` of everything, several studies at once where cores are free.
 
-First what all studies share; then each study by a ``dvc repro`` of its own, those that read each other's files one
-after the other; last ``dvc repro`` itself, which has only the site to do. The results are those of ``dvc repro`` alone.
+First what all studies share; then each study by a command of its own, those that read each other's files by one; last
+``dvc repro`` itself, which has only the site to do. The results are those of ``dvc repro`` alone.
 """
 
 import argparse
@@ -10,17 +10,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
+from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import Any
-
-from ruamel.yaml import YAML
 
 from atelier import lifetime
 from atelier.cli import exit_code
-from atelier.files import reading
 from atelier.params import Machine, load
-from atelier.planning.stages import stages
+from atelier.planning.stages import SHARED, Stage, stages
 from atelier.workspace import Workspace
 
 DVC = ("dvc", "--wait-for-lock", "repro")
@@ -39,10 +36,11 @@ def run(arguments: list[str]) -> None:
     if at_once < 1:
         raise ValueError(f"--at-once: expected at least 1, got {at_once}")
     if at_once > 1:
-        _in_turn([*DVC, *(name for name in pipeline(workspace.root / "dvc.yaml") if name != SITE)])
-        counted = [stage.pipeline for stage in stages(params.model_dump(mode="json"), workspace)]
-        together = sorted(groups(workspace), key=lambda names: -sum(map(counted.count, names)))
-        _at_once([[*DVC, *(f"pipelines/{name}/dvc.yaml" for name in names)] for names in together], at_once)
+        listed = stages(params.model_dump(mode="json"), workspace)
+        shared = [stage.name for stage in listed if stage.pipeline == SHARED and stage.name != SITE]
+        together = sorted(groups(listed), key=len, reverse=True)
+        _in_turn([*DVC, *shared])
+        _at_once([[*DVC, "--single-item", *map(named, group)] for group in together], at_once)
     _in_turn([*DVC])
 
 
@@ -50,42 +48,39 @@ def most_at_once(machine: Machine) -> int:
     """How many stages the cores hold; one where a GPU would be shared."""
     if machine.device != "cpu" and any(path.exists() for path in GPUS):
         return 1
-    return max(1, len(os.sched_getaffinity(0)) // machine.threads)
+    return max(1, cores() // machine.threads)
 
 
-def pipeline(path: Path) -> Mapping[str, Mapping[str, Any]]:
-    """The stages of a pipeline's file by name, those with a matrix as what they do for each member."""
-    with reading(path, "not a pipeline"):
-        listed = YAML(typ="safe", pure=True).load(path.read_bytes())["stages"]
-        return {name: {**stage, **stage.get("do", {})} for name, stage in listed.items()}
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def groups(workspace: Workspace) -> list[list[str]]:
-    """Studies that can run beside each other, those that read each other's files in one list."""
-    made, read = {}, {}
-    for path in sorted(workspace.pipelines.glob("*/dvc.yaml")):
-        listed = pipeline(path).values()
-        made[path.parent.name] = {name for stage in listed for out in stage.get("outs", []) for name in _named(out)}
-        read[path.parent.name] = {name for stage in listed for name in stage.get("deps", [])}
-    joined = [[name] for name in made]
-    for reader, names in read.items():
-        for maker, outs in made.items():
-            if reader != maker and _meet(names, outs):
-                one, other = (next(group for group in joined if name in group) for name in (reader, maker))
-                if one is not other:
-                    one.extend(other)
-                    joined.remove(other)
-    return [sorted(group) for group in joined]
+def groups(listed: Sequence[Stage]) -> list[list[Stage]]:
+    """Stages of the studies: a list for what can run beside the others, each stage after those whose files it reads.
+
+    Shared stages are in none: of those DVC lets one command at a time see whether there is something to do.
+    """
+    of_studies = [stage for stage in listed if stage.pipeline != SHARED]
+    makers = {out: stage for stage in of_studies for out in stage.outs}
+    before = {stage: {makers[out] for dep in stage.deps for out in makers if _meet(dep, out)} for stage in of_studies}
+    group_of = {stage.pipeline: {stage.pipeline} for stage in of_studies}
+    for stage, read in before.items():
+        joined = set().union(*(group_of[each.pipeline] for each in (stage, *read)))
+        group_of |= dict.fromkeys(joined, joined)
+    ordered = list(TopologicalSorter(before).static_order())
+    together = {tuple(sorted(studies)) for studies in group_of.values()}
+    return [[stage for stage in ordered if stage.pipeline in studies] for studies in sorted(together)]
 
 
-def _named(out: str | Mapping[str, Any]) -> Iterable[str]:
-    return [out] if isinstance(out, str) else out
+def named(stage: Stage) -> str:
+    """What DVC calls a study's stage."""
+    return f"pipelines/{stage.pipeline}/dvc.yaml:{stage.name}"
 
 
-def _meet(one: Iterable[str], other: Iterable[str]) -> bool:
-    """Whether a path of one lies in a path of the other; what a matrix fills in is left open."""
-    plain = [[f"{path.partition('${')[0].rstrip('/')}/" for path in paths] for paths in (one, other)]
-    return any(a.startswith(b) or b.startswith(a) for a in plain[0] for b in plain[1])
+def _meet(one: str, other: str) -> bool:
+    """Whether two paths are equal, or one is in the other."""
+    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
 
 
 def _bound() -> None:

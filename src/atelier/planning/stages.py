@@ -17,12 +17,17 @@ REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 
 class Stage(NamedTuple):
-    """One stage: the pipeline that it is of, its kind, DVC's name of it, and the words of ``python -m atelier``."""
+    """One stage: the pipeline that it is of, its kind, DVC's name of it, and the words of ``python -m atelier``.
+
+    Paths of ``deps`` and ``outs`` are those of the files, with what a matrix fills in.
+    """
 
     pipeline: str
     kind: str  # without what the matrix adds
     name: str
     words: tuple[str, ...]  # none of another command
+    deps: tuple[str, ...]
+    outs: tuple[str, ...]
 
 
 def stages(content: Mapping[str, Any], workspace: Workspace) -> list[Stage]:
@@ -43,10 +48,15 @@ def _of_file(content: Mapping[str, Any], pipeline: str, path: Path) -> Iterator[
             raise ValueError(f"{type(error).__name__} where stages are expected") from None
     for kind, stage in listed:
         matrix = {key: _list(content, value, f"{path}: {kind}") for key, value in stage.get("matrix", {}).items()}
+        paths = [
+            tuple(str(next(iter(path)) if isinstance(path, Mapping) else path) for path in stage.get(key, ()))
+            for key in ("deps", "outs")
+        ]
         for values in product(*matrix.values()):
             item = dict(zip(matrix, map(str, values), strict=True))
             name = kind + (f"@{'-'.join(item.values())}" if item else "")
-            yield Stage(pipeline, kind, name, _words(str(stage["cmd"]), item))
+            deps, outs = (tuple(_filled(path, item) for path in of) for of in paths)
+            yield Stage(pipeline, kind, name, _words(str(stage["cmd"]), item), deps, outs)
 
 
 def _list(content: Mapping[str, Any], value: object, where: str) -> list[Any]:
@@ -60,7 +70,11 @@ def _list(content: Mapping[str, Any], value: object, where: str) -> list[Any]:
     return value
 
 
+def _filled(text: str, item: Mapping[str, str]) -> str:
+    return REFERENCE.sub(lambda match: item.get(match[1].removeprefix("item."), match[0]), text)
+
+
 def _words(command: str, item: Mapping[str, str]) -> tuple[str, ...]:
     """What stands after ``python -m atelier``."""
-    filled = REFERENCE.sub(lambda match: item.get(match[1].removeprefix("item."), match[0]), command)
+    filled = _filled(command, item)
     return tuple(filled.removeprefix(COMMAND).split()) if filled.startswith(COMMAND) else ()
