@@ -18,7 +18,7 @@ CPU = params.load(ROOT / "profiles/embedded.yaml").machine
 
 
 def stage(pipeline: str, name: str, deps: list[str], outs: list[str]) -> Stage:
-    return Stage(pipeline, name, name, (), tuple(deps), tuple(outs))
+    return Stage(pipeline, name, name, (), tuple(deps), tuple(outs), ())
 
 
 def test_studies_that_read_each_others_files_run_in_turn() -> None:

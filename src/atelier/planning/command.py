@@ -166,10 +166,12 @@ class Prices:
         """The parameters that lower a group's memory."""
         if not any(work.trained for work in group.works):
             return ["sampling.batch"]
-        shared, content = group.pipeline == SHARED, self.config.model_dump()
-        return list(
-            _batches(content["base"] if shared else content[group.pipeline], "base" if shared else group.pipeline)
-        )
+        section = "base" if group.pipeline == SHARED else group.pipeline
+        return [
+            key
+            for key in _batches(self.config.model_dump()[section], section)
+            if any(f"{key}.".startswith(f"{read}.") for read in group.params)
+        ]
 
     def idle(self, rows: Sequence[Row]) -> Iterator[str]:
         """Hours of wall, one stage after another and as many at a time as there are cards; and what is idle."""

@@ -19,7 +19,7 @@ REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 class Stage(NamedTuple):
     """One stage: the pipeline that it is of, its kind, DVC's name of it, and the words of ``python -m atelier``.
 
-    Paths of ``deps`` and ``outs`` are those of the files, with what a matrix fills in.
+    Paths of ``deps`` and ``outs``, and keys of ``params``, are those of the files, with what a matrix fills in.
     """
 
     pipeline: str
@@ -28,6 +28,7 @@ class Stage(NamedTuple):
     words: tuple[str, ...]  # none of another command
     deps: tuple[str, ...]
     outs: tuple[str, ...]
+    params: tuple[str, ...]
 
 
 def stages(content: Mapping[str, Any], workspace: Workspace) -> list[Stage]:
@@ -50,13 +51,13 @@ def _of_file(content: Mapping[str, Any], pipeline: str, path: Path) -> Iterator[
         matrix = {key: _list(content, value, f"{path}: {kind}") for key, value in stage.get("matrix", {}).items()}
         paths = [
             tuple(str(next(iter(path)) if isinstance(path, Mapping) else path) for path in stage.get(key, ()))
-            for key in ("deps", "outs")
+            for key in ("deps", "outs", "params")
         ]
         for values in product(*matrix.values()):
             item = dict(zip(matrix, map(str, values), strict=True))
             name = kind + (f"@{'-'.join(item.values())}" if item else "")
-            deps, outs = (tuple(_filled(path, item) for path in of) for of in paths)
-            yield Stage(pipeline, kind, name, _words(str(stage["cmd"]), item), deps, outs)
+            filled = (tuple(_filled(path, item) for path in of) for of in paths)
+            yield Stage(pipeline, kind, name, _words(str(stage["cmd"]), item), *filled)
 
 
 def _list(content: Mapping[str, Any], value: object, where: str) -> list[Any]:

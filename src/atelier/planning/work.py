@@ -16,6 +16,7 @@ class Group(NamedTuple):
     kind: str
     works: list[Work]
     silent: int
+    params: frozenset[str]  # keys that its stages depend on
 
     @property
     def number(self) -> int:
@@ -24,12 +25,17 @@ class Group(NamedTuple):
 
 def groups(params: Params, given: Given, stages: Sequence[Stage]) -> list[Group]:
     """All stages by pipeline and kind, in order."""
-    by_kind: dict[tuple[str, str], list[Work | None]] = {}
+    by_kind: dict[tuple[str, str], list[tuple[Stage, Work | None]]] = {}
     for stage in stages:
-        by_kind.setdefault((stage.pipeline, stage.kind), []).append(of_stage(params, given, stage))
+        by_kind.setdefault((stage.pipeline, stage.kind), []).append((stage, of_stage(params, given, stage)))
     return [
-        Group(*key, [work for work in works if work is not None], sum(work is None for work in works))
-        for key, works in by_kind.items()
+        Group(
+            *key,
+            works=[work for _, work in listed if work is not None],
+            silent=sum(work is None for _, work in listed),
+            params=frozenset(name for stage, _ in listed for name in stage.params),
+        )
+        for key, listed in by_kind.items()
     ]
 
 
