@@ -517,7 +517,13 @@ def test_every_profile_passes_and_has_the_same_keys_and_types(path: Path) -> Non
     expected = shape(content())
     if path.stem == "own":  # tunes no model to a style, and lets the data say which styles there are
         expected = {place: kind for place, kind in expected.items() if not place.startswith(NAMED_STYLES)}
-    assert shape(YAML(typ="safe").load(path)) == expected
+    shown = shape(YAML(typ="safe").load(path))
+    if path.stem == "paper":  # trains its judges of defects, where the others name a folder that has them
+        shown, expected = (
+            {place: kind for place, kind in each.items() if not place.startswith("pixel_space/judge")}
+            for each in (shown, expected)
+        )
+    assert shown == expected
 
 
 def test_the_active_parameters_are_the_embedded_profile_byte_for_byte() -> None:
