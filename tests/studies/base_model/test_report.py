@@ -236,7 +236,7 @@ def test_distances_record_the_base_and_not_its_floor(results: report.Results) ->
     assert table.metrics["base/kd_haar/works"].value == 20.0
     assert table.metrics["base/kd_haar/works/corrected"].value == 10.0
     assert table.metrics["base/fd_haar_rec/works"].value == 2.5
-    assert table.metrics["base/fd_evaluator/works"].n == 2
+    assert table.metrics["base/fd/works"].n == 2
     assert table.metrics["base/brightness_spread/works"].unit == "ratio"
     assert not {"base/n/works", "base/of/works"} & set(table.metrics)
     text = report.summary(results).text

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from diffusers.configuration_utils import FrozenDict
 from torch import Tensor, nn
 
 from atelier import params
@@ -26,7 +27,7 @@ class Linear(nn.Module):
         super().__init__()
         generator = torch.Generator().manual_seed(3)
         self.mix = torch.linalg.qr(torch.randn(4, 4, generator=generator, dtype=torch.float64))[0] * 2
-        self.config = SimpleNamespace(scaling_factor=FACTOR, shift_factor=0.25)
+        self.config = FrozenDict(scaling_factor=FACTOR, shift_factor=0.25)
         self.dtype, self.device = torch.float64, torch.device("cpu")
 
     def decode(self, latents: Tensor) -> SimpleNamespace:

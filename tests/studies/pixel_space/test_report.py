@@ -70,7 +70,8 @@ def section(variants: Sequence[str], ablations: Sequence[str] = ()) -> Config:
         "trainings": {name: training(name) for name in (*variants, *ablations)}, "rank": 8, "crop": 0, "slices": 4,
         "beta": 2500.0, "simpo_beta": 500.0, "margin": 0.0, "most": 1.2, "supervised": steps, "preference": steps,
         "guidance": 4.0, "pictures": 20, "restored": 20, "strength": 0.5, "inspected": 8, "sitting": 20,
-        **({"judges": "data/defects"} if "judges" in Config.model_fields else {}),
+        "judges": "data/defects",
+        "judge_training": None,
     })  # fmt: skip
 
 
