@@ -43,15 +43,20 @@ DENOISERS: dict[str, dict[str, Any]] = {
 DENOISERS["2.1-v"] = {**DENOISERS["2.1"], "upcast_attention": True}
 
 
-def pipeline_of(name: str) -> Any:
-    """A pipeline for 64 px in the shape of one of ``ALL``."""
-    words = base.train_tokenizer(PROMPTS, 700)
-    torch.manual_seed(25)
-    text = CLIPTextConfig(
+def text_of(words: Any) -> CLIPTextConfig:
+    """The smallest text encoder of a tokenizer."""
+    return CLIPTextConfig(
         vocab_size=len(words), hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
         projection_dim=16, max_position_embeddings=words.model_max_length, bos_token_id=words.bos_token_id,
         eos_token_id=words.eos_token_id, pad_token_id=words.pad_token_id,
     )  # fmt: skip
+
+
+def pipeline_of(name: str) -> Any:
+    """A pipeline for 64 px in the shape of one of ``ALL``."""
+    words = base.train_tokenizer(PROMPTS, 700)
+    torch.manual_seed(25)
+    text = text_of(words)
     vae = AutoencoderKL(
         block_out_channels=(8, 8, 8, 8), latent_channels=4, norm_num_groups=4, sample_size=64,
         down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,

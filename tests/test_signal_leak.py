@@ -26,7 +26,7 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from atelier.diffusion import scaled_linear_betas, signal_and_noise
 from atelier.methods.signal_leak import (
@@ -45,6 +45,7 @@ from atelier.methods.signal_leak import (
     save,
 )
 from atelier.models import base
+from shapes import text_of
 
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
@@ -418,11 +419,7 @@ def tiny_sd() -> StableDiffusionPipeline:
 def tiny_sdxl() -> StableDiffusionXLPipeline:
     words = base.build("tiny", 64, ["a boat at night"], seed=1).tokenizer
     torch.manual_seed(1)
-    text = CLIPTextConfig(
-        vocab_size=len(words), hidden_size=16, intermediate_size=16, projection_dim=16, num_hidden_layers=2,
-        num_attention_heads=2, max_position_embeddings=words.model_max_length, bos_token_id=words.bos_token_id,
-        eos_token_id=words.eos_token_id, pad_token_id=words.pad_token_id,
-    )  # fmt: skip
+    text = text_of(words)
     unet = UNet2DConditionModel(
         sample_size=8, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, cross_attention_dim=32,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
