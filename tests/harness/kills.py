@@ -271,7 +271,6 @@ def _signalled(moment: Callable[[Run], bool], number: signal.Signals, folder: Pa
 
 def _interrupted(moment: Callable[[Run], bool], strike: Callable[[Run], None], may_miss: bool = False) -> str:
     """Start the pipeline, strike at a moment, see all of it end. ``may_miss``: what is struck may be done."""
-    undisturbed()
     for _ in range(TRIES):
         run = start()
         if moment(run):
