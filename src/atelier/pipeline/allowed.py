@@ -1,7 +1,7 @@
 """What a page may hold: an allow-list of elements, attributes and addresses, checked on the tree that a browser builds.
 
-A page is complete in itself: it runs nothing, and fetches nothing but pictures that lie beside it. ``POLICY`` says the
-same to the browser, so that whatever this check might miss does nothing either.
+A page is complete in itself: it runs nothing but the site's own script, and fetches nothing but pictures that lie beside
+it. Its policy says the same to the browser, so that whatever this check might miss does nothing either.
 """
 
 import re
@@ -56,14 +56,17 @@ class Addresses(NamedTuple):
     pictures: list[str]
 
 
-def policy(style: str) -> str:
-    """The Content-Security-Policy of a page with this style sheet: no script, no style but it, pictures beside it."""
-    digest = b64encode(sha256(style.encode()).digest()).decode()
-    return f"default-src 'none'; img-src 'self' data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+def policy(style: str, script: str) -> str:
+    """The Content-Security-Policy of a page: no style and no script but these, pictures beside it, no request."""
+    sheet, code = (b64encode(sha256(text.encode()).digest()).decode() for text in (style, script))
+    return (
+        f"default-src 'none'; img-src 'self' data:; style-src 'sha256-{sheet}'; script-src 'sha256-{code}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
 
 
-def addresses(text: str, style: str) -> Addresses:
-    """Check a page and return its relative addresses; ``style`` is the one style sheet that it may hold.
+def addresses(text: str, style: str, script: str) -> Addresses:
+    """Check a page and return its relative addresses; ``style`` and ``script`` are all that it may hold of either.
 
     Raises ValueError, with the element, for whatever is not on the list.
     """
@@ -71,17 +74,17 @@ def addresses(text: str, style: str) -> Addresses:
     document = html5lib.parse(text, treebuilder="etree", namespaceHTMLElements=True)
     for element in document.iter():
         if isinstance(element.tag, str):  # a comment's is a function
-            _check(element, style, addresses)
+            _check(element, style, script, addresses)
     return addresses
 
 
-def _check(element: Element, style: str, addresses: Addresses) -> None:
+def _check(element: Element, style: str, script: str, addresses: Addresses) -> None:
     name = element.tag.rpartition("}")[2]
-    if element.tag == HTML + "style":
-        if (element.text or "") != style or len(element) or element.attrib:
-            raise ValueError("<style>: a page must load nothing and has no style sheet but its own")
+    if element.tag in (HTML + "style", HTML + "script"):
+        if (element.text or "") != (style if name == "style" else script) or len(element) or element.attrib:
+            raise ValueError(f"<{name}>: a page must load nothing and has no style sheet and no script but its own")
     elif element.tag == HTML + "meta":
-        _check_meta(element, style)
+        _check_meta(element, style, script)
     elif element.tag not in ELEMENTS and element.tag not in FORMULA_ELEMENTS:
         raise ValueError(f"<{name[:SHOWN]}>: a page must run and load nothing, and this element is not on the list")
     allowed = FORMULA_ATTRIBUTES.split() if element.tag in FORMULA_ELEMENTS else ATTRIBUTES.get(name, frozenset())
@@ -95,12 +98,12 @@ def _check(element: Element, style: str, addresses: Addresses) -> None:
             _add_link(value, shown, addresses)
 
 
-def _check_meta(element: Element, style: str) -> None:
+def _check_meta(element: Element, style: str, script: str) -> None:
     """The three that every page has: encoding, width, policy."""
     expected = (
         {"charset": "utf-8"},
         {"name": "viewport", "content": "width=device-width, initial-scale=1"},
-        {"http-equiv": "Content-Security-Policy", "content": policy(style)},
+        {"http-equiv": "Content-Security-Policy", "content": policy(style, script)},
     )
     if element.attrib not in expected:
         raise ValueError(f"<meta {' '.join(element.attrib)[:SHOWN]}>: a page must run and load nothing")

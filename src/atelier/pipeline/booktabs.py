@@ -6,17 +6,24 @@ from collections.abc import Sequence
 from bs4 import BeautifulSoup, Tag
 
 
-def ruled(html: str, label: str, caption: str = "") -> str:
-    """Set each table of ``html``, in a frame that scrolls; ``label`` names it for a screen reader."""
+def ruled(html: str, label: str, caption: str = "", folded: str = "") -> str:
+    """Set each table of ``html``, in a frame that scrolls; ``label`` names it for a screen reader.
+
+    ``folded``: a line in whose place the table unfolds; "": it is open.
+    """
     soup = BeautifulSoup(html, "html.parser")
     for style in soup.select("style[scoped], style[type='text/css']"):  # pandas sends one with every frame and Styler
         style.decompose()
     for table in soup.find_all("table"):
         _set(table)
         if caption:
+            table["class"] = "sortable"
             table.insert(0, BeautifulSoup(f"<caption><span>{caption}</span></caption>", "html.parser"))
         role = {"class": "scroll", "role": "region", "tabindex": "0", "aria-label": label}
-        table.wrap(soup.new_tag("div", attrs=role))
+        frame = table.wrap(soup.new_tag("div", attrs=role))
+        if folded:
+            frame.wrap(soup.new_tag("details", attrs={"class": "table"}))
+            frame.insert_before(BeautifulSoup(f"<summary>{folded}</summary>", "html.parser"))
     return str(soup)
 
 

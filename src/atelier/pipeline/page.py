@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from jinja2 import Environment
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from nbconvert.exporters import TemplateExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbconvert.preprocessors import Preprocessor
@@ -29,9 +29,12 @@ from atelier.pipeline.booktabs import ruled
 from atelier.pipeline.formulas import mathml
 from atelier.pipeline.scrub import INJECTED, tags
 
-STYLE = Path(__file__).with_name("page.css")
+STYLE, SCRIPT = Path(__file__).with_name("page.css"), Path(__file__).with_name("page.js")
 TEMPLATES = Path(__file__).with_name("template")
 SHORT_RUNS = ("smoke", "embedded", "own")
+SYMBOLS = {"supported": "✓", "reversed": "⇄", "not seen": "∅", "undecided": "?"}  # so that colour says nothing alone
+NO_VERDICT = "–"
+OPEN = 1  # tables of a page that are not folded
 PICTURES = ("image/svg+xml", "image/png", "image/jpeg", "image/webp")
 COLOURED = (Keyword, String, Comment, Number, Operator.Word, Name.Function, Name.Class, Name.Namespace)
 
@@ -42,11 +45,12 @@ def page(
     folder: Path | None = None,
     verdicts: Sequence[Mapping[str, str]] = (),
     findings: Sequence[Mapping[str, str]] = (),
+    ways: Mapping[str, Any] | None = None,
 ) -> str:
     """A study's page from its notebook; ``folder`` is where it will lie, and holds the figures that it names.
 
     ``verdicts``: its claims' among all of the profile, which only the site knows (`site.verdicts_of`); ``findings``:
-    its own (`site.findings_of`).
+    its own (`site.findings_of`); ``ways``: to the front page, the studies before and after, and other profiles.
 
     Raises ValueError when it has no title, a formula does not convert, a figure's file is missing, or something in it
     would run or be fetched.
@@ -57,24 +61,11 @@ def page(
         "folder": folder,
         "verdicts": verdicts,
         "findings": findings,
+        "ways": ways or {},
+        "contents": _contents(notebook),
     }
-    text, _ = PageExporter().from_notebook_node(notebook, resources=_frame(title(notebook), profile) | about)
-    return _checked(text, folder)
-
-
-def index(
-    studies: list[dict[str, Any]],
-    profile: str,
-    params: str,
-    folder: Path,
-    verdicts: Sequence[Mapping[str, str]] = (),
-    findings: Sequence[Mapping[str, str]] = (),
-) -> str:
-    """The page that lists them, for ``folder``; ``params`` is the text of params.yaml. ValueError as of ``page``."""
-    template = PageExporter().environment.get_template("index.html.j2")
-    frame = _frame("Atelier: studies", profile)
-    about = {"studies": studies, "params": params, "verdicts": verdicts, "findings": findings}
-    return _checked(template.render(resources=frame | about), folder)
+    text, _ = PageExporter().from_notebook_node(notebook, resources=frame(title(notebook), profile) | about)
+    return checked(text, folder)
 
 
 def title(notebook: NotebookNode) -> str:
@@ -83,6 +74,12 @@ def title(notebook: NotebookNode) -> str:
         if line.startswith("# "):
             return inline(line[2:]).striptags()
     raise ValueError("no title: the first Markdown cell must begin with '# ' and a title")
+
+
+def _contents(notebook: NotebookNode) -> list[tuple[str, str]]:
+    """Anchor and text of the second headings."""
+    heads = re.findall(r"^## +(.*)$", prose(notebook), re.MULTILINE)
+    return [(inline(head.strip()).striptags().replace(" ", "-"), inline(head.strip()).striptags()) for head in heads]
 
 
 def prose(notebook: NotebookNode) -> str:
@@ -110,12 +107,22 @@ def inline(source: str) -> Markup:
 
 def addresses(text: str) -> allowed.Addresses:
     """A page's relative addresses. Raises ValueError when it would run something, or fetch anything but a picture."""
-    return allowed.addresses(text, _style())
+    return allowed.addresses(text, *_own())
 
 
-def _style() -> str:
-    """The content of a page's style element."""
-    return f"\n{STYLE.read_text(encoding='utf-8')}"
+def _own() -> tuple[str, str]:
+    """The content of a page's style and script elements."""
+    return f"\n{STYLE.read_text(encoding='utf-8')}", SCRIPT.read_text(encoding="utf-8")
+
+
+def rendered(template: str, about: Mapping[str, Any], folder: Path) -> str:
+    """A page of a template, for ``folder``. Raises ValueError as ``page`` does."""
+    return checked(PageExporter().environment.get_template(template).render(resources=about), folder)
+
+
+def symbol(verdict: str) -> str:
+    """A verdict's sign."""
+    return next((sign for said, sign in SYMBOLS.items() if verdict.startswith(said)), NO_VERDICT)
 
 
 class PageExporter(TemplateExporter):
@@ -137,7 +144,7 @@ class PageExporter(TemplateExporter):
         self.register_preprocessor(Numbers, enabled=True)
 
     def default_filters(self) -> Iterable[tuple[str, Any]]:
-        filters = {"markdown": markdown, "inline": inline, "tables": _tables, "code": _code}
+        filters = {"markdown": markdown, "inline": inline, "tables": _tables, "code": _code, "symbol": symbol}
         return [*super().default_filters(), *filters.items()]
 
     def _create_environment(self) -> Environment:
@@ -159,6 +166,7 @@ class Numbers(Preprocessor):
                 if output.output_type not in ("display_data", "execute_result"):
                     continue
                 shown = {"heading": heading, "caption": output.metadata.get("caption", "")}
+                shown["file"] = output.metadata.get("table")
                 shown |= _picture(output, resources["folder"])
                 if shown["caption"]:
                     figures += "src" in shown
@@ -191,10 +199,11 @@ class _Renderer(IPythonRenderer):
         )
 
 
-def _frame(name: str, profile: str) -> dict[str, Any]:
-    style = _style()
+def frame(name: str, profile: str) -> dict[str, Any]:
+    """What every page's template takes."""
     about = {"title": name, "profile": profile, "short": profile in SHORT_RUNS}
-    return about | {"style": Markup(style), "policy": allowed.policy(style)}
+    style, script = _own()
+    return about | {"style": Markup(style), "script": Markup(script), "policy": allowed.policy(style, script)}
 
 
 def _picture(output: NotebookNode, folder: Path | None) -> dict[str, Any]:
@@ -211,10 +220,14 @@ def _picture(output: NotebookNode, folder: Path | None) -> dict[str, Any]:
 
 
 def _tables(html: str, shown: dict[str, Any]) -> Markup:
+    """A table with its rules; one with a caption is numbered, can be sorted, and leads to its CSV file."""
     if not shown.get("number"):
         return Markup(ruled(html, shown["heading"]))
-    label = f"Table {shown['number']}"
-    return Markup(ruled(html, label, f"<b>{label}.</b> {inline(shown['caption'])}"))
+    label, caption = f"Table {shown['number']}", inline(shown["caption"])
+    file = f' <a href="{quote(shown["file"])}">CSV</a>' if shown.get("file") else ""
+    first = re.split(r"[.;:] ", caption.striptags(), maxsplit=1)[0]
+    folded = f"{label}. {escape(first)}" if shown["number"] > OPEN else ""
+    return Markup(ruled(html, label, f"<b>{label}.</b> {caption}{file}", folded))
 
 
 def _code(source: str) -> Markup:
@@ -230,7 +243,7 @@ def _coloured(self: Any, lexer: Any, stream: Iterable[tuple[Any, str]], options:
         yield next((group for group in COLOURED if kind in group), Text), value
 
 
-def _checked(text: str, folder: Path | None) -> str:
+def checked(text: str, folder: Path | None) -> str:
     for address in addresses(text).pictures:
         if folder is None or not (folder / unquote(address)).is_file():
             raise ValueError(f'<img src="{address}">: no such file beside the page')

@@ -18,7 +18,7 @@ from PIL import Image
 from atelier.cli import exit_code
 from atelier.files import copy, copy_folder, read_bytes, remove, write_text
 from atelier.machine import fingerprint
-from atelier.params import load, read
+from atelier.params import load
 from atelier.pipeline import scrub, site
 from atelier.report import pictures
 from atelier.studies import STUDIES
@@ -36,7 +36,10 @@ def clean(path: Path) -> None:
 
 
 def publish(workspace: Workspace) -> Path:
-    """Replace ``results/PROFILE`` by the site, with the locks that say what it was made from. No site: ValueError."""
+    """Replace ``results/PROFILE`` by the site, with the locks that say what it was made from; renew the front page.
+
+    Raises ValueError where there is no site, or one of another profile.
+    """
     built, profile = workspace.site, load(workspace.params_file).profile
     if not (built / "index.html").exists():
         raise ValueError(f"{built}: nothing built yet; run make repro")
@@ -50,6 +53,7 @@ def publish(workspace: Workspace) -> Path:
         for name, lock in locks(workspace).items():
             copy(lock, part / "locks" / name)
         write_text(part / "machine.txt", fingerprint() + "\n")
+    site.renew(workspace.results)
     return target
 
 
@@ -60,23 +64,20 @@ def locks(workspace: Workspace) -> dict[str, Path]:
 
 
 def again(folder: Path) -> None:
-    """Renew the pages and the index of a published profile; numbers, tables, parameters and locks stay as they are.
+    """Renew a published profile's pages, and the front page over all profiles beside it.
+
+    Numbers, tables, parameters and locks stay as they are.
 
     Figures that are stored another way become files as ``report.pictures`` writes them, and the notebooks' pictures
     previews of these. Raises ValueError when the folder is no published profile, or as ``page.page`` does.
     """
     if not (folder / "params.yaml").is_file():
         raise ValueError(f"{folder}: no published profile, it has no params.yaml")
-    published = read(folder / "params.yaml")  # unchecked: today's parameters may be others
-    order = [name for name in published if (folder / name / f"{name}.ipynb").is_file()]
-    profile, judged = published["profile"], (site.verdicts_of(folder, order), site.findings_of(folder, order))
-    for name in order:
-        path = folder / name / f"{name}.ipynb"
+    for path in sorted(folder.glob("*/*.ipynb")):
         notebook = scrub.read(path)
         _store_figures(notebook, path.parent)
         write_text(path, scrub.text(notebook))
-        site.render(path.parent, profile, *judged)
-    site.renew_index(folder, order, profile)
+    site.renew(folder.parent)
 
 
 def _store_figures(notebook: NotebookNode, folder: Path) -> None:

@@ -1,19 +1,16 @@
-"""The folder that a reader opens: an index, and each study's page, notebook, figures, tables and metrics."""
+"""The folder that a reader opens: a front page, and each study's page, notebook, figures, tables and metrics."""
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from nbformat import NotebookNode
-
 from atelier.files import copy, copy_folder, read_json, read_text, write_text
-from atelier.pipeline import page, scrub
+from atelier.params import read
+from atelier.pipeline import home, page, scrub
+from atelier.pipeline.home import Row
 from atelier.verdicts import over_all, statements_of
 from atelier.workspace import replacing
-
-Row = Mapping[str, str]  # of the table of verdicts, or a finding
 
 
 def build(studies: Path, site: Path, order: Sequence[str], profile: str, params: Path) -> None:
@@ -25,21 +22,41 @@ def build(studies: Path, site: Path, order: Sequence[str], profile: str, params:
     present = sorted(path.name for path in studies.iterdir() if path.is_dir()) if studies.is_dir() else []
     if odd := sorted(set(order) ^ set(present)):
         raise ValueError(f"{studies}: expected the studies {', '.join(order)}; missing or too many: {', '.join(odd)}")
-    verdicts, findings = verdicts_of(studies, order), findings_of(studies, order)
-    index = _index(studies, order, profile, params)
+    judged = verdicts_of(studies, order), findings_of(studies, order)
+    front = _front(studies, order, profile, judged)
     with replacing(site, sealed=False) as part:
         for name in order:
             copy_folder(studies / name, part / name)
-            render(part / name, profile, verdicts, findings)
+        for name in order:
+            render(part / name, profile, judged, order)
         copy(params, part / "params.yaml")
-        _finish(part, index)
+        write_text(part / "index.html", front)
+        _check(part)
 
 
-def render(folder: Path, profile: str, verdicts: Sequence[Row], findings: Sequence[Row]) -> None:
-    """Write a study's page from its notebook, with its claims' verdicts among all of the profile, and its findings."""
+def render(
+    folder: Path,
+    profile: str,
+    judged: tuple[Sequence[Row], Sequence[Row]],
+    order: Sequence[str],
+    others: Sequence[str] = (),
+) -> None:
+    """Write a study's page from its notebook: its claims' verdicts among all of the profile, and its findings.
+
+    ``judged``: all verdicts and findings; ``order``: the studies that the page leads on to; ``others``: profiles of
+    which the folder beside the profile's has a page of this study, too.
+    """
     notebook = scrub.read(folder / f"{folder.name}.ipynb")
-    mine = [[row for row in rows if row["study"] == folder.name] for rows in (verdicts, findings)]
-    write_text(folder / f"{folder.name}.html", page.page(notebook, profile, folder, *mine))
+    mine = [[row for row in rows if row["study"] == folder.name] for rows in judged]
+    at = list(order).index(folder.name)
+    titles = {name: page.title(scrub.read(folder.parent / name / f"{name}.ipynb")) for name in order}
+    around = {"before": order[at - 1] if at else None, "after": order[at + 1] if at + 1 < len(order) else None}
+    ways = {
+        **{way: {"href": f"../{name}/{name}.html", "title": titles[name]} for way, name in around.items() if name},
+        "others": [{"profile": other, "href": f"../../{other}/{folder.name}/{folder.name}.html"} for other in others],
+        "home": "../../index.html" if others else "../index.html",
+    }
+    write_text(folder / f"{folder.name}.html", page.page(notebook, profile, folder, *mine, ways))
 
 
 def verdicts_of(studies: Path, order: Sequence[str]) -> list[Row]:
@@ -51,6 +68,8 @@ def verdicts_of(studies: Path, order: Sequence[str]) -> list[Row]:
             "claim": name,
             "study": entry["study"],
             "says": entry["says"],
+            "paper": entry.get("paper", ""),  # results of before had none, nor the answer
+            "answer": entry.get("answer", ""),
             "alone": _said(entry, entry["verdict"]),
             "p": f"{entry['p'].get(entry['verdict'], min(entry['p'].values())):.2g}" if entry["p"] else "",
             "q": f"{overall[name].q:.2g}" if name in overall else "",
@@ -68,7 +87,10 @@ def findings_of(studies: Path, order: Sequence[str]) -> list[Row]:
             "study": entry["study"],
             "says": entry["says"],
             "verdict": _said(entry, entry["verdict"]),
+            "paper": entry.get("paper", ""),
             "answer": entry["answer"],
+            "p": f"{min(entry['p'].values()):.2g}" if entry["p"] else "",
+            "q": "",
         }
         for name, entry in _cited(studies, order, "findings")
     ]
@@ -90,89 +112,52 @@ def _said(entry: Mapping[str, Any], verdict: str) -> str:
     return entry.get("said", verdict) if verdict == entry["verdict"] else verdict
 
 
-def renew_index(site: Path, order: Sequence[str], profile: str) -> None:
-    """Write a site's index again, from what lies in it. Raises ValueError as ``build`` does."""
-    _finish(site, _index(site, order, profile, site / "params.yaml"))
+def renew(results: Path) -> None:
+    """Write the pages of all published profiles anew, and ``index.html`` over all of them. ValueError as ``build``."""
+    sites = [_published(path.parent) for path in sorted(results.glob("*/params.yaml"))]
+    for each in sites:
+        for name in each.order:
+            others = [other.profile for other in sites if other.folder != each.folder and name in other.order]
+            render(each.folder / name, each.profile, (each.verdicts, each.findings), each.order, others)
+        write_text(
+            each.folder / "index.html", _front(each.folder, each.order, each.profile, (each.verdicts, each.findings))
+        )
+    write_text(results / "index.html", home.html(sites, results))
+    _check(results)
 
 
-def _finish(site: Path, index: str) -> None:
-    write_text(site / "index.html", index)
-    for path in sorted(site.rglob("*.html")):
+def _published(folder: Path) -> home.Site:
+    """A published profile; its parameters are not validated, since today's may be others."""
+    params = read(folder / "params.yaml")
+    order = [name for name in params if (folder / name / f"{name}.ipynb").is_file()]
+    judged = verdicts_of(folder, order), findings_of(folder, order)
+    return home.Site(params["profile"], folder, f"{folder.name}/", order, *judged)
+
+
+def _check(root: Path) -> None:
+    """Raise ValueError for a page that links to a file that is not below ``root``, and for one that holds other than
+    ``allowed`` has."""
+    for path in sorted(root.rglob("*.html")):
         links, pictures = page.addresses(read_text(path))
         for address in (*links, *pictures):
             target = (path.parent / unquote(address)).resolve()
-            if not (target.is_file() and target.is_relative_to(site.resolve())):
+            if not (target.is_file() and target.is_relative_to(root.resolve())):
                 raise ValueError(f"{path}: '{address}' leads to no file of the site")
 
 
-def _index(folder: Path, order: Sequence[str], profile: str, params: Path) -> str:
-    entries = [_entry(folder / name, profile) for name in order]
-    judged = verdicts_of(folder, order), findings_of(folder, order)
-    return page.index(entries, profile, read_text(params), folder, *judged)
+def _front(folder: Path, order: Sequence[str], profile: str, judged: tuple[Sequence[Row], Sequence[Row]]) -> str:
+    """The front page of one profile, which lies beside its studies."""
+    check_headlines(folder, order, profile)
+    return home.html([home.Site(profile, folder, "", order, *judged)], folder)
 
 
-def _entry(folder: Path, profile: str) -> dict[str, Any]:
-    name = folder.name
-    notebook = scrub.read(folder / f"{name}.ipynb")
-    files = ((f"{name}.html", "page"), (f"{name}.ipynb", "notebook"), ("metrics.json", "metrics"))
-    return {
-        "name": name,
-        "title": page.title(notebook),
-        "claim": _claim(notebook),
-        "headline": list(_headline(folder / "metrics.json", profile)),
-        "links": [(f"{name}/{file}", label) for file, label in files if (folder / file).exists()],
-        "files": [
-            f"{part}/{path.name}" for part in ("figures", "tables") for path in sorted((folder / part).glob("*"))
-        ],
-        "figure": next((page.figure(file, folder) for file in _figures(notebook)), None),
-    }
-
-
-def _claim(notebook: NotebookNode) -> str:
-    """The first paragraph."""
-    lines: list[str] = []
-    for line in page.prose(notebook).splitlines():
-        if line.strip() and not line.startswith("#"):
-            lines.append(line)
-        elif lines:
-            break
-    return "\n".join(lines)
-
-
-def _figures(notebook: NotebookNode) -> Iterator[str]:
-    """The files that its outputs name, in order."""
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            if "file" in output.get("metadata", {}):
-                yield output.metadata["file"]
-
-
-def _headline(path: Path, profile: str) -> Iterator[tuple[str, str, str, str]]:
-    """The metrics that a study names as its headline. Raises ValueError when it has none of a name."""
-    if not path.exists():
-        return
-    content = read_json(path)
-    if content["profile"] != profile:
-        raise ValueError(f"{path}: made with profile '{content['profile']}', the parameters say '{profile}'")
-    for name in content.get("headline", []):
-        if name not in content["metrics"]:
-            raise ValueError(f"{path}: headline '{name}' is no metric")
-        yield _row(name, content["metrics"][name])
-
-
-def _row(name: str, metric: dict[str, Any]) -> tuple[str, str, str, str]:
-    """What it is called, its value with its unit, its interval, what it was measured on."""
-    value, low, high = (_number(metric[part], metric["value"]) for part in ("value", "low", "high"))
-    unit = "" if metric["unit"] == "1" else metric["unit"]
-    interval = f"{low} to {high}" if low and high else ""
-    return name.replace("_", " "), f"{value} {unit}".strip(), interval, f"{metric['n']:,}"
-
-
-def _number(number: float | None, scale: float | None) -> str:
-    """Three significant digits of ``scale``, so that a value and its interval show the same decimals."""
-    if number is None or scale is None:
-        return ""
-    if not math.isfinite(scale) or 0 < abs(scale) < 1e-4:
-        return f"{number:.2e}".replace("-", "−")
-    decimals = max(0, 2 - math.floor(math.log10(abs(scale)))) if scale else 3
-    return f"{number:,.{decimals}f}".replace("-", "−")
+def check_headlines(folder: Path, order: Sequence[str], profile: str) -> None:
+    """Raise ValueError for metrics of another profile, or without a number that their headline names."""
+    for path in (folder / name / "metrics.json" for name in order):
+        if not path.exists():
+            continue
+        content = read_json(path)
+        if content["profile"] != profile:
+            raise ValueError(f"{path}: made with profile '{content['profile']}', the parameters say '{profile}'")
+        if missing := [name for name in content.get("headline", []) if name not in content["metrics"]]:
+            raise ValueError(f"{path}: headline '{missing[0]}' is no metric")

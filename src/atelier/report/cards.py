@@ -1,4 +1,4 @@
-"""The card of a verdict: the claim, its rule, the numbers that decided it, and one sentence that answers it."""
+"""The card of a verdict: the claim, its rule, and the numbers that decided it."""
 
 import html
 from collections.abc import Sequence
@@ -9,6 +9,8 @@ from scipy import stats
 from atelier.claims import FINDING, Claim
 from atelier.evaluation.intervals import Interval
 from atelier.evidence import LEVEL, Compared
+from atelier.report import naming
+from atelier.report.answers import paper
 from atelier.report.items import Data, Metric, Table
 from atelier.report.plan import needed
 from atelier.verdicts import DECIDED, NO_VERDICT, SUPPORTED, UNDECIDED, Evidence, Finding, Verdict, by_group
@@ -33,7 +35,7 @@ CHANGE, P = "change (95 % interval)", f"p {' / '.join(DECIDED)}"
 GROUPS = ("part", "comparison", "rule", "group", "changed", "reference", "margin", "least", "difference", "resolution")
 
 
-def card(verdict: Verdict, counts: Sequence[int], over: str) -> Table:
+def card(claim: Claim, verdict: Verdict, counts: Sequence[int], over: str) -> Table:
     """A verdict's comparisons as a table; ``counts``: n of each, ``over``: what their intervals are over."""
     rows: list[dict[str, object]] = []
     metrics = {}
@@ -49,8 +51,13 @@ def card(verdict: Verdict, counts: Sequence[int], over: str) -> Table:
     caption = f"{kind} {verdict.claim}: {over}; n = {listed} a cell. {ADJUSTED}"
     if any(not finding.part.directed for finding in verdict.findings):
         caption += f" {ONE_SIDED}"
-    names = [finding.part.name for finding in verdict.findings]
+    names = [_named(claim, finding) for finding in verdict.findings]
     return Table(f"claim_{verdict.claim}", pd.DataFrame(rows, index=names).fillna(""), caption, metrics)
+
+
+def _named(claim: Claim, finding: Finding) -> str:
+    measure, changed, reference = naming.comparison(claim.study, finding.part)
+    return f"{measure}: {changed} against {reference}"
 
 
 def groups(claim: str, findings: Sequence[Finding], evidence: Evidence) -> Data:
@@ -152,59 +159,14 @@ def _interval(interval: Interval) -> str:
     return f"{interval.low:+.3g} to {interval.high:+.3g}"
 
 
-OF_NOTHING = 10.0  # times a baseline; what changes by more had a baseline near 0, of which a share says nothing
-
-
-def answer(claim: Claim, verdict: Verdict, baselines: Sequence[float | None]) -> str:
-    """One sentence: what changed, by how much, against what the paper says. ``baselines``: of the parts' references."""
-    measured = [index for index, finding in enumerate(verdict.findings) if finding.compared is not None]
-    source = claim.paper if verdict.claim.startswith(FINDING) else f"the paper: {claim.paper}"
-    paper = "; ".join(said for said in (claim.note, source) if said)
-    if not measured:
-        return f"Nothing of it was measured here; {paper}"
-    lead = _lead(verdict, measured)
-    finding, baseline = verdict.findings[lead], baselines[lead]
-    compared = finding.compared
-    assert compared is not None
-    low, high = compared.interval.low, compared.interval.high
-    relative = compared.interval.mean / abs(baseline) if baseline else float("inf")
-    share = f", {relative:+.1%} of it" if abs(relative) < OF_NOTHING else ""
-    held, small = _held(verdict, len(measured)), _small(verdict)
-    return (
-        f"{held}; {finding.part.name} changes by {compared.interval.mean:+.3g} (95 % interval {low:+.3g} to {high:+.3g}"
-        f"{share}){small}; {paper}"
-    )
-
-
-def _held(verdict: Verdict, measured: int) -> str:
-    """How many parts hold, where that is decided; parts that were not measured neither hold nor fail."""
-    parts = len(verdict.findings)
-    lacking = f", {parts - measured} not measured" if measured < parts else ""
-    if verdict.verdict in NO_VERDICT:
-        return f"No verdict of {parts} parts, {verdict.verdict}{lacking}"
-    return f"{verdict.holding} of {parts} parts hold{lacking}"
-
-
-def _small(verdict: Verdict) -> str:
-    """That effects are smaller than what would matter, of the parts that the verdict rests on; "" where none is."""
-    small, saying = verdict.small
-    where = "" if small == saying else f"in {small} of {saying} parts "
-    return f"; {where}the effect is there and smaller than what would matter" if small else ""
-
-
-def _lead(verdict: Verdict, measured: Sequence[int]) -> int:
-    """The part that a verdict rests on: the first that fails as the verdict says, else the first."""
-    failing = (index for index in measured if verdict.findings[index].verdict == verdict.verdict)
-    return next(failing, measured[0])
-
-
 def heading(claim: Claim, verdict: Verdict, sentence: str) -> str:
-    """The claim, its verdict, the answer, the rule and its amendment, as HTML."""
+    """The claim, its verdict, the answer, what the paper says, the rule and its amendment, as HTML."""
     reason = f" ({html.escape(verdict.reason)})" if verdict.reason else ""
     lines = [
         f"<b>{verdict.claim}: {html.escape(claim.says)}</b>",
         f"Verdict by itself: <b>{verdict.said}</b>{reason}",
         html.escape(sentence),
+        html.escape(paper(claim, verdict.claim)),
         f"{AFTER if verdict.claim.startswith(FINDING) else WRITTEN}: {html.escape(claim.rule)}",
     ]
     if claim.amended:
@@ -215,7 +177,7 @@ def heading(claim: Claim, verdict: Verdict, sentence: str) -> str:
     return "<br>".join(lines)
 
 
-def cost(verdict: Verdict) -> str:
+def cost(claim: Claim, verdict: Verdict) -> str:
     """What an undecided verdict would take: groups of repeats, per part that is undecided; "" where it is decided."""
     if verdict.verdict != UNDECIDED:
         return ""
@@ -229,5 +191,5 @@ def cost(verdict: Verdict) -> str:
         ):
             matters = max(compared.margin, compared.least)
             seen = f"{matters:.3g} would matter and {compared.detectable:.3g} would be seen"
-            lines.append(f"{finding.part.name}: {seen}, so {groups} groups in place of {compared.interval.n}")
+            lines.append(f"{_named(claim, finding)}: {seen}, so {groups} groups in place of {compared.interval.n}")
     return "; ".join(lines)

@@ -15,7 +15,7 @@ from matplotlib import pyplot as plt
 from atelier import claims, machine, params, verdicts
 from atelier.claims import Claim
 from atelier.files import read_bytes, write_text
-from atelier.report import cards, figures, pictures
+from atelier.report import answers, cards, figures, pictures
 from atelier.report.items import Data, Figure, Item, Metrics, Table, Text
 from atelier.report.plan import plan
 from atelier.verdicts import Evidence, Verdict
@@ -81,7 +81,7 @@ class Study:
                 self._show_figure(item)
             case Table():
                 self._write(f"tables/{item.name}.csv", item.csv())
-                display(HTML(item.html()), metadata={"caption": item.caption})
+                display(HTML(item.html()), metadata={"caption": item.caption, "table": f"tables/{item.name}.csv"})
             case Data():
                 self._write(f"tables/{item.name}.csv", item.csv())
             case Text():
@@ -91,11 +91,22 @@ class Study:
     def verdict(self, name: str) -> None:
         """Show the card of a claim or a finding, and cite its words by their digest."""
         claim, verdict, evidence = self._claims[name], self._verdicts[name], self._evidence
-        table = cards.card(verdict, evidence.counts_of(verdict), evidence.over_of(name))
-        sentence = cards.answer(claim, verdict, [verdicts.baseline(each, evidence) for each in claim.every_part])
-        said = f"<div>{cards.heading(claim, verdict, sentence)}</div>{table.html()}"
-        display(HTML(said), metadata={"caption": table.caption})
-        if cost := cards.cost(verdict):
+        counts = evidence.counts_of(verdict)
+        table = cards.card(claim, verdict, counts, evidence.over_of(name))
+        baselines = [verdicts.baseline(each, evidence) for each in claim.every_part]
+        answer = answers.answer(claim, verdict, baselines, counts)
+        said = f'<div id="{name}">{cards.heading(claim, verdict, answer.sentence)}</div>{table.html()}'
+        display(HTML(said), metadata={"caption": table.caption, "table": f"tables/{table.name}.csv"})
+        self._write(f"tables/{table.name}.csv", table.csv())
+        if (figure := answers.evidence(claim, verdict)) is not None:
+            self.show(
+                Figure(
+                    f"evidence_{name}",
+                    figure,
+                    f"Claim {name}: each part's change and its 95 % interval, n as in the table.",
+                )
+            )
+        if cost := cards.cost(claim, verdict):
             print(f"What {name} would take: {cost}")
         self.record(table.metrics)
         self.show(cards.groups(name, verdict.findings, evidence))
@@ -106,7 +117,9 @@ class Study:
             "reason": verdict.reason,
             "claim": claim.digest,
             "says": claim.says,
-            "answer": sentence,
+            "paper": answers.paper(claim, name),
+            "answer": answer.sentence,
+            "numbers": answer.entry(),
             "p": verdict.entry(),
         }
 

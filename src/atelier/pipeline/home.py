@@ -1,0 +1,119 @@
+"""The front page: the papers as chapters, their claims with the answers of each profile, and what was seen here first."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from atelier.params import read
+from atelier.pipeline import page, scrub
+
+CHAPTERS = Path(__file__).with_name("chapters.yaml")
+Row = Mapping[str, str]  # a verdict or a finding, as ``site`` reads it
+
+
+class Site(NamedTuple):
+    """A profile's pages: where they lie below the front page, the studies in order, their verdicts and findings."""
+
+    profile: str
+    folder: Path
+    prefix: str  # of addresses: "" where the front page lies beside them
+    order: Sequence[str]
+    verdicts: Sequence[Row]
+    findings: Sequence[Row]
+
+
+def html(sites: Sequence[Site], folder: Path) -> str:
+    """The front page over some profiles, for ``folder``. Raises ValueError as ``page.page`` does."""
+    shown = [
+        {
+            "profile": site.profile,
+            "prefix": site.prefix,
+            "short": site.profile in page.SHORT_RUNS,
+            "files": [
+                path.relative_to(site.folder).as_posix()
+                for name in site.order
+                for part in (f"{name}.ipynb", "metrics.json", "figures/*", "tables/*")
+                for path in sorted((site.folder / name).glob(part))
+            ],
+        }
+        for site in sites
+    ]
+    about = {"sites": shown, "chapters": chapters(sites), "findings": _findings(sites)}
+    frame = page.frame("Atelier: what was found", ", ".join(site.profile for site in sites))
+    return page.rendered("home.html.j2", frame | about, folder)
+
+
+def _findings(sites: Sequence[Site]) -> list[dict[str, Any]]:
+    """What no paper claims, each with every profile's answer, and the figure of the last that has one."""
+    rows = [(site, row) for site in sites for row in site.findings]
+    shown = []
+    for name in dict.fromkeys(row["finding"] for _, row in rows):
+        results = [result(site, row) for site, row in rows if row["finding"] == name]
+        picture = next((each["picture"] for each in reversed(results) if each["picture"]), None)
+        about = {key: results[-1][key] for key in ("says", "href")}
+        shown.append({"name": name, **about, "picture": picture, "results": results})
+    return shown
+
+
+def chapters(sites: Sequence[Site]) -> list[dict[str, Any]]:
+    """What the front page shows of each paper, in the order of ``chapters.yaml``; studies that it lacks come last."""
+    listed = [*_chapters()]
+    known = {name for chapter in listed for name in chapter["studies"]}
+    others = list(dict.fromkeys(name for site in sites for name in site.order if name not in known))
+    if others:
+        listed.append({"title": "More studies", "paper": "", "says": "", "studies": others})
+    shown = [_chapter(chapter, sites) for chapter in listed]
+    return [chapter for chapter in shown if chapter["pages"]]
+
+
+def _chapter(chapter: Mapping[str, Any], sites: Sequence[Site]) -> dict[str, Any]:
+    pages = [
+        {
+            "profile": site.profile,
+            "title": page.title(scrub.read(site.folder / name / f"{name}.ipynb")),
+            "href": f"{site.prefix}{name}/{name}.html",
+            "figure": next((f"{site.prefix}{name}/{file}" for file in figures(site.folder / name)), None),
+        }
+        for site in sites
+        for name in site.order
+        if name in chapter["studies"]
+    ]
+    rows = [(site, row) for site in sites for row in site.verdicts if row["study"] in chapter["studies"]]
+    names = dict.fromkeys(row["claim"] for _, row in rows)
+    return {**chapter, "pages": pages, "claims": [_claim(name, rows) for name in names]}
+
+
+def _claim(name: str, rows: Sequence[tuple[Site, Row]]) -> dict[str, Any]:
+    """A claim, and what each profile answers."""
+    mine = [(site, row) for site, row in rows if row["claim"] == name]
+    return {
+        "name": name,
+        "says": mine[0][1]["says"],
+        "paper": mine[0][1]["paper"],
+        "results": [result(site, row) for site, row in mine],
+    }
+
+
+def result(site: Site, row: Row) -> dict[str, Any]:
+    """A profile's verdict with the address of its card and of the figure of its parts, where there is one."""
+    name, study = row.get("claim") or row["finding"], row["study"]
+    picture = f"{study}/figures/evidence_{name}.webp"
+    return {
+        **row,
+        "profile": site.profile,
+        "href": f"{site.prefix}{study}/{study}.html#{name}",
+        "picture": f"{site.prefix}{picture}" if (site.folder / picture).is_file() else None,
+    }
+
+
+def figures(folder: Path) -> list[str]:
+    """The files of figures that a study's notebook shows, in order."""
+    notebook = scrub.read(folder / f"{folder.name}.ipynb")
+    files = [output.get("metadata", {}).get("file") for cell in notebook.cells for output in cell.get("outputs", [])]
+    return [file for file in files if file and "/evidence_" not in file]
+
+
+@cache
+def _chapters() -> Sequence[Mapping[str, Any]]:
+    return list(read(CHAPTERS)["chapters"])

@@ -1,0 +1,131 @@
+"""A verdict in one sentence: what changed, by how much, in words that need no knowledge of the code."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from atelier.claims import FINDING, Claim
+from atelier.evaluation.intervals import Interval
+from atelier.report import naming
+from atelier.report.figures import PALETTE, WIDTH
+from atelier.report.items import DIGITS
+from atelier.verdicts import NO_VERDICT, Finding, Verdict
+
+OF_NOTHING = 10.0  # times a baseline; what changes by more had a baseline near 0, of which a share says nothing
+FARTHEST = 4.0  # times what would matter, at which a figure cuts intervals
+
+
+class Answer(NamedTuple):
+    """The part that a verdict rests on, in words and numbers; the numbers are None where nothing was measured."""
+
+    held: str  # how many parts hold
+    measure: str = ""
+    changed: str = ""
+    reference: str = ""
+    interval: Interval | None = None
+    share: float | None = None  # of the reference's value
+    n: int = 0  # pictures a cell
+    small: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """What changed, and how many parts hold."""
+        if self.interval is None:
+            return "Nothing of it was measured here."
+        mean, low, high = (f"{number:+.3g}".replace("-", "−") for number in self.interval[:3])
+        share = "" if self.share is None else f", {self.share:+.1%} of it".replace("-", "−")
+        lead = f"{self.measure}: {mean} (95 % interval {low} to {high}{share}), {self.changed} against {self.reference}"
+        return f"{lead[0].upper()}{lead[1:]}{self.small}. {self.held}."
+
+    def entry(self) -> dict[str, Any]:
+        """For ``metrics.json``: what other pages show of it."""
+        if self.interval is None:
+            return {}
+        mean, low, high, _ = self.interval
+        numbers = {"change": mean, "low": low, "high": high, "share": self.share}
+        rounded = {key: None if x is None else float(f"{x:.{DIGITS}g}") for key, x in numbers.items()}
+        return {"measure": self.measure, "changed": self.changed, "reference": self.reference, "n": self.n, **rounded}
+
+
+def answer(claim: Claim, verdict: Verdict, baselines: Sequence[float | None], counts: Sequence[int]) -> Answer:
+    """The answer to a claim; ``baselines``: values of the parts' references, ``counts``: pictures a cell of each part."""
+    measured = [index for index, finding in enumerate(verdict.findings) if finding.compared is not None]
+    held = _held(verdict, len(measured))
+    if not measured:
+        return Answer(held)
+    lead = _lead(verdict, measured)
+    finding, baseline = verdict.findings[lead], baselines[lead]
+    assert finding.compared is not None
+    interval = finding.compared.interval
+    relative = interval.mean / abs(baseline) if baseline else float("inf")
+    words = naming.comparison(claim.study, finding.part)
+    return Answer(
+        held, *words, interval, relative if abs(relative) < OF_NOTHING else None, counts[lead], _small(verdict)
+    )
+
+
+def paper(claim: Claim, name: str) -> str:
+    """What the paper says of a claim, and what must be said beside it; of a finding, that no paper does."""
+    source = claim.paper if name.startswith(FINDING) else f"The paper: {claim.paper}"
+    return " ".join(f"{said[0].upper()}{said[1:].rstrip('.')}." for said in (source, claim.note) if said)
+
+
+def _held(verdict: Verdict, measured: int) -> str:
+    """How many parts hold, where that is decided; parts that were not measured neither hold nor fail."""
+    parts = len(verdict.findings)
+    lacking = f", {parts - measured} not measured" if measured < parts else ""
+    if verdict.verdict in NO_VERDICT:
+        return f"No verdict: {verdict.verdict}{lacking}"
+    return f"{verdict.holding} of {parts} parts hold{lacking}"
+
+
+def _small(verdict: Verdict) -> str:
+    """That effects are smaller than what would matter, of the parts that the verdict rests on; "" where none is."""
+    small, saying = verdict.small
+    where = "" if small == saying else f"in {small} of {saying} parts "
+    return f"; {where}the effect is there and smaller than what would matter" if small else ""
+
+
+def _lead(verdict: Verdict, measured: Sequence[int]) -> int:
+    """The part that a verdict rests on: the first that fails as the verdict says, else the first."""
+    failing = (index for index in measured if verdict.findings[index].verdict == verdict.verdict)
+    return next(failing, measured[0])
+
+
+def evidence(claim: Claim, verdict: Verdict) -> Figure | None:
+    """Each part's change and its 95 % interval, in units of what would matter; None where no part has such a unit.
+
+    A part without one (an effect of any size counts) is drawn in units of half its interval, so that its sign shows.
+    """
+    shown = [finding for finding in verdict.findings if finding.compared is not None]
+    if not shown:
+        return None
+    figure, axis = plt.subplots(figsize=(WIDTH, 0.9 + 0.3 * len(shown)))
+    axis.axvspan(-1, 1, color=PALETTE[7], alpha=0.18, linewidth=0)
+    axis.axvline(0, color="black", linewidth=0.8)
+    for row, finding in enumerate(shown):
+        mean, low, high = (max(-FARTHEST, min(FARTHEST, value)) for value in _scaled(finding))
+        axis.plot([low, high], [row, row], color=PALETTE[5], linewidth=2, solid_capstyle="butt")
+        axis.plot([mean], [row], "o", color=PALETTE[5], markersize=5)
+    axis.set_yticks(range(len(shown)), [_label(claim, finding) for finding in shown])
+    axis.set_ylim(len(shown) - 0.5, -0.5)
+    axis.set_xlim(-FARTHEST - 0.1, FARTHEST + 0.1)
+    axis.set_xlabel("change, in units of what would matter (shaded: less than that)")
+    return figure
+
+
+def _scaled(finding: Finding) -> tuple[float, float, float]:
+    compared = finding.compared
+    assert compared is not None
+    mean, low, high, _ = compared.interval
+    unit = max(compared.margin, compared.least) or (high - low) / 2 or 1.0
+    return mean / unit, low / unit, high / unit
+
+
+def _label(claim: Claim, finding: Finding) -> str:
+    """What is compared, short enough for an axis."""
+    measure, changed, _ = naming.comparison(claim.study, finding.part)
+    said = f"{measure}: {changed}"
+    return said if len(said) <= 64 else f"{said[:63]}…"
