@@ -1,7 +1,7 @@
 """What a page may hold: an allow-list of elements, attributes and addresses, checked on the tree that a browser builds.
 
-A page is complete in itself: it runs nothing but the site's own script, and fetches nothing but pictures that lie beside
-it. Its policy says the same to the browser, so that whatever this check might miss does nothing either.
+A page is complete in itself: it runs nothing but the site's own script, and fetches nothing but pictures that lie
+beside it. Its policy says the same to the browser, so that whatever this check might miss does nothing either.
 """
 
 import re

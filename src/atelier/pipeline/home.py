@@ -1,4 +1,4 @@
-"""The front page: the papers as chapters, their claims with the answers of each profile, and what was seen here first."""
+"""The front page: the papers as chapters, their claims with each profile's answers, and what was seen here first."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache

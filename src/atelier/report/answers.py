@@ -1,5 +1,6 @@
 """A verdict in one sentence: what changed, by how much, in words that need no knowledge of the code."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,9 +12,14 @@ from atelier.evaluation.intervals import Interval
 from atelier.report import naming
 from atelier.report.figures import PALETTE, WIDTH
 from atelier.report.items import DIGITS
-from atelier.verdicts import NO_VERDICT, Finding, Verdict
+from atelier.verdicts import NO_VERDICT, SUPPORTED, Finding, Verdict
 
 OF_NOTHING = 10.0  # times a baseline; what changes by more had a baseline near 0, of which a share says nothing
+CAPTION = (
+    "{}: each part's change and its 95 % interval, n as in the table. Filled dots are parts that hold; shaded is what is "
+    "smaller than what would matter. Parts without such a size are drawn in units of half their interval."
+)
+LABEL = 52  # letters
 FARTHEST = 4.0  # times what would matter, at which a figure cuts intervals
 
 
@@ -35,9 +41,10 @@ class Answer(NamedTuple):
         if self.interval is None:
             return "Nothing of it was measured here."
         mean, low, high = (f"{number:+.3g}".replace("-", "−") for number in self.interval[:3])
-        share = "" if self.share is None else f", {self.share:+.1%} of it".replace("-", "−")
-        lead = f"{self.measure}: {mean} (95 % interval {low} to {high}{share}), {self.changed} against {self.reference}"
-        return f"{lead[0].upper()}{lead[1:]}{self.small}. {self.held}."
+        share = "" if self.share is None else f"; {self.share:+.1%} of the latter".replace("-", "−").replace("%", " %")
+        lead = f"{self.measure}, {self.changed} against {self.reference}"
+        numbers = f"{mean} (95 % interval {low} to {high}{share})"
+        return f"{lead[0].upper()}{lead[1:]}: {numbers}{self.small}. {self.held}."
 
     def entry(self) -> dict[str, Any]:
         """For ``metrics.json``: what other pages show of it."""
@@ -50,7 +57,7 @@ class Answer(NamedTuple):
 
 
 def answer(claim: Claim, verdict: Verdict, baselines: Sequence[float | None], counts: Sequence[int]) -> Answer:
-    """The answer to a claim; ``baselines``: values of the parts' references, ``counts``: pictures a cell of each part."""
+    """The answer to a claim; ``baselines``: values of its parts' references, ``counts``: pictures a cell of each."""
     measured = [index for index, finding in enumerate(verdict.findings) if finding.compared is not None]
     held = _held(verdict, len(measured))
     if not measured:
@@ -95,21 +102,23 @@ def _lead(verdict: Verdict, measured: Sequence[int]) -> int:
 
 
 def evidence(claim: Claim, verdict: Verdict) -> Figure | None:
-    """Each part's change and its 95 % interval, in units of what would matter; None where no part has such a unit.
+    """Each part's change and its 95 % interval, in units of what would matter; None where no part was measured.
 
-    A part without one (an effect of any size counts) is drawn in units of half its interval, so that its sign shows.
+    A part without such a unit (an effect of any size counts) is drawn in units of half its interval, so that its sign
+    shows. A filled dot is a part that holds.
     """
     shown = [finding for finding in verdict.findings if finding.compared is not None]
     if not shown:
         return None
-    figure, axis = plt.subplots(figsize=(WIDTH, 0.9 + 0.3 * len(shown)))
+    figure, axis = plt.subplots(figsize=(WIDTH, 0.8 + 0.42 * len(shown)))
     axis.axvspan(-1, 1, color=PALETTE[7], alpha=0.18, linewidth=0)
     axis.axvline(0, color="black", linewidth=0.8)
     for row, finding in enumerate(shown):
         mean, low, high = (max(-FARTHEST, min(FARTHEST, value)) for value in _scaled(finding))
+        holds = PALETTE[5] if finding.verdict == SUPPORTED else "white"
         axis.plot([low, high], [row, row], color=PALETTE[5], linewidth=2, solid_capstyle="butt")
-        axis.plot([mean], [row], "o", color=PALETTE[5], markersize=5)
-    axis.set_yticks(range(len(shown)), [_label(claim, finding) for finding in shown])
+        axis.plot([mean], [row], "o", color=PALETTE[5], markerfacecolor=holds, markersize=6)
+    axis.set_yticks(range(len(shown)), [_label(claim, finding) for finding in shown], fontsize=8)
     axis.set_ylim(len(shown) - 0.5, -0.5)
     axis.set_xlim(-FARTHEST - 0.1, FARTHEST + 0.1)
     axis.set_xlabel("change, in units of what would matter (shaded: less than that)")
@@ -125,7 +134,6 @@ def _scaled(finding: Finding) -> tuple[float, float, float]:
 
 
 def _label(claim: Claim, finding: Finding) -> str:
-    """What is compared, short enough for an axis."""
+    """What is compared, in two lines that are short enough for an axis."""
     measure, changed, _ = naming.comparison(claim.study, finding.part)
-    said = f"{measure}: {changed}"
-    return said if len(said) <= 64 else f"{said[:63]}…"
+    return "\n".join(textwrap.shorten(said, LABEL, placeholder=" …") for said in (measure, changed))

@@ -99,13 +99,7 @@ class Study:
         display(HTML(said), metadata={"caption": table.caption, "table": f"tables/{table.name}.csv"})
         self._write(f"tables/{table.name}.csv", table.csv())
         if (figure := answers.evidence(claim, verdict)) is not None:
-            self.show(
-                Figure(
-                    f"evidence_{name}",
-                    figure,
-                    f"Claim {name}: each part's change and its 95 % interval, n as in the table.",
-                )
-            )
+            self.show(Figure(f"evidence_{name}", figure, answers.CAPTION.format(name)))
         if cost := cards.cost(claim, verdict):
             print(f"What {name} would take: {cost}")
         self.record(table.metrics)
