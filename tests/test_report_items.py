@@ -8,7 +8,8 @@ from atelier import verdicts
 from atelier.claims import Amendment, Claim, Comparison, Least
 from atelier.evaluation.intervals import Interval, t_interval
 from atelier.evidence import groups_needed
-from atelier.report.cards import CHANGE, STARTS, P, answer, card, cost, heading, widened
+from atelier.report.answers import Answer, answer, evidence, paper
+from atelier.report.cards import CHANGE, STARTS, P, card, cost, heading, widened
 from atelier.report.items import Data, Metric, Table, significant
 from atelier.report.plan import plan
 from atelier.verdicts import Evidence, Verdict
@@ -61,13 +62,14 @@ def card_of(values: dict[tuple[str, str], np.ndarray] = VALUES, **changes: objec
     claim = Claim(study="one", reach="direction", says="a < b & c", paper="<p>", rule="r", parts=PARTS)
     claim = claim.model_copy(update=changes)
     (verdict,) = verdicts.decide({"A1": claim}, Evidence(values, {}, {}, {}))
-    return claim, verdict, card(verdict, [20, 30, 20][: len(verdict.findings)], "intervals over repeats")
+    return claim, verdict, card(claim, verdict, [20, 30, 20][: len(verdict.findings)], "intervals over repeats")
 
 
 def test_a_card_has_a_row_a_part_and_its_numbers() -> None:
     _, _, table = card_of()
-    assert list(table.frame.index) == [part.name for part in PARTS]
-    below, same, lost = (table.frame.loc[part.name] for part in PARTS)
+    named = [f"Fréchet distance to real works at guidance 4: {name} against untuned" for name in "abc"]
+    assert list(table.frame.index) == named
+    below, same, lost = (table.frame.loc[name] for name in named)
     assert below[CHANGE].startswith("-1 (-1.0")
     assert (below["would matter"], below["part"]) == ("", "supported")
     supported, reverse = below[P].split(" / ")  # no effect of some size was asked for, so that none can be not seen
@@ -111,11 +113,9 @@ def test_where_a_claim_has_no_verdict_its_parts_have_none(without: str) -> None:
     null = [PARTS[0]] if without == verdicts.BROKEN else []
     (verdict,) = verdicts.decide({"A1": claim}, Evidence(VALUES, {}, {}, {}, null))
     assert verdict.verdict == without
-    frame = card(verdict, [20] * 3, "").frame
+    frame = card(claim, verdict, [20] * 3, "").frame
     assert frame["part"].tolist() == [f"no verdict: {without} [its numbers alone: supported]"] * 2 + [""]
-    assert answer(claim, verdict, [2.0, 2.0, None]).startswith(
-        f"No verdict of 3 parts, {without}, 1 not measured; FD of"
-    )
+    assert answered(claim, verdict, 2.0, 2.0, None).sentence.endswith(f"No verdict: {without}, 1 not measured.")
 
 
 def test_a_card_says_where_all_groups_are_the_same_and_what_its_p_values_rest_on() -> None:
@@ -126,7 +126,7 @@ def test_a_card_says_where_all_groups_are_the_same_and_what_its_p_values_rest_on
 
     def note(step: float) -> str:
         (verdict,) = verdicts.decide({"A1": claim}, Evidence(values, {("fd", "a@1/4"): step}, {}, {}))
-        return str(card(verdict, [20], "").frame["note"].iloc[0])
+        return str(card(claim, verdict, [20], "").frame["note"].iloc[0])
 
     assert note(0.05) == "the same in every group: its resolution, 0.05, stands for the scatter"
     assert note(0.0) == "the same in every group: no scatter, so p is 0 or 1 by the mean alone"
@@ -181,6 +181,7 @@ def test_a_cards_heading_is_escaped_and_gives_a_reason_where_there_is_one() -> N
         "<b>A1: a &lt; b &amp; c</b>",
         "Verdict by itself: <b>undecided</b> (not measured: fd of c@1/4)",
         "&lt;answer&gt;",
+        "The paper: &lt;p&gt;.",
         "The rule, written before these pictures were made: r",
     ]
     amended = Amendment(date="2026-01-02", reason="Why.", before="undecided")
@@ -189,19 +190,46 @@ def test_a_cards_heading_is_escaped_and_gives_a_reason_where_there_is_one() -> N
     assert heading(claim, verdict, "").endswith("<br>Amended 2026-01-02; first verdict: undecided. Why.")
 
 
-def test_the_answer_says_what_changed_by_how_much_and_what_the_paper_says() -> None:
+def answered(claim: Claim, verdict: Verdict, *baselines: float | None) -> Answer:
+    return answer(claim, verdict, baselines, [20, 30, 20][: len(baselines)])
+
+
+def test_the_answer_says_what_changed_by_how_much_and_how_many_parts_hold() -> None:
     claim, verdict, _ = card_of(parts=PARTS[:2])
-    assert answer(claim, verdict, [2.0, 2.0]) == (
-        "2 of 2 parts hold; FD of a@1/4 against untuned@1/4 changes by -1 (95 % interval -1.02 to -0.98, -50.0% of it)"
-        "; the paper: <p>"
+    said = answered(claim, verdict, 2.0, 2.0)
+    assert said.sentence == (
+        "Fréchet distance to real works at guidance 4, a against untuned: −1 (95 % interval −1.02 to −0.98; "
+        "−50.0 % of the latter). 2 of 2 parts hold."
     )
-    assert " of it" not in answer(claim, verdict, [1e-3, 1e-3])  # a share of nearly nothing
+    assert said.entry() == {
+        "measure": "Fréchet distance to real works at guidance 4", "changed": "a", "reference": "untuned", "n": 20,
+        "change": -1.0, "low": pytest.approx(-1.02, abs=1e-3), "high": pytest.approx(-0.98, abs=1e-3), "share": -0.5,
+    }  # fmt: skip
+    assert " of the latter" not in answered(claim, verdict, 1e-3, 1e-3).sentence  # a share of nearly nothing
     claim, verdict, _ = card_of()
-    assert answer(claim, verdict, [2.0, 2.0, None]).startswith("2 of 3 parts hold, 1 not measured; FD of a@1/4 ")
-    noted = answer(*card_of(parts=PARTS[:2], note="here, of a small one")[:2], [2.0, 2.0])
-    assert noted.endswith("-50.0% of it); here, of a small one; the paper: <p>")
+    assert answered(claim, verdict, 2.0, 2.0, None).sentence.endswith("). 2 of 3 parts hold, 1 not measured.")
     claim, verdict, _ = card_of({}, parts=PARTS[:1])
-    assert answer(claim, verdict, [None]) == "Nothing of it was measured here; the paper: <p>"
+    assert answered(claim, verdict, None).sentence == "Nothing of it was measured here."
+    assert answered(claim, verdict, None).entry() == {}
+
+
+def test_what_the_paper_says_ends_in_a_note_where_there_is_one() -> None:
+    claim, _, _ = card_of(note="here, of a small one")
+    assert paper(claim, "A1") == "The paper: <p>. Here, of a small one."
+    assert paper(claim.model_copy(update={"paper": "no paper claims it", "note": ""}), "N1") == "No paper claims it."
+
+
+def test_evidence_draws_a_line_a_part_that_was_measured_and_nothing_where_none_was() -> None:
+    claim, verdict, _ = card_of()
+    figure = evidence(claim, verdict)
+    assert figure is not None
+    (axis,) = figure.axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b"]  # all else is the same in both
+    intervals = [line.get_xdata() for line in axis.lines if len(line.get_xdata()) == 2 and line.get_linewidth() == 2]
+    compared = [finding.compared.interval for finding in verdict.findings[:2] if finding.compared is not None]
+    np.testing.assert_allclose(intervals[1], np.array(compared[1][1:3]) / 0.5)  # in units of its margin
+    assert np.ptp(intervals[0]) == pytest.approx(2.0)  # an effect of any size: half its interval is the unit
+    assert evidence(*card_of({}, parts=PARTS[:1])[:2]) is None
 
 
 def test_a_card_says_where_an_effect_is_smaller_than_what_would_matter() -> None:
@@ -209,39 +237,38 @@ def test_a_card_says_where_an_effect_is_smaller_than_what_would_matter() -> None
     claim, verdict, table = card_of(parts=[small])
     assert table.frame["part"].tolist() == ["supported, smaller than matters"]
     assert "<b>supported, smaller than matters</b>" in heading(claim, verdict, "")
-    assert "-50.0% of it); the effect is there and smaller than what would matter; the paper" in answer(
-        claim, verdict, [2.0]
-    )
+    said = answered(claim, verdict, 2.0).sentence
+    assert "−50.0 % of the latter); the effect is there and smaller than what would matter. 1 of 1" in said
     claim, verdict, table = card_of(parts=[PARTS[0], small])
     assert table.frame["part"].tolist() == ["supported", "supported, smaller than matters"]  # of one name
-    assert "); in 1 of 2 parts the effect is there and smaller" in answer(claim, verdict, [2.0, 2.0])
+    assert "); in 1 of 2 parts the effect is there and smaller" in answered(claim, verdict, 2.0, 2.0).sentence
     claim, verdict, _ = card_of(parts=[small.model_copy(update={"rule": "above"})])
     assert "<b>reversed, smaller than matters</b>" in heading(claim, verdict, "")
-    assert "smaller than" not in answer(*card_of(parts=PARTS[:1])[:2], [2.0])
+    assert "smaller than" not in answered(*card_of(parts=PARTS[:1])[:2], 2.0).sentence
 
 
 def test_an_undecided_claim_says_what_more_would_cost() -> None:
     rough = np.linspace(-1.0, 1.0, 5)
     part = PARTS[0].model_copy(update={"least": Least(points=0.5)})
-    _, verdict, _ = card_of({("fd", "a@1/4"): rough, ("fd", "untuned@1/4"): 0 * rough}, parts=[part])
+    claim, verdict, _ = card_of({("fd", "a@1/4"): rough, ("fd", "untuned@1/4"): 0 * rough}, parts=[part])
     compared = verdict.findings[0].compared
     assert compared is not None
     assert verdict.verdict == "undecided"
     groups = groups_needed(0.5 + rough, 0.025)  # of the same scatter, with an effect that just matters
-    assert cost(verdict) == (
-        f"FD of a@1/4 against untuned@1/4: 0.5 would matter and {compared.detectable:.3g} would be seen, "
-        f"so {groups} groups in place of 5"
+    assert cost(claim, verdict) == (
+        "Fréchet distance to real works at guidance 4: a against untuned: 0.5 would matter and "
+        f"{compared.detectable:.3g} would be seen, so {groups} groups in place of 5"
     )
-    assert cost(card_of(parts=PARTS[:1])[1]) == ""
+    assert cost(*card_of(parts=PARTS[:1])[:2]) == ""
     row = plan([verdict]).frame.loc["A1.1"]
     assert row["scatter"] == pytest.approx(rough.std(ddof=1))
     assert (row["groups"], row["groups needed"], row["times this run"]) == (5, str(groups), groups / 5)
 
 
 def test_a_card_counts_every_comparison() -> None:
-    _, verdict, _ = card_of()
+    claim, verdict, _ = card_of()
     with pytest.raises(ValueError, match="shorter"):
-        card(verdict, [20], "intervals over repeats")
+        card(claim, verdict, [20], "intervals over repeats")
 
 
 def test_counts_and_what_intervals_are_over_are_a_claims_or_all_claims() -> None:

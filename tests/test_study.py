@@ -66,16 +66,19 @@ def test_a_card_shows_the_verdict_and_keeps_its_numbers(study: Study, displayed:
     assert (cited["verdict"], cited["reason"]) == ("undecided", "not measured: fd of b@1/4")
     assert (cited["claim"], cited["says"]) == (CLAIM.digest, CLAIM.says)
     assert cited["p"] == {"supported": 1.0, "reversed": 1.0, "not seen": 1.0}
-    assert cited["answer"].startswith(
-        "1 of 2 parts hold, 1 not measured; FD of a@1/4 against untuned@1/4 changes by -1 "
-    )
+    assert cited["answer"].startswith("Fréchet distance to real works at guidance 4, a against untuned: −1 (95 % ")
+    assert cited["answer"].endswith("). 1 of 2 parts hold, 1 not measured.")
+    assert cited["paper"] == "The paper: p."
+    assert (cited["numbers"]["change"], cited["numbers"]["n"]) == (pytest.approx(-1), 20)
     kept = content["metrics"]["claim/A1/1"]
     assert kept["value"] == pytest.approx(-1)
     assert (kept["n"], kept["repeats"]) == (20, 5)
     assert kept["low"] < -1 < kept["high"] < 0
     assert content["metrics"]["claim/A1/1/detectable"]["value"] > 0
     assert "claim/A1/2" not in content["metrics"]
-    ((card, metadata),) = displayed
+    (card, metadata), (_, drawn) = displayed
+    assert drawn["file"] == "figures/evidence_A1.webp"
+    assert metadata["table"] == "tables/claim_A1.csv"
     assert "<b>A1: a &lt; b &amp; c</b>" in card.data
     assert "<b>undecided</b> (not measured: fd of b@1/4)" in card.data
     assert metadata["caption"].startswith("Claim A1: intervals over models; n = 20 a cell.")
@@ -147,11 +150,11 @@ def test_a_finding_has_a_card_and_is_cited_apart(
     assert (list(content["verdicts"]), list(content["findings"])) == (["A1"], ["N1"])
     cited = content["findings"]["N1"]
     assert (cited["verdict"], cited["claim"]) == ("supported", finding.digest)
-    assert cited["answer"].endswith("; no paper claims it; seen first here")
+    assert cited["paper"] == "No paper claims it; seen first here."
     assert content["metrics"]["claim/N1/1"]["value"] == pytest.approx(-1)
     assert (study.folder / "tables" / "claim_N1_groups.csv").is_file()
-    assert "<b>N1: a &lt; b &amp; c</b>" in displayed[1][0].data
-    assert "The rule, written when the first results had shown a like effect" in displayed[1][0].data
+    assert "<b>N1: a &lt; b &amp; c</b>" in displayed[2][0].data
+    assert "The rule, written when the first results had shown a like effect" in displayed[2][0].data
     assert "The rule, written before these pictures were made: r" in displayed[0][0].data
 
 
@@ -183,7 +186,7 @@ def test_a_table_is_written_in_full_and_displayed_short(study: Study, displayed:
     ((shown, metadata),) = displayed
     assert "0.333<" in shown.data
     assert "–" in shown.data
-    assert metadata == {"caption": "Distances of n = 5"}
+    assert metadata == {"caption": "Distances of n = 5", "table": "tables/distances.csv"}
     assert study.metrics["fd/a"]["value"] == 0.3333333333
 
 

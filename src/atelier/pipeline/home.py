@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from atelier.params import read
 from atelier.pipeline import page, scrub
@@ -73,7 +74,7 @@ def _chapter(chapter: Mapping[str, Any], sites: Sequence[Site]) -> dict[str, Any
             "profile": site.profile,
             "title": page.title(scrub.read(site.folder / name / f"{name}.ipynb")),
             "href": f"{site.prefix}{name}/{name}.html",
-            "figure": next((f"{site.prefix}{name}/{file}" for file in figures(site.folder / name)), None),
+            "figure": next((f"{site.prefix}{name}/{quote(file)}" for file in figures(site.folder / name)), None),
         }
         for site in sites
         for name in site.order

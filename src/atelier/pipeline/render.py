@@ -16,13 +16,15 @@ from nbformat import NotebookNode
 from PIL import Image
 
 from atelier.cli import exit_code
-from atelier.files import copy, copy_folder, read_bytes, remove, write_text
+from atelier.files import copy, copy_folder, read_bytes, read_text, remove, write_text
 from atelier.machine import fingerprint
 from atelier.params import load
 from atelier.pipeline import scrub, site
 from atelier.report import pictures
 from atelier.studies import STUDIES
 from atelier.workspace import Workspace, replacing
+
+MARK = "<!-- claims, written by make results -->"
 
 
 def studies(notebooks: Path) -> list[str]:
@@ -54,7 +56,15 @@ def publish(workspace: Workspace) -> Path:
             copy(lock, part / "locks" / name)
         write_text(part / "machine.txt", fingerprint() + "\n")
     site.renew(workspace.results)
+    renew_readme(workspace)
     return target
+
+
+def renew_readme(workspace: Workspace) -> None:
+    """Put the table of claims of all published profiles between README's two marks, where it has them."""
+    path = workspace.root / "README.md"
+    if path.is_file() and (parts := read_text(path).split(MARK)) and len(parts) == 3:
+        write_text(path, f"{parts[0]}{MARK}\n{site.summary(workspace.results)}{MARK}{parts[2]}")
 
 
 def locks(workspace: Workspace) -> dict[str, Path]:
@@ -126,6 +136,7 @@ def run(arguments: list[str]) -> None:
     elif options.command == "again":
         for folder in options.folders:
             again(folder)
+        renew_readme(workspace)
     else:
         for path in options.notebooks:
             clean(path)

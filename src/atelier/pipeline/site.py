@@ -1,6 +1,6 @@
 """The folder that a reader opens: a front page, and each study's page, notebook, figures, tables and metrics."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -31,7 +31,7 @@ def build(studies: Path, site: Path, order: Sequence[str], profile: str, params:
             render(part / name, profile, judged, order)
         copy(params, part / "params.yaml")
         write_text(part / "index.html", front)
-        _check(part)
+        _check(part, sorted(part.rglob("*.html")))
 
 
 def render(
@@ -56,7 +56,7 @@ def render(
         "others": [{"profile": other, "href": f"../../{other}/{folder.name}/{folder.name}.html"} for other in others],
         "home": "../../index.html" if others else "../index.html",
     }
-    write_text(folder / f"{folder.name}.html", page.page(notebook, profile, folder, *mine, ways))
+    write_text(folder / f"{folder.name}.html", page.page(notebook, profile, folder, mine[0], mine[1], ways))
 
 
 def verdicts_of(studies: Path, order: Sequence[str]) -> list[Row]:
@@ -114,7 +114,7 @@ def _said(entry: Mapping[str, Any], verdict: str) -> str:
 
 def renew(results: Path) -> None:
     """Write the pages of all published profiles anew, and ``index.html`` over all of them. ValueError as ``build``."""
-    sites = [_published(path.parent) for path in sorted(results.glob("*/params.yaml"))]
+    sites = _sites(results)
     for each in sites:
         for name in each.order:
             others = [other.profile for other in sites if other.folder != each.folder and name in other.order]
@@ -123,7 +123,32 @@ def renew(results: Path) -> None:
             each.folder / "index.html", _front(each.folder, each.order, each.profile, (each.verdicts, each.findings))
         )
     write_text(results / "index.html", home.html(sites, results))
-    _check(results)
+    pages = [path for each in sites for path in sorted(each.folder.rglob("*.html"))]
+    _check(results, [results / "index.html", *pages])
+
+
+def summary(results: Path) -> str:
+    """All claims with the verdicts of every published profile, as a Markdown table for a file beside ``results``."""
+    sites = _sites(results)
+    heads = ["claim", *(each.profile for each in sites)]
+    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    for chapter in home.chapters(sites):
+        if chapter["claims"]:
+            lines.append(f"| **{chapter['title']}** ({chapter['paper']}) |{' |' * len(sites)}")
+        for claim in chapter["claims"]:
+            by = {each["profile"]: each for each in claim["results"]}
+            cells = [
+                f"[{page.symbol(by[name]['verdict'])} {by[name]['verdict']}]({results.name}/{by[name]['href']})"
+                if name in by
+                else ""
+                for name in heads[1:]
+            ]
+            lines.append(f"| {claim['name']}: {claim['says']} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _sites(results: Path) -> list[home.Site]:
+    return [_published(path.parent) for path in sorted(results.glob("*/params.yaml"))]
 
 
 def _published(folder: Path) -> home.Site:
@@ -134,10 +159,9 @@ def _published(folder: Path) -> home.Site:
     return home.Site(params["profile"], folder, f"{folder.name}/", order, *judged)
 
 
-def _check(root: Path) -> None:
-    """Raise ValueError for a page that links to a file that is not below ``root``, and for one that holds other than
-    ``allowed`` has."""
-    for path in sorted(root.rglob("*.html")):
+def _check(root: Path, pages: Iterable[Path]) -> None:
+    """Raise ValueError for a page that holds what ``allowed`` refuses, or leads to no file below ``root``."""
+    for path in pages:
         links, pictures = page.addresses(read_text(path))
         for address in (*links, *pictures):
             target = (path.parent / unquote(address)).resolve()

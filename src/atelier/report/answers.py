@@ -12,15 +12,15 @@ from atelier.evaluation.intervals import Interval
 from atelier.report import naming
 from atelier.report.figures import PALETTE, WIDTH
 from atelier.report.items import DIGITS
+from atelier.report.words import plain
 from atelier.verdicts import NO_VERDICT, SUPPORTED, Finding, Verdict
 
 OF_NOTHING = 10.0  # times a baseline; what changes by more had a baseline near 0, of which a share says nothing
 CAPTION = (
-    "{}: each part's change and its 95 % interval, n as in the table. Filled dots are parts that hold; shaded is what is "
-    "smaller than what would matter. Parts without such a size are drawn in units of half their interval."
+    "{}: each part's change and its 95 % interval, n as in the table. Filled dots are parts that hold; shaded is what "
+    "is smaller than what would matter. Parts without such a size are drawn in units of half their interval."
 )
 LABEL = 52  # letters
-FARTHEST = 4.0  # times what would matter, at which a figure cuts intervals
 
 
 class Answer(NamedTuple):
@@ -40,7 +40,7 @@ class Answer(NamedTuple):
         """What changed, and how many parts hold."""
         if self.interval is None:
             return "Nothing of it was measured here."
-        mean, low, high = (f"{number:+.3g}".replace("-", "−") for number in self.interval[:3])
+        mean, low, high = (plain(f"{number:+.3g}").replace("-", "−") for number in self.interval[:3])
         share = "" if self.share is None else f"; {self.share:+.1%} of the latter".replace("-", "−").replace("%", " %")
         lead = f"{self.measure}, {self.changed} against {self.reference}"
         numbers = f"{mean} (95 % interval {low} to {high}{share})"
@@ -110,22 +110,23 @@ def evidence(claim: Claim, verdict: Verdict) -> Figure | None:
     shown = [finding for finding in verdict.findings if finding.compared is not None]
     if not shown:
         return None
-    figure, axis = plt.subplots(figsize=(WIDTH, 0.8 + 0.42 * len(shown)))
+    figure, axis = plt.subplots(figsize=(WIDTH, 0.8 + 0.44 * len(shown)))
     axis.axvspan(-1, 1, color=PALETTE[7], alpha=0.18, linewidth=0)
     axis.axvline(0, color="black", linewidth=0.8)
     for row, finding in enumerate(shown):
-        mean, low, high = (max(-FARTHEST, min(FARTHEST, value)) for value in _scaled(finding))
+        mean, low, high = _scaled(finding)
         holds = PALETTE[5] if finding.verdict == SUPPORTED else "white"
         axis.plot([low, high], [row, row], color=PALETTE[5], linewidth=2, solid_capstyle="butt")
         axis.plot([mean], [row], "o", color=PALETTE[5], markerfacecolor=holds, markersize=6)
-    axis.set_yticks(range(len(shown)), [_label(claim, finding) for finding in shown], fontsize=8)
+    axis.set_xscale("symlog", linthresh=1.0)
+    axis.set_yticks(range(len(shown)), _labels(claim, shown), fontsize=8)
     axis.set_ylim(len(shown) - 0.5, -0.5)
-    axis.set_xlim(-FARTHEST - 0.1, FARTHEST + 0.1)
     axis.set_xlabel("change, in units of what would matter (shaded: less than that)")
     return figure
 
 
 def _scaled(finding: Finding) -> tuple[float, float, float]:
+    """A part's mean change and interval, in units of what would matter, or of half its interval."""
     compared = finding.compared
     assert compared is not None
     mean, low, high, _ = compared.interval
@@ -133,7 +134,12 @@ def _scaled(finding: Finding) -> tuple[float, float, float]:
     return mean / unit, low / unit, high / unit
 
 
-def _label(claim: Claim, finding: Finding) -> str:
-    """What is compared, in two lines that are short enough for an axis."""
-    measure, changed, _ = naming.comparison(claim.study, finding.part)
-    return "\n".join(textwrap.shorten(said, LABEL, placeholder=" …") for said in (measure, changed))
+def _labels(claim: Claim, shown: Sequence[Finding]) -> list[str]:
+    """What each part compares, in lines that are short enough for an axis; what all have in common is left out."""
+    rows = [naming.comparison(claim.study, finding.part) for finding in shown]
+    varies = [len(set(column)) > 1 for column in zip(*rows, strict=True)]
+    kept = varies if any(varies) else [True, True, False]
+    return [
+        "\n".join(textwrap.shorten(said, LABEL, placeholder=" …") for said, keep in zip(row, kept, strict=True) if keep)
+        for row in rows
+    ]

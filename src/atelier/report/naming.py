@@ -10,6 +10,7 @@ from atelier.params import CORRECTED, read
 
 MEASURES = Path(__file__).with_name("measures.yaml")
 NAMES = "names.yaml"  # beside a study's claims
+MANY = 2  # models that are named one by one
 PROMPTS = {"0": "plain descriptions", "1": "with style and artist", "2": "with emotion and reason"}
 CELL = re.compile(rf"(?P<model>[^@]+)@(?P<level>\d)/(?P<guidance>[\d.]+)(?P<start>/{CORRECTED})?")
 
@@ -22,27 +23,35 @@ def measure(name: str) -> str:
 
 
 def comparison(study: str, compared: Comparison) -> tuple[str, str, str]:
-    """Its measure, what changed, and the reference, in words; the guidance that all share stands with the first."""
+    """Its measure, what changed, and the reference, in words; guidance that both sides share stands with the first."""
+    named = measure(compared.measure)
     changed, reference = ([_split(study, cell) for cell in each] for each in (compared.changed, compared.reference))
-    settings = {setting for _, setting in (*changed, *reference)}
-    if len(settings) == 1 and (shared := settings.pop()):
-        return (
-            f"{measure(compared.measure)} {shared}",
-            _joined([model for model, _ in changed]),
-            _joined([model for model, _ in reference]),
-        )
-    sides = [_joined([f"{model} {setting}".strip() for model, setting in each]) for each in (changed, reference)]
-    return measure(compared.measure), *sides  # type: ignore[return-value]
+    (one, settings), (other, against) = _side(changed), _side(reference)
+    if settings == against:
+        return f"{named} {settings}".strip(), one, other
+    return named, f"{one} {settings}".strip(), f"{other} {against}".strip()
 
 
-def _split(study: str, cell: str) -> tuple[str, str]:
-    """A cell's model in words, and how it painted: ``at guidance 16``; "" of a cell that is no model's pictures."""
+def _split(study: str, cell: str) -> tuple[str, tuple[str, str, str]]:
+    """A cell's model in words, and how it painted: prompts, guidance, start; all "" of what is no model's pictures."""
     match = CELL.fullmatch(cell)
     if match is None:
-        return _model(study, cell), ""
+        return _model(study, cell), ("", "", "")
     prompts = f"{PROMPTS[match['level']]}, " if match["level"] != "1" or study == "prompt_enrichment" else ""
-    start = ", from a corrected start" if match["start"] else ""
-    return _model(study, match["model"]), f"{prompts}at guidance {match['guidance']}{start}"
+    return _model(study, match["model"]), (prompts, match["guidance"], ", from a corrected start" if match[4] else "")
+
+
+def _side(cells: Sequence[tuple[str, tuple[str, str, str]]]) -> tuple[str, str]:
+    """The models of one side, counted where they are many, and how they painted."""
+    models = list(dict.fromkeys(model for model, _ in cells))
+    how: dict[tuple[str, str], list[str]] = {}
+    for _, (prompts, guidance, start) in cells:
+        scales = how.setdefault((prompts, start), [])
+        scales += [guidance] if guidance and guidance not in scales else []
+    settings = [
+        f"{prompts}at guidance {' and '.join(scales)}{start}" for (prompts, start), scales in how.items() if scales
+    ]
+    return " and ".join(models) if len(models) <= MANY else f"{len(models)} models", "; ".join(settings)
 
 
 def _model(study: str, name: str) -> str:
@@ -53,10 +62,6 @@ def _model(study: str, name: str) -> str:
     if plus and model in names and decoder in names:
         return f"{names[model]}, with {names[decoder]}"
     return name.replace("-", " ").replace("_", " ")
-
-
-def _joined(names: Sequence[str]) -> str:
-    return " and ".join(dict.fromkeys(names))
 
 
 @cache

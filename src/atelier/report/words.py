@@ -34,12 +34,12 @@ def features(params: Params) -> str:
 
 def plus_minus(interval: Interval, sign: str = "+") -> str:
     """``+1.23 ± 0.45``, half of the interval; ``sign=""`` for a value that is not a change: ``1.23 ± 0.45``."""
-    return f"{_plain(f'{interval.mean:{sign}.3g}')} ± {_plain(f'{interval.high - interval.mean:.2g}')}"
+    return f"{plain(f'{interval.mean:{sign}.3g}')} ± {plain(f'{interval.high - interval.mean:.2g}')}"
 
 
 def signed(interval: Interval, spec: str = ".3g") -> str:
     """A change and its interval, ``+1.23 (+0.78 to +1.68)``; ``spec``: the numbers' format."""
-    mean, low, high = (_plain(f"{value:+{spec}}") for value in (interval.mean, interval.low, interval.high))
+    mean, low, high = (plain(f"{value:+{spec}}") for value in (interval.mean, interval.low, interval.high))
     return f"{mean} ({low} to {high})"
 
 
@@ -48,7 +48,7 @@ def unsigned(interval: Interval, spec: str = ".3f") -> str:
     return f"{interval.mean:{spec}} ({interval.low:{spec}} to {interval.high:{spec}})"
 
 
-def _plain(number: str) -> str:
+def plain(number: str) -> str:
     """A formatted number without the exponent that .3g gives to thousands: ``-1.82e+03`` is ``-1820``."""
     if "e+" not in number or abs(float(number)) >= 1e7:
         return number
