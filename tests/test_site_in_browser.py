@@ -1,0 +1,112 @@
+"""Published pages in a real browser: they fit every screen, ask for nothing, and pass axe; filters and sorting work."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+browser = pytest.importorskip("browser", reason="websocket-client is not installed")
+axe = pytest.importorskip("axe_core_python", reason="axe-core-python is not installed")
+pytestmark = pytest.mark.skipif(browser.CHROMIUM is None, reason="no Chromium on this machine")
+
+RESULTS = Path(__file__).parent.parent / "results"
+FRONT = RESULTS / "index.html"
+PROFILES = sorted(path.parent for path in RESULTS.glob("*/params.yaml"))
+PAGES = [FRONT, *(page for profile in PROFILES for page in sorted(profile.glob("*/*.html")))]
+AXE = Path(axe.__file__).with_name("axe.min.js")
+SERIOUS = ("serious", "critical")
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable]:
+    with browser.chromium(tmp_path_factory.mktemp("browser") / "own") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def page(tab: Callable) -> object:
+    return tab()
+
+
+def opened(page, path: Path, width: int, dark: bool = False, anchor: str = ""):
+    page.screen(width, 900, dark=dark)
+    page.requests.clear()
+    page.faults.clear()
+    page.open(path.as_uri() + anchor)
+    return page
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("width", [390, 1200])
+def test_a_page_fits_the_screen_and_asks_for_its_own_pictures_alone(page, path: Path, width: int) -> None:
+    opened(page, path, width)
+    assert page.faults == []
+    assert page.ask("document.documentElement.scrollWidth") <= width
+    assert all(Path(unquote(urlsplit(address).path)).is_relative_to(RESULTS) for address in page.requests)
+    assert page.ask("document.querySelectorAll('h1').length") == 1
+    assert page.ask("[...document.images].filter(e => e.complete && !e.naturalWidth).map(e => e.src)") == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_axe_finds_nothing_serious(page, path: Path, dark: bool) -> None:
+    opened(page, path, 1200, dark)
+    page.ask(AXE.read_text())
+    found = page.ask(
+        "axe.run().then(({violations}) => violations.map(({id, impact, nodes}) => [impact, id, nodes[0].html, "
+        "nodes[0].failureSummary, nodes.length]))"
+    )
+    assert [each for each in found if each[0] in SERIOUS] == []
+
+
+def test_a_verdict_filters_claims_and_all_brings_them_back(page) -> None:
+    opened(page, FRONT, 1200)
+    shown = "[...document.querySelectorAll('.claims tbody tr')].filter(e => !e.hidden).length"
+    every = page.ask(shown)
+    button = "document.querySelectorAll('.filters button')[{}]"
+    said, _, count = page.ask(button.format(1) + ".textContent").rpartition(" ")
+    page.ask(button.format(1) + ".click()")
+    assert page.ask(shown) == int(count) < every
+    chips = page.ask(
+        "[...document.querySelectorAll('.claims tr:not([hidden])')].slice(0).map(e => e.textContent).join('|')"
+    )
+    assert chips.count(said.split()[-1]) >= int(count)
+    page.ask(button.format(0) + ".click()")
+    assert page.ask(shown) == every > 30
+
+
+def test_a_table_sorts_by_numbers_up_and_down(page) -> None:
+    """The first table of a page with numbers in a column: by the column's head, clicked twice."""
+    path = next(iter(sorted(RESULTS.glob("embedded/art_finetuning/*.html"))))
+    opened(page, path, 1200)
+    page.ask(
+        "window.table = [...document.querySelectorAll('.sortable')]"
+        ".find(e => e.tBodies[0].rows.length > 2 && e.querySelector('td.number'))"
+    )
+    page.ask("window.column = table.querySelector('td.number').cellIndex")
+    column = (
+        "[...table.tBodies[0].rows].map(r => r.cells[column].textContent.replace('−', '-').replace(',', ''))"
+        ".map(parseFloat).filter(x => !Number.isNaN(x))"
+    )
+    before = page.ask(column)
+    page.ask("table.tHead.rows[0].cells[column].click()")
+    assert page.ask(column) == sorted(before)
+    page.ask("table.tHead.rows[0].cells[column].click()")
+    assert page.ask(column) == sorted(before, reverse=True)
+
+
+def test_a_link_to_a_claim_shows_its_card(page) -> None:
+    opened(page, RESULTS / "embedded" / "signal_leak" / "signal_leak.html", 1200, anchor="#D5")
+    top = page.ask("document.getElementById('D5').getBoundingClientRect().top")
+    assert 0 <= top < 450
+    assert "D5" in page.ask("document.getElementById('D5').textContent")
+
+
+def test_without_scripts_every_claim_stands(page) -> None:
+    page.call("Emulation.setScriptExecutionDisabled", value=True)
+    opened(page, FRONT, 1200)
+    rows = page.ask("[...document.querySelectorAll('.claims tbody tr')].map(e => e.getBoundingClientRect().height > 0)")
+    page.call("Emulation.setScriptExecutionDisabled", value=False)
+    assert len(rows) > 30
+    assert all(rows)
