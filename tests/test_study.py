@@ -138,6 +138,21 @@ def test_every_part_can_be_recomputed_from_its_groups_alone(study: Study, monkey
         assert 0 < min(p.values()) < 1
 
 
+def test_a_summary_has_the_same_columns_in_every_study(study: Study, displayed: list[Any]) -> None:
+    def summary() -> dict[str, float]:
+        study.finish()
+        content: dict[str, float] = json.loads((study.folder / "summary.json").read_text())
+        return content
+
+    empty = {"supported": 0, "reversed": 0, "not seen": 0, "undecided": 0, "no verdict": 0}
+    assert summary() == empty
+    study.verdict("A1")
+    assert summary() == {**empty, "undecided": 1}
+    study.record({"fd/a": Metric(2.0, 5)})
+    study.report.headline = lambda results: ["fd/a"]
+    assert summary() == {**empty, "undecided": 1, "headline": 2.0}
+
+
 def test_a_finding_has_a_card_and_is_cited_apart(
     study: Study, displayed: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -131,7 +132,7 @@ class Study:
             print(caveat)
 
     def finish(self) -> None:
-        """Write ``metrics.json``; the names of ``report.headline`` stand on the index page."""
+        """Write ``metrics.json``, and what of it fits a terminal; ``report.headline`` names the first numbers."""
         headline = list(self.report.headline(self.results()))
         if missing := [name for name in headline if name not in self.metrics]:
             raise ValueError(f"headline names what was never recorded: {', '.join(missing)}")
@@ -141,6 +142,14 @@ class Study:
         if self.findings:
             content["findings"] = self.findings
         self._write("metrics.json", json.dumps(content, indent=2, sort_keys=True) + "\n")
+        self._write("summary.json", json.dumps(self._summary(headline), indent=2) + "\n")
+
+    def _summary(self, headline: Sequence[str]) -> dict[str, float]:
+        """What ``dvc metrics show`` prints of a study, in columns that all have: verdicts by kind, the first number."""
+        said = Counter(entry["verdict"] for entry in (*self.cited.values(), *self.findings.values()))
+        named = {name: said[name] for name in (*verdicts.DECIDED, verdicts.UNDECIDED)}
+        first = {} if not headline else {"headline": self.metrics[headline[0]]["value"]}
+        return {**named, "no verdict": said.total() - sum(named.values()), **first}
 
     @cached_property
     def _claims(self) -> dict[str, Claim]:
