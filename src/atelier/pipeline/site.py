@@ -70,6 +70,7 @@ def verdicts_of(studies: Path, order: Sequence[str]) -> list[Row]:
             "says": entry["says"],
             "paper": entry.get("paper", ""),  # results of before had none, nor the answer
             "answer": entry.get("answer", ""),
+            "n": _n(entry),
             "alone": _said(entry, entry["verdict"]),
             "p": f"{entry['p'].get(entry['verdict'], min(entry['p'].values())):.2g}" if entry["p"] else "",
             "q": f"{overall[name].q:.2g}" if name in overall else "",
@@ -89,6 +90,7 @@ def findings_of(studies: Path, order: Sequence[str]) -> list[Row]:
             "verdict": _said(entry, entry["verdict"]),
             "paper": entry.get("paper", ""),
             "answer": entry["answer"],
+            "n": _n(entry),
             "p": f"{min(entry['p'].values()):.2g}" if entry["p"] else "",
             "q": "",
         }
@@ -105,6 +107,12 @@ def _cited(studies: Path, order: Sequence[str], judged: str) -> list[tuple[str, 
         for name, entry in read_json(path).get(judged, {}).items()
     ]
     return sorted(listed, key=lambda item: (item[0][0], int(item[0][1:])))
+
+
+def _n(entry: Mapping[str, Any]) -> str:
+    """Pictures a cell of the part that an answer is of; "" where nothing was measured, or before this was kept."""
+    n = entry.get("numbers", {}).get("n")
+    return f"{n:,}" if n else ""
 
 
 def _said(entry: Mapping[str, Any], verdict: str) -> str:

@@ -20,7 +20,7 @@ CAPTION = (
     "{}: each part's change and its 95 % interval, n as in the table. Filled dots are parts that hold; shaded is what "
     "is smaller than what would matter. Parts without such a size are drawn in units of half their interval."
 )
-LABEL = 52  # letters
+LABEL = 66  # letters
 
 
 class Answer(NamedTuple):
@@ -119,7 +119,8 @@ def evidence(claim: Claim, verdict: Verdict) -> Figure | None:
         axis.plot([low, high], [row, row], color=PALETTE[5], linewidth=2, solid_capstyle="butt")
         axis.plot([mean], [row], "o", color=PALETTE[5], markerfacecolor=holds, markersize=6)
     axis.set_xscale("symlog", linthresh=1.0)
-    axis.set_yticks(range(len(shown)), _labels(claim, shown), fontsize=8)
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.set_yticks(range(len(shown)), _labels(claim, shown), fontsize=7.5)
     axis.set_ylim(len(shown) - 0.5, -0.5)
     axis.set_xlabel("change, in units of what would matter (shaded: less than that)")
     return figure
