@@ -330,8 +330,10 @@ def test_the_exported_networks_paint_the_pipelines_picture(pipeline, fitted, pag
 
 PIXELS = """(() => {
     const canvas = document.querySelector("#PLACE canvas");
-    const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
-    return Array.from(data);
+    const copy = Object.assign(document.createElement("canvas"), { width: canvas.width, height: canvas.height });
+    const context = copy.getContext("2d", { willReadFrequently: true });
+    context.drawImage(canvas, 0, 0);
+    return Array.from(context.getImageData(0, 0, copy.width, copy.height).data);
 })()"""
 
 

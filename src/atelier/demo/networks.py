@@ -4,6 +4,7 @@ A runtime computes in float32: each half weight is cast as a file is loaded. The
 already, so that nothing is lost; another base's are rounded.
 """
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,7 @@ def write(pipeline: StableDiffusionPipeline, folder: Path) -> list[Path]:
 
 
 def _exported(network: nn.Module, inputs: Mapping[str, Tensor], output: str) -> Any:
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of operators that are not used here
     with torch.no_grad():
         program = torch.onnx.export(
             network,
