@@ -13,7 +13,7 @@ export DVC_NO_ANALYTICS := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro plan dry test test-all harness maps lab ab results world world-pilots world-report verify clean
+.PHONY: help env repro plan dry test test-all harness maps lab ab demo results world world-pilots world-report verify clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+: .*##' Makefile | sed -E 's/: [^#]*## /\t/' | expand -t 16
@@ -31,6 +31,11 @@ data: $(VENV)/.installed data.dvc
 	@echo "== data: from the repository's own store"
 	@dvc pull --quiet data
 	@touch data
+
+runtime: $(VENV)/.installed runtime.dvc
+	@echo "== runtime: of the page that paints, from the repository's own store"
+	@dvc pull --quiet runtime
+	@touch runtime
 
 repro: env data  ## run the pipeline of params.yaml, compare its pages with results/<profile>
 	@python -m atelier check
@@ -82,6 +87,9 @@ lab: env data   ## JupyterLab on notebooks/, saving clean files
 
 ab: env         ## a page on which people compare pictures blind: A=FOLDER B=FOLDER; without them the study's own
 	@python -m atelier pixel_space ab $(if $(A),"$(A)") $(if $(B),"$(B)")
+
+demo: env runtime  ## a page that paints with the base in a browser, once make repro has run: OUT=build/demo
+	@python -m atelier demo $(or $(OUT),build/demo)
 
 world: env      ## make the world anew: pictures, base, evaluator, trunk (hours on a CPU), and store it
 	@echo "== world: paint, train, measure"

@@ -29,7 +29,7 @@ ORDER: tuple[frozenset[str], ...] = tuple(
             ("claims", "verdicts"),
             ("report",),
             ("a study",),
-            ("pipeline", "preflight", "planning", "cli", "__main__", "warm", "world", "amendments"),
+            ("pipeline", "demo", "preflight", "planning", "cli", "__main__", "warm", "world", "amendments"),
         ),
     )
 )

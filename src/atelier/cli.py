@@ -39,6 +39,7 @@ USAGE = f"""usage: python -m atelier
   check [FILE]             validate params.yaml, and record that in FILE
   plan [FILE] ...          what a profile lacks and costs, without running it; --card NAME or --seconds N of calibration
   export FOLDER --format kohya|diffusers OUT   a trained adapter in the names of other programs
+  demo OUT                 a page that paints with the base in the reader's browser
   kernel CONNECTION_FILE   a notebook's kernel, started as Jupyter does"""
 
 
@@ -64,7 +65,7 @@ def _took(file: Path, stage: str, seconds: float) -> None:
 def _run(workspace: Workspace, arguments: list[str]) -> None:
     """What the arguments name."""
     match arguments:
-        case ["check" | "export" | "kernel" | "page" as command, *_] if machine.ranks() > 1:
+        case ["check" | "demo" | "export" | "kernel" | "page" as command, *_] if machine.ranks() > 1:
             raise alone(f"python -m atelier {command}")
         case ["check", *targets] if not any(target.startswith("-") for target in targets):
             check(workspace, targets)
@@ -81,6 +82,10 @@ def _run(workspace: Workspace, arguments: list[str]) -> None:
             from atelier.models import export
 
             export.main(rest)
+        case ["demo", *rest]:
+            from atelier.demo import export as demo
+
+            demo.main(workspace, rest)
         case ["page", study]:
             from atelier.pipeline import run as pages  # without torch: only the kernel computes
 

@@ -34,8 +34,8 @@ LAYERS = (
     (("report",), "Study, Table, Figure, cards"),
     (("studies",), "one folder per study: params, train, sample, measure, report, claims"),
     (
-        ("preflight", "planning", "cli", "warm", "pipeline", "world", "amendments"),
-        "command line, notebooks to pages, how the world is made",
+        ("preflight", "planning", "cli", "warm", "pipeline", "demo", "world", "amendments"),
+        "command line, notebooks to pages, the model in a page, how the world is made",
     ),
 )
 COLUMNS = ("shared", "train", "sample", "measure", "page")
