@@ -20,7 +20,7 @@ from torch import Tensor
 from atelier.data.images import to_pixels
 from atelier.data.names import artist_and_title
 from atelier.data.prompts import LEVELS, prompt
-from atelier.demo import export, leaks, networks, noise, tokens
+from atelier.demo import export, leaks, noise, tokens
 from atelier.methods.signal_leak import FrequencyLeak, Leak, add_leak, from_low_components
 from atelier.models import base
 from atelier.sampling.sampler import sample, with_ddim
@@ -294,11 +294,11 @@ def test_the_manifest_says_what_is_there(page_folder: Path) -> None:
 @pytest.mark.long
 def test_no_weight_of_the_shipped_base_is_rounded(pipeline, page_folder: Path) -> None:
     """Its weights are halves: cast back, each tensor of the U-Net is among the stored ones, bit for bit."""
-    from onnx import numpy_helper
+    from onnx import load, numpy_helper
 
     stored = {
         numpy_helper.to_array(tensor).astype(np.float32).tobytes()
-        for tensor in networks.read(page_folder / "model" / "denoiser.onnx").graph.initializer
+        for tensor in load(page_folder / "model" / "denoiser.onnx").graph.initializer
     }
     large = {n: w for n, w in pipeline.unet.state_dict().items() if w.ndim == 4}
     assert len(large) > 20

@@ -14,7 +14,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor, nn
 
-from atelier.files import reading, write_whole
+from atelier.files import write_whole
 from atelier.models.latents import unscaled
 
 OPSET = 18
@@ -80,10 +80,13 @@ def examples(pipeline: StableDiffusionPipeline) -> dict[str, tuple[nn.Module, di
 
 def write(pipeline: StableDiffusionPipeline, folder: Path) -> list[Path]:
     """Write one file for each network to a folder; returns their paths. The pipeline must be on the CPU, in float32."""
+    from onnx import checker
+
     paths = []
     for name, (network, inputs, output) in examples(pipeline).items():
         program = _exported(network.eval(), inputs, output)
         halve(program)
+        checker.check_model(program)
         path = folder / f"{name}.onnx"
         write_whole(path, program.SerializeToString())
         paths.append(path)
@@ -138,13 +141,3 @@ def halve(model: Any) -> int:
     del model.graph.node[:]
     model.graph.node.extend(listed)
     return changed
-
-
-def read(path: Path) -> Any:
-    """A written network, checked by ONNX; ValueError for a file that is none."""
-    import onnx
-
-    with reading(path, "not an ONNX file"):
-        model = onnx.load(path)
-        onnx.checker.check_model(model)
-    return model
