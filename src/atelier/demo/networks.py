@@ -5,6 +5,7 @@ already, so that nothing is lost; another base's are rounded.
 """
 
 import logging
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,8 @@ def write(pipeline: StableDiffusionPipeline, folder: Path) -> list[Path]:
 
 def _exported(network: nn.Module, inputs: Mapping[str, Tensor], output: str) -> Any:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of operators that are not used here
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of the exporter itself
         program = torch.onnx.export(
             network,
             tuple(inputs.values()),
