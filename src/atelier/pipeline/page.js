@@ -44,7 +44,7 @@ if (filters) {
     filters.append(button);
     return button;
   };
-  const all = add(`all ${rows.length} claims`, null);
+  const all = add(`all ${rows.length} claims of the papers`, null);
   for (const [said, count] of [...counts].sort((one, two) => two[1] - one[1])) add(`${said} ${count}`, said);
   show(null, all);
 }

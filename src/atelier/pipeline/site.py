@@ -12,6 +12,8 @@ from atelier.pipeline.home import Row
 from atelier.verdicts import over_all, statements_of
 from atelier.workspace import replacing
 
+NOT_MEASURED = "not measured"  # in place of undecided, where a profile made no pictures for a claim
+
 
 def build(studies: Path, site: Path, order: Sequence[str], profile: str, params: Path) -> None:
     """Write ``site`` anew from the folders in ``studies``, one for each name of ``order``.
@@ -74,7 +76,9 @@ def verdicts_of(studies: Path, order: Sequence[str]) -> list[Row]:
             "alone": _said(entry, entry["verdict"]),
             "p": f"{entry['p'].get(entry['verdict'], min(entry['p'].values())):.2g}" if entry["p"] else "",
             "q": f"{overall[name].q:.2g}" if name in overall else "",
-            "verdict": _said(entry, overall[name].verdict if name in overall else entry["verdict"]),
+            "verdict": NOT_MEASURED
+            if entry.get("numbers") == {}
+            else _said(entry, overall[name].verdict if name in overall else entry["verdict"]),
         }
         for name, entry in cited.items()
     ]

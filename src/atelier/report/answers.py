@@ -16,6 +16,7 @@ from atelier.report.words import plain
 from atelier.verdicts import NO_VERDICT, SUPPORTED, Finding, Verdict
 
 OF_NOTHING = 10.0  # times a baseline; what changes by more had a baseline near 0, of which a share says nothing
+CONTROL = "the control does not show"  # how ``verdicts`` begins that reason
 CAPTION = (
     "{}: each part's change and its 95 % interval, n as in the table. Filled dots are parts that hold; shaded is what "
     "is smaller than what would matter. Parts without such a size are drawn in units of half their interval."
@@ -59,7 +60,7 @@ class Answer(NamedTuple):
 def answer(claim: Claim, verdict: Verdict, baselines: Sequence[float | None], counts: Sequence[int]) -> Answer:
     """The answer to a claim; ``baselines``: values of its parts' references, ``counts``: pictures a cell of each."""
     measured = [index for index, finding in enumerate(verdict.findings) if finding.compared is not None]
-    held = _held(verdict, len(measured))
+    held = _held(claim, verdict, len(measured))
     if not measured:
         return Answer(held)
     lead = _lead(verdict, measured)
@@ -79,12 +80,15 @@ def paper(claim: Claim, name: str) -> str:
     return " ".join(f"{said[0].upper()}{said[1:].rstrip('.')}." for said in (source, claim.note) if said)
 
 
-def _held(verdict: Verdict, measured: int) -> str:
-    """How many parts hold, where that is decided; parts that were not measured neither hold nor fail."""
+def _held(claim: Claim, verdict: Verdict, measured: int) -> str:
+    """How many parts hold, or why none is judged; parts that were not measured neither hold nor fail."""
     parts = len(verdict.findings)
     lacking = f", {parts - measured} not measured" if measured < parts else ""
     if verdict.verdict in NO_VERDICT:
-        return f"No verdict: {verdict.verdict}{lacking}"
+        if claim.control is not None and verdict.reason.startswith(CONTROL):
+            measure, changed, reference = naming.comparison(claim.study, claim.control)
+            return f"No verdict, because the positive control does not show: {measure}, {changed} against {reference}"
+        return f"No verdict, because {verdict.reason or verdict.verdict}{lacking}"
     return f"{verdict.holding} of {parts} parts hold{lacking}"
 
 
@@ -122,7 +126,7 @@ def evidence(claim: Claim, verdict: Verdict) -> Figure | None:
     axis.xaxis.set_major_formatter("{x:g}")
     axis.set_yticks(range(len(shown)), _labels(claim, shown), fontsize=7.5)
     axis.set_ylim(len(shown) - 0.5, -0.5)
-    axis.set_xlabel("change, in units of what would matter (shaded: less than that)")
+    axis.set_xlabel("change, in units of what would matter (shaded: less; logarithmic beyond)")
     return figure
 
 
