@@ -557,6 +557,39 @@ def test_a_further_table_is_folded_and_leads_to_its_file(tmp_path: Path) -> None
     assert '<b>Table 2.</b> Second; of n = 5. <a href="tables/a%20b.csv">CSV</a>' in html
 
 
+def test_what_a_profile_did_not_measure_is_said_to_be_that_and_not_undecided(studies: Path, tmp_path: Path) -> None:
+    path = studies / "one" / "metrics.json"
+    content = json.loads(path.read_text())
+    about = {
+        "verdict": "undecided",
+        "reason": "",
+        "claim": "",
+        "says": "x",
+        "p": None,
+        "answer": "Nothing.",
+        "paper": "",
+    }
+    some = {
+        "change": 1.0,
+        "low": 0.5,
+        "high": 1.5,
+        "share": None,
+        "n": 12345,
+        "measure": "m",
+        "changed": "a",
+        "reference": "b",
+    }
+    content["verdicts"] = {"A1": {**about, "numbers": {}}, "A2": {**about, "numbers": some}}
+    path.write_text(json.dumps(content))
+    rows = {row["claim"]: row for row in site.verdicts_of(studies, ["one", "two"])}
+    assert [rows[name]["verdict"] for name in ("A1", "A2")] == ["not measured", "undecided"]
+    assert [rows[name]["n"] for name in ("A1", "A2")] == ["", "12,345"]
+    site.build(studies, tmp_path / "site", ["one", "two"], "study", tmp_path / "params.yaml")
+    index = (tmp_path / "site" / "index.html").read_text()
+    assert index.count("– not measured</span>") == 2  # the claim's, and the legend's
+    assert "n = 12,345 a cell" in index
+
+
 def test_the_front_page_shows_every_published_profile(studies: Path, tmp_path: Path) -> None:
     """Two profiles: each claim has both answers, each page leads to the other profile's and to the front page."""
     results = tmp_path / "results"
