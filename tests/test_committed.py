@@ -118,7 +118,10 @@ def test_every_link_of_the_readme_leads_somewhere() -> None:
     links = re.findall(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text())
     local = [link for link in links if "://" not in link]
     assert len(local) > 5
-    assert [link for link in local if not (ROOT / link).exists()] == []
+    places = [link.partition("#") for link in local]
+    assert [path for path, _, _ in places if not (ROOT / path).exists()] == []
+    anchors = [(path, anchor) for path, _, anchor in places if path.endswith(".html") and anchor]
+    assert [each for each in anchors if f'id="{each[1]}"' not in (ROOT / each[0]).read_text(encoding="utf-8")] == []
 
 
 def test_data_store_is_within_its_budget() -> None:
