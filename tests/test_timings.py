@@ -31,7 +31,7 @@ def test_a_stage_is_done_though_its_time_cannot_be_kept(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     Path(".scratch").write_text("a file")
     monkeypatch.setenv(lifetime.STAGE, "pipelines/a/dvc.yaml:a")
-    monkeypatch.setattr(cli.locks, "keep", lambda root: None)
+    monkeypatch.setattr(cli.locks, "keep", lambda *_: None)
     monkeypatch.setattr(cli, "_run", lambda workspace, arguments: None)
     cli.run(["page", "a"])
 

@@ -201,7 +201,8 @@ def test_the_notebook_runs_and_shows_everything(name: str, tmp_path: Path, monke
     assert {each for each in report.__all__ if f"report.{each}(" not in "".join(code)} == UNSEEN
     if name == "all":
         figures = {path.stem for path in (study.folder / "figures").iterdir()}
-        assert figures == {"pictures", "accepted", "rewards", "price", "levels", "rounds", "noise_law", "operations"}
+        drawn = {"pictures", "accepted", "rewards", "price", "levels", "rounds", "noise_law", "operations"}
+        assert figures == drawn | {f"evidence_F{number}" for number in range(1, 5)}
 
 
 # ------------------------------------------------------------------------------------------------ the answer
