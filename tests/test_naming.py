@@ -1,8 +1,13 @@
 """Measures and cells in words, and names that name something."""
 
-import pytest
+from pathlib import Path
 
-from atelier import claims
+import pandas as pd
+import pytest
+from bs4 import BeautifulSoup
+from matplotlib import pyplot as plt
+
+from atelier import claims, params
 from atelier.claims import Comparison
 from atelier.report import naming
 from atelier.studies import STUDIES
@@ -13,11 +18,56 @@ def every_comparison(study: str) -> list[Comparison]:
     return [each for claim in every.values() for each in claim.every_comparison]
 
 
+def variants(study: str, profile: Path) -> set[str]:
+    """What a profile trains in a study, whatever its section calls the lists."""
+    section = params.read(profile).get(study, {})
+    listed = [section.get(key) or [] for key in ("variants", "ablations", "second", "third", "trained")]
+    return {name for names in listed for name in names}
+
+
+@pytest.mark.parametrize("profile", sorted(Path("profiles").glob("*.yaml")), ids=lambda path: path.stem)
 @pytest.mark.parametrize("study", STUDIES)
-def test_a_studys_names_are_of_cells_that_its_claims_compare(study: str) -> None:
-    cells = {cell.partition("@")[0] for each in every_comparison(study) for cell in each.cells}
-    parts = {part for cell in cells for part in (cell, *cell.split("+"))}
-    assert set(naming.cells(study)) <= parts
+def test_every_variant_of_every_profile_has_a_name(study: str, profile: Path) -> None:
+    assert variants(study, profile) <= set(naming.cells(study))
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_names_within_a_study_differ(study: str) -> None:
+    names = list(naming.cells(study).values())
+    assert len(set(names)) == len(names)
+
+
+def test_a_table_has_words_for_models_and_hovers_for_measures() -> None:
+    frame = pd.DataFrame(
+        {"fd": [1.0, 2.0, 3.0]}, index=["rank8-mixed", "rank8-mixed-corrected", "full-mixed less untuned"]
+    )
+    shown = BeautifulSoup(naming.table("art_finetuning", frame.to_html()), "html.parser")
+    heads = [head.text for head in shown.find_all("th")]
+    assert heads == [
+        "", "fd", "rank 8, mixed captions", "rank 8, mixed captions, corrected start", "full-mixed less untuned",
+    ]  # fmt: skip
+    assert [abbr["title"] for abbr in shown.find_all("abbr")] == [
+        "Fréchet distance to real works",
+        "the whole denoiser tuned, mixed captions less the untuned base",
+    ]
+    assert [cell.text for cell in shown.find_all("td")] == ["1.0", "2.0", "3.0"]
+
+
+def test_a_figure_has_words_for_models() -> None:
+    drawn, axis = plt.subplots()
+    axis.plot([0, 1], label="rank4-mixed")
+    axis.set(title="never named", yticks=[0], yticklabels=["untuned"])
+    axis.legend()
+    naming.figure("art_finetuning", drawn)
+    assert axis.get_legend().get_texts()[0].get_text() == "rank 4, mixed captions"
+    drawn.canvas.draw()
+    assert axis.get_yticklabels()[0].get_text() == "the untuned base"
+    assert axis.get_title() == "never named"
+    plt.close(drawn)
+
+
+def test_a_sheets_rows_have_words() -> None:
+    assert naming.rows("art_finetuning", {"untuned": 1, "by hand": 2}) == {"the untuned base": 1, "by hand": 2}
 
 
 @pytest.mark.parametrize("study", STUDIES)

@@ -116,11 +116,20 @@ def test_where_a_claim_has_no_verdict_its_parts_have_none(without: str) -> None:
     frame = card(claim, verdict, [20] * 3, "").frame
     assert frame["part"].tolist() == [f"no verdict: {without} [its numbers alone: supported]"] * 2 + [""]
     why = (
-        "No verdict, because the positive control does not show: "
+        "No verdict, because what must show here does not (the positive control: Fréchet distance to real works at "
+        "guidance 4, a against untuned: −1 (95 % interval −1.02 to −0.98))"
         if without == verdicts.CANNOT_TELL
         else "No verdict, "
     )
     assert why in answered(claim, verdict, 2.0, 2.0, None).sentence
+
+
+def test_a_control_that_was_not_measured_is_no_control_that_fails() -> None:
+    control = PARTS[0].model_copy(update={"changed": ["never painted"]})
+    claim = Claim(study="one", reach="direction", says="", paper="<p>", rule="", parts=PARTS, control=control)
+    (verdict,) = verdicts.decide({"A1": claim}, Evidence(VALUES, {}, {}, {}))
+    assert (verdict.verdict, verdict.control_fails) == (verdicts.CANNOT_TELL, False)
+    assert "the control was not measured: FD of never painted" in answered(claim, verdict, 2.0, 2.0, None).sentence
 
 
 def test_a_card_says_where_all_groups_are_the_same_and_what_its_p_values_rest_on() -> None:
@@ -265,7 +274,7 @@ def test_an_undecided_claim_says_what_more_would_cost() -> None:
         f"{compared.detectable:.3g} would be seen, so {groups} groups in place of 5"
     )
     assert cost(*card_of(parts=PARTS[:1])[:2]) == ""
-    row = plan([verdict]).frame.loc["A1.1"]
+    row = plan("art_finetuning", [verdict]).frame.loc["A1.1"]
     assert row["scatter"] == pytest.approx(rough.std(ddof=1))
     assert (row["groups"], row["groups needed"], row["times this run"]) == (5, str(groups), groups / 5)
 

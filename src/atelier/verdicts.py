@@ -99,6 +99,7 @@ class Verdict(NamedTuple):
     reason: str  # why there is no verdict; "" where there is one, or where the tests are inconclusive
     findings: list[Finding]
     statements: Statements = Statements()
+    control: Compared | None = None  # the positive control, where it was measured
 
     @property
     def holding(self) -> int:
@@ -118,6 +119,11 @@ class Verdict(NamedTuple):
         if not small:
             return self.verdict
         return f"{self.verdict}, {SMALL}" if small == saying else f"{self.verdict}, {small} of {saying} parts {SMALL}"
+
+    @property
+    def control_fails(self) -> bool:
+        """Whether there is no verdict because an effect that must show does not."""
+        return self.verdict == CANNOT_TELL and self.control is not None and self.control.supported_p > LEVEL
 
     @property
     def is_tested(self) -> bool:
@@ -159,19 +165,22 @@ def _decided(name: str, claim: Claim, evidence: Evidence, broken: str) -> Verdic
     needed = {(part.measure, cell) for part in claim.every_part for cell in part.cells}
     missing = sorted(f"{measure} of {cell}" for measure, cell in needed - set(evidence.values))
     if broken:
-        return Verdict(name, BROKEN, broken, findings)
-    if claim.control and (control is None or control.supported_p > LEVEL):
-        return Verdict(name, CANNOT_TELL, f"the control does not show: {claim.control.name}", findings)
+        return Verdict(name, BROKEN, broken, findings, control=control)
+    if claim.control and control is None:
+        return Verdict(name, CANNOT_TELL, f"the control was not measured: {claim.control.name}", findings)
+    if claim.control and control is not None and control.supported_p > LEVEL:
+        return Verdict(name, CANNOT_TELL, f"the control does not show: {claim.control.name}", findings, control=control)
     if unmet := _unmet(claim, evidence):
-        return Verdict(name, UNMET, unmet, findings)
+        return Verdict(name, UNMET, unmet, findings, control=control)
     made = statements(claim, [None if finding.saturated else finding.compared for finding in findings])
     verdict, reason = made.called(LEVEL), ""
     saturated = next((finding.part for finding in findings if finding.saturated), None)
     if saturated and verdict == UNDECIDED:  # other parts may still speak against the claim
-        return Verdict(name, CANNOT_TELL, f"saturated, its floor is nearly as high: {saturated.name}", findings)
+        reason = f"saturated, its floor is nearly as high: {saturated.name}"
+        return Verdict(name, CANNOT_TELL, reason, findings, control=control)
     if verdict == UNDECIDED and (missing or not claim.parts):
         reason = f"not measured: {', '.join(missing) or 'any part'}"
-    return Verdict(name, verdict, reason, findings, made)
+    return Verdict(name, verdict, reason, findings, made, control)
 
 
 def _unmet(claim: Claim, evidence: Evidence) -> str:

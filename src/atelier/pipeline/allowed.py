@@ -32,7 +32,7 @@ FORMULA_ATTRIBUTES = (
 CELL = frozenset({"scope", "rowspan", "colspan", "align", "valign", "halign"})
 ATTRIBUTES = {  # of one element, beside the global ones
     "a": {"href"},
-    "img": {"src", "alt", "width", "height"},
+    "img": {"src", "alt", "width", "height", "loading"},
     "meta": {"charset", "name", "content", "http-equiv"},
     "details": {"open"},
     "ol": {"start"},

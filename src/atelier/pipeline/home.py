@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from atelier.params import read
 from atelier.pipeline import page, scrub
+from atelier.verdicts import DECIDED
 
 CHAPTERS = Path(__file__).with_name("chapters.yaml")
 Row = Mapping[str, str]  # a verdict or a finding, as ``site`` reads it
@@ -74,7 +75,7 @@ def _chapter(chapter: Mapping[str, Any], sites: Sequence[Site]) -> dict[str, Any
             "profile": site.profile,
             "title": page.title(scrub.read(site.folder / name / f"{name}.ipynb")),
             "href": f"{site.prefix}{name}/{name}.html",
-            "figure": next((f"{site.prefix}{name}/{quote(file)}" for file in figures(site.folder / name)), None),
+            "figure": next((f"{site.prefix}{name}/{quote(file)}" for file in captions(site.folder / name)), None),
         }
         for site in sites
         for name in site.order
@@ -82,7 +83,35 @@ def _chapter(chapter: Mapping[str, Any], sites: Sequence[Site]) -> dict[str, Any
     ]
     rows = [(site, row) for site in sites for row in site.verdicts if row["study"] in chapter["studies"]]
     names = dict.fromkeys(row["claim"] for _, row in rows)
-    return {**chapter, "pages": pages, "claims": [_claim(name, rows) for name in names]}
+    sums = [{"profile": site.profile, "kinds": _tally(site, chapter["studies"])} for site in sites]
+    return {
+        **chapter,
+        "pages": pages,
+        "claims": [_claim(name, rows) for name in names],
+        "sums": [each for each in sums if each["kinds"]],
+        "painted": _painted(chapter.get("picture", ""), sites),
+    }
+
+
+def _tally(site: Site, studies: Sequence[str]) -> list[tuple[str, list[dict[str, str]]]]:
+    """Verdicts by kind, decided ones first, each with the claims that it is said of."""
+    kinds: dict[str, list[dict[str, str]]] = {kind: [] for kind in DECIDED}
+    for row in site.verdicts:
+        if row["study"] in studies:
+            href = f"{site.prefix}{row['study']}/{row['study']}.html#{row['claim']}"
+            kinds.setdefault(row["verdict"].split(",")[0], []).append({"name": row["claim"], "href": href})
+    return [(kind, claims) for kind, claims in kinds.items() if claims]
+
+
+def _painted(named: str, sites: Sequence[Site]) -> dict[str, str] | None:
+    """The chapter's own figure, ``STUDY/NAME``, of the last profile that has it, with its caption; None without one."""
+    study, _, name = named.partition("/")
+    for site in reversed(sites):
+        file = f"figures/{name}.webp"
+        if named and study in site.order and (caption := captions(site.folder / study).get(file)):
+            address = f"{site.prefix}{study}/{study}.html"
+            return {"src": f"{site.prefix}{study}/{quote(file)}", "href": address, "caption": caption}
+    return None
 
 
 def _claim(name: str, rows: Sequence[tuple[Site, Row]]) -> dict[str, Any]:
@@ -108,11 +137,12 @@ def result(site: Site, row: Row) -> dict[str, Any]:
     }
 
 
-def figures(folder: Path) -> list[str]:
-    """The files of figures that a study's notebook shows, in order."""
+def captions(folder: Path) -> dict[str, str]:
+    """The files of figures that a study's notebook shows, in order, each with its caption."""
     notebook = scrub.read(folder / f"{folder.name}.ipynb")
-    files = [output.get("metadata", {}).get("file") for cell in notebook.cells for output in cell.get("outputs", [])]
-    return [file for file in files if file and "/evidence_" not in file]
+    about = [output.get("metadata", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
+    shown = {each["file"]: each.get("caption", "") for each in about if each.get("file")}
+    return {file: caption for file, caption in shown.items() if "/evidence_" not in file}
 
 
 @cache

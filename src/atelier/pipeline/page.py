@@ -31,7 +31,7 @@ from atelier.pipeline.scrub import INJECTED, tags
 
 STYLE, SCRIPT = Path(__file__).with_name("page.css"), Path(__file__).with_name("page.js")
 TEMPLATES = Path(__file__).with_name("template")
-SHORT_RUNS = ("smoke", "embedded", "own")
+SHORT_RUNS = ("smoke", "embedded", "own", "made")
 SYMBOLS = {"supported": "✓", "reversed": "⇄", "not seen": "∅", "undecided": "?"}  # so that colour says nothing alone
 NO_VERDICT = "–"
 OPEN = 1  # tables of a page that are not folded

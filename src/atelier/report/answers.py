@@ -16,7 +16,6 @@ from atelier.report.words import plain
 from atelier.verdicts import NO_VERDICT, SUPPORTED, Finding, Verdict
 
 OF_NOTHING = 10.0  # times a baseline; what changes by more had a baseline near 0, of which a share says nothing
-CONTROL = "the control does not show"  # how ``verdicts`` begins that reason
 CAPTION = (
     "{}: each part's change and its 95 % interval, n as in the table. Filled dots are parts that hold; shaded is what "
     "is smaller than what would matter. Parts without such a size are drawn in units of half their interval."
@@ -41,11 +40,9 @@ class Answer(NamedTuple):
         """What changed, and how many parts hold."""
         if self.interval is None:
             return "Nothing of it was measured here."
-        mean, low, high = (plain(f"{number:+.3g}").replace("-", "−") for number in self.interval[:3])
         share = "" if self.share is None else f"; {self.share:+.1%} of the latter".replace("-", "−").replace("%", " %")
         lead = f"{self.measure}, {self.changed} against {self.reference}"
-        numbers = f"{mean} (95 % interval {low} to {high}{share})"
-        return f"{lead[0].upper()}{lead[1:]}: {numbers}{self.small}. {self.held}."
+        return f"{lead[0].upper()}{lead[1:]}: {_numbers(self.interval, share)}{self.small}. {self.held}."
 
     def entry(self) -> dict[str, Any]:
         """For ``metrics.json``: what other pages show of it."""
@@ -74,6 +71,12 @@ def answer(claim: Claim, verdict: Verdict, baselines: Sequence[float | None], co
     )
 
 
+def _numbers(interval: Interval, share: str = "") -> str:
+    """A change and its interval; ``share``: what else stands in the brackets."""
+    mean, low, high = (plain(f"{number:+.3g}").replace("-", "−") for number in interval[:3])
+    return f"{mean} (95 % interval {low} to {high}{share})"
+
+
 def paper(claim: Claim, name: str) -> str:
     """What the paper says of a claim, and what must be said beside it; of a finding, that no paper does."""
     source = claim.paper if name.startswith(FINDING) else f"The paper: {claim.paper}"
@@ -85,9 +88,10 @@ def _held(claim: Claim, verdict: Verdict, measured: int) -> str:
     parts = len(verdict.findings)
     lacking = f", {parts - measured} not measured" if measured < parts else ""
     if verdict.verdict in NO_VERDICT:
-        if claim.control is not None and verdict.reason.startswith(CONTROL):
+        if claim.control is not None and verdict.control_fails and verdict.control is not None:
             measure, changed, reference = naming.comparison(claim.study, claim.control)
-            return f"No verdict, because the positive control does not show: {measure}, {changed} against {reference}"
+            shown = f"{measure}, {changed} against {reference}: {_numbers(verdict.control.interval)}"
+            return f"No verdict, because what must show here does not (the positive control: {shown})"
         return f"No verdict, because {verdict.reason or verdict.verdict}{lacking}"
     return f"{verdict.holding} of {parts} parts hold{lacking}"
 

@@ -51,13 +51,8 @@ def card(claim: Claim, verdict: Verdict, counts: Sequence[int], over: str) -> Ta
     caption = f"{kind} {verdict.claim}: {over}; n = {listed} a cell. {ADJUSTED}"
     if any(not finding.part.directed for finding in verdict.findings):
         caption += f" {ONE_SIDED}"
-    names = [_named(claim, finding) for finding in verdict.findings]
+    names = [naming.sentence(claim.study, finding.part) for finding in verdict.findings]
     return Table(f"claim_{verdict.claim}", pd.DataFrame(rows, index=names).fillna(""), caption, metrics)
-
-
-def _named(claim: Claim, finding: Finding) -> str:
-    measure, changed, reference = naming.comparison(claim.study, finding.part)
-    return f"{measure}: {changed} against {reference}"
 
 
 def groups(claim: str, findings: Sequence[Finding], evidence: Evidence) -> Data:
@@ -190,6 +185,7 @@ def cost(claim: Claim, verdict: Verdict) -> str:
             and (groups := needed(compared, finding.part.directed))
         ):
             matters = max(compared.margin, compared.least)
+            said, n = naming.sentence(claim.study, finding.part), compared.interval.n
             seen = f"{matters:.3g} would matter and {compared.detectable:.3g} would be seen"
-            lines.append(f"{_named(claim, finding)}: {seen}, so {groups} groups in place of {compared.interval.n}")
+            lines.append(f"{said}: {seen}, so {groups} groups in place of {n}")
     return "; ".join(lines)

@@ -25,6 +25,7 @@ PALETTE = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#C
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 WIDTH = 8.0  # inches; text of 9 pt stays legible at a page's width
 DPI = 110  # pixels per inch
+LABEL = 30  # letters in a line beside a contact sheet
 GAP = 3  # px between pictures of a contact sheet
 
 STYLE = {
@@ -86,7 +87,8 @@ def _labelled(grid: np.ndarray, labels: Sequence[str], titles: Sequence[str], he
     def written(text: str, size: float, **aligned: str) -> Text:
         return figure.text(0, 0, text, fontsize=size, **aligned)  # type: ignore[arg-type]
 
-    names = [written(label, 8, ha="right", va="center") for label in labels]
+    lines = [textwrap.fill(label, LABEL, drop_whitespace=False) for label in labels]
+    names = [written(line, 8, ha="right", va="center") for line in lines]
     above = [written(title, 7, ha="center", va="bottom") for title in titles]
     boxes = [[text.get_window_extent(renderer) for text in texts] for texts in (names, above)]
     left = math.ceil(max(box.width for box in boxes[0])) + 2 * GAP

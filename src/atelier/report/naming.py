@@ -1,15 +1,21 @@
-"""Measures and cells in words, for sentences that a reader of a page understands without the code's names."""
+"""Measures and cells in words, for sentences, tables and figures that a reader understands without the code's names."""
 
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
+
+from bs4 import BeautifulSoup, Tag
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from atelier.claims import Comparison, path_of
 from atelier.params import CORRECTED, read
 
 MEASURES = Path(__file__).with_name("measures.yaml")
 NAMES = "names.yaml"  # beside a study's claims
+SIDES = re.compile(r"( less | over )")  # of a row that compares two cells
 MANY = 2  # models that are named one by one
 PROMPTS = {"0": "plain descriptions", "1": "with style and artist", "2": "with emotion and reason"}
 CELL = re.compile(rf"(?P<model>[^@]+)@(?P<level>\d)/(?P<guidance>[\d.]+)(?P<start>/{CORRECTED})?")
@@ -30,6 +36,60 @@ def comparison(study: str, compared: Comparison) -> tuple[str, str, str]:
     if settings == against:
         return f"{named} {settings}".strip(), one, other
     return named, f"{one} {settings}".strip(), f"{other} {against}".strip()
+
+
+def sentence(study: str, compared: Comparison) -> str:
+    """``comparison`` in one line."""
+    return "{}: {} against {}".format(*comparison(study, compared))
+
+
+def table(study: str, html: str) -> str:
+    """A table with models and cells in words; a measure, or a row of two cells, says its words on hover."""
+    soup = BeautifulSoup(html, "html.parser")
+    for cell in soup.find_all(["th", "td"]):
+        if isinstance(cell, Tag) and (name := cell.string):
+            if (words := label(study, name)) != name:
+                cell.string = words
+            elif hover := _hover(study, name):
+                cell.clear()
+                cell.append(soup.new_tag("abbr", attrs={"title": hover}, string=name))
+    return str(soup)
+
+
+def figure(study: str, drawn: Figure) -> None:
+    """Set a figure's models and cells in words: in legends, beside axes and in titles."""
+    for text in drawn.findobj(Text):
+        if isinstance(text, Text) and (words := label(study, text.get_text())) != text.get_text():
+            text.set_text(words)
+    for axis in (side for axes in drawn.axes for side in (axes.xaxis, axes.yaxis)):
+        shown = [text.get_text() for text in axis.get_ticklabels()]  # texts that every drawing sets anew
+        if (words_of := [label(study, name) for name in shown]) != shown:
+            axis.set_ticks(axis.get_ticklocs(), labels=words_of)
+
+
+K = TypeVar("K")
+
+
+def rows(study: str, shown: Mapping[str, K]) -> dict[str, K]:
+    """The rows of a sheet of pictures, with their labels in words."""
+    return {label(study, name): row for name, row in shown.items()}
+
+
+def label(study: str, name: str) -> str:
+    """A model or cell in words, with its start; as it is where it has no name."""
+    names, (stem, dash, start) = cells(study), name.rpartition("-")
+    if dash and start == CORRECTED and stem in names:
+        return f"{names[stem]}, corrected start"
+    return names.get(name, name)
+
+
+def _hover(study: str, name: str) -> str:
+    """What a measure is, or which two cells a row compares; "" where that is no news."""
+    sides = SIDES.split(name)
+    if len(sides) == 1:
+        return _measures().get(name.lower(), "")
+    words = [label(study, side) for side in sides[::2]]
+    return f"{words[0]}{sides[1]}{words[1]}" if len(words) == 2 and words != sides[::2] else ""
 
 
 def _split(study: str, cell: str) -> tuple[str, tuple[str, str, str]]:

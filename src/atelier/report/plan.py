@@ -8,6 +8,7 @@ from scipy import stats
 
 from atelier.evaluation.intervals import Interval
 from atelier.evidence import LEVEL, POWER, Compared, groups_needed
+from atelier.report import naming
 from atelier.report.items import Table
 from atelier.verdicts import Verdict
 
@@ -29,7 +30,7 @@ def needed(compared: Compared, directed: bool) -> int | None:
     return groups_needed(matters + scatter * shape, LEVEL / 2 if directed else LEVEL, most=MOST)
 
 
-def plan(verdicts: Sequence[Verdict]) -> Table:
+def plan(study: str, verdicts: Sequence[Verdict]) -> Table:
     """One row per measured part: scatter of its groups, what matters, what would be seen, and groups needed for it."""
     rows = {}
     for verdict in verdicts:
@@ -38,7 +39,7 @@ def plan(verdicts: Sequence[Verdict]) -> Table:
                 continue
             groups, wanted = compared.interval.n, needed(compared, finding.part.directed)
             rows[f"{verdict.claim}.{number}"] = {
-                "comparison": finding.part.name,
+                "comparison": naming.sentence(study, finding.part),
                 "scatter": scatter_of(compared.interval),
                 "would matter": max(compared.margin, compared.least) or np.nan,
                 "detectable": compared.detectable,

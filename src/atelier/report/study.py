@@ -16,7 +16,7 @@ from matplotlib import pyplot as plt
 from atelier import claims, machine, params, verdicts
 from atelier.claims import Claim
 from atelier.files import read_bytes, write_text
-from atelier.report import answers, cards, figures, pictures
+from atelier.report import answers, cards, figures, naming, pictures
 from atelier.report.items import Data, Figure, Item, Metrics, Table, Text
 from atelier.report.plan import plan
 from atelier.verdicts import Evidence, Verdict
@@ -82,7 +82,10 @@ class Study:
                 self._show_figure(item)
             case Table():
                 self._write(f"tables/{item.name}.csv", item.csv())
-                display(HTML(item.html()), metadata={"caption": item.caption, "table": f"tables/{item.name}.csv"})
+                display(
+                    HTML(naming.table(self.name, item.html())),
+                    metadata={"caption": item.caption, "table": f"tables/{item.name}.csv"},
+                )
             case Data():
                 self._write(f"tables/{item.name}.csv", item.csv())
             case Text():
@@ -120,7 +123,7 @@ class Study:
 
     def plan(self) -> None:
         """Show what deciding each part of the page's claims and findings takes."""
-        self.show(plan(list(self._verdicts.values())))
+        self.show(plan(self.name, list(self._verdicts.values())))
 
     def record(self, metrics: Metrics) -> None:
         """Numbers for ``metrics.json``."""
@@ -166,6 +169,7 @@ class Study:
 
     def _show_figure(self, item: Figure) -> None:
         """Store a figure once, and display it: a preview in the pipeline, whose pages link to the file."""
+        naming.figure(self.name, item.figure)
         file = pictures.save(item.figure, self.folder / "figures" / item.name)
         plt.close(item.figure)
         data = pictures.preview(file) if MARK in os.environ else read_bytes(file)

@@ -11,7 +11,7 @@ from atelier.files import read_table
 from atelier.metrics import nearest
 from atelier.metrics.summary import SLOPE_LOW
 from atelier.params import CORRECTED, STARTS, WHITE
-from atelier.report import figures, starts, words
+from atelier.report import figures, naming, starts, words
 from atelier.report.items import Data, Figure, Item, Metric, Table, Text
 from atelier.sampling import store
 from atelier.sampling.store import UNTUNED
@@ -58,7 +58,7 @@ def _sheet(results: Results, guidance: float, start: str) -> Figure:
     columns = min(SHEET, results.params.protocol.pictures)
     rows = {name: results.generated(name, guidance, start)[:columns] for name in results.models}
     caption = f"Unpicked pictures at guidance {guidance:g}, {starts.NAMES[start]}: one row per model; columns share "
-    drawn = figures.contact_sheet(rows)
+    drawn = figures.contact_sheet(naming.rows(STUDY, rows))
     return Figure(f"sheet_{_file(guidance, start)}", drawn, f"{caption}prompt and first latent.")
 
 
@@ -218,8 +218,8 @@ def neighbours(results: Results) -> Figure:
         for space, label in {"features": "features", "small": "pixels"}.items():
             index, distance = nearest(getattr(generated, space), getattr(works, space))
             first = distance.argsort(kind="stable")[: min(NEIGHBOURS, len(pictures))]
-            rows[f"{name}, by {label}"] = pictures[first].load()
-            rows[f"nearest works ({name}, {label})"] = training[index[first]].load()
+            rows[f"{naming.label(STUDY, name)}, by {label}"] = pictures[first].load()
+            rows[f"nearest works to these, by {label}" + " " * len(rows)] = training[index[first]].load()
     caption = f"The pictures nearest to a training work at guidance {results.low:g}, white noise, and that work below "
     return Figure("neighbours", figures.contact_sheet(rows), f"{caption}each; nearest first.")
 

@@ -8,7 +8,7 @@ import pandas as pd
 from atelier.data import prepare
 from atelier.evaluation.groups import FURTHER_DISTANCES, FURTHER_SHARES
 from atelier.evaluation.intervals import FloatArray, Interval
-from atelier.report import figures, words
+from atelier.report import figures, naming, words
 from atelier.report.items import Figure, Item, Metric, Table
 from atelier.studies.latent_perceptual.measure import real_cells
 from atelier.studies.latent_perceptual.params import AGAIN, PLAIN, again, corrected, untuned
@@ -39,7 +39,7 @@ def pictures(results: Results) -> Figure:
         f"Prompts of held-out pictures, guidance {results.config.guidance:g}, {results.params.sampling.steps} steps, "
         "white noise; a column is a prompt and its noise."
     )
-    return Figure("pictures", figures.contact_sheet(rows, scale=0.68), caption)
+    return Figure("pictures", figures.contact_sheet(naming.rows(results.config.STUDY, rows), scale=0.68), caption)
 
 
 # ---------------------------------------------------------------------------------------------- measures

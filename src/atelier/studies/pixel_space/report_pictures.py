@@ -6,7 +6,7 @@ import pandas as pd
 
 from atelier.evaluation.groups import FURTHER_DISTANCES, FURTHER_SHARES
 from atelier.evaluation.intervals import Interval
-from atelier.report import figures, words
+from atelier.report import figures, naming, words
 from atelier.report.items import Figure, Item, Metric, Table, Text
 from atelier.studies.pixel_space.measure import LEARNT_RETURNED, REAL, RETURNED
 from atelier.studies.pixel_space.params import UNTUNED, PostTraining, corrected
@@ -57,7 +57,7 @@ def pictures(results: Results) -> Figure:
         f"{results.config.guidance:g}, {results.params.sampling.steps} steps, white noise; a column is a prompt and "
         "its noise."
     )
-    return Figure("pictures", figures.contact_sheet(rows, scale=0.68), caption)
+    return Figure("pictures", figures.contact_sheet(naming.rows(results.config.STUDY, rows), scale=0.68), caption)
 
 
 # ---------------------------------------------------------------------------------------------- measures

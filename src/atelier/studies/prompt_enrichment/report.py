@@ -9,7 +9,7 @@ from atelier.evaluation import tables
 from atelier.evaluation.groups import FURTHER_DISTANCES
 from atelier.files import read_table
 from atelier.params import CORRECTED, STARTS, WHITE, cell_name
-from atelier.report import figures, starts, words
+from atelier.report import figures, naming, starts, words
 from atelier.report.items import Figure, Item, Metric, Table, Text
 from atelier.sampling.store import UNTUNED
 from atelier.studies.prompt_enrichment.collect import SHOWN
@@ -51,7 +51,9 @@ def sheets(results: Results) -> list[Figure]:
 def _sheet(results: Results, guidance: float, start: str) -> Figure:
     columns = min(SHOWN, results.params.protocol.pictures)
     rows = {
-        f"{model}, level {level}": results.generated(model, level, guidance, start)[:columns]
+        f"{naming.label(results.config.STUDY, model)}, level {level}": results.generated(model, level, guidance, start)[
+            :columns
+        ]
         for model in results.models
         for level in results.levels
     }

@@ -8,7 +8,7 @@ from matplotlib import pyplot as plt
 
 from atelier.evaluation.groups import FURTHER_DISTANCES, FURTHER_SHARES
 from atelier.evaluation.intervals import Interval
-from atelier.report import figures, words
+from atelier.report import figures, naming, words
 from atelier.report.items import Figure, Item, Metric, Table, Text
 from atelier.studies.shaping.params import UNTUNED, UNTUNED_SDE, Shaping, corrected
 from atelier.studies.shaping.report_results import (
@@ -76,7 +76,7 @@ def pictures(results: Results) -> Figure:
 
 def _labelled(results: Results, cell: str) -> str:
     short = {SOLVERS["ode"]: "ODE", SOLVERS["sde"]: "SDE"}[results.solver_of(cell)]
-    return f"{cell} ({short})"
+    return f"{naming.label(results.config.STUDY, cell)} ({short})"
 
 
 # ---------------------------------------------------------------------------------------------- reward and its price

@@ -12,7 +12,7 @@ from atelier.data.images import to_pixels
 from atelier.evaluation.intervals import Interval
 from atelier.methods.signal_leak import PixelLeak
 from atelier.models.latents import decode
-from atelier.report import figures, words
+from atelier.report import figures, naming, words
 from atelier.report.items import Figure, Table, Text
 from atelier.studies.signal_leak.fit import ALL
 from atelier.studies.signal_leak.measure import REAL, RETURNED
@@ -41,7 +41,7 @@ def style_sheet(results: Results) -> Figure | Text:
         cells += [f"tuned-{name}", f"tuned-{name}+leak"] if name in results.config.trained else []
         rows |= {cell: results.pictures(cell, COLUMNS) for cell in cells}
     caption = f"Unselected; guidance {results.config.guidance:g}; one column per prompt within a style."
-    return Figure("styles", figures.contact_sheet(rows, scale=0.62), caption)
+    return Figure("styles", figures.contact_sheet(naming.rows(results.config.STUDY, rows), scale=0.62), caption)
 
 
 def _held_out(results: Results, style: str) -> int:

@@ -11,7 +11,7 @@ from atelier.evaluation.intervals import Interval, t_interval
 from atelier.evaluation.tables import REAL, REFERENCE_ROWS
 from atelier.metrics import radial_power, residual_spectrum_label
 from atelier.params import CORRECTED, STARTS
-from atelier.report import figures, starts, words
+from atelier.report import figures, naming, starts, words
 from atelier.report import sensitivity as sensitivities
 from atelier.report.items import Figure, Item, Metric, Table, Text
 from atelier.sampling.store import UNTUNED
@@ -111,7 +111,7 @@ def works(results: Results) -> Figure:
     caption = (
         "Held-out works above what the original and the retuned decoder make of their latents; one column per style."
     )
-    return Figure("works", figures.contact_sheet(rows, styles), caption)
+    return Figure("works", figures.contact_sheet(naming.rows(results.config.STUDY, rows), styles), caption)
 
 
 def zoomed(results: Results) -> Figure:
@@ -120,7 +120,11 @@ def zoomed(results: Results) -> Figure:
     side = next(iter(rows.values())).shape[-1]
     middle = slice(side // 4, side // 4 + side // 2)
     crops = {name: pictures[:, :, middle, middle] for name, pictures in rows.items()}
-    return Figure("zoomed", figures.contact_sheet(crops), "The middle of the same pictures, half as wide, enlarged.")
+    return Figure(
+        "zoomed",
+        figures.contact_sheet(naming.rows(results.config.STUDY, crops)),
+        "The middle of the same pictures, half as wide, enlarged.",
+    )
 
 
 def _one_a_style(results: Results) -> tuple[dict[str, Tensor], list[str]]:
@@ -226,7 +230,9 @@ def samples(results: Results) -> Figure:
         f"Unpicked pictures at guidance {min(results.config.guidance):g}, white noise: one column per prompt; each "
     )
     caption += "model's latents are decoded twice."
-    return Figure("generated", figures.contact_sheet(results.first_pictures), caption)
+    return Figure(
+        "generated", figures.contact_sheet(naming.rows(results.config.STUDY, results.first_pictures)), caption
+    )
 
 
 def generated(results: Results) -> Table:
