@@ -21,13 +21,14 @@ from atelier.studies.art_finetuning.report_reasons import (
     disagreements,
     errors,
     parts_of_fd,
+    reached,
     slope_over_guidance,
 )
 from atelier.studies.art_finetuning.report_results import COMPARED, STUDY, Results, evidence, floors, load
 
 __all__ = [
     "Results", "by_start", "disagreements", "errors", "evidence", "floors", "load", "parts_of_fd",
-    "slope_over_guidance",
+    "reached", "slope_over_guidance",
 ]  # fmt: skip
 
 POSTER = "sickert2025_finetuning.csv"  # in the folder of papers

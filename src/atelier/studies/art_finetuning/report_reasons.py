@@ -62,6 +62,37 @@ def by_start(results: Results) -> Table:
     return Table("by_start", frame.T.rename_axis(["changed", "start"]), caption, metrics)
 
 
+def reached(results: Results, control: str) -> Text:
+    """How far the positive control comes in this many steps, from both starts, and what follows for adapters."""
+    if control not in results.config.variants:
+        return Text("No positive control: this profile tunes no whole denoiser.")
+    optimisation, measure = results.config.optimisation, "fd_rec"
+    changes = {}
+    for start in STARTS:
+        ends = results.cell(control, None, start), results.cell(UNTUNED, None, start)
+        changes[start] = results.change(measure, *ends), float(results.values[measure, ends[1]].mean())
+    said = "; ".join(
+        f"from {starts.NAMES[start]} by {words.signed(change)} of {before:.3g}"
+        for start, (change, before) in changes.items()
+    )
+    shows = changes[WHITE][0].high < 0
+    follows = (
+        "So tuning of this length shows in this measure, and what adapters do can be judged by it."
+        if shows
+        else "So tuning of this length does not show in this measure, whatever is tuned: of adapters, which change "
+        "less, it says nothing, and claims that rest on it have no verdict."
+    )
+    text = (
+        f"Tuning the whole denoiser for {optimisation.steps} steps of {optimisation.batch} pictures changes the "
+        f"Fréchet distance to reconstructed works at guidance {results.low:g} {said} ({results.count}). {follows}"
+    )
+    metrics = {
+        starts.from_start(f"change/{measure}/{control}", start): Metric(each[0], results.n)
+        for start, each in changes.items()
+    }
+    return Text(text, metrics)
+
+
 def disagreements(results: Results) -> Text:
     """Where tuning's changes have opposite signs at the two starts."""
     pairs = [
