@@ -1,8 +1,12 @@
 """What a page shows: numbers as they are written, and the card of a verdict."""
 
+import inspect
+from importlib import import_module
+
 import numpy as np
 import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 
 from atelier import verdicts
 from atelier.claims import Amendment, Claim, Comparison, Least
@@ -10,8 +14,9 @@ from atelier.evaluation.intervals import Interval, t_interval
 from atelier.evidence import groups_needed
 from atelier.report.answers import Answer, answer, evidence, paper
 from atelier.report.cards import CHANGE, STARTS, P, card, cost, heading, widened
-from atelier.report.items import Data, Metric, Table, significant
+from atelier.report.items import Data, Metric, Table, coded, significant
 from atelier.report.plan import plan
+from atelier.studies import STUDIES
 from atelier.verdicts import Evidence, Verdict
 
 PARTS = [
@@ -53,6 +58,28 @@ def test_a_table_keeps_its_index_and_data_does_not() -> None:
     frame = pd.DataFrame({"name": ["x"], "fd": [2 / 3]}, index=["row"])
     assert Table("t", frame, "").csv() == ",name,fd\nrow,x,0.6666666667\n"
     assert Data("t", frame).csv() == "name,fd\nx,0.6666666666666666\n"
+
+
+def test_a_formulas_code_is_whole_and_folded() -> None:
+    def less(a: int, b: int) -> bool:
+        """``a < b`` (eq. 1).
+
+        More of it."""
+        return a < b
+
+    shown = BeautifulSoup(coded(less), "html.parser")
+    summary, code = shown.select_one("details > summary"), shown.select_one("details > pre")
+    assert summary is not None
+    assert summary.text.endswith("less a < b (eq. 1).")
+    assert code is not None
+    assert code.text == inspect.getsource(less).rstrip()
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_every_studys_formulas_name_what_they_are(study: str) -> None:
+    listed = import_module(f"atelier.studies.{study}.formulas").FORMULAS
+    assert len(set(listed)) == len(listed) >= 4
+    assert all(len(coded(each).partition("</summary>")[0].partition("</code> ")[2]) > 20 for each in listed)
 
 
 VALUES = {("fd", "a@1/4"): 1 + EVEN, ("fd", "b@1/4"): 2 + EVEN, ("fd", "untuned@1/4"): 2 - EVEN}

@@ -1,8 +1,11 @@
 """What a page shows, as frozen values: tables, figures and sentences, each with the numbers that it records."""
 
+import html
+import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 from matplotlib import figure
@@ -79,6 +82,15 @@ class Text:
 
 
 Item = Table | Data | Figure | Text
+
+
+def coded(function: Callable[..., Any]) -> str:
+    """A function's place, the first line of what it says of itself, and its code, which unfolds."""
+    name = f"{function.__module__}.{function.__qualname__}"
+    said = (inspect.getdoc(function) or "").partition("\n")[0].replace("``", "")
+    head = f"<code>{name}</code> {html.escape(said)}"
+    code = html.escape(inspect.getsource(function).rstrip())
+    return f"<details><summary>{head}</summary><pre><code>{code}</code></pre></details>"
 
 
 def significant(value: float, digits: int = 3) -> str:

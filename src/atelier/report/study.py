@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -17,7 +17,7 @@ from atelier import claims, machine, params, verdicts
 from atelier.claims import Claim
 from atelier.files import read_bytes, write_text
 from atelier.report import answers, cards, figures, naming, pictures
-from atelier.report.items import Data, Figure, Item, Metrics, Table, Text
+from atelier.report.items import Data, Figure, Item, Metrics, Table, Text, coded
 from atelier.report.plan import plan
 from atelier.verdicts import Evidence, Verdict
 from atelier.workspace import MARK, Workspace
@@ -124,6 +124,10 @@ class Study:
     def plan(self) -> None:
         """Show what deciding each part of the page's claims and findings takes."""
         self.show(plan(self.name, list(self._verdicts.values())))
+
+    def formulas(self, functions: Sequence[Callable[..., Any]]) -> None:
+        """Show the code of what the page rests on, a function at a time, folded."""
+        display(HTML("\n".join(map(coded, functions))))
 
     def record(self, metrics: Metrics) -> None:
         """Numbers for ``metrics.json``."""
