@@ -50,8 +50,8 @@ plan: env       ## what a profile lacks and costs, without running it: PROFILE=p
 dry: env        ## the profile paper without its models and data: a made folder, shrunk numbers, every stage: FOLDER=made
 	@python scripts/made_paper.py $(or $(FOLDER),made)
 
-results: env    ## publish the pages that the pipeline built in results/<profile>
-	@python -m atelier.pipeline.render results
+results: env    ## publish the pages that the pipeline built in results/<profile>; ONLY="STUDY ...": those that have ended
+	@python -m atelier.pipeline.render results $(if $(ONLY),--only $(ONLY))
 
 test: env data  ## lint and tests, the smoke pipeline among them, and a tenth of the attacks
 	@$(MAKE) --no-print-directory lint

@@ -21,6 +21,8 @@ from PIL import Image
 from atelier.pipeline import lab, page, render, scrub, site
 from atelier.pipeline.formulas import mathml
 from atelier.report import pictures
+from atelier.studies import STUDIES
+from atelier.workspace import Workspace
 
 PROFILES = sorted((Path(__file__).parent.parent / "profiles").glob("*.yaml"))
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
@@ -397,7 +399,7 @@ def test_a_page_is_complete_and_says_what_it_is(tmp_path: Path) -> None:
         '<img src="data:image/svg+xml,%3Csvg/%3E">',
         '<img src="https&colon;//example.org/x.png">',
         '<img src="&#32;//example.org/x.png">',
-        '<img src="x.png" loading="lazy">',
+        '<img src="x.png" decoding="async">',
         '<image src="https://example.org/x.png">',
         '<input type="image" src="x.png">',
         '<svg><use href="https://example.org/x.svg#a"/></svg>',
@@ -586,7 +588,7 @@ def test_what_a_profile_did_not_measure_is_said_to_be_that_and_not_undecided(stu
     assert [rows[name]["n"] for name in ("A1", "A2")] == ["", "12,345"]
     site.build(studies, tmp_path / "site", ["one", "two"], "study", tmp_path / "params.yaml")
     index = (tmp_path / "site" / "index.html").read_text()
-    assert index.count("– not measured</span>") == 2  # the claim's, and the legend's
+    assert index.count("– not measured</span>") == 3  # the claim's, its chapter's and the legend's
     assert "n = 12,345 a cell" in index
 
 
@@ -641,6 +643,59 @@ def test_the_site_refuses_links_that_lead_nowhere(studies: Path, tmp_path: Path)
         (studies / "one" / "more.html").write_text(f'<a href="one.html">x</a><a href="{address}#x">x</a>')
         with pytest.raises(ValueError, match=f"'{address}' leads to no file of the site"):
             site.build(studies, tmp_path / "site", ["one", "two"], "study", tmp_path / "params.yaml")
+
+
+# ---- a long profile, published study by study
+
+
+def ended(workspace: Workspace, *names: str) -> None:
+    """Pages of studies as the pipeline leaves them, with their locks."""
+    for name in names:
+        folder = workspace.studies / name
+        notebook = scrub.scrub(drawn(folder))
+        nbformat.write(notebook, folder / f"{name}.ipynb")
+        (folder / "metrics.json").write_text(json.dumps({"headline": [], "profile": "study", "metrics": {}}))
+        lock = workspace.pipelines / name / "dvc.lock"
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        lock.write_text(f"lock of {name}")
+
+
+@pytest.fixture
+def long_profile(tmp_path: Path) -> Workspace:
+    workspace = Workspace(tmp_path)
+    workspace.params_file.write_bytes((Path(__file__).parent.parent / "profiles" / "study.yaml").read_bytes())
+    workspace.lock.write_text("shared lock")
+    ended(workspace, "signal_leak", "base_model")
+    return workspace
+
+
+def test_studies_are_published_as_they_end(long_profile: Workspace) -> None:
+    target = long_profile.results / "study"
+    assert render.publish_some(long_profile, ["signal_leak"]) == target
+    assert not (target / "base_model").exists()
+    page_before = (target / "signal_leak" / "signal_leak.ipynb").read_bytes()
+    render.publish_some(long_profile, ["base_model"])
+    assert (target / "signal_leak" / "signal_leak.ipynb").read_bytes() == page_before
+    names = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}
+    assert {"params.yaml", "index.html", "locks/dvc.lock", "locks/signal_leak.lock", "locks/base_model.lock"} <= names
+    assert "previous" in (target / "signal_leak" / "signal_leak.html").read_text()  # which knows of the other by now
+    lines = (target / "machine.txt").read_text().splitlines()
+    assert [line.partition(": ")[0] for line in lines] == ["base_model", "signal_leak"]
+    front = (long_profile.results / "index.html").read_text()
+    assert "signal_leak/signal_leak.html" in front
+    assert f"{len(STUDIES) - 2} of its studies are still to come" in front
+
+
+def test_a_study_is_published_beside_others_of_the_same_parameters_alone(long_profile: Workspace) -> None:
+    render.publish_some(long_profile, ["signal_leak"])
+    params, file = long_profile.params_file.read_text(), long_profile.params_file
+    file.write_text(params.replace("seed: 2026", "seed: 7"))
+    with pytest.raises(ValueError, match="results/study: signal_leak were made with another 'seed' than"):
+        render.publish_some(long_profile, ["base_model"])
+    file.write_text(params.replace("  inverted: 750", "  inverted: 700"))  # of a study that is not published yet
+    render.publish_some(long_profile, ["base_model"])
+    with pytest.raises(ValueError, match="studies/shaping: no page of this study; run its pipeline"):
+        render.publish_some(long_profile, ["shaping"])
 
 
 # ---- published pages, rendered again

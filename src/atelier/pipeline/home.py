@@ -23,6 +23,7 @@ class Site(NamedTuple):
     order: Sequence[str]
     verdicts: Sequence[Row]
     findings: Sequence[Row]
+    waiting: int = 0  # studies of the profile that are not published yet
 
 
 def html(sites: Sequence[Site], folder: Path) -> str:
@@ -32,6 +33,7 @@ def html(sites: Sequence[Site], folder: Path) -> str:
             "profile": site.profile,
             "prefix": site.prefix,
             "short": site.profile in page.SHORT_RUNS,
+            "waiting": site.waiting,
             "files": [
                 path.relative_to(site.folder).as_posix()
                 for name in site.order

@@ -1,5 +1,6 @@
 """``python -m atelier.pipeline.render site`` builds the site, ``results`` publishes it, ``clean`` strips notebooks.
 
+``results --only STUDY ...`` publishes studies of a long profile as they end, beside those that are published.
 ``again results/PROFILE`` writes a published profile's pages anew from its notebooks and figures: a change of how pages
 look needs no run.
 """
@@ -7,7 +8,7 @@ look needs no run.
 import argparse
 import sys
 from base64 import b64decode, b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence, Set
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,13 @@ from PIL import Image
 from atelier.cli import exit_code
 from atelier.files import copy, copy_folder, read_bytes, read_text, remove, write_text
 from atelier.machine import fingerprint
-from atelier.params import load
+from atelier.params import load, read
 from atelier.pipeline import scrub, site
 from atelier.report import pictures
 from atelier.studies import STUDIES
 from atelier.workspace import Workspace, replacing
 
+MACHINE, PARAMS = "machine.txt", "params.yaml"
 MARK = "<!-- claims, written by make results -->"
 
 
@@ -54,10 +56,61 @@ def publish(workspace: Workspace) -> Path:
         copy_folder(built, part)
         for name, lock in locks(workspace).items():
             copy(lock, part / "locks" / name)
-        write_text(part / "machine.txt", fingerprint() + "\n")
+        write_text(part / MACHINE, fingerprint() + "\n")
+    _renew(workspace)
+    return target
+
+
+def publish_some(workspace: Workspace, names: Sequence[str]) -> Path:
+    """Put some studies' pages into ``results/PROFILE``, and keep its other studies; renew the front page.
+
+    ``machine.txt`` then names a machine by study. Raises ValueError where a study has no page of this profile, or a
+    study that is kept was made with other parameters than today's.
+    """
+    given, profile = read(workspace.params_file), load(workspace.params_file).profile
+    target = workspace.results / profile
+    for name in names:
+        if not (workspace.studies / name / f"{name}.ipynb").is_file():
+            raise ValueError(f"{workspace.studies / name}: no page of this study; run its pipeline")
+    site.check_headlines(workspace.studies, names, profile)
+    kept = [name for name in STUDIES if (target / name).is_dir() and name not in names]
+    if kept and (changed := _changed(read(target / PARAMS), given, {*STUDIES} - {*kept})):
+        raise ValueError(
+            f"{target}: {', '.join(kept)} were made with another '{changed}' than {workspace.params_file} has; "
+            "publish all studies anew"
+        )
+    machines = _machines(target / MACHINE) | dict.fromkeys(names, fingerprint())
+    published = {name: path for name, path in locks(workspace).items() if name.removesuffix(".lock") in {*names, "dvc"}}
+    with replacing(target, sealed=False) as part:
+        for name in kept:
+            copy_folder(target / name, part / name)
+            copy(target / "locks" / f"{name}.lock", part / "locks" / f"{name}.lock")
+        for name in names:
+            copy_folder(workspace.studies / name, part / name)
+        for name, lock in published.items():
+            copy(lock, part / "locks" / name)
+        copy(workspace.params_file, part / PARAMS)
+        write_text(part / MACHINE, "".join(f"{name}: {machines[name]}\n" for name in STUDIES if name in machines))
+    _renew(workspace)
+    return target
+
+
+def _changed(before: Mapping[str, Any], given: Mapping[str, Any], free: Set[str]) -> str:
+    """The first section in which parameters differ, those of ``free`` apart; "" where none does."""
+    sections = [name for name in {**before, **given} if name not in free]
+    return next((name for name in sections if before.get(name) != given.get(name)), "")
+
+
+def _machines(path: Path) -> dict[str, str]:
+    """What ``publish_some`` wrote before: the machine of each study."""
+    lines = read_text(path).splitlines() if path.is_file() else []
+    split = [line.partition(": ") for line in lines]
+    return {name: machine for name, _, machine in split if name in STUDIES}
+
+
+def _renew(workspace: Workspace) -> None:
     site.renew(workspace.results)
     renew_readme(workspace)
-    return target
 
 
 def renew_readme(workspace: Workspace) -> None:
@@ -122,7 +175,8 @@ def run(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m atelier.pipeline.render", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("site", help=f"{workspace.studies} to {workspace.site}")
-    commands.add_parser("results", help=f"{workspace.site} to {workspace.results}/PROFILE")
+    publishing = commands.add_parser("results", help=f"{workspace.site} to {workspace.results}/PROFILE")
+    publishing.add_argument("--only", nargs="+", choices=STUDIES, metavar="STUDY", default=[])
     renewing = commands.add_parser("again", help="the pages of published profiles, from their notebooks and figures")
     renewing.add_argument("folders", nargs="+", type=Path, metavar="results/PROFILE")
     cleaning = commands.add_parser("clean", help="strip outputs, ids and metadata of notebooks")
@@ -132,7 +186,8 @@ def run(arguments: list[str]) -> None:
         order, profile = studies(workspace.notebooks), load(workspace.params_file).profile
         site.build(workspace.studies, workspace.site, order, profile, workspace.params_file)
     elif options.command == "results":
-        print(f"published: {publish(workspace)}/index.html")
+        target = publish_some(workspace, options.only) if options.only else publish(workspace)
+        print(f"published: {target}/index.html")
     elif options.command == "again":
         for folder in options.folders:
             again(folder)

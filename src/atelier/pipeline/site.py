@@ -9,6 +9,7 @@ from atelier.files import copy, copy_folder, read_json, read_text, write_text
 from atelier.params import read
 from atelier.pipeline import home, page, scrub
 from atelier.pipeline.home import Row
+from atelier.studies import STUDIES
 from atelier.verdicts import over_all, statements_of
 from atelier.workspace import replacing
 
@@ -131,9 +132,8 @@ def renew(results: Path) -> None:
         for name in each.order:
             others = [other.profile for other in sites if other.folder != each.folder and name in other.order]
             render(each.folder / name, each.profile, (each.verdicts, each.findings), each.order, others)
-        write_text(
-            each.folder / "index.html", _front(each.folder, each.order, each.profile, (each.verdicts, each.findings))
-        )
+        check_headlines(each.folder, each.order, each.profile)
+        write_text(each.folder / "index.html", home.html([each._replace(prefix="")], each.folder))
     write_text(results / "index.html", home.html(sites, results))
     pages = [path for each in sites for path in sorted(each.folder.rglob("*.html"))]
     _check(results, [results / "index.html", *pages])
@@ -168,7 +168,8 @@ def _published(folder: Path) -> home.Site:
     params = read(folder / "params.yaml")
     order = [name for name in params if (folder / name / f"{name}.ipynb").is_file()]
     judged = verdicts_of(folder, order), findings_of(folder, order)
-    return home.Site(params["profile"], folder, f"{folder.name}/", order, *judged)
+    waiting = sum(name in params and name not in order for name in STUDIES)
+    return home.Site(params["profile"], folder, f"{folder.name}/", order, *judged, waiting)
 
 
 def _check(root: Path, pages: Iterable[Path]) -> None:
