@@ -1,11 +1,15 @@
 """Measures and cells in words, and names that name something."""
 
+from pathlib import Path
+
 import pytest
 
-from atelier import claims
+from atelier import claims, params
 from atelier.claims import Comparison
 from atelier.report import naming
 from atelier.studies import STUDIES
+
+PROFILES = sorted((Path(__file__).parent.parent / "profiles").glob("*.yaml"))
 
 
 def every_comparison(study: str) -> list[Comparison]:
@@ -14,10 +18,13 @@ def every_comparison(study: str) -> list[Comparison]:
 
 
 @pytest.mark.parametrize("study", STUDIES)
-def test_a_studys_names_are_of_cells_that_its_claims_compare(study: str) -> None:
+def test_a_studys_names_are_of_cells_that_its_claims_compare_or_that_a_profile_has(study: str) -> None:
+    sections = [params.read(path).get(study, {}) for path in PROFILES]
+    trained = {name for each in sections for name in (*each.get("trainings", {}), *each.get("variants", []))}
+    beside = {"untuned", "untuned-sde", *(f"untuned-{name}" for name in trained)}
     cells = {cell.partition("@")[0] for each in every_comparison(study) for cell in each.cells}
     parts = {part for cell in cells for part in (cell, *cell.split("+"))}
-    assert set(naming.cells(study)) <= parts
+    assert set(naming.cells(study)) <= {*parts, *trained, *beside}
 
 
 @pytest.mark.parametrize("study", STUDIES)
