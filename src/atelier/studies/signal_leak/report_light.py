@@ -62,12 +62,13 @@ def _folders(results: Results, name: str) -> list[Path]:
 
 def browser(results: Results) -> Browser:
     """Pictures from every kind of first latent beside those from white noise, and the real ones."""
-    named = {name: label for name, label in labels(results).items() if name != "again"}  # which has other noise
+    named = labels(results)  # of which "again" has other noise
+    shown = [name for name in dict.fromkeys(("white", FREQUENCY, *named)) if name in named and name != "again"]
     guidance = (f"{results.config.guidance:g}",)
     read = partial(prepare.pictures, data=results.params.data, workspace=results.workspace, kind=results.kind)
     browsed = Browsed(
         ["guidance"],
-        {label: {guidance: store.read(_folders(results, name))} for name, label in named.items()},
+        {named[name]: {guidance: store.read(_folders(results, name))} for name in shown},
         f"the real {results.kind.removesuffix('s')}",
         by_path(results.natural, read),
     )
