@@ -164,10 +164,8 @@ def test_everything_has_a_name(page: Any) -> None:
     assert page.named("combobox") == ["prompt", "variant", "guidance"]
     assert page.named("slider") == ["wipe between the two"]
     assert "Enlarged pictures: arrow left and right for the prompt, up and down for the variant" in page.named("group")
-    assert page.named("image")[0] == (
-        "Left tuned, right untuned; prompt 1 of 4: a long prompt about number 0, of a style, guidance 4"
-    )
-    assert page.named("image")[1] == "the real work, prompt 1 of 4: a long prompt about number 0, of a style"
+    of = "prompt 1 of 4: a long prompt about number 0, of a style"
+    assert {f"Left tuned, right untuned; {of}, guidance 4", f"the real work, {of}"} < set(page.named("image"))
 
 
 @pytest.mark.parametrize("dark", [False, True])
