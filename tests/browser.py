@@ -25,6 +25,7 @@ OPTIONS = (
 CODES = {  # key -> (code, number); letters and digits are made below
     "ArrowLeft": ("ArrowLeft", 37),
     "ArrowRight": ("ArrowRight", 39),
+    "ArrowUp": ("ArrowUp", 38),
     "ArrowDown": ("ArrowDown", 40),
     "Backspace": ("Backspace", 8),
     "Enter": ("Enter", 13),

@@ -1,9 +1,15 @@
-"""What a contact sheet shows: the labels of its rows, the titles of its columns, its pictures."""
+"""What a contact sheet shows: the labels of its rows, the titles of its columns, its pictures; what a browser is of."""
+
+from collections.abc import Iterable
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
+from torch import Tensor
 
+from atelier.data.pictures import in_memory
 from atelier.report import figures
+from atelier.report.browser import Browsed
 
 
 def labels(sheet: Figure) -> list[str]:
@@ -23,3 +29,10 @@ def tiles(sheet: Figure) -> np.ndarray:
     columns = grid.shape[1] // step
     split = np.asarray(grid).reshape(rows, step, columns, step, 3).transpose(0, 2, 1, 3, 4)
     return split[:, :, : step - figures.GAP, : step - figures.GAP]
+
+
+def browsed(names: Iterable[str], pictures: Tensor) -> Browsed:
+    """A picture browser of variants that all have the same pictures, of prompts that are of no work."""
+    table = pd.DataFrame({"prompt": [f"prompt {at}" for at in range(len(pictures))], "path": "", "repeat": 0})
+    cells = {("4",): (in_memory(pictures), table.assign(place=table.index))}
+    return Browsed(["guidance"], dict.fromkeys(names, cells), "the real work", lambda _: in_memory(pictures))

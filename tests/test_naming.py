@@ -12,6 +12,8 @@ from atelier.claims import Comparison
 from atelier.report import naming
 from atelier.studies import STUDIES
 
+PROFILES = sorted((Path(__file__).parent.parent / "profiles").glob("*.yaml"))
+
 
 def every_comparison(study: str) -> list[Comparison]:
     every = {**claims.load(study), **claims.findings(study)}
@@ -25,7 +27,7 @@ def variants(study: str, profile: Path) -> set[str]:
     return {name for names in listed for name in names}
 
 
-@pytest.mark.parametrize("profile", sorted(Path("profiles").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.stem)
 @pytest.mark.parametrize("study", STUDIES)
 def test_every_variant_of_every_profile_has_a_name(study: str, profile: Path) -> None:
     assert variants(study, profile) <= set(naming.cells(study))
@@ -68,6 +70,19 @@ def test_a_figure_has_words_for_models() -> None:
 
 def test_a_sheets_rows_have_words() -> None:
     assert naming.rows("art_finetuning", {"untuned": 1, "by hand": 2}) == {"the untuned base": 1, "by hand": 2}
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_a_studys_names_are_of_cells_that_its_claims_compare_or_that_a_profile_has(study: str) -> None:
+    sections = [params.read(path).get(study, {}) for path in PROFILES]
+    trained = {name for each in sections for name in (*each.get("trainings", {}), *each.get("models", []))}
+    trained |= {name for each in sections for name in (*each.get("decoders", {}), *each.get("variants", []))}
+    styles = {name for each in sections for name in each.get("styles", {})}
+    beside = {"untuned", "untuned-sde", *(f"untuned-{name}" for name in trained)}
+    beside |= {f"{kind}-{style}{leak}" for kind in ("plain", "words") for style in styles for leak in ("", "+leak")}
+    cells = {cell.partition("@")[0] for each in every_comparison(study) for cell in each.cells}
+    parts = {part for cell in cells for part in (cell, *cell.split("+"))}
+    assert set(naming.cells(study)) <= {*parts, *trained, *beside}
 
 
 @pytest.mark.parametrize("study", STUDIES)

@@ -35,6 +35,7 @@ ATTRIBUTES = {  # of one element, beside the global ones
     "img": {"src", "alt", "width", "height", "loading"},
     "meta": {"charset", "name", "content", "http-equiv"},
     "details": {"open"},
+    "figure": {"data-noun", "data-side", "data-step"},  # of a picture browser's tiles, for the site's script
     "ol": {"start"},
     "th": CELL,
     "td": CELL,

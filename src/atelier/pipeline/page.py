@@ -95,6 +95,15 @@ def figure(name: str, folder: Path | None) -> dict[str, Any]:
         raise ValueError(f"figure {name}: no such picture in {folder or 'a folder that nobody named'}") from None
 
 
+def browser(described: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
+    """A picture browser as its template takes it. ValueError for a sheet that is missing, or unlike the first one."""
+    sheets = [{**figure(sheet["file"], folder), "values": sheet["values"]} for sheet in described["sheets"]]
+    for sheet, told in zip(sheets, described["sheets"], strict=True):
+        if sheet["size"] != sheets[0]["size"]:
+            raise ValueError(f"figure {told['file']}: sheets of one browser must be of one size")
+    return {**described, "sheets": sheets}
+
+
 def markdown(source: str, attachments: dict[str, dict[str, str]] | None = None) -> Markup:
     """HTML of Markdown, read as JupyterLab reads it. Raises ValueError for a formula that does not convert."""
     return Markup(MarkdownWithMath(renderer=_Renderer(escape=False, attachments=attachments or {})).render(source))
@@ -168,6 +177,8 @@ class Numbers(Preprocessor):
                 shown = {"heading": heading, "caption": output.metadata.get("caption", "")}
                 shown["file"] = output.metadata.get("table")
                 shown |= _picture(output, resources["folder"])
+                if "browser" in output.metadata:
+                    shown["browser"] = browser(output.metadata["browser"], resources["folder"])
                 if shown["caption"]:
                     figures += "src" in shown
                     tables += "src" not in shown and "<table" in output.data.get("text/html", "")

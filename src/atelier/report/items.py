@@ -3,12 +3,13 @@
 import html
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 from matplotlib import figure
+from PIL.Image import Image
 
 from atelier.evaluation.intervals import Interval
 
@@ -74,6 +75,40 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Sheet:
+    """A contact sheet of the picture browser, and the setting that its pictures were made in: a value an axis."""
+
+    values: tuple[str, ...]
+    picture: Image
+
+
+@dataclass(frozen=True)
+class Browser:
+    """Pictures to be looked at side by side, on sheets of equal layout: a row a variant, a column a prompt.
+
+    The grid of tiles, ``side`` px each and one every ``step`` px, ends at a sheet's lower right corner.
+    """
+
+    name: str
+    sheets: Sequence[Sheet]  # the first stands on the page
+    axes: Sequence[str]  # what sheets differ in, in words
+    rows: Sequence[str]  # in words: the real works if ``real``, what all others are compared with, the others
+    real: bool
+    noun: str  # what a column is: a prompt, a work
+    columns: Sequence[str]
+    side: int
+    step: int
+    caption: str
+    metrics: Metrics = field(default_factory=dict)
+
+    def described(self, files: Sequence[str]) -> dict[str, Any]:
+        """What the page is told of it; ``files``: the sheets' addresses."""
+        sheets = [{"file": file, "values": list(sheet.values)} for file, sheet in zip(files, self.sheets, strict=True)]
+        listed = {"axes": list(self.axes), "rows": list(self.rows), "columns": list(self.columns)}
+        return {**listed, "noun": self.noun, "real": self.real, "side": self.side, "step": self.step, "sheets": sheets}
+
+
+@dataclass(frozen=True)
 class Text:
     """Sentences or lines that numbers made."""
 
@@ -81,7 +116,7 @@ class Text:
     metrics: Metrics = field(default_factory=dict)
 
 
-Item = Table | Data | Figure | Text
+Item = Table | Data | Figure | Browser | Text
 
 
 def coded(function: Callable[..., Any]) -> str:

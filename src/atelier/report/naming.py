@@ -92,13 +92,24 @@ def _hover(study: str, name: str) -> str:
     return f"{words[0]}{sides[1]}{words[1]}" if len(words) == 2 and words != sides[::2] else ""
 
 
+def model(study: str, name: str) -> str:
+    """A model or another cell that is no model's pictures at a guidance scale, in words."""
+    names = cells(study)
+    if name in names:
+        return names[name]
+    stem, plus, decoder = name.partition("+")
+    if plus and stem in names and decoder in names:
+        return f"{names[stem]}, with {names[decoder]}"
+    return name.replace("-", " ").replace("_", " ")
+
+
 def _split(study: str, cell: str) -> tuple[str, tuple[str, str, str]]:
     """A cell's model in words, and how it painted: prompts, guidance, start; all "" of what is no model's pictures."""
     match = CELL.fullmatch(cell)
     if match is None:
-        return _model(study, cell), ("", "", "")
+        return model(study, cell), ("", "", "")
     prompts = f"{PROMPTS[match['level']]}, " if match["level"] != "1" or study == "prompt_enrichment" else ""
-    return _model(study, match["model"]), (prompts, match["guidance"], ", from a corrected start" if match[4] else "")
+    return model(study, match["model"]), (prompts, match["guidance"], ", from a corrected start" if match[4] else "")
 
 
 def _side(cells: Sequence[tuple[str, tuple[str, str, str]]]) -> tuple[str, str]:
@@ -112,16 +123,6 @@ def _side(cells: Sequence[tuple[str, tuple[str, str, str]]]) -> tuple[str, str]:
         f"{prompts}at guidance {' and '.join(scales)}{start}" for (prompts, start), scales in how.items() if scales
     ]
     return " and ".join(models) if len(models) <= MANY else f"{len(models)} models", "; ".join(settings)
-
-
-def _model(study: str, name: str) -> str:
-    names = cells(study)
-    if name in names:
-        return names[name]
-    model, plus, decoder = name.partition("+")
-    if plus and model in names and decoder in names:
-        return f"{names[model]}, with {names[decoder]}"
-    return name.replace("-", " ").replace("_", " ")
 
 
 @cache

@@ -16,8 +16,8 @@ from matplotlib import pyplot as plt
 from atelier import claims, machine, params, verdicts
 from atelier.claims import Claim
 from atelier.files import read_bytes, write_text
-from atelier.report import answers, cards, figures, naming, pictures
-from atelier.report.items import Data, Figure, Item, Metrics, Table, Text, coded
+from atelier.report import answers, browser, cards, figures, naming, pictures
+from atelier.report.items import Browser, Data, Figure, Item, Metrics, Table, Text, coded
 from atelier.report.plan import plan
 from atelier.verdicts import Evidence, Verdict
 from atelier.workspace import MARK, Workspace
@@ -80,6 +80,8 @@ class Study:
         match item:
             case Figure():
                 self._show_figure(item)
+            case Browser():
+                self._show_browser(item)
             case Table():
                 self._write(f"tables/{item.name}.csv", item.csv())
                 display(
@@ -176,8 +178,20 @@ class Study:
         naming.figure(self.name, item.figure)
         file = pictures.save(item.figure, self.folder / "figures" / item.name)
         plt.close(item.figure)
+        self._display(file, {"caption": item.caption, "file": f"figures/{file.name}"})
+
+    def _show_browser(self, item: Browser) -> None:
+        """Store all sheets, and display the first; the page's script finds the others by what is said of them."""
+        names = [f"{item.name}_{number:02d}" for number in range(1, len(item.sheets) + 1)]
+        paths = [self.folder / "figures" / name for name in names]
+        stored = pictures.save_sheets([sheet.picture for sheet in item.sheets], paths, browser.BYTES)
+        files = [f"figures/{path.name}" for path in stored]
+        shown = {"caption": item.caption, "file": files[0], "browser": item.described(files)}
+        self._display(stored[0], shown)
+
+    def _display(self, file: Path, shown: dict[str, Any]) -> None:
         data = pictures.preview(file) if MARK in os.environ else read_bytes(file)
-        display(Image(data=data, alt=item.caption), metadata={"caption": item.caption, "file": f"figures/{file.name}"})
+        display(Image(data=data, alt=shown["caption"]), metadata=shown)
 
     def _write(self, name: str, text: str) -> None:
         write_text(self.folder / name, text)

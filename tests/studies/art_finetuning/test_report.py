@@ -13,9 +13,8 @@ import torch
 from matplotlib import pyplot as plt
 from torch import Tensor
 
-import contact_sheets
 from atelier import claims, params, verdicts
-from atelier.data.pictures import in_memory
+from atelier.data.pictures import Pictures, in_memory
 from atelier.evaluation import judges, tables
 from atelier.evaluation.intervals import Interval
 from atelier.metrics.spectra import residual_spectrum_label
@@ -295,13 +294,26 @@ def test_nearest_works_stand_below_the_pictures_that_copy_them(
             assert torch.equal(drawn[f"nearest works ({model}, {space})"][0], training[2])
 
 
-def test_sheets_show_every_model_at_both_ends(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Results, "generated", lambda self, model, guidance, start: pictures(6, len(start)))
-    low, high, corrected = report.sheets(results)
-    assert (low.name, high.name, corrected.name) == ("sheet_4", "sheet_16", "sheet_4_corrected")
-    assert "corrected start" in corrected.caption
-    assert contact_sheets.tiles(low.figure).shape[:2] == (1 + len(VARIANTS), 3)  # three of a repeat's pictures
-    assert not np.array_equal(contact_sheets.tiles(low.figure), contact_sheets.tiles(corrected.figure))
+def test_every_model_is_beside_the_base_at_both_ends(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = pd.DataFrame({"prompt": list("xy"), "path": ["c", "a"], "repeat": 0, "place": [0, 1]})
+    works: list[str] = []
+
+    def read(folders: list[Path]) -> tuple[Pictures, pd.DataFrame]:
+        return in_memory(pictures(2, len(folders[0].name))), listed
+
+    def real(table: pd.DataFrame, **_: object) -> Pictures:
+        works.extend(table["path"])
+        return in_memory(pictures(2, 0))
+
+    monkeypatch.setattr(store, "read", read)
+    monkeypatch.setattr(report.prepare, "pictures", real)
+    shown = report.browser(results)
+    assert shown.rows[:2] == ["the real work", "the untuned base"]
+    assert len(shown.rows) == 2 + len(VARIANTS)
+    assert works == ["c", "a"]
+    settings = [(scale, start) for scale in ("4", "16") for start in ("white noise", "corrected start")]
+    assert [sheet.values for sheet in shown.sheets] == settings
+    assert not np.array_equal(np.asarray(shown.sheets[0].picture), np.asarray(shown.sheets[1].picture))
 
 
 def test_spectra_are_of_works_the_base_and_the_highest_rank(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,12 +324,6 @@ def test_spectra_are_of_works_the_base_and_the_highest_rank(results: Results, mo
     assert [label.split(" (")[0] for label in labels] == expected
     assert "n = 2" in labels[0]
     assert report.residuals(results).caption.startswith("Mean residual spectra at guidance 16, white noise; ")
-
-
-def test_prompts_are_the_first_of_the_base(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
-    listed = pd.DataFrame({"prompt": [f"prompt {number}" for number in range(6)]})
-    monkeypatch.setattr(store, "listed", lambda *cell: listed)
-    assert report.prompts(results) == Text("prompt 0\nprompt 1\nprompt 2\nprompt 3")
 
 
 # -------------------------------------------------------------------------------------------------- reasons

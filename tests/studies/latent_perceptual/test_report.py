@@ -21,6 +21,7 @@ from atelier.report import figures as report_figures
 from atelier.report.items import Figure, Item, Table, Text
 from atelier.sampling import store
 from atelier.studies.latent_perceptual import explore, measure, report, report_features, report_results
+from atelier.studies.latent_perceptual import pictures as sources
 from atelier.studies.latent_perceptual.features import DEEP, FACTORS, METHODS, PAIRS
 from atelier.studies.latent_perceptual.measure import real_cells
 from atelier.studies.latent_perceptual.params import Config, PostTraining, protocol_of
@@ -160,7 +161,7 @@ def results(profile: params.Params = EMBEDDED, changed: Measured | None = None, 
         interpolated=interpolations(groups),
         maps=[torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(side)) for side in (8, 16, 32)],
         decoded=dict.fromkeys((CLEAN, "nearest, 1.3"), pictures),
-        first_pictures={arm.cell: pictures for arm in all_conditions(profile)},
+        browsed=contact_sheets.browsed(config.names, pictures),
         post_trainings=pd.DataFrame({"data": ["ImageNet"], "resolution": [256], "steps": [9], "fid_without": [10.0],
                                      "fid_with": [8.0]}),
         parameterisations=pd.DataFrame(
@@ -226,7 +227,7 @@ def test_every_profile_has_its_page(name: str, monkeypatch: pytest.MonkeyPatch) 
 def test_a_profile_of_plain_training_alone_has_a_page() -> None:
     page = results(without(EMBEDDED, "lpl", "reweighted"), gradients=cosines([], []))
     shown = [item for item in items(page) if not isinstance(item, Text)]
-    assert {"measures", "variants", "pictures"} <= {item.name for item in shown}
+    assert {"measures", "variants", "browser"} <= {item.name for item in shown}
     assert not {"ablations", "changes", "gradients", "history_term", "spectra_over_plain"} & {x.name for x in shown}
     assert report.effect(page).text.startswith("This profile does not train")
     assert report.answer(page).text.startswith("This profile does not train")
@@ -673,26 +674,26 @@ def test_what_training_left_is_read_by_variant_and_seed(tmp_path: Path) -> None:
     assert (history["denoising"] == history["training_seed"]).all()
 
 
-def test_first_pictures_are_those_of_the_first_repeat_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the first seed that a variant is trained from."""
-    listed = pd.DataFrame({"repeat": [7, 6, 6, 6], "place": [0, 2, 0, 11]})
-    grey = torch.arange(4, dtype=torch.uint8)[:, None, None, None].expand(4, 3, 2, 2)
+def test_what_is_beside_each_other_learns_the_same_and_is_of_all_its_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The base first, then the main variants that learn photographs, and no ablation; from both starts."""
     asked: list[Path] = []
 
     def read(folders: list[Path]) -> tuple[Pictures, pd.DataFrame]:
         asked.extend(folders)
-        return in_memory(grey), listed
+        return in_memory(torch.zeros(1, 3, 8, 8, dtype=torch.uint8)), pd.DataFrame()
 
+    listed = pd.DataFrame({"path": ["a"]})
     monkeypatch.setattr(store, "read", read)
-    few = Config.of(STUDY).model_copy(update={"ablation_seeds": [3, 4]})
-    pictures = report_results.first_pictures(STUDY.model_copy(update={"latent_perceptual": few}), Path("samples"))
-    assert len(asked) == len(set(asked)) == len(pictures)
-    assert {path.parts[2]: path.parts[3] for path in asked} == {
-        name: "3" if name in few.ablations else "0" for name in few.names
-    }
-    begun = {f"untuned-plain{kind}" for kind in ("", "-v", "-flow", "-works")}
-    assert set(pictures) == {*Config.of(STUDY).names, *begun}
-    assert pictures["lpl"][:, 0, 0, 0].tolist() == [2, 1]
+    monkeypatch.setattr(sources.Sources, "split", lambda *_: listed)
+    monkeypatch.setattr(sources, "kind_of", lambda _: sources.PAINTED)
+    browsed = report_results.browsed(STUDY, Workspace(Path("root")))
+    assert list(browsed.variants)[:3] == [
+        "the base, not trained further", "training without the loss", "training with the loss",
+    ]  # fmt: skip
+    assert not [name for name in browsed.variants if "works" in name or "threshold" in name]
+    assert {len(cells) for cells in browsed.variants.values()} == {2}
+    assert {path.parts[-3] for path in asked if path.parts[-2] == "lpl"} == {str(seed) for seed in range(5)}
+    assert browsed.real == "the real photograph"
 
 
 # ------------------------------------------------------------------------------------------------ the explorer

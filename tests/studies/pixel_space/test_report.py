@@ -199,7 +199,7 @@ def results(profile: params.Params | None = None, changed: Measured | None = Non
             for at, form in enumerate(("latent", "noisy", "clean")) for t in (50, 950)
         ),
         bars=bars(),
-        first_pictures=dict.fromkeys((UNTUNED, *config.names), pictures),
+        browsed=contact_sheets.browsed((UNTUNED, *config.names), pictures),
         first_pairs={"best": pictures, "worst": pictures},
         decoded={"as it is": pictures, "the estimate": pictures},
         decoded_at=[50, 950],
@@ -290,7 +290,7 @@ def test_the_notebook_runs_and_shows_everything(name: str, tmp_path: Path, monke
     assert {each for each in report.__all__ if f"report.{each}(" not in "".join(code)} == unseen
     if name == "all":
         figures = {path.stem for path in (study.folder / "figures").iterdir()}
-        assert {"pictures", "pairs", "head_to_head", "transitivity", "gradients", "decoded", "sweep"} <= figures
+        assert {"browser_01", "pairs", "head_to_head", "transitivity", "gradients", "decoded", "sweep"} <= figures
 
 
 def test_every_line_of_the_answer_says_something_of_its_claim() -> None:
@@ -573,9 +573,11 @@ def test_the_cost_of_a_step_is_said_beside_the_papers_remark() -> None:
 # ------------------------------------------------------------------------------------------------ pictures
 
 
-def test_the_base_and_the_main_variants_are_shown_on_the_same_prompts() -> None:
-    labels = contact_sheets.labels(report.pictures(results()).figure)
-    assert labels == [UNTUNED, "latent", "pixel", "both", "dpo-latent", "simpo-both"]
+def test_the_base_and_every_variant_are_beside_each_other() -> None:
+    page = results()
+    shown = report.browser(page)
+    assert shown.rows == [UNTUNED, *page.config.names]
+    assert shown.caption.startswith(f"n = {2 * len(shown.rows)} pictures")
 
 
 def test_both_starts_have_their_tables() -> None:

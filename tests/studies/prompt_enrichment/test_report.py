@@ -12,8 +12,8 @@ import torch
 from matplotlib import pyplot as plt
 from torch import Tensor
 
-import contact_sheets
 from atelier import claims, params, verdicts
+from atelier.data.pictures import Pictures, in_memory
 from atelier.data.prompts import prompt
 from atelier.evaluation.intervals import Interval
 from atelier.evaluation.tables import REFERENCE_ROWS, write_rows
@@ -224,26 +224,27 @@ def test_prompts_are_of_the_first_annotated_work(results: Results) -> None:
     assert "boat" in report.prompts(without).text
 
 
-def test_sheets_show_models_at_every_level(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_level_is_beside_the_fewest_words(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
+    listed = pd.DataFrame({"prompt": ["a boat"], "path": ["a boat.png"], "repeat": 0, "place": 0})
 
-    def cell(folders: list[Path]) -> tuple[Tensor, pd.DataFrame]:
+    def cell(folders: list[Path]) -> tuple[Pictures, pd.DataFrame]:
         (folder,) = folders
         read.append(folder.relative_to(Workspace(ROOT).samples).as_posix())
-        return pictures(6), pd.DataFrame()
+        return in_memory(pictures(1)), listed
 
     monkeypatch.setattr(store, "read", cell)
-    low, high, corrected = report.sheets(results)
-    assert (low.name, high.name, corrected.name) == ("sheet_4", "sheet_16", "sheet_4_corrected")
-    assert contact_sheets.labels(low.figure) == [
-        f"{model}, level {level}" for model in (UNTUNED, TUNED) for level in (0, 1, 2)
-    ]
-    assert read[:3] == [
-        f"prompt_enrichment/untuned/0/level-0/guidance-{LOW:g}",
-        f"prompt_enrichment-protocol-level/untuned/0/guidance-{LOW:g}",  # copied from the study that painted it
-        f"prompt_enrichment/untuned/0/level-2/guidance-{LOW:g}",
-    ]
-    assert {each.rsplit("/", 1)[1] for each in read[-6:]} == {f"guidance-{LOW:g}-{CORRECTED}"}
+    monkeypatch.setattr(report.prepare, "pictures", lambda table, **_: in_memory(pictures(len(table))))
+    shown = report.browser(results)
+    assert shown.rows[:3] == [
+        "the real work", "the untuned base, plain descriptions", "the untuned base, with style and artist",
+    ]  # fmt: skip
+    assert len(shown.rows) == 1 + 2 * 3
+    assert read[0] == f"prompt_enrichment/untuned/0/level-0/guidance-{LOW:g}"
+    assert f"prompt_enrichment-protocol-level/untuned/0/guidance-{LOW:g}" in read  # copied from who painted it
+    assert {each.rpartition("/")[2] for each in read} == {
+        f"guidance-{scale}{end}" for scale in ("4", "16") for end in ("", f"-{CORRECTED}")
+    }
 
 
 # ---------------------------------------------------------------------------------------- evidence, loading

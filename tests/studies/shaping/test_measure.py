@@ -136,11 +136,13 @@ def page_of_what_was_written(few: Params, shaped: Workspace, known: tables.Value
     (shaped.root / "docs").mkdir()
     (shaped.root / "docs" / "papers").symlink_to(ROOT / "docs" / "papers")
     page = report.load(few, shaped)
-    assert set(page.first_pictures) == {"untuned", "untuned-sde", *config.names}
-    shown, listed = read([location_of(few, Condition("untuned-sde", "sde")).folder(shaped.samples, 0)])
-    first = listed[listed["repeat"] == 0].sort_values("place")
-    assert page.first_prompts == first["prompt"].tolist()
-    assert page.first_pictures["untuned-sde"].equal(shown[first.index.tolist()].load())
+    assert list(page.browsed.variants)[:3] == ["the untuned base", "the untuned base, stochastic sampler", "GRAFT"]
+    assert len(page.browsed.variants) == 2 + len(config.names)
+    assert all(("1", "white noise") in cells for cells in page.browsed.variants.values())
+    stochastic = read(location_of(few, Condition("untuned-sde", "sde")).folders(shaped.samples, [0, 1]))
+    shown, listed = page.browsed.variants["the untuned base, stochastic sampler"]["1", "white noise"]
+    assert listed.equals(stochastic[1])
+    assert shown[:2].load().equal(stochastic[0][:2].load())
     assert page.cards == {name: [{"candidates": 8, "accepted": 2, "rewards": []}] * 2 for name in config.names}
     np.testing.assert_array_equal(page.values["reward", "graft"], known["reward", "graft"])
     assert page.chosen == "pgraft-50"

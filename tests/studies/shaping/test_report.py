@@ -104,7 +104,7 @@ def results(profile: params.Params = STUDY, changed: Measured | None = None, **f
             name: [{"candidates": 3072, "accepted": 320, "rewards": [0.2, 0.6]}] * GROUPS
             for name in config.names
         },
-        first_pictures=dict.fromkeys((UNTUNED, UNTUNED_SDE, *config.names), pictures),
+        browsed=contact_sheets.browsed((UNTUNED, UNTUNED_SDE, *config.names), pictures),
         noise=pd.DataFrame(
             {"k": k, "variance": 1 + at / 10, "p_normal": (at + 0.5) / 4} for k in (4, 8) for at in range(4)
         ),
@@ -112,7 +112,6 @@ def results(profile: params.Params = STUDY, changed: Measured | None = None, **f
             {"part": ["denoiser", "decoder"], "counted": [1.01e9, 2e9], "by_hand": [1e9, np.nan]}
         ),
         paper=read_table(ROOT / "docs" / "papers" / PAPER, PRINTED),
-        first_prompts=["a red boat", "a blue boat"],
     )  # fmt: skip
     return replace(made, **fields)
 
@@ -201,7 +200,7 @@ def test_the_notebook_runs_and_shows_everything(name: str, tmp_path: Path, monke
     assert {each for each in report.__all__ if f"report.{each}(" not in "".join(code)} == UNSEEN
     if name == "all":
         figures = {path.stem for path in (study.folder / "figures").iterdir()}
-        drawn = {"pictures", "accepted", "rewards", "price", "levels", "rounds", "noise_law", "operations"}
+        drawn = {"browser_01", "accepted", "rewards", "price", "levels", "rounds", "noise_law", "operations"}
         assert figures == drawn | {f"evidence_F{number}" for number in range(1, 5)}
 
 
@@ -515,10 +514,9 @@ def test_flows_are_ordered_by_kind_and_steps() -> None:
     assert list(trips.frame.index) == ["flow-4", "flow-8", "flow-16"]
 
 
-def test_all_variants_are_shown_with_their_sampler() -> None:
-    labels = contact_sheets.labels(report.pictures(results()).figure)
-    assert labels[:3] == ["untuned (ODE)", "untuned-sde (SDE)", "graft (ODE)"]
-    assert "pgraft-50-sde (SDE)" in labels
+def test_all_variants_are_beside_the_base() -> None:
+    page = results()
+    assert report.browser(page).rows == [UNTUNED, UNTUNED_SDE, *page.config.names]
 
 
 # ------------------------------------------------------------------------------------------------ the paper's numbers

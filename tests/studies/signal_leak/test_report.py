@@ -102,7 +102,9 @@ def _no_figure_stays_open() -> Iterator[None]:
 @pytest.fixture
 def painted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures of every cell, four a repeat; a picture's grey level is its number in the cell, places run backwards."""
-    listed = pd.DataFrame({"repeat": [0] * 4 + [1] * 4, "place": [3, 2, 1, 0] * 2, "prompt": list("abcdabce")})
+    listed = pd.DataFrame(
+        {"repeat": [0] * 4 + [1] * 4, "place": [3, 2, 1, 0] * 2, "prompt": list("abcdabce"), "path": ""}
+    )
     made = torch.arange(8, dtype=torch.uint8)[:, None, None, None].expand(8, 3, 8, 8)
     by_hand = colours().assign(prompt="a")
     made_by_hand = torch.arange(len(by_hand), dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 8, 8)
@@ -115,7 +117,9 @@ def painted(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(store, "read", read)
     monkeypatch.setattr(store, "listed", lambda folders: read(folders)[1])
-    monkeypatch.setattr(prepare, "pictures", lambda table, *_: in_memory(made[torch.arange(len(table)) % len(made)]))
+    monkeypatch.setattr(
+        prepare, "pictures", lambda table, *_, **__: in_memory(made[torch.arange(len(table)) % len(made)])
+    )
 
 
 # ------------------------------------------------------------------------------------------------ the first step
@@ -250,6 +254,14 @@ def test_sheets_and_densities_are_drawn() -> None:
     )  # photographs and six conditions; up to ten pictures each
     assert len(report.spread(known).figure.axes[0].get_yticklabels()) == 3 * len(NATURAL)
     assert "all photographs for comparison" in report.luminance(known).caption
+
+
+@pytest.mark.usefixtures("painted")
+def test_first_latents_are_beside_white_noise_that_they_share() -> None:
+    shown = report.browser(results(pd.DataFrame()))
+    assert shown.rows[0] == "white noise"
+    assert "other white noise" not in shown.rows  # whose noise is another
+    assert shown.columns[:4] == list("dcba")  # in order of their places, which run backwards
 
 
 def test_the_prompts_light_is_compared_pairwise() -> None:

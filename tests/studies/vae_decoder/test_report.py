@@ -134,6 +134,15 @@ def test_a_work_of_each_style_is_shown_and_the_middle_enlarged(results: report.R
         plt.close(item.figure)
 
 
+def test_works_are_beside_what_every_decoder_makes_of_them(results: report.Results) -> None:
+    shown = report.browser(results)
+    assert shown.rows[:2] == ["the work itself", "the original decoder"]
+    assert len(shown.rows) == 2 + len(CONFIG.variants)
+    assert list(shown.columns[:4]) == ["Cubism 1", "Mosaic 1", "Woodcut 1", "Cubism 2"]  # in turn
+    assert len(set(shown.columns)) == len(shown.columns) == results.n_works
+    plt.close("all")
+
+
 def test_losses_are_means_of_the_first_and_last_fifth_without_terms_that_no_variant_has(
     results: report.Results,
 ) -> None:

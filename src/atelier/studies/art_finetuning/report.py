@@ -1,9 +1,11 @@
 """The page of fine-tuning on art: its tables and figures, and the evidence of its verdicts."""
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
+from atelier.data import prepare
 from atelier.data.pictures import Pictures
 from atelier.evaluation import judges, tables
 from atelier.evaluation.groups import FURTHER_DISTANCES, FURTHER_SHARES, NEIGHBOURHOODS, SIMPLE, group
@@ -12,7 +14,8 @@ from atelier.metrics import nearest
 from atelier.metrics.summary import SLOPE_LOW
 from atelier.params import CORRECTED, STARTS, WHITE
 from atelier.report import figures, naming, starts, words
-from atelier.report.items import Data, Figure, Item, Metric, Table, Text
+from atelier.report.browser import Browsed, Cell, Values, by_path, on_sheets
+from atelier.report.items import Browser, Data, Figure, Item, Metric, Table, Text
 from atelier.sampling import store
 from atelier.sampling.store import UNTUNED
 from atelier.studies.art_finetuning.report_reasons import (
@@ -38,7 +41,7 @@ HIGHER_IS_BETTER = [*NEIGHBOURHOODS, "clip", "clipscore", "subject", "style", "e
 GAP = ["fd", "fd_rec", "kd", "fwd", "pr", "pr_rec"]
 CONTROL = "full-mixed"  # the whole denoiser tuned
 NEAREST_OF = (UNTUNED, "rank8-mixed", CONTROL)
-SHEET, NEIGHBOURS, PROMPTS = 12, 10, 4  # pictures a row, nearest works, prompts
+NEIGHBOURS = 10  # nearest works a row
 
 
 def headline(results: Results) -> list[str]:
@@ -49,30 +52,26 @@ def headline(results: Results) -> list[str]:
 # ------------------------------------------------------------------------------------ pictures and training
 
 
-def sheets(results: Results) -> list[Figure]:
-    """Unpicked pictures of every model: at both ends of guidance from white noise, at the low one corrected, too."""
-    shown = [(results.low, WHITE), (results.high, WHITE), (results.low, CORRECTED)]
-    return [_sheet(results, guidance, start) for guidance, start in shown]
+def browser(results: Results) -> Browser:
+    """Every model's pictures beside the untuned base's, at the ends of guidance, from both starts."""
+    params, workspace = results.params, results.workspace
+    seeds = params.protocol.training_seeds
 
+    def cells(model: str) -> dict[Values, Cell]:
+        located = {
+            (f"{scale:g}", starts.NAMES[start]): store.Location(STUDY, model, scale, start)
+            for scale in dict.fromkeys((results.low, results.high))
+            for start in STARTS
+        }
+        return {values: store.read(each.folders(workspace.samples, seeds)) for values, each in located.items()}
 
-def _sheet(results: Results, guidance: float, start: str) -> Figure:
-    columns = min(SHEET, results.params.protocol.pictures)
-    rows = {name: results.generated(name, guidance, start)[:columns] for name in results.models}
-    caption = f"Unpicked pictures at guidance {guidance:g}, {starts.NAMES[start]}: one row per model; columns share "
-    drawn = figures.contact_sheet(naming.rows(STUDY, rows))
-    return Figure(f"sheet_{_file(guidance, start)}", drawn, f"{caption}prompt and first latent.")
-
-
-def _file(guidance: float, start: str) -> str:
-    """The end of a figure's name."""
-    return f"{guidance:g}" + ("" if start == WHITE else f"_{start}")
-
-
-def prompts(results: Results) -> Text:
-    """The prompts of the sheets' first columns."""
-    painted = store.Location(STUDY, UNTUNED, results.params.protocol.guidance[0])
-    listed = store.listed([painted.folder(results.workspace.samples, results.params.protocol.training_seeds[0])])
-    return Text("\n".join(listed["prompt"].head(PROMPTS)))
+    browsed = Browsed(
+        ["guidance", "first latent"],
+        {naming.model(STUDY, model): cells(model) for model in results.models},
+        "the real work",
+        by_path(results.works, partial(prepare.pictures, data=params.data, workspace=workspace)),
+    )
+    return on_sheets("browser", browsed, "Down a column the prompt and the noise are the same.")
 
 
 def losses(results: Results) -> Table:

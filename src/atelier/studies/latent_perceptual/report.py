@@ -27,7 +27,14 @@ from atelier.studies.latent_perceptual.report_features import (
     shifted,
     stages,
 )
-from atelier.studies.latent_perceptual.report_pictures import bands, changes, measures, on_works, pictures, spectra
+from atelier.studies.latent_perceptual.report_pictures import (
+    bands,
+    browser,
+    changes,
+    measures,
+    on_works,
+    spectra,
+)
 from atelier.studies.latent_perceptual.report_reasons import answer, effect, reasons
 from atelier.studies.latent_perceptual.report_results import Results, load
 from atelier.studies.latent_perceptual.report_training import curves, history, variants
@@ -39,6 +46,7 @@ __all__ = [
     "ablations",
     "answer",
     "bands",
+    "browser",
     "changes",
     "curves",
     "direction",
@@ -58,7 +66,6 @@ __all__ = [
     "outlier_maps",
     "outliers",
     "paper_post_training",
-    "pictures",
     "premise",
     "reasons",
     "reversals",

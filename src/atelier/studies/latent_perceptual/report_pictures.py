@@ -1,4 +1,4 @@
-"""Pictures after post-training: contact sheets, measures, changes by the loss, spectra."""
+"""Pictures after post-training: beside each other, measures, changes by the loss, spectra."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,8 +8,9 @@ import pandas as pd
 from atelier.data import prepare
 from atelier.evaluation.groups import FURTHER_DISTANCES, FURTHER_SHARES
 from atelier.evaluation.intervals import FloatArray, Interval
-from atelier.report import figures, naming, words
-from atelier.report.items import Figure, Item, Metric, Table
+from atelier.report import figures, words
+from atelier.report.browser import on_sheets
+from atelier.report.items import Browser, Figure, Item, Metric, Table
 from atelier.studies.latent_perceptual.measure import real_cells
 from atelier.studies.latent_perceptual.params import AGAIN, PLAIN, again, corrected, untuned
 from atelier.studies.latent_perceptual.report_results import INTERVALS, Results, change_text
@@ -28,18 +29,10 @@ BANDS = {
 }
 
 
-def pictures(results: Results) -> Figure:
-    """The first pictures of every variant, and of what plain ones began with."""
-    rows = {}
-    for name in results.config.names:
-        if untuned(name) in results.generated:
-            rows[f"before: {results.config.trainings[name].kind}"] = results.first_pictures[untuned(name)]
-        rows[name] = results.first_pictures[name]
-    caption = (
-        f"Prompts of held-out pictures, guidance {results.config.guidance:g}, {results.params.sampling.steps} steps, "
-        "white noise; a column is a prompt and its noise."
-    )
-    return Figure("pictures", figures.contact_sheet(naming.rows(results.config.STUDY, rows), scale=0.68), caption)
+def browser(results: Results) -> Browser:
+    """Pictures of every main variant beside the base's."""
+    said = f"{results.params.sampling.steps} steps; down a column the prompt and the noise are the same."
+    return on_sheets("browser", results.browsed, said)
 
 
 # ---------------------------------------------------------------------------------------------- measures

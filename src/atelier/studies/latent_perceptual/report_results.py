@@ -21,18 +21,18 @@ from atelier.files import check_seal, read_json, read_table, reading
 from atelier.models import base
 from atelier.models.autoencoders import decoder_stages
 from atelier.models.latents import decode, unscaled
-from atelier.params import Params
-from atelier.report import words
+from atelier.params import STARTS, WHITE, Params
+from atelier.report import naming, starts, words
+from atelier.report.browser import Browsed, Cell, Values, by_path
 from atelier.sampling import store
 from atelier.studies.latent_perceptual import features, measure
 from atelier.studies.latent_perceptual.params import MAIN, PLAIN, Config, PostTraining, protocol_of, seeds_of, untuned
-from atelier.studies.latent_perceptual.pictures import HELD_OUT, kind_of
+from atelier.studies.latent_perceptual.pictures import HELD_OUT, kind_of, main_sources, sources
 from atelier.studies.latent_perceptual.sample import all_conditions, location_of
 from atelier.workspace import Workspace
 
 REWEIGHTED = "reweighted"  # the control: squared error of latents in place of the loss
 INSPECTED = 8  # inspected pictures in a row of a contact sheet
-COLUMNS = 10  # generated pictures in a row
 CLEAN = "the latent"  # decoded as it is
 INTERVALS = "95 % intervals, not adjusted for their number"
 
@@ -56,7 +56,7 @@ class Results:
     interpolated: pd.DataFrame  # latents made smaller and larger again: by picture, method and factor
     maps: Sequence[Tensor]  # features of a few clean latents, by stage: (n, c, h, w)
     decoded: Mapping[str, Tensor]  # the same latents decoded, (n, 3, h, w): ``CLEAN``, and after each interpolation
-    first_pictures: Mapping[str, Tensor]  # of the first repeat, by cell, (n, 3, h, w) uint8
+    browsed: Browsed  # pictures of the base and of every main variant of photographs, from both starts
     post_trainings: pd.DataFrame  # the paper's table 2
     parameterisations: pd.DataFrame  # the paper's table 3, by measure
 
@@ -198,7 +198,7 @@ def load(params: Params, workspace: Workspace) -> Results:
         interpolated=read_rows(measures / features.INTERPOLATED),
         maps=maps,
         decoded=decoded(vae, latents),
-        first_pictures=first_pictures(params, workspace.samples),
+        browsed=browsed(params, workspace),
         post_trainings=read_table(papers / "berrada2024_post_training.csv"),
         parameterisations=read_table(papers / "berrada2024_parameterisations.csv", ("measure",)).set_index("measure"),
     )
@@ -247,18 +247,29 @@ def decoded(vae: AutoencoderKL, latents: Tensor) -> dict[str, Tensor]:
     return pictures
 
 
-def first_pictures(params: Params, samples: Path) -> dict[str, Tensor]:
-    """The first pictures of the first repeat: of every variant, and of what plain variants began with."""
-    config = Config.of(params)
-    wanted = {*config.names, *(untuned(name) for name in config.names)}
-    pictures = {}
-    for condition in all_conditions(params):
-        if condition.cell in wanted:
-            seed = seeds_of(params, condition.variant)[0]
-            sampled, listed = store.read([location_of(params, condition).folder(samples, seed)])
-            first = listed.query("repeat == repeat.min() and place < @COLUMNS").sort_values("place")
-            pictures[condition.name] = sampled[first.index.tolist()].load()
-    return pictures
+def browsed(params: Params, workspace: Workspace) -> Browsed:
+    """Pictures of what the first plain variant began with and of main variants that learn what it learns, by start."""
+    config, source = Config.of(params), main_sources(params, workspace)
+    painted = {(arm.name, arm.start): arm for arm in all_conditions(params)}
+    alike = [name for name in config.variants if sources(params, workspace, config.trainings[name]).kind == source.kind]
+
+    def cells(name: str) -> dict[Values, Cell]:
+        arms = [painted[name, start] for start in STARTS if (name, start) in painted]
+        return {
+            (f"{config.guidance:g}", starts.NAMES[arm.start]): store.read(
+                location_of(params, arm).folders(workspace.samples, seeds_of(params, arm.variant))
+            )
+            for arm in arms
+        }
+
+    shown = [name for name in (untuned(PLAIN), *alike) if (name, WHITE) in painted]
+    real = prepare.WORKS if source.kind == prepare.WORKS else prepare.PHOTOGRAPHS
+    return Browsed(
+        ["guidance", "first latent"],
+        {naming.model(config.STUDY, name): cells(name) for name in shown},
+        f"the real {real.removesuffix('s')}",
+        by_path(source.split(HELD_OUT), source.pictures),
+    )
 
 
 def by_group(frame: pd.DataFrame, column: str) -> Interval:

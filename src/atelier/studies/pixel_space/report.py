@@ -15,11 +15,11 @@ from atelier.studies.pixel_space.report_judge import may_judge, validation
 from atelier.studies.pixel_space.report_load import load
 from atelier.studies.pixel_space.report_pairs import head_to_head, paper, transitivity
 from atelier.studies.pixel_space.report_pictures import (
+    browser,
     changes,
     defects,
     inside_outside,
     measures,
-    pictures,
     style_and_subject,
     sweep,
 )
@@ -31,6 +31,7 @@ from atelier.verdicts import Evidence
 __all__ = [
     "Results",
     "answer",
+    "browser",
     "changes",
     "chosen",
     "cost",
@@ -47,7 +48,6 @@ __all__ = [
     "may_judge",
     "measures",
     "paper",
-    "pictures",
     "ratio",
     "round_trips",
     "style_and_subject",

@@ -1,6 +1,7 @@
 """Reading what the stages left for the page."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from atelier.files import check_seal, read_json, read_table, reading
 from atelier.models import base
 from atelier.models.latents import decode
 from atelier.params import Params
+from atelier.report import naming, starts
+from atelier.report.browser import Browsed, Cell, Values, by_path
 from atelier.sampling import store
 from atelier.studies.pixel_space import inspect, judges, measure, pictures
 from atelier.studies.pixel_space.params import UNTUNED, Config, seeds_of
@@ -52,7 +55,7 @@ def load(params: Params, workspace: Workspace) -> Results:
         every_pair=every_pair,
         gradients=read_rows(measures / inspect.GRADIENTS),
         bars=judges.bars(workspace),
-        first_pictures=first_pictures(params, workspace.samples),
+        browsed=browsed(params, workspace),
         first_pairs=first_pairs(pipeline.vae, pictures.pairs(workspace)),
         decoded=shown,
         decoded_at=levels,
@@ -102,15 +105,24 @@ def _tables(params: Params, workspace: Workspace, variants: Sequence[str], file:
     return pd.concat([pd.DataFrame(columns=["variant", "training_seed", "step"]), *runs], ignore_index=True)
 
 
-def first_pictures(params: Params, samples: Path) -> dict[str, Tensor]:
-    """The first pictures of the first repeat, of the base and every variant, from white noise."""
-    first = {}
-    for name in (UNTUNED, *Config.of(params).names):
-        where = location_of(params, Condition(name)).folder(samples, seeds_of(params, name)[0])
-        painted, listed = store.read([where])
-        rows = listed.query("repeat == repeat.min() and place < @COLUMNS").sort_values("place")
-        first[name] = painted[rows.index.tolist()].load()
-    return first
+def browsed(params: Params, workspace: Workspace) -> Browsed:
+    """Pictures of the base and of every main variant from both starts, and the held-out works."""
+    config = Config.of(params)
+
+    def cells(name: str) -> dict[Values, Cell]:
+        seeds = params.protocol.training_seeds if name == UNTUNED else seeds_of(params, name)
+        located = {start: location_of(params, Condition(name, start)) for start in config.starts(name)}
+        return {
+            (f"{config.guidance:g}", starts.NAMES[start]): store.read(each.folders(workspace.samples, seeds))
+            for start, each in located.items()
+        }
+
+    return Browsed(
+        ["guidance", "first latent"],
+        {naming.model(config.STUDY, name): cells(name) for name in (UNTUNED, *config.variants)},
+        "the real work",
+        by_path(pictures.split(workspace, pictures.HELD_OUT), partial(pictures.pictures, params, workspace)),
+    )
 
 
 @torch.no_grad()

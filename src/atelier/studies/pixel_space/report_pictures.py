@@ -1,4 +1,4 @@
-"""Pictures after post-training: contact sheets, measures, changes, defects by kind, both starts, the sweep."""
+"""Pictures after post-training: beside each other, measures, changes, defects by kind, both starts, the sweep."""
 
 from collections.abc import Sequence
 
@@ -6,8 +6,9 @@ import pandas as pd
 
 from atelier.evaluation.groups import FURTHER_DISTANCES, FURTHER_SHARES
 from atelier.evaluation.intervals import Interval
-from atelier.report import figures, naming, words
-from atelier.report.items import Figure, Item, Metric, Table, Text
+from atelier.report import figures, words
+from atelier.report.browser import on_sheets
+from atelier.report.items import Browser, Figure, Item, Metric, Table, Text
 from atelier.studies.pixel_space.measure import LEARNT_RETURNED, REAL, RETURNED
 from atelier.studies.pixel_space.params import UNTUNED, PostTraining, corrected
 from atelier.studies.pixel_space.report_results import BASELINE, DEFECTS, INTERVALS, Results, dotted, points, scaled
@@ -17,7 +18,7 @@ MEASURES = (
     *("precision", "recall", "density", "coverage", "pr_rec", "psd_rec"),
     *("clipscore", *FURTHER_DISTANCES, *FURTHER_SHARES),
 )
-SHOWN = (UNTUNED, "latent", "pixel", "both", "dpo-latent", "simpo-both")  # of whom pictures are shown
+SHOWN = (UNTUNED, "latent", "pixel", "both", "dpo-latent", "simpo-both")  # of whom defects are drawn
 CHANGES = {  # measure -> its name, and the factor of its units
     "defects": ("defect score", 1.0),
     "high_rec": ("error of log10 power above half Nyquist", 1.0),
@@ -48,16 +49,10 @@ READ = (
 )
 
 
-def pictures(results: Results) -> Figure:
-    """The first pictures of the base and of the main variants, none selected."""
-    rows = {name: results.first_pictures[name] for name in SHOWN if name in results.first_pictures}
-    n = max(map(len, rows.values()), default=0)
-    caption = (
-        f"The first {n} prompts of the first repeat, of {results.config.style or 'every style'}; guidance "
-        f"{results.config.guidance:g}, {results.params.sampling.steps} steps, white noise; a column is a prompt and "
-        "its noise."
-    )
-    return Figure("pictures", figures.contact_sheet(naming.rows(results.config.STUDY, rows), scale=0.68), caption)
+def browser(results: Results) -> Browser:
+    """Pictures of every main variant beside the base's."""
+    said = f"{results.params.sampling.steps} steps; down a column the prompt and the noise are the same."
+    return on_sheets("browser", results.browsed, said)
 
 
 # ---------------------------------------------------------------------------------------------- measures

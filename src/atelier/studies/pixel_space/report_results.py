@@ -14,6 +14,7 @@ from atelier.evaluation.intervals import Interval, t_interval
 from atelier.evaluation.judges import Bar
 from atelier.params import Params
 from atelier.report import words
+from atelier.report.browser import Browsed
 from atelier.studies.pixel_space.params import UNTUNED, Config, against
 
 VOTES = "anonymous_pixel_space.csv"  # in the folder of papers
@@ -41,7 +42,7 @@ class Results:
     every_pair: pd.DataFrame  # outcomes of each pair of the base and main variants, by start, measure and group
     gradients: pd.DataFrame  # norms before training: t, form, n, and one column a group
     bars: Sequence[Bar]  # what the judges have to be able to do
-    first_pictures: Mapping[str, Tensor]  # of the first repeat, by cell, (n, 3, h, w) uint8
+    browsed: Browsed  # pictures of the base and of every main variant, from both starts
     first_pairs: Mapping[str, Tensor]  # of the first pairs: the best and the worst, (n, 3, h, w) uint8
     decoded: Mapping[str, Tensor]  # of one work by noise level: decoded at it, and the estimates, (n, 3, h, w) uint8
     decoded_at: Sequence[int]  # the same levels

@@ -1,18 +1,20 @@
 """The page of prompts at three levels: its tables and figures, and the evidence of its verdicts."""
 
+from functools import partial
 from itertools import pairwise, product
 
 import pandas as pd
 
+from atelier.data import prepare
 from atelier.data.prompts import LEVELS, prompt
 from atelier.evaluation import tables
 from atelier.evaluation.groups import FURTHER_DISTANCES
 from atelier.files import read_table
 from atelier.params import CORRECTED, STARTS, WHITE, cell_name
 from atelier.report import figures, naming, starts, words
-from atelier.report.items import Figure, Item, Metric, Table, Text
+from atelier.report.browser import Browsed, by_path, on_sheets
+from atelier.report.items import Browser, Figure, Item, Metric, Table, Text
 from atelier.sampling.store import UNTUNED
-from atelier.studies.prompt_enrichment.collect import SHOWN
 from atelier.studies.prompt_enrichment.params import CONTROL
 from atelier.studies.prompt_enrichment.report_results import COMPARED, Results, evidence, floors, load
 
@@ -42,26 +44,28 @@ def prompts(results: Results) -> Text:
     return Text("\n".join(f"level {level}: {prompt(first, level, 0)}" for level in LEVELS))
 
 
-def sheets(results: Results) -> list[Figure]:
-    """Unpicked pictures of every model and level: at both ends of guidance, at the low one from both starts."""
-    shown = [(results.low, WHITE), (results.high, WHITE), (results.low, CORRECTED)]
-    return [_sheet(results, guidance, start) for guidance, start in shown]
-
-
-def _sheet(results: Results, guidance: float, start: str) -> Figure:
-    columns = min(SHOWN, results.params.protocol.pictures)
-    rows = {
-        f"{naming.label(results.config.STUDY, model)}, level {level}": results.generated(model, level, guidance, start)[
-            :columns
-        ]
+def browser(results: Results) -> Browser:
+    """Every model's pictures at every level beside the untuned base's from the fewest words."""
+    settings = {
+        (f"{scale:g}", starts.NAMES[start]): (scale, start)
+        for scale in dict.fromkeys((results.low, results.high))
+        for start in STARTS
+    }
+    variants = {
+        f"{naming.model(results.config.STUDY, model)}, {naming.PROMPTS[str(level)]}": {
+            values: results.painted(model, level, *setting) for values, setting in settings.items()
+        }
         for model in results.models
         for level in results.levels
     }
-    caption = (
-        f"Unpicked, guidance {guidance:g}, {starts.NAMES[start]}: one row per model and level; columns share work "
+    browsed = Browsed(
+        ["guidance", "first latent"],
+        variants,
+        "the real work",
+        by_path(results.works, partial(prepare.pictures, data=results.params.data, workspace=results.workspace)),
     )
-    name = f"sheet_{guidance:g}" + ("" if start == WHITE else f"_{start}")
-    return Figure(name, figures.contact_sheet(rows), f"{caption}and first latent.")
+    said = "Down a column the work and the noise are the same; a column is named by its plain description."
+    return on_sheets("browser", browsed, said)
 
 
 # ----------------------------------------------------------------------------------------------- distances

@@ -66,12 +66,16 @@ class Results(Painted):
 
     def generated(self, model: str, level: int, guidance: float, start: str = WHITE) -> Pictures:
         """A model's pictures from prompts of one level."""
+        return self.painted(model, level, guidance, start)[0]
+
+    def painted(self, model: str, level: int, guidance: float, start: str = WHITE) -> tuple[Pictures, pd.DataFrame]:
+        """A model's pictures from prompts of one level, and their table."""
         seeds = self.params.protocol.training_seeds
         if level == self.params.protocol.prompts.level:
             located, seeds = store.Location(SHOWN_OF, model, guidance, start), seeds[:1]
         else:
             located = store.Location(STUDY, model, guidance, start, store.at_level(level))
-        return store.read(located.folders(self.workspace.samples, seeds))[0]
+        return store.read(located.folders(self.workspace.samples, seeds))
 
     def _by_model(self, column: str) -> pd.DataFrame:
         return starts.pivoted(self.rows, ["model", "level", "guidance"], column).loc[self.models]

@@ -7,9 +7,9 @@ from atelier import claims
 from atelier.report import words
 from atelier.studies.shaping.params import UNTUNED
 from atelier.studies.shaping.report_arms import (
+    browser,
     measures,
     other_rewards,
-    pictures,
     policy,
     price,
     rewards,
@@ -30,6 +30,7 @@ __all__ = [
     "accepted",
     "answer",
     "bias_and_variance",
+    "browser",
     "evidence",
     "headline",
     "laws",
@@ -40,7 +41,6 @@ __all__ = [
     "operations",
     "other_rewards",
     "paper",
-    "pictures",
     "policy",
     "price",
     "ranks",

@@ -9,7 +9,8 @@ from matplotlib import pyplot as plt
 from atelier.evaluation.groups import FURTHER_DISTANCES, FURTHER_SHARES
 from atelier.evaluation.intervals import Interval
 from atelier.report import figures, naming, words
-from atelier.report.items import Figure, Item, Metric, Table, Text
+from atelier.report.browser import on_sheets
+from atelier.report.items import Browser, Figure, Item, Metric, Table, Text
 from atelier.studies.shaping.params import UNTUNED, UNTUNED_SDE, Shaping, corrected
 from atelier.studies.shaping.report_results import (
     CONTROL,
@@ -21,7 +22,6 @@ from atelier.studies.shaping.report_results import (
     scaled,
 )
 
-COLUMNS = 10  # pictures in a row of a contact sheet
 MEASURES = (
     *(
         "fd",
@@ -63,15 +63,12 @@ READ = (
 )
 
 
-def pictures(results: Results) -> Figure:
-    """The first pictures of the base and of all variants, unpicked."""
-    rows = {_labelled(results, name): x[:COLUMNS] for name, x in results.first_pictures.items()}
-    n = max(map(len, rows.values()), default=0)
-    caption = (
-        f"The first {n} prompts of the first repeat; guidance {results.config.guidance:g}, {results.config.steps} "
-        "steps, white noise; a column is a prompt and its first noise. ODE: deterministic sampler; SDE: stochastic."
+def browser(results: Results) -> Browser:
+    """Pictures of every variant beside the base's by the deterministic sampler."""
+    said = (
+        f"{results.config.steps} steps; down a column the prompt and the first noise are the same, and the stochastic "
     )
-    return Figure("pictures", figures.contact_sheet(rows, results.first_prompts[:n], 0.68), caption)
+    return on_sheets("browser", results.browsed, f"{said}sampler adds noise at every step.")
 
 
 def _labelled(results: Results, cell: str) -> str:

@@ -1,14 +1,17 @@
 """Reading what the stages left for the page."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from torch import Tensor
 
+from atelier.data import prepare
 from atelier.files import check_seal, read_json, read_table, reading
 from atelier.params import Params
+from atelier.report import naming, starts
+from atelier.report.browser import Browsed, Cell, Values, by_path
 from atelier.sampling import store
 from atelier.studies.shaping import flow_measure, measure
 from atelier.studies.shaping.params import Config
@@ -16,15 +19,13 @@ from atelier.studies.shaping.report_results import PAPER, Results
 from atelier.studies.shaping.sample import all_conditions, location_of
 from atelier.workspace import Workspace
 
-COLUMNS = 10  # pictures in a row of a contact sheet
 PRINTED = ("task", "dataset", "measure", "value", "rank", "source")
 
 
 def load(params: Params, workspace: Workspace) -> Results:
-    """Read the tables of measures, the trainings' cards, and the first pictures of every cell."""
+    """Read the tables of measures and the trainings' cards, and list the pictures of every cell."""
     made = measure.load(params, workspace.measures)
     flows, parts, noise, _ = flow_measure.load(workspace.measures)
-    pictures, prompts = first_pictures(params, workspace.samples)
     return Results(
         params=params,
         config=Config.of(params),
@@ -32,8 +33,7 @@ def load(params: Params, workspace: Workspace) -> Results:
         law=made.law,
         histogram=made.histogram,
         cards=cards(params, workspace),
-        first_pictures=pictures,
-        first_prompts=prompts,
+        browsed=browsed(params, workspace),
         noise=noise,
         parts=parts,
         paper=read_table(workspace.papers / PAPER, PRINTED),
@@ -60,15 +60,14 @@ def card(path: Path) -> Mapping[str, Any]:
         }
 
 
-def first_pictures(params: Params, samples: Path) -> tuple[dict[str, Tensor], list[str]]:
-    """The first pictures of the first repeat of every cell from white noise, and their prompts."""
-    first, prompts = {}, list[str]()
+def browsed(params: Params, workspace: Workspace) -> Browsed:
+    """Pictures of the base, by both samplers, and of every variant, and the works."""
+    config, seeds = Config.of(params), params.protocol.training_seeds
+    variants: dict[str, dict[Values, Cell]] = {}
     for condition in all_conditions(params):
-        if condition.cell != condition.variant:
-            continue
-        place = location_of(params, condition).folder(samples, params.protocol.training_seeds[0])
-        painted, listed = store.read([place])
-        rows = listed.query("repeat == repeat.min() and place < @COLUMNS").sort_values("place")
-        first[condition.variant] = painted[rows.index.tolist()].load()
-        prompts = rows["prompt"].tolist()
-    return first, prompts
+        cells = variants.setdefault(naming.model(config.STUDY, condition.variant), {})
+        folders = location_of(params, condition).folders(workspace.samples, seeds)
+        cells[f"{config.guidance:g}", starts.NAMES[condition.start]] = store.read(folders)
+    works = prepare.works(workspace.manifests).table
+    read = partial(prepare.pictures, data=params.data, workspace=workspace)
+    return Browsed(["guidance", "first latent"], variants, "the real work", by_path(works, read))

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 
 from atelier.evaluation import tables
 from atelier.evaluation.intervals import FloatArray, Interval, t_interval
 from atelier.params import CORRECTED, Params
 from atelier.report import words
+from atelier.report.browser import Browsed
 from atelier.studies.shaping.params import UNTUNED, UNTUNED_SDE, Config, corrected
 
 PAPER = "anil2026.csv"  # in the folder of papers
@@ -35,11 +35,10 @@ class Results:
     law: pd.DataFrame  # of accepted samples: rule, solver, k, m, judges, candidates, n, statistic, dof, p
     histogram: pd.DataFrame  # of their rewards: rule, solver, low, high, observed, expected
     cards: Mapping[str, Sequence[Mapping[str, Any]]]  # of trainings, by variant, one a training seed
-    first_pictures: Mapping[str, Tensor]  # of the first repeat, by cell, (n, 3, h, w) uint8
+    browsed: Browsed  # pictures of the base, by both samplers, and of every variant
     noise: pd.DataFrame  # law of inverted noise by direction: k, variance, p_normal, and others
     parts: pd.DataFrame  # operations of each part of a flow's sampling: part, counted, by_hand
     paper: pd.DataFrame  # task, dataset, measure, value, rank, source
-    first_prompts: Sequence[str] = ()
 
     @property
     def groups(self) -> int:

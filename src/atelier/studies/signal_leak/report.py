@@ -17,11 +17,19 @@ from atelier.studies.signal_leak.report_first_step import (
     snr,
     survives,
 )
-from atelier.studies.signal_leak.report_light import diversity, luminance, natural_sheet, prompted_light, spread
+from atelier.studies.signal_leak.report_light import (
+    browser,
+    diversity,
+    luminance,
+    natural_sheet,
+    prompted_light,
+    spread,
+)
 from atelier.studies.signal_leak.report_results import Results, load
 from atelier.studies.signal_leak.report_styles import (
     pixel_models,
     shifts,
+    style_browser,
     style_distances,
     style_sheet,
     target_changes,
@@ -32,6 +40,7 @@ from atelier.verdicts import Evidence
 
 __all__ = [
     "Results",
+    "browser",
     "by_hand",
     "colour_response",
     "deficit",
@@ -53,6 +62,7 @@ __all__ = [
     "slopes",
     "snr",
     "spread",
+    "style_browser",
     "style_distances",
     "style_sheet",
     "survives",

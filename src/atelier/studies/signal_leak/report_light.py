@@ -1,5 +1,6 @@
 """Brightness and colour: how varied pictures are from each kind of first latent, and what the prompt says of light."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ import pandas as pd
 from atelier.data import prepare
 from atelier.data.pictures import Pictures
 from atelier.report import figures, words
-from atelier.report.items import Figure, Table
+from atelier.report.browser import Browsed, by_path, on_sheets
+from atelier.report.items import Browser, Figure, Table
 from atelier.sampling import store
 from atelier.studies.signal_leak.measure import REAL, RETURNED, light
 from atelier.studies.signal_leak.report_results import (
@@ -21,6 +23,7 @@ from atelier.studies.signal_leak.report_results import (
 from atelier.studies.signal_leak.sample import LIGHTS, NATURAL, RANDOM, all_conditions, condition_of, location_of
 
 COLUMNS = 10  # pictures a row of the sheet
+TILES = 180  # of the browser of natural pictures; the style's has the others
 FREQUENCY = f"low-{RANDOM}"  # the leak with the paper's N
 RATIOS = {"luminance_ratio": "mean luminance", "contrast_ratio": "contrast", "channel_ratio": "latents' channel means"}
 SPREADS = ["luminance_spread", "contrast_spread", "colour_spread", "channel_spread"]
@@ -55,6 +58,22 @@ def _folders(results: Results, name: str) -> list[Path]:
     params = results.params
     located = location_of(params, condition_of(params, name))
     return located.folders(results.workspace.samples, params.protocol.training_seeds)
+
+
+def browser(results: Results) -> Browser:
+    """Pictures from every kind of first latent beside those from white noise, and the real ones."""
+    named = labels(results)  # of which "again" has other noise
+    shown = [name for name in dict.fromkeys(("white", FREQUENCY, *named)) if name in named and name != "again"]
+    guidance = (f"{results.config.guidance:g}",)
+    read = partial(prepare.pictures, data=results.params.data, workspace=results.workspace, kind=results.kind)
+    browsed = Browsed(
+        ["guidance"],
+        {named[name]: {guidance: store.read(_folders(results, name))} for name in shown},
+        f"the real {results.kind.removesuffix('s')}",
+        by_path(results.natural, read),
+    )
+    said = "Down a column the prompt and the noise are the same; what leaks into the first latent is not."
+    return on_sheets("browser", browsed, said, TILES)
 
 
 def natural_sheet(results: Results) -> Figure:

@@ -1,6 +1,7 @@
 """Styles: a pixel leak with tuned and untuned denoisers, how few works it needs, and what it holds."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -8,12 +9,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from atelier.data import prepare
 from atelier.data.images import to_pixels
 from atelier.evaluation.intervals import Interval
 from atelier.methods.signal_leak import PixelLeak
 from atelier.models.latents import decode
 from atelier.report import figures, naming, words
-from atelier.report.items import Figure, Table, Text
+from atelier.report.browser import Browsed, by_path, on_sheets
+from atelier.report.items import Browser, Figure, Table, Text
+from atelier.sampling import store
 from atelier.studies.signal_leak.fit import ALL
 from atelier.studies.signal_leak.measure import REAL, RETURNED
 from atelier.studies.signal_leak.report_results import (
@@ -23,9 +27,11 @@ from atelier.studies.signal_leak.report_results import (
     of_styles,
     whole,
 )
+from atelier.studies.signal_leak.sample import condition_of, location_of
 from atelier.studies.signal_leak.styles import HELD_OUT, TRAINING
 
 COLUMNS = 8  # pictures a row of the sheet
+TILES = 120  # of the browser of one style
 CHANGE = "change of kd_haar"
 STYLE = ["kd_haar", "kd", "fd_haar", "background", "style", "subject", "clip"]
 UNMEASURED = Text("no style has the held-out works that a distance needs: nothing is measured here")
@@ -42,6 +48,29 @@ def style_sheet(results: Results) -> Figure | Text:
         rows |= {cell: results.pictures(cell, COLUMNS) for cell in cells}
     caption = f"Unselected; guidance {results.config.guidance:g}; one column per prompt within a style."
     return Figure("styles", figures.contact_sheet(naming.rows(results.config.STUDY, rows), scale=0.62), caption)
+
+
+def style_browser(results: Results) -> Browser | Text:
+    """Pictures of one style with and without a leak beside those with its name alone: a tuned one, if there is one."""
+    named = [*of_styles(results.config), *results.config.styles]
+    if not results.config.styles:
+        return Text("no style is shown side by side")
+    name, params, workspace = named[0], results.params, results.workspace
+    style = results.config.styles[name].replace("_", " ")
+    cells = {f"words-{name}": f"the word {style}", f"words-{name}+leak": f"the word {style} and the leak"}
+    cells |= {f"plain-{name}+leak": "the leak alone"}
+    if name in results.config.trained:
+        cells |= {f"tuned-{name}": f"tuned to {style}", f"tuned-{name}+leak": f"tuned to {style}, and the leak"}
+        cells |= {f"tuned-{name}+leak-{n}": f"tuned, a leak of {n} works" for n in results.config.targets}
+    guidance, seeds = (f"{results.config.guidance:g}",), params.protocol.training_seeds
+    located = {cell: location_of(params, condition_of(params, cell)) for cell in cells}
+    browsed = Browsed(
+        ["guidance"],
+        {cells[cell]: {guidance: store.read(each.folders(workspace.samples, seeds))} for cell, each in located.items()},
+        "the real work",
+        by_path(results.works, partial(prepare.pictures, data=params.data, workspace=workspace)),
+    )
+    return on_sheets("style_browser", browsed, "Down a column the work and the noise are the same.", TILES)
 
 
 def _held_out(results: Results, style: str) -> int:

@@ -13,7 +13,8 @@ from atelier.metrics import radial_power, residual_spectrum_label
 from atelier.params import CORRECTED, STARTS
 from atelier.report import figures, naming, starts, words
 from atelier.report import sensitivity as sensitivities
-from atelier.report.items import Figure, Item, Metric, Table, Text
+from atelier.report.browser import Browsed, by_path, on_sheets
+from atelier.report.items import Browser, Figure, Item, Metric, Table, Text
 from atelier.sampling.store import UNTUNED
 from atelier.studies.vae_decoder.decoding import ORIGINAL
 from atelier.studies.vae_decoder.report_results import COLUMNS, Results, load
@@ -134,6 +135,24 @@ def _one_a_style(results: Results) -> tuple[dict[str, Tensor], list[str]]:
     first = [int((original.styles == style).nonzero()[0][0]) for style in styles]
     rows = {"works": original.works, ORIGINAL: original.made, results.main: main.made}
     return {name: pictures[first].load() for name, pictures in rows.items()}, styles
+
+
+def browser(results: Results) -> Browser:
+    """Held-out works beside what every decoder makes of their latents, in turn one a style."""
+    original = results.pooled(ORIGINAL)
+    table = pd.DataFrame({"style": original.styles, "number": range(len(original.styles)), "repeat": 0})
+    table["turn"] = table.groupby("style").cumcount()
+    table["prompt"] = table["style"].str.replace("_", " ") + " " + (table["turn"] + 1).astype(str)
+    table = table.assign(path=table["prompt"]).sort_values(["turn", "style"]).reset_index(drop=True)
+    table["place"] = table.index
+    names = {name: naming.model(results.config.STUDY, name) for name in results.decoders}
+    browsed = Browsed(
+        [],
+        {names[name]: {(): (results.pooled(name).made[table["number"].to_numpy()], table)} for name in names},
+        "the work itself",
+        by_path(table, lambda rows: original.works[rows["number"].to_numpy()]),
+    )
+    return on_sheets("browser", browsed, "Every decoder has the same latents of a work.", noun="work")
 
 
 def reconstructions(results: Results) -> Table:
@@ -318,7 +337,7 @@ def poster(results: Results) -> list[Item]:
     return [
         Table("blocks", blocks, f"The poster's blocks and ours; FD: the paper's is FID; here: white noise, {here}."),
         Table(
-            "side_by_side",
+            "on_sheets",
             gains.T.rename_axis(["regime", "guidance"]),
             f"With less without: FD and PR in per cent, PSD as it is; paper: FID; here, and corrected start: {here}.",
         ),
