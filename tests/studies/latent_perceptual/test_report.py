@@ -747,7 +747,9 @@ def test_the_panel_follows_its_controls(monkeypatch: pytest.MonkeyPatch) -> None
     assert panel.controls["channel"].value == 1  # no more than the stage has
     assert {choice.channel for _, _, choice in panel.explorer.sheets} == {0, 1, 3}
     assert bytes(panel.picture.value).startswith(b"\x89PNG")
-    assert panel.answer_time("work", [1]) >= 0.0
+    panel.choose("reset")
+    assert (panel.controls["stage"].value, panel.controls["noise"].value) == (3, 0.3)
+    assert panel.time.value.startswith("answered in ")
 
 
 def test_nothing_to_explore_before_the_pipeline_has_run(tmp_path: Path) -> None:
