@@ -747,8 +747,11 @@ def test_the_panel_follows_its_controls(monkeypatch: pytest.MonkeyPatch) -> None
     assert panel.controls["channel"].value == 1  # no more than the stage has
     assert {choice.channel for _, _, choice in panel.explorer.sheets} == {0, 1, 3}
     assert bytes(panel.picture.value).startswith(b"\x89PNG")
+    panel.choose("too noisy")
+    assert "does not count" in panel.text.value
     panel.choose("reset")
-    assert (panel.controls["stage"].value, panel.controls["noise"].value) == (3, 0.3)
+    assert (panel.controls["noise"].value, panel.controls["channel"].value) == (0.3, 0)
+    assert panel.text.value.startswith("step 1, noise 0.3 of signal: counts")
     assert panel.time.value.startswith("answered in ")
 
 
