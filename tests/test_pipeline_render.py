@@ -620,6 +620,11 @@ def test_the_front_page_shows_every_published_profile(studies: Path, tmp_path: P
     before = {path: path.read_bytes() for path in results.rglob("*.html")}
     site.renew(results)
     assert before == {path: path.read_bytes() for path in results.rglob("*.html")}
+    assert "<code>make demo</code>" in front
+    (results / "demo").mkdir()
+    (results / "demo" / "index.html").touch()
+    site.renew(results)
+    assert '<a href="demo/index.html">paint with it</a>' in (results / "index.html").read_text()
 
 
 def test_the_site_refuses_missing_surplus_and_stale_studies(studies: Path, tmp_path: Path) -> None:
