@@ -13,8 +13,10 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import axe_core_python
 import websocket
 
+AXE = Path(axe_core_python.__file__).with_name("axe.min.js")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PATIENCE = 30.0  # seconds
 OPTIONS = (
@@ -121,6 +123,14 @@ class Page(Connection):
 
     def picture(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
+
+    def violations(self) -> list[list[Any]]:
+        """What axe finds in the page as it is: impact, rule, the first element, what to do, how many elements."""
+        self.ask(AXE.read_text())
+        return self.ask(
+            "axe.run().then(({violations}) => violations.map(({id, impact, nodes}) => [impact, id, nodes[0].html, "
+            "nodes[0].failureSummary, nodes.length]))"
+        )
 
     def named(self, role: str) -> list[str]:
         """Names, as a screen reader says them, of all that has a role."""

@@ -378,3 +378,23 @@ def test_the_page_paints_the_pipelines_pictures(pipeline, fitted, page_folder: P
         assert max(differences) <= 1
         assert all(each.startswith(address) for each in page.requests)
         assert page.faults == []
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not (browser and browser.CHROMIUM), reason="no Chromium on this machine")
+def test_axe_finds_nothing_on_the_page(page_folder: Path, tmp_path: Path) -> None:
+    """From disk, before the model is loaded, and with pictures, wide and narrow, light and dark."""
+    with browser.served(page_folder) as address, browser.chromium(tmp_path / "browser") as tab:
+        page = tab()
+        page.open((page_folder / "index.html").as_uri())
+        assert page.violations() == []
+        page.open(f"{address}/")
+        page.until("!document.querySelector('#start').hidden")
+        assert page.violations() == []
+        page.ask("document.querySelector('#load').click()")
+        painted(page, leak="3")
+        page.ask("document.querySelectorAll('details').forEach((each) => { each.open = true })")
+        for width, dark in ((1200, False), (390, True), (390, False), (1200, True)):
+            page.screen(width, 900, dark=dark)
+            assert page.violations() == []
+            assert page.ask("document.documentElement.scrollWidth") <= width

@@ -26,6 +26,7 @@ from atelier.workspace import Workspace
 
 PROFILES = sorted((Path(__file__).parent.parent / "profiles").glob("*.yaml"))
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+BY_HAND = ("explore_", "00_")  # notebooks that a reader runs, not the pipeline
 FRAME = """<div><style scoped>.dataframe { color: red }</style><table border="1" class="dataframe"><thead>
 <tr style="text-align: right;"><th></th><th>FD</th><th>interval</th><th>kind</th></tr>
 <tr><th>row</th><th></th><th></th><th></th></tr></thead>
@@ -77,7 +78,7 @@ def test_committed_notebooks_are_clean(path: Path) -> None:
     advice = f"python -m atelier.pipeline.render clean notebooks/{path.name}"
     assert path.read_text(encoding="utf-8") == scrub.text(scrub.clean(notebook)), advice
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    interactive = path.name.startswith("explore_")  # run by a reader, not by the pipeline
+    interactive = path.name.startswith(BY_HAND)
     assert sum("parameters" in scrub.tags(cell) for cell in code) == (0 if interactive else 1)
     plain = "\n".join(line for cell in code for line in cell.source.splitlines() if not line.startswith(("%", "!")))
     assert not [node for node in ast.walk(ast.parse(plain)) if isinstance(node, ast.ClassDef)]
@@ -101,7 +102,7 @@ def test_what_is_said_of_the_painted_world_has_its_counterpart_and_no_other_page
     notebook = scrub.read(path)
     tagged = [tag for cell in notebook.cells for tag in scrub.tags(cell) if tag in (scrub.PAINTED, scrub.OTHER)]
     assert tagged == [scrub.PAINTED, scrub.OTHER] * (len(tagged) // 2)
-    if path.name.startswith("explore_"):
+    if path.name.startswith(BY_HAND):
         return
     for cell in scrub.of_profile(notebook, "paper").cells:
         if cell.cell_type == "markdown":
@@ -621,6 +622,11 @@ def test_the_front_page_shows_every_published_profile(studies: Path, tmp_path: P
     before = {path: path.read_bytes() for path in results.rglob("*.html")}
     site.renew(results)
     assert before == {path: path.read_bytes() for path in results.rglob("*.html")}
+    assert "<code>make demo</code>" in front
+    (results / "demo").mkdir()
+    (results / "demo" / "index.html").touch()
+    site.renew(results)
+    assert '<a href="demo/index.html">paint with it</a>' in (results / "index.html").read_text()
 
 
 def test_the_site_refuses_missing_surplus_and_stale_studies(studies: Path, tmp_path: Path) -> None:

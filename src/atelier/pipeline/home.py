@@ -10,6 +10,7 @@ from atelier.params import read
 from atelier.pipeline import page, scrub
 from atelier.verdicts import DECIDED
 
+DEMO = Path("demo", "index.html")  # the page that paints in a browser, where it lies beside the front page
 CHAPTERS = Path(__file__).with_name("chapters.yaml")
 Row = Mapping[str, str]  # a verdict or a finding, as ``site`` reads it
 
@@ -44,6 +45,7 @@ def html(sites: Sequence[Site], folder: Path) -> str:
         for site in sites
     ]
     about = {"sites": shown, "chapters": chapters(sites), "findings": _findings(sites)}
+    about["demo"] = DEMO.as_posix() if (folder / DEMO).is_file() else None
     frame = page.frame("Atelier: what was found", ", ".join(site.profile for site in sites))
     return page.rendered("home.html.j2", frame | about, folder)
 

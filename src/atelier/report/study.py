@@ -22,6 +22,7 @@ from atelier.report.plan import plan
 from atelier.verdicts import Evidence, Verdict
 from atelier.workspace import MARK, Workspace
 
+SHOWN = 4  # significant digits of a summary, whose table is to fit 120 columns
 CAVEATS = {
     "smoke": "Smoke run: nothing on this page means anything.",
     "embedded": "Short run: few steps, one training seed, few repeats. Its verdicts are of this run alone.",
@@ -157,7 +158,7 @@ class Study:
         """What ``dvc metrics show`` prints of a study, in columns that all have: verdicts by kind, the first number."""
         said = Counter(entry["verdict"] for entry in (*self.cited.values(), *self.findings.values()))
         named = {name: said[name] for name in (*verdicts.DECIDED, verdicts.UNDECIDED)}
-        first = {} if not headline else {"headline": self.metrics[headline[0]]["value"]}
+        first = {} if not headline else {"headline": float(f"{self.metrics[headline[0]]['value']:.{SHOWN}g}")}
         return {**named, "no verdict": said.total() - sum(named.values()), **first}
 
     @cached_property

@@ -748,7 +748,12 @@ def test_the_panel_follows_its_controls(monkeypatch: pytest.MonkeyPatch) -> None
     assert panel.controls["channel"].value == 1  # no more than the stage has
     assert {choice.channel for _, _, choice in panel.explorer.sheets} == {0, 1, 3}
     assert bytes(panel.picture.value).startswith(b"\x89PNG")
-    assert panel.answer_time("work", [1]) >= 0.0
+    panel.choose("too noisy")
+    assert "does not count" in panel.text.value
+    panel.choose("reset")
+    assert (panel.controls["noise"].value, panel.controls["channel"].value) == (0.3, 0)
+    assert panel.text.value.startswith("step 1, noise 0.3 of signal: counts")
+    assert panel.time.value.startswith("answered in ")
 
 
 def test_nothing_to_explore_before_the_pipeline_has_run(tmp_path: Path) -> None:

@@ -58,7 +58,11 @@ def test_the_panel_shows_what_its_controls_say(explorer: Explorer) -> None:
     panel.controls["level"].value = 0.75
     panel.controls["sampler"].value = "deterministic"
     assert panel.choice() == Choice(0, 3, 0.75, "deterministic", 1)
-    assert panel.answer_time("seed", [2, 3]) > 0
+    panel.choose("GRAFT")
+    assert panel.choice() == Choice(0, panel.presets["reset"]["accepted"], 1.0)
+    assert panel.prompt.value == explorer.prompts[0]
+    panel.choose("reset")
+    assert (panel.picture.value, panel.histogram.value) == (pictures, histogram)
     assert panel.controls["level"].options[-1] == ("1", 1.0)
 
 

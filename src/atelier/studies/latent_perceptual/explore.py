@@ -1,7 +1,6 @@
 """The panel of ``notebooks/explore_decoder_features.ipynb``: sliders for what the latent perceptual loss compares."""
 
 import io
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, get_args
@@ -33,7 +32,7 @@ from atelier.models import base
 from atelier.models.autoencoders import decoder_stages
 from atelier.models.latents import decode, encode_pictures, encode_prompts, unscaled
 from atelier.params import Mask, Norm, Params
-from atelier.report import figures
+from atelier.report import figures, panel
 from atelier.seeds import torch_generator
 from atelier.studies.latent_perceptual.params import PostTraining
 from atelier.training import denoiser
@@ -229,31 +228,30 @@ def _draw_map(axis: Axes, values: Tensor, title: str, **colours: Any) -> Any:
 # ------------------------------------------------------------------------------------------------ the panel
 
 
-class Panel:
-    """Controls on the left, the sheet on the right; a change of any control draws it anew.
-
-    ``controls``: by name, so that a notebook's cell can set them, too.
-    """
+class Panel(panel.Panel):
+    """Controls on the left, the sheet on the right; a change of any control draws it anew."""
 
     def __init__(self, explorer: Explorer) -> None:
         self.explorer = explorer
-        self.controls = _controls(explorer)
         layout = widgets.Layout(object_fit="contain", flex="1 1 0", min_width="0")
         self.picture, self.text = widgets.Image(format="png", layout=layout), widgets.HTML()
-        for control in self.controls.values():
-            control.observe(self.update, "value")
-        self.update()
+        presets = {
+            "no outliers": {"planted": 0},
+            "not masked": {"mask": "none"},
+            "each by itself": {"planted": 0, "norm": "separate"},
+            "too noisy": {"planted": 0, "noise": 10.0},
+            "first stage": {"planted": 0, "stage": 1},
+        }
+        super().__init__(_controls(explorer), presets)
 
     @property
     def widget(self) -> widgets.Widget:
         """What a cell displays."""
-        column = widgets.VBox([*self.controls.values(), self.text], layout=widgets.Layout(flex="0 0 auto"))
-        return widgets.HBox([column, self.picture])
+        return widgets.HBox([self.column(self.text), self.picture])
 
-    def update(self, _: Any = None) -> None:
+    def show(self) -> None:
         """Draw what the controls say."""
-        start = time.perf_counter()
-        value = {name: control.value for name, control in self.controls.items()}
+        value = self.values()
         stage = value["stage"] - 1
         self.controls["channel"].max = self.explorer.channels(stage) - 1
         channel = self.controls["channel"].value  # no more than the stage has
@@ -262,19 +260,7 @@ class Panel:
         self.picture.value = self.explorer.sheet(value["work"], step, choice)
         noise, limit = float(self.explorer.noise[step]), self.explorer.limit
         counts = "counts" if noise <= limit else "does not count"
-        self.text.value = (
-            f"step {step}, noise {noise:.3g} of signal: {counts} (threshold {limit:g})<br>"
-            f"{time.perf_counter() - start:.1f} s"
-        )
-
-    def answer_time(self, control: str, values: list[Any]) -> float:
-        """Seconds until a change of a control is answered, median over ``values``."""
-        times = []
-        for value in values:
-            start = time.perf_counter()
-            self.controls[control].value = value
-            times.append(time.perf_counter() - start)
-        return sorted(times)[len(times) // 2]
+        self.text.value = f"step {step}, noise {noise:.3g} of signal: {counts} (threshold {limit:g})"
 
 
 def _controls(explorer: Explorer) -> dict[str, widgets.Widget]:
@@ -283,19 +269,14 @@ def _controls(explorer: Explorer) -> dict[str, widgets.Widget]:
     channels = explorer.channels(depth - 2)  # of the stage that is chosen first
     return {
         "work": _slider("work", 0, 0, len(explorer.works) - 1),
-        "noise": widgets.FloatLogSlider(value=0.3, min=-1.5, max=1.0, step=0.05, description="noise", **_late()),
+        "noise": widgets.FloatLogSlider(value=0.3, min=-1.5, max=1.0, step=0.05, description="noise", **panel.late()),
         "stage": _slider("stage", depth - 1, 1, depth),
         "channel": _slider("channel", 0, 0, channels - 1),
         "planted": _slider("planted", 5, 0, 9),
-        "norm": widgets.Dropdown(options=get_args(Norm), value=PAPER.norm, description="norm"),
-        "mask": widgets.Dropdown(options=get_args(Mask), value=PAPER.mask, description="mask"),
+        "norm": widgets.Dropdown(options=get_args(Norm), value=PAPER.norm, description="norm", **panel.wide()),
+        "mask": widgets.Dropdown(options=get_args(Mask), value=PAPER.mask, description="mask", **panel.wide()),
     }
 
 
 def _slider(name: str, value: int, low: int, high: int) -> widgets.IntSlider:
-    return widgets.IntSlider(value=value, min=low, max=high, description=name, **_late())
-
-
-def _late() -> dict[str, Any]:
-    """Wide, and silent until the mouse lets go: decoding takes a while."""
-    return {"continuous_update": False, "layout": widgets.Layout(width="360px")}
+    return widgets.IntSlider(value=value, min=low, max=high, description=name, **panel.late())

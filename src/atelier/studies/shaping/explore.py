@@ -4,11 +4,11 @@ No adapter is involved: states of accepted trajectories are continued by the bas
 and P-GRAFT aim at exactly.
 """
 
+import html
 import io
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import ipywidgets as widgets
 import numpy as np
@@ -23,7 +23,7 @@ from atelier.data.checks import FloatArray
 from atelier.data.images import to_pixels
 from atelier.methods.rejection import top_k_probability
 from atelier.params import Params
-from atelier.report import figures
+from atelier.report import figures, panel
 from atelier.sampling.sampler import decoded, settled
 from atelier.sampling.trajectories import Solver
 from atelier.seeds import numpy_generator
@@ -189,56 +189,40 @@ def _png(figure: Figure) -> bytes:
 # ------------------------------------------------------------------------------------------------ the panel
 
 
-class Panel:
-    """Controls on the left, pictures and rewards on the right; a change of any control continues anew.
-
-    ``controls``: by name, so that a notebook's cell can set them, too.
-    """
+class Panel(panel.Panel):
+    """Controls on the left, pictures and rewards on the right; a change of any control continues anew."""
 
     def __init__(self, explorer: Explorer) -> None:
         self.explorer = explorer
-        self.controls = _controls(explorer)
         self.picture, self.histogram = (
             widgets.Image(format="png", layout=widgets.Layout(object_fit="contain")) for _ in range(2)
         )
-        self.time = widgets.Label()
-        for control in self.controls.values():
-            control.observe(self.update, "value")
-        self.update()
+        self.prompt = widgets.HTML(layout=widgets.Layout(width=panel.WIDTH))  # whole, where its list cuts it
+        each = explorer.config.candidates.each
+        presets = {
+            "the best alone": {"accepted": 1},
+            "all accepted": {"accepted": each},
+            "GRAFT": {"level": WHOLE},
+            "one law": {"sampler": "deterministic"},
+        }
+        super().__init__(_controls(explorer), presets)
 
     @property
     def widget(self) -> widgets.Widget:
         """What a cell displays."""
-        listed = [*self.controls.values(), self.time]
-        left = widgets.VBox(listed, layout=widgets.Layout(flex="0 0 auto"))
-        return widgets.HBox([left, widgets.VBox([self.picture, self.histogram])])
+        return widgets.HBox([self.column(self.prompt), widgets.VBox([self.picture, self.histogram])])
 
     def choice(self) -> Choice:
         """What the controls say."""
-        value = {name: control.value for name, control in self.controls.items()}
+        value = self.values()
         return Choice(value["prompt"], value["accepted"], value["level"], value["sampler"], value["seed"])
 
-    def update(self, _: Any = None) -> None:
+    def show(self) -> None:
         """Show what the controls say."""
-        start = time.perf_counter()
         choice = self.choice()
+        self.prompt.value = html.escape(self.explorer.prompts[choice.prompt])
         self.picture.value = self.explorer.sheet(choice)
         self.histogram.value = self.explorer.histogram(choice)
-        self.time.value = f"{time.perf_counter() - start:.1f} s"
-
-    def answer_time(self, control: str, values: list[Any]) -> float:
-        """Seconds until a change of a control is answered, median over ``values``."""
-        times = []
-        for value in values:
-            start = time.perf_counter()
-            self.controls[control].value = value
-            times.append(time.perf_counter() - start)
-        return sorted(times)[len(times) // 2]
-
-
-def _late() -> dict[str, Any]:
-    """Wide, and silent until the mouse lets go: continuing takes a while."""
-    return {"continuous_update": False, "layout": widgets.Layout(width="360px")}
 
 
 def _controls(explorer: Explorer) -> dict[str, widgets.Widget]:
@@ -248,12 +232,14 @@ def _controls(explorer: Explorer) -> dict[str, widgets.Widget]:
         "prompt": widgets.Dropdown(
             options=[(text, at) for at, text in enumerate(explorer.prompts)],
             description="prompt",
-            layout=widgets.Layout(width="360px"),
+            **panel.wide(),
         ),
-        "accepted": widgets.IntSlider(value=max(1, each // 8), min=1, max=each, description="accepted", **_late()),
+        "accepted": widgets.IntSlider(value=max(1, each // 8), min=1, max=each, description="accepted", **panel.late()),
         "level": widgets.SelectionSlider(
-            options=[(f"{level:g}", level) for level in levels], value=levels[0], description="level", **_late()
+            options=[(f"{level:g}", level) for level in levels], value=levels[0], description="level", **panel.late()
         ),
-        "sampler": widgets.ToggleButtons(options=list(SAMPLERS), value="stochastic", description="sampler"),
-        "seed": widgets.IntSlider(value=1, min=0, max=999, description="seed", **_late()),
+        "sampler": widgets.ToggleButtons(
+            options=list(SAMPLERS), value="stochastic", description="sampler", **panel.wide()
+        ),
+        "seed": widgets.IntSlider(value=1, min=0, max=999, description="seed", **panel.late()),
     }

@@ -1,9 +1,8 @@
 """The panel of ``notebooks/explore_signal_leak.ipynb``: sliders for a first latent, and the pictures it becomes."""
 
 import io
-import time
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import ipywidgets as widgets
 import torch
@@ -17,13 +16,14 @@ from atelier.methods import signal_leak as method
 from atelier.methods.signal_leak import FrequencyLeak, Leak
 from atelier.models import base
 from atelier.params import Params
-from atelier.report import figures
+from atelier.report import figures, panel
 from atelier.sampling.sampler import sample, settled, with_ddim
 from atelier.studies.signal_leak.fit import ALL, BY_HAND, load_all
 from atelier.workspace import Workspace
 
 WHITE, FREQUENCIES = "white noise", "N low frequencies"
 PICTURES = 3
+NIGHT = "a house at night"
 
 
 class Choice(NamedTuple):
@@ -122,62 +122,47 @@ def low_pass(pictures: Tensor, frequencies: int) -> Tensor:
 # ------------------------------------------------------------------------------------------------ the panel
 
 
-class Panel:
-    """Controls on the left, pictures on the right; a change of any control paints anew.
-
-    ``controls``: by name, so that a notebook's cell can set them, too.
-    """
+class Panel(panel.Panel):
+    """Controls on the left, pictures on the right; a change of any control paints anew."""
 
     def __init__(self, explorer: Explorer) -> None:
         self.explorer = explorer
-        self.controls = _controls(explorer)
         self.channels = [
             _slider(f"channel {channel}", 0.0, -3.0, 3.0, 0.25) for channel in range(len(explorer.mean_leak.rest.mean))
         ]
         self.picture = widgets.Image(format="png", layout=widgets.Layout(object_fit="contain"))
-        self.time = widgets.Label()
-        for control in (*self.controls.values(), *self.channels):
-            control.observe(self.update, "value")
-        self.update()
+        controls = _controls(explorer)
+        leak = {"leak": FREQUENCIES, "N": controls["N"].options[-1]}
+        presets = {
+            "no leak": {"leak": WHITE},
+            "pixels alone": {"leak": FREQUENCIES, "N": 0},
+            "night, no leak": {"prompt": NIGHT, "leak": WHITE},
+            "night, leak": {"prompt": NIGHT, **leak},
+            "colour by hand": {**leak, "set means": True, self.channels[0].description: 2.0},
+        }
+        super().__init__(controls | {slider.description: slider for slider in self.channels}, presets)
 
     @property
     def widget(self) -> widgets.Widget:
         """What a cell displays."""
-        listed = [*self.controls.values(), *self.channels, self.time]
-        return widgets.HBox([widgets.VBox(listed, layout=widgets.Layout(flex="0 0 auto")), self.picture])
+        return widgets.HBox([self.column(), self.picture])
 
     def choice(self) -> Choice:
         """What the controls say of the first latent."""
-        value = {name: control.value for name, control in self.controls.items()}
+        value = self.values()
         means = tuple(slider.value for slider in self.channels) if value["set means"] else None
         return Choice(value["leak"], value["N"], value["seed"], value["strength"], means)
 
-    def update(self, _: Any = None) -> None:
+    def show(self) -> None:
         """Paint what the controls say."""
-        start = time.perf_counter()
-        value = {name: control.value for name, control in self.controls.items()}
+        value = self.values()
         for slider in self.channels:
             slider.disabled = not value["set means"]
         self.picture.value = self.explorer.sheet(value["prompt"], value["guidance"], self.choice(), value["low-pass"])
-        self.time.value = f"{time.perf_counter() - start:.1f} s"
-
-    def answer_time(self, control: str, values: list[Any]) -> float:
-        """Seconds until a change of a control is answered, median over ``values``."""
-        times = []
-        for value in values:
-            start = time.perf_counter()
-            self.controls[control].value = value
-            times.append(time.perf_counter() - start)
-        return sorted(times)[len(times) // 2]
-
-
-def _late() -> dict[str, Any]:
-    """Wide, and silent until the mouse lets go: painting takes a while."""
-    return {"continuous_update": False, "layout": widgets.Layout(width="360px")}
 
 
 def _slider(name: str, value: float, low: float, high: float, step: float) -> widgets.FloatSlider:
-    return widgets.FloatSlider(value=value, min=low, max=high, step=step, description=name, **_late())
+    return widgets.FloatSlider(value=value, min=low, max=high, step=step, description=name, **panel.late())
 
 
 def _controls(explorer: Explorer) -> dict[str, widgets.Widget]:
@@ -186,12 +171,12 @@ def _controls(explorer: Explorer) -> dict[str, widgets.Widget]:
     numbers = sorted(int(name.removeprefix("low-")) for name in explorer.leaks if name.startswith("low-"))
     kinds = [WHITE, FREQUENCIES, *styles]
     return {
-        "prompt": widgets.Text("a blue boat on the sea", description="prompt", **_late()),
-        "leak": widgets.Dropdown(options=kinds, value=FREQUENCIES, description="leak"),
-        "N": widgets.SelectionSlider(options=[0, *numbers], value=3, description="N", **_late()),
+        "prompt": widgets.Text("a blue boat on the sea", description="prompt", **panel.late()),
+        "leak": widgets.Dropdown(options=kinds, value=FREQUENCIES, description="leak", **panel.wide()),
+        "N": widgets.SelectionSlider(options=[0, *numbers], value=3, description="N", **panel.late()),
         "strength": _slider("strength", 1.0, 0.0, 3.0, 0.1),
-        "seed": widgets.IntSlider(value=1, min=0, max=999, description="seed", **_late()),
+        "seed": widgets.IntSlider(value=1, min=0, max=999, description="seed", **panel.late()),
         "guidance": _slider("guidance", 4.0, 1.0, 16.0, 0.5),
-        "low-pass": widgets.IntSlider(value=3, min=1, max=64, description="low-pass", **_late()),
-        "set means": widgets.Checkbox(False, description="set means", indent=True),
+        "low-pass": widgets.IntSlider(value=3, min=1, max=64, description="low-pass", **panel.late()),
+        "set means": widgets.Checkbox(False, description="set means", **panel.wide()),
     }
