@@ -1,7 +1,7 @@
 """Train denoisers for the study of the signal leak (Everaert et al. 2024, who train none).
 
 A model is tuned to a style, to be combined with a leak; or to another schedule, on photographs: with zero terminal SNR
-(Lin et al. 2024), the usual alternative to a leak, or with betas that leave more or less signal.
+(Lin et al. 2024), the usual alternative to a leak, with betas that leave more or less signal, or as a flow.
 """
 
 from pathlib import Path
@@ -22,6 +22,7 @@ from atelier.studies.signal_leak.params import Config, LeakModel
 from atelier.training import denoiser
 from atelier.training.caches import encoded
 from atelier.training.conversion import add_conversion
+from atelier.training.conversion import scheduler_for as flow_scheduler
 from atelier.training.lora import add_adapter, save_with_scheduler
 from atelier.training.run import check, training_run
 from atelier.workspace import Workspace
@@ -41,21 +42,21 @@ def scheduler_for(model: LeakModel, scheduler: SchedulerMixin) -> SchedulerMixin
         return DDIMScheduler.from_config(
             scheduler.config, rescale_betas_zero_snr=True, timestep_spacing="trailing", prediction_type="v_prediction"
         )
-    return scheduler
+    return flow_scheduler("flow_prediction", scheduler) if model.flow else scheduler
 
 
 def start(params: Params, workspace: Workspace, model: LeakModel) -> StableDiffusionPipeline:
-    """The initial pipeline of a model: the base, or with zero terminal SNR the base converted to v prediction.
+    """The initial pipeline of a model: the base, or with zero terminal SNR a shipped base converted to v prediction.
 
-    At zero SNR, predicting the noise is trivial.
+    At zero SNR, predicting the noise is trivial. Of other bases the model's own adapter, which is on every layer,
+    learns to predict v with its schedule, and a flow's velocity with its path.
     """
     pipeline = base.load(check_seal(workspace.base))
-    if model.zero_snr and pipeline.scheduler.config.prediction_type != "v_prediction":
+    predicts_v = pipeline.scheduler.config.prediction_type == "v_prediction"
+    if model.zero_snr and not predicts_v and params.base.source == "shipped":
         folder = workspace.named(params.data.folder) / VELOCITY
-        if params.base.source != "shipped" or not folder.is_dir():
-            raise ValueError(
-                f"signal_leak.models: zero_snr needs a base that predicts v, or a shipped one and {folder}"
-            )
+        if not folder.is_dir():
+            raise ValueError(f"signal_leak.models: zero_snr needs the shipped base's conversion, {folder}")
         pipeline = converted(pipeline, folder)
     pipeline.scheduler = scheduler_for(model, pipeline.scheduler)
     return pipeline
