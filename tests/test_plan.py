@@ -22,7 +22,7 @@ from atelier.studies.vae_decoder.params import Config as DecoderConfig
 from atelier.workspace import Workspace
 
 ROOT = Path(__file__).parent.parent
-PROFILES = ["smoke", "embedded", "own", "study", "paintings", "paper"]
+PROFILES = ["smoke", "embedded", "own", "study", "paintings", "paper", "paper-lite"]
 GIVEN = Given({"Ukiyo_e": 300, "Minimalism": 200, "Cubism": 500}, photographs=0, split="75/25", channels=4)
 EXACT = ["art_finetuning", "prompt_enrichment", "latent_perceptual", "pixel_space", "shaping"]  # whose samples are
 
