@@ -40,7 +40,7 @@ from atelier.evaluation.intervals import t_interval  # noqa: E402
 from atelier.methods.latent_perceptual import latent_perceptual_loss, threshold  # noqa: E402
 from atelier.models import base  # noqa: E402
 from atelier.models.autoencoders import decoder_stages  # noqa: E402
-from atelier.models.latents import Moments, unscaled  # noqa: E402
+from atelier.models.latents import Latents, unscaled  # noqa: E402
 from atelier.sampling.sampler import first_latents, sample, settled, with_ddim  # noqa: E402
 from atelier.studies.latent_perceptual.loss import TERM, gated, perceptual  # noqa: E402
 from atelier.studies.latent_perceptual.params import Config, PostTraining, protocol_of  # noqa: E402
@@ -196,7 +196,7 @@ def stepping(parts: Parts, extra: Extra | None, place: Accelerator, batch: int) 
         parts.unet,
         parts.trainable,
         parts.scheduler,
-        Examples(Moments(0.5 * latents, torch.full_like(latents, 0.05)), NAMES, 1, lambda *chosen: words),
+        Examples(Latents(0.5 * latents, torch.full_like(latents, 0.05)), NAMES, 1, lambda *chosen: words),
         empty_share=0.0,
         seed=SEED,
         device=place.device,
