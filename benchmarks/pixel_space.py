@@ -236,8 +236,8 @@ def main() -> None:
     except ValueError as error:
         raise SystemExit(str(error)) from None
     if options.row:
-        made = bench(options.base, place, options.batch)
-        print(json.dumps(measured(*options.row, made, options.steps)))
+        name, what = options.row
+        print(json.dumps(measured(name, what, bench(options.base, place, options.batch), options.steps)))
         return
     weights = options.base if options.base.is_dir() else "random weights, cosines mean nothing"
     print(f"64 px, batch {options.batch}, fp32, {place.device}, {options.steps} steps, {weights}")

@@ -149,7 +149,7 @@ def written(path: Path, content: Mapping[str, Any]) -> None:
 
 def pictures(folder: Path) -> None:
     """``EACH`` works of each style in WikiArt's layout, and a table of what is said of them as ArtEmis has it."""
-    works = {style: list(_works(folder / "wikiart" / style, *of)) for style, *of in _sources()}
+    works = {style: list(_works(folder / "wikiart" / style, *of)) for style, of in _sources()}
     with (folder / ANNOTATIONS).open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(COLUMNS)
@@ -160,12 +160,12 @@ def pictures(folder: Path) -> None:
                 table.writerows(said)
 
 
-def _sources() -> Iterator[tuple[str, list[Path], int]]:
-    """Each style, the files of works at hand, and a number of its own."""
+def _sources() -> Iterator[tuple[str, tuple[list[Path], int]]]:
+    """Each style, with the files of works at hand and a number of its own."""
     inputs = os.environ.get(INPUTS)
     for number, (style, stand_in) in enumerate(STYLES.items()):
         at_hand = sorted((Path(inputs) / "paintings" / "wikiart" / stand_in).iterdir()) if inputs else []
-        yield style, at_hand, number
+        yield style, (at_hand, number)
     print(
         f"pictures: {EACH} a style, {', '.join(STYLES.values())}" if inputs else f"{INPUTS} is not set: painted works"
     )

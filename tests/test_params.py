@@ -580,7 +580,7 @@ def test_a_variant_is_not_called_as_what_is_made_of_others(where: str, name: str
 def test_a_flow_and_nothing_else_is_called_one(name: str, settings: dict[str, Any]) -> None:
     tree = edited(f"signal_leak/models/{name}", settings)
     tree["signal_leak"]["trained"].append(name)
-    assert "signal_leak: models: a flow is called 'flow', and nothing else is" in refusal(tree)
+    assert "signal_leak.models: a flow is called 'flow', and nothing else is" in refusal(tree)
 
 
 def test_styles_that_some_disks_take_for_one_are_refused() -> None:

@@ -202,8 +202,8 @@ def test_a_flow_whose_first_step_holds_nothing_has_no_deficit() -> None:
         "low-1": FrequencyLeak([(0, 0)], np.zeros(CHANNELS), 4 * np.eye(CHANNELS), leak(0.0, 12)),
     })  # fmt: skip
     frame = report.deficits(wide).frame
-    assert frame.loc["flow", "SNR of the mean"] == pytest.approx(0, abs=1e-6)
-    assert frame.loc["flow", "predicted"] == pytest.approx(1, abs=1e-6)
+    assert frame.loc["flow", "SNR of the mean"] == pytest.approx(0, abs=1e-5)  # diffusers' path begins at 0.999
+    assert frame.loc["flow", "predicted"] == pytest.approx(1, abs=2e-3)
 
 
 # ------------------------------------------------------------------------------------------------ light

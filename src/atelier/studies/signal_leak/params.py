@@ -111,7 +111,9 @@ class Config(StudySection):
                 return Work(encoded=train + given.training(given.all_works) + again)
             case "train":
                 model, settings = self.models[named[0]], self.optimisation
-                works = train if model.style is None else given.training(given.works.get(model.style, 0))
+                works = min(4096, train)  # train.MOST
+                if model.style is not None:
+                    works = given.training(given.works.get(model.style, 0))
                 everywhere = model.style is None
                 learnt = Trained("denoiser", settings.steps, settings.batch, self.rank, everywhere=everywhere)
                 return Work(trained=(learnt,), encoded=works, prompts=works)

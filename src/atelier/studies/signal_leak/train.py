@@ -16,7 +16,7 @@ from atelier.machine import accelerator
 from atelier.models import base
 from atelier.models.adapters import converted
 from atelier.params import Params
-from atelier.seeds import seed_of
+from atelier.seeds import evenly, seed_of
 from atelier.studies.signal_leak.fit import training_pictures
 from atelier.studies.signal_leak.params import Config, LeakModel
 from atelier.training import denoiser
@@ -30,6 +30,7 @@ from atelier.workspace import Workspace
 PROCESSES = "several"  # share batches of a training
 
 EMPTY_PROMPTS = 0.1  # share of prompts left empty
+MOST = 4096  # maximum number of natural pictures that a schedule is learnt from; limited by memory at 512 px
 VELOCITY = Path("conversions/v_prediction")  # conversion of a shipped base, in the data folder
 
 
@@ -72,6 +73,8 @@ def train(params: Params, workspace: Workspace, name: str, training_seed: int) -
     check(params, "signal_leak.models", name, config.models, training_seed)
     model, seed = config.models[name], seed_of(params.seed, config.STUDY, training_seed)
     table, kind = training_pictures(workspace.manifests, model.style)
+    if model.style is None:
+        table = table.iloc[evenly(len(table), MOST)].reset_index(drop=True)
     # level 0, without a style name, so that the model learns the style for all prompts
     prompts = [prompt(row, 0, 0) for row in table.to_dict("records")]
     pipeline = start(params, workspace, model).to(accelerate.device)
