@@ -27,7 +27,7 @@ from atelier.methods.perceptual import LPIPS  # noqa: E402
 from atelier.metrics.reconstruction import psnr  # noqa: E402
 from atelier.models import base  # noqa: E402
 from atelier.models.autoencoders import decoder_parameters  # noqa: E402
-from atelier.models.latents import encode_pictures  # noqa: E402
+from atelier.models.latents import Latents, encode_pictures  # noqa: E402
 from atelier.sampling.sampler import decoded  # noqa: E402
 from atelier.studies.vae_decoder import train as vae_decoder  # noqa: E402
 from atelier.studies.vae_decoder.params import Config, LossWeights  # noqa: E402
@@ -56,11 +56,10 @@ def now() -> float:
 def one(crop: int, checkpointing: bool, batch: int, pictures: int) -> dict[str, float]:
     workspace = Workspace()
     config, works = params.load(workspace.params_file), prepare.works(workspace.manifests).table
-    known, held_out = (
-        prepare.pictures(works[works["split"] == split], config.data, workspace) for split in ("train", "test")
-    )
+    known = prepare.pictures(works[works["split"] == "train"], config.data, workspace)
+    held_out = prepare.pictures(works[works["split"] == "test"], config.data, workspace).load()
     vae = base.load(workspace.base).vae
-    latents, tested = encode_pictures(vae, known), encode_pictures(vae, held_out).mean
+    latents, tested = Latents(*encode_pictures(vae, known)), encode_pictures(vae, held_out).mean
     lpips = LPIPS.from_folder(Path("data/trunk"))
     if checkpointing:
         vae.enable_gradient_checkpointing()

@@ -19,10 +19,10 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from atelier import machine
 
@@ -40,7 +40,7 @@ from atelier.evaluation.intervals import t_interval  # noqa: E402
 from atelier.methods.latent_perceptual import latent_perceptual_loss, threshold  # noqa: E402
 from atelier.models import base  # noqa: E402
 from atelier.models.autoencoders import decoder_stages  # noqa: E402
-from atelier.models.latents import Moments, unscaled  # noqa: E402
+from atelier.models.latents import Latents, unscaled  # noqa: E402
 from atelier.sampling.sampler import first_latents, sample, settled, with_ddim  # noqa: E402
 from atelier.studies.latent_perceptual.loss import TERM, gated, perceptual  # noqa: E402
 from atelier.studies.latent_perceptual.params import Config, PostTraining, protocol_of  # noqa: E402
@@ -196,7 +196,7 @@ def stepping(parts: Parts, extra: Extra | None, place: Accelerator, batch: int) 
         parts.unet,
         parts.trainable,
         parts.scheduler,
-        Examples(Moments(0.5 * latents, torch.full_like(latents, 0.05)), NAMES, 1, lambda *chosen: words),
+        Examples(Latents(0.5 * latents, torch.full_like(latents, 0.05)), NAMES, 1, lambda *chosen: words),
         empty_share=0.0,
         seed=SEED,
         device=place.device,
@@ -296,7 +296,7 @@ def cosines(steps: int) -> None:
             yield torch.cat([part.flatten() for part in parts]) if parts else None  # none was under the threshold
 
     whole = list(gradients(0))
-    pairs = {"whole, and the next batch's": pairwise(whole)}
+    pairs: dict[str, Iterable[tuple[Tensor | None, Tensor | None]]] = {"whole, and the next batch's": pairwise(whole)}
     for crop in (round(side * share) for share in CROPS.values()):
         pairs[f"crops of {crop} of {side} elements, and whole"] = zip(whole, gradients(crop), strict=True)
     print(f"cosine of gradients at the start, '{variants[0]}', batches of {batch}: mean, 95 % interval")
@@ -319,7 +319,7 @@ def main() -> None:
     if options.gradients:
         cosines(options.steps)
         return
-    precision = "bf16" if options.big else "fp32"
+    precision: Literal["fp32", "bf16"] = "bf16" if options.big else "fp32"
     try:
         place = machine.accelerator(params.Machine(threads=2, device=options.device, precision=precision))
     except ValueError as error:
@@ -332,7 +332,8 @@ def main() -> None:
     batch = options.batch or (8 if options.big else 32)
     if options.row:
         try:
-            print(json.dumps(measured(*options.row, options.big, place, batch, options.steps)))
+            name, what = options.row
+            print(json.dumps(measured(name, what, options.big, place, batch, options.steps)))
         except torch.cuda.OutOfMemoryError:
             print(json.dumps({}))  # a row of nan
         return

@@ -171,7 +171,7 @@ def watch(unet: torch.nn.Module, accelerator: Accelerator, laps: Laps) -> None:
         laps("backward")
         return clip(*arguments)
 
-    accelerator.clip_grad_norm_ = clipped  # type: ignore[method-assign]
+    accelerator.clip_grad_norm_ = clipped
     register_optimizer_step_pre_hook(lambda *_: laps("clipping and reading the loss"))
     register_optimizer_step_post_hook(lambda *_: laps("AdamW"))
 

@@ -8,7 +8,7 @@ beside the main process, no flips, a constant learning rate. Not its default: cr
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -54,7 +54,7 @@ class Settings(NamedTuple):
 class Captioned(Dataset):
     """Picture files with captions; an item is (number of the picture, number of its caption)."""
 
-    def __init__(self, files: Sequence[Path], captions: Sequence[Sequence[str]], tokenizer, size: int) -> None:
+    def __init__(self, files: Sequence[Path], captions: Sequence[Sequence[str]], tokenizer: Any, size: int) -> None:
         self.files, self.captions, self.tokenizer, self.size = files, captions, tokenizer, size
 
     def __len__(self) -> int:

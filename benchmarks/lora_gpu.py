@@ -230,7 +230,9 @@ def of_example(bench: Bench, precision: str, workers: int) -> tuple[float, float
     """The example, with torch's own defaults."""
     torch.use_deterministic_algorithms(False)
     torch.backends.cudnn.allow_tf32 = True
-    pipeline, stamps, result = built(bench), [], []
+    pipeline = built(bench)
+    stamps: list[float] = []
+    result: list[float] = []
     steps = example.steps(
         pipeline,
         example.Captioned(bench.files, PROMPTS * len(bench.files), pipeline.tokenizer, bench.size),

@@ -8,7 +8,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,14 +54,14 @@ def denoiser(
         unet.to(memory_format=torch.channels_last)
     for layer in unet.modules():
         if layer_of and isinstance(layer, Linear):
-            layer.forward = partial(layer_of, layer)
+            layer.forward = partial(layer_of, layer)  # type: ignore[method-assign]
     return unet
 
 
 def main(repeats: int) -> None:
     torch.manual_seed(0)
     math = partial(sdpa_kernel, SDPBackend.MATH)
-    ways = {
+    ways: dict[str, tuple[UNet2DConditionModel, Callable[[], AbstractContextManager[Any]]]] = {
         "as it is": (denoiser(), nullcontext),
         "channels last": (denoiser(channels_last=True), nullcontext),
         "the adapter's sum inside its last product": (denoiser(summed), nullcontext),

@@ -40,10 +40,9 @@ from atelier.data.painter import paint_corpus  # noqa: E402
 from atelier.data.prompts import painted_row, prompt  # noqa: E402
 from atelier.evaluation.intervals import t_interval  # noqa: E402
 from atelier.models import base  # noqa: E402
-from atelier.models.latents import encode_pictures, encode_prompts  # noqa: E402
 from atelier.studies.pixel_space.loss import PIXEL, Pixels, decoder, pixel_term  # noqa: E402
 from atelier.training import denoiser  # noqa: E402
-from atelier.training.caches import Cache  # noqa: E402
+from atelier.training.caches import Cache, encoded  # noqa: E402
 from atelier.training.conversion import add_conversion  # noqa: E402
 from atelier.training.loop import Task  # noqa: E402
 from atelier.training.order import turns  # noqa: E402
@@ -143,11 +142,7 @@ def bench(folder: Path, place: Accelerator, batch: int) -> Bench:
     pipeline.to(place.device)
     pipeline.vae.to(memory_format=torch.channels_last)
     pictures = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-    cache = Cache(
-        encode_pictures(pipeline.vae, pictures),
-        encode_prompts(pipeline, texts)[:, None],
-        encode_prompts(pipeline, [""])[0],
-    )
+    cache = encoded(pipeline, pictures, [[text] for text in texts])
     trainable = add_conversion(pipeline.unet, RANK, SEED)
     return Bench(pipeline, trainable, cache, [str(record["painting"]) for record in records], place, batch)
 
@@ -241,8 +236,8 @@ def main() -> None:
     except ValueError as error:
         raise SystemExit(str(error)) from None
     if options.row:
-        made = bench(options.base, place, options.batch)
-        print(json.dumps(measured(*options.row, made, options.steps)))
+        name, what = options.row
+        print(json.dumps(measured(name, what, bench(options.base, place, options.batch), options.steps)))
         return
     weights = options.base if options.base.is_dir() else "random weights, cosines mean nothing"
     print(f"64 px, batch {options.batch}, fp32, {place.device}, {options.steps} steps, {weights}")

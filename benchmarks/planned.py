@@ -26,7 +26,7 @@ ITEM = r"@.*$"
 
 def table(file: Path, timings: Path, seconds: float) -> pd.DataFrame:
     """By kind: how many ran, predicted seconds of one, and its ratio to the median and to the fastest that ran."""
-    workspace, began, config = Workspace(), time.monotonic(), params.load(file)
+    workspace, began, config = Workspace(), time.process_time(), params.load(file)
     shapes = givens.shapes(config, workspace)
     given, _ = givens.given(config, workspace, int(shapes.vae["latent_channels"]))
     listed = groups(config, given, stages.stages(params.read(file), workspace))

@@ -126,7 +126,7 @@ def exponents(table: pd.DataFrame) -> dict[str, float]:
     for column in ("prepare MiB", "tables MiB"):
         beyond[column] -= table["libraries MiB"]
     logs = np.log(table["works"].to_numpy(float))
-    return {column: float(np.polyfit(logs, np.log(beyond[column]), 1)[0]) for column in beyond}
+    return {str(column): float(np.polyfit(logs, np.log(beyond[column]), 1)[0]) for column in beyond}
 
 
 def reading() -> str:
@@ -162,8 +162,8 @@ def main(arguments: list[str]) -> None:
             print(json.dumps(step(name, Path(root))))
         case _:
             rows: list[dict[str, float]] = []
-            for works in [int(argument) for argument in arguments] or SIZES:
-                rows.append(measured(works))
+            for number in [int(argument) for argument in arguments] or SIZES:
+                rows.append(measured(number))
                 print(pd.DataFrame(rows[-1:]).round(2).to_csv(index=False, header=len(rows) == 1), end="", flush=True)
             print("exponent", *(f"{each:.2f}" for each in exponents(pd.DataFrame(rows)).values()), sep=",")
             print(reading())

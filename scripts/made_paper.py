@@ -46,8 +46,13 @@ from atelier.seeds import evenly
 ROOT = Path(__file__).parent.parent
 INPUTS = "ATELIER_REAL_INPUTS"  # names a folder that has ``paintings``, in WikiArt's layout
 # the styles that ``paper`` names, and those of the paintings at hand whose works stand in for them
-STYLES = {"Ukiyo_e": "Ukiyo_e", "Minimalism": "Cubism"}
-EACH, SAID = 100, 3  # works of a style; annotations of a work
+STYLES = {
+    "Ukiyo_e": "Ukiyo_e",
+    "Minimalism": "Cubism",
+    "Expressionism": "Impressionism",
+    "Pointillism": "Pointillism",
+}
+EACH, SAID = 50, 3  # works of a style; annotations of a work
 SIZE = 256  # px
 TOKENS = 77  # of a prompt, as CLIP has it
 LPIPS: imagenet.Name = "squeeze"  # the smallest of the three; VGG takes forty times as long
@@ -144,7 +149,7 @@ def written(path: Path, content: Mapping[str, Any]) -> None:
 
 def pictures(folder: Path) -> None:
     """``EACH`` works of each style in WikiArt's layout, and a table of what is said of them as ArtEmis has it."""
-    works = {style: list(_works(folder / "wikiart" / style, *of)) for style, *of in _sources()}
+    works = {style: list(_works(folder / "wikiart" / style, *of)) for style, of in _sources()}
     with (folder / ANNOTATIONS).open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(COLUMNS)
@@ -155,12 +160,12 @@ def pictures(folder: Path) -> None:
                 table.writerows(said)
 
 
-def _sources() -> Iterator[tuple[str, list[Path], int]]:
-    """Each style, the files of works at hand, and a number of its own."""
+def _sources() -> Iterator[tuple[str, tuple[list[Path], int]]]:
+    """Each style, with the files of works at hand and a number of its own."""
     inputs = os.environ.get(INPUTS)
     for number, (style, stand_in) in enumerate(STYLES.items()):
         at_hand = sorted((Path(inputs) / "paintings" / "wikiart" / stand_in).iterdir()) if inputs else []
-        yield style, at_hand, number
+        yield style, (at_hand, number)
     print(
         f"pictures: {EACH} a style, {', '.join(STYLES.values())}" if inputs else f"{INPUTS} is not set: painted works"
     )
@@ -247,6 +252,7 @@ WHERE: dict[str, Any] = {  # where the made folder has what the profile names, a
 SHRUNK: dict[str, Any] = {  # numbers; every training is SHORT
     "sampling.steps": 2,
     "sampling.batch": 4,
+    "protocol.training_seeds": [0],
     "protocol.repeats": 2,
     "protocol.pictures": 2,
     "protocol.guidance": [4.0, 16.0],
@@ -259,6 +265,7 @@ SHRUNK: dict[str, Any] = {  # numbers; every training is SHORT
     "signal_leak.targets": [7],
     "signal_leak.values": [-1.0, 1.0],
     "signal_leak.each_value": 1,
+    "latent_perceptual.ablation_seeds": [],
     "latent_perceptual.pictures": 2,
     "latent_perceptual.averages": [1, 2],
     "latent_perceptual.steps": [1, 3],
@@ -291,10 +298,10 @@ SHRUNK: dict[str, Any] = {  # numbers; every training is SHORT
     "shaping.inspected.pictures": 2,
     "shaping.inspected.times": 2,
 }
-KEPT = {  # variants, by the table that has them: each kind of loss, of method and of start
+KEPT = {  # variants, by the table that has them: each kind of loss, of method, of start and of schedule
     "art_finetuning.adapters": ["rank8-unconditional", "rank8-mixed", "full-mixed"],
     "vae_decoder.decoders": ["mse", "all"],
-    "signal_leak.models": ["ukiyo-e"],
+    "signal_leak.models": ["woodcut", "zero-snr", "flow"],
     "latent_perceptual.trainings": ["plain", "lpl", "reweighted"],
     "pixel_space.trainings": ["latent", "both", "dpo-both", "simpo-both"],
     "shaping.trainings": ["graft", "pgraft-50", "graft-sde", "plain", "policy", "graft-2"],

@@ -558,17 +558,21 @@ def content(name: str) -> dict[str, Any]:
     return YAML(typ="safe").load(ROOT / "profiles" / f"{name}.yaml")
 
 
-def test_paper_alone_names_judges() -> None:
-    for path in PROFILES:
-        named = params.load(path).field_judges.named_files()
-        assert bool(named) == (path.stem == "paper")
-    assert params.load(ROOT / "profiles" / "paper.yaml").field_judges.named_files() == {
-        "inception": ["weights/pt_inception-2015-12-05-6726825d.pth"],
-        "clip": [
-            f"weights/clip-vit-base-patch32/{name}" for name in ("config.json", "model.safetensors", "tokenizer.json")
-        ],
-        "dinov2": ["weights/dinov2-large/config.json", "weights/dinov2-large/model.safetensors"],
-    }
+def test_paper_and_its_cheaper_form_alone_name_judges() -> None:
+    named = {path.stem: params.load(path).field_judges.named_files() for path in PROFILES}
+    assert {name for name, files in named.items() if files} == {"paper", "paper-lite"}
+    assert (
+        named["paper"]
+        == named["paper-lite"]
+        == {
+            "inception": ["weights/pt_inception-2015-12-05-6726825d.pth"],
+            "clip": [
+                f"weights/clip-vit-base-patch32/{name}"
+                for name in ("config.json", "model.safetensors", "tokenizer.json")
+            ],
+            "dinov2": ["weights/dinov2-large/config.json", "weights/dinov2-large/model.safetensors"],
+        }
+    )
 
 
 @pytest.mark.parametrize("path", ["build/clip", "./build", ".scratch/x", "weights/../results", ".", "", 3, "a\0b"])

@@ -518,7 +518,7 @@ def test_every_profile_passes_and_has_the_same_keys_and_types(path: Path) -> Non
     if path.stem == "own":  # tunes no model to a style, and lets the data say which styles there are
         expected = {place: kind for place, kind in expected.items() if not place.startswith(NAMED_STYLES)}
     shown = shape(YAML(typ="safe").load(path))
-    if path.stem == "paper":  # trains its judges of defects, where the others name a folder that has them
+    if path.stem.startswith("paper"):  # trains its judges of defects, where the others name a folder that has them
         shown, expected = (
             {place: kind for place, kind in each.items() if not place.startswith("pixel_space/judge")}
             for each in (shown, expected)
@@ -574,6 +574,13 @@ def test_a_variant_is_not_called_as_what_is_made_of_others(where: str, name: str
     if where.startswith("latent"):
         section |= {"followed": ["lpl"], "averages": [4], "steps": [5]}
     assert f"{where.replace('/', '.')}: '{name}' " in refusal(tree)
+
+
+@pytest.mark.parametrize(("name", "settings"), [("flow", {"zero_snr": True}), ("straight", {"flow": True})])
+def test_a_flow_and_nothing_else_is_called_one(name: str, settings: dict[str, Any]) -> None:
+    tree = edited(f"signal_leak/models/{name}", settings)
+    tree["signal_leak"]["trained"].append(name)
+    assert "signal_leak.models: a flow is called 'flow', and nothing else is" in refusal(tree)
 
 
 def test_styles_that_some_disks_take_for_one_are_refused() -> None:

@@ -22,7 +22,7 @@ from atelier.studies.vae_decoder.params import Config as DecoderConfig
 from atelier.workspace import Workspace
 
 ROOT = Path(__file__).parent.parent
-PROFILES = ["smoke", "embedded", "own", "study", "paintings", "paper"]
+PROFILES = ["smoke", "embedded", "own", "study", "paintings", "paper", "paper-lite"]
 GIVEN = Given({"Ukiyo_e": 300, "Minimalism": 200, "Cubism": 500}, photographs=0, split="75/25", channels=4)
 EXACT = ["art_finetuning", "prompt_enrichment", "latent_perceptual", "pixel_space", "shaping"]  # whose samples are
 
@@ -252,6 +252,20 @@ def test_what_does_not_fit_is_refused_a_line_each_and_what_is_idle_is_said(
     assert not any("-measure-plain-words" in line for line in lines)  # decodes two at a time
     assert re.search(r"build: all stages write about [\d.]+ GiB, 1 are free", lines[-1])
     assert "idle GPUs: 7 of 8" in capsys.readouterr().out
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("name", "most"), [("paper-lite", 24.0), ("paper", 1500.0)])
+def test_hours_of_an_h100_are_those_that_profiles_and_readme_promise(
+    bare: Path, run_python, name: str, most: float
+) -> None:
+    """By the card's figures; and every stage fits its memory."""
+    shutil.copy(ROOT / f"profiles/{name}.yaml", bare / "params.yaml")
+    done = run_python("-m", "atelier", "plan", "--card", "H100", cwd=bare)
+    found = re.search(r"^([\d.]+)(k?) GPU-hours", done.stdout, re.MULTILINE)
+    assert found, done.stderr
+    assert float(found[1]) * (1000 if found[2] else 1) <= most
+    assert [line for line in done.stderr.splitlines() if "on the card" in line] == []
 
 
 def test_an_unreadable_configuration_is_named(narrow: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -270,7 +270,8 @@ class FieldJudges(Section):
 class Params(Section):
     """``params.yaml``: the shared sections. ``schema`` adds each study's section, ``StudySection.of`` returns it."""
 
-    profile: Literal["smoke", "embedded", "own", "study", "paintings", "paper", "made"]  # made: scripts/made_paper.py
+    # made: scripts/made_paper.py
+    profile: Literal["smoke", "embedded", "own", "study", "paintings", "paper", "paper-lite", "made"]
     seed: Seed
     machine: Machine
     data: Data

@@ -44,8 +44,8 @@ def html(sites: Sequence[Site], folder: Path) -> str:
         }
         for site in sites
     ]
-    about = {"sites": shown, "chapters": chapters(sites), "findings": _findings(sites)}
-    about["demo"] = DEMO.as_posix() if (folder / DEMO).is_file() else None
+    demo = DEMO.as_posix() if (folder / DEMO).is_file() else None
+    about = {"sites": shown, "chapters": chapters(sites), "findings": _findings(sites), "demo": demo}
     frame = page.frame("Atelier: what was found", ", ".join(site.profile for site in sites))
     return page.rendered("home.html.j2", frame | about, folder)
 

@@ -37,7 +37,7 @@ def main(workspace: Workspace, arguments: Sequence[str]) -> None:
     content, config = params.read(options.file), params.load(options.file)
     faults = preflight.faults(config, workspace)
     counts = options.card is not None or (options.seconds != 0 if not faults else bool(options.seconds))
-    began = time.monotonic()
+    began = time.process_time()
     shapes = givens.shapes(config, workspace)
     given, pictures = givens.given(config, workspace, int(shapes.vae.get("latent_channels", 4)))
     listed = groups(config, given, stages.stages(content, workspace))
@@ -106,7 +106,8 @@ class Prices:
         half = config.machine.precision == "bf16"
         self.parts = counting.Parts(shapes, config.data.size, half)
         self.exact = counting.Parts(shapes, config.data.size, half=False) if half else self.parts
-        self.start = time.monotonic() - began  # of a process: libraries are loaded
+        # of a process: libraries are loaded; of the processor, so that what else runs here does not count
+        self.start = time.process_time() - began
         self.libraries = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         if options.card is not None:
             self.speed, self.cards, self.processor = (

@@ -32,7 +32,8 @@ from atelier.workspace import Workspace
 
 ROOT = Path(__file__).parents[3]
 PROFILES = {
-    name: params.load(ROOT / "profiles" / f"{name}.yaml") for name in ("smoke", "embedded", "study", "paintings")
+    name: params.load(ROOT / "profiles" / f"{name}.yaml")
+    for name in ("smoke", "embedded", "study", "paintings", "paper", "paper-lite")
 }
 EMBEDDED, STUDY = PROFILES["embedded"], PROFILES["study"]
 EACH = EMBEDDED.section("latent_perceptual").pictures  # a repeat

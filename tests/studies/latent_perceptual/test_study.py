@@ -130,7 +130,7 @@ def test_the_disk_is_estimated_from_all_that_is_painted(config: params.Params) -
 
 
 def test_every_cell_is_known_to_the_check_before_a_run() -> None:
-    for name in ("smoke", "embedded", "study", "paintings", "paper", "own"):
+    for name in ("smoke", "embedded", "study", "paintings", "paper", "paper-lite", "own"):
         profile = params.load(ROOT / "profiles" / f"{name}.yaml")
         known = [arm.cell for arm in stage.all_conditions(profile) if "average" not in arm.cell]
         assert all(profile.latent_perceptual.measures(profile, "fd", cell) for cell in known)

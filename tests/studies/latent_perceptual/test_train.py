@@ -415,11 +415,27 @@ def test_a_kind_without_a_shipped_conversion_is_refused(
     config: params.Params, workspace: Workspace, kind: str, tmp_path: Path
 ) -> None:
     config = changed(workspace, {"plain": {"loss": "plain", "kind": kind}})
-    said = f"latent_perceptual.trainings: kind '{kind}' needs a shipped base and "
-    assert refusal(config, workspace, "plain") == f"{said}{workspace.root}/data/conversions/{kind}"
+    said = f"latent_perceptual.trainings: kind '{kind}' needs a shipped base"
+    assert refusal(config, workspace, "plain") == f"{said}, or steps before, which convert"
     shipped = {"base": config.base.model_copy(update={"source": "shipped"})}
     elsewhere = {**shipped, "data": config.data.model_copy(update={"folder": str(tmp_path)})}
-    assert refusal(config.model_copy(update=elsewhere), workspace, "plain").startswith(said)
+    assert refusal(config.model_copy(update=elsewhere), workspace, "plain") == (
+        f"{said} and {tmp_path}/conversions/{kind}"
+    )
+
+
+@pytest.mark.parametrize("kind", ["v_prediction", "flow_prediction"])
+def test_steps_before_convert_a_base_that_has_no_conversion(workspace: Workspace, kind: str) -> None:
+    """Both variants learn the kind's own target from the base, and come back with its sampler."""
+    settings = {"kind": kind, "before": BEFORE}
+    trainings = {"plain-k": {"loss": "plain", **settings}, "lpl-k": {"loss": "perceptual", "tau": 20.0, **settings}}
+    config = changed(workspace, trainings, rank=2)
+    for variant in trainings:
+        training.train(config, workspace, variant, 0)
+        assert tuned_pipeline(config, workspace, variant, 0).scheduler.config.prediction_type == kind
+    plain, lpl = (history(workspace, variant)["denoising"] for variant in trainings)
+    assert list(plain[: BEFORE + 1]) == list(lpl[: BEFORE + 1])
+    assert plain.iloc[-1] != lpl.iloc[-1]
 
 
 def test_a_share_of_nothing_is_refused(config: params.Params, workspace: Workspace) -> None:

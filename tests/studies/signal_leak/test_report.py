@@ -199,6 +199,17 @@ def test_a_deficit_is_predicted_for_each_schedule() -> None:
     assert f"n = {len(study.protocol.all_repeats) * 40} pictures" in figure.caption
 
 
+def test_a_flow_whose_first_step_holds_nothing_has_no_deficit() -> None:
+    paper = params.load(PROFILES / "paper.yaml")
+    measured = rows({f"{name}-unguided": 0.7 for name in ("white", "zero-snr", "flow")}, "channel_ratio")
+    wide = replace(results(measured, paper), leaks={
+        "low-1": FrequencyLeak([(0, 0)], np.zeros(CHANNELS), 4 * np.eye(CHANNELS), leak(0.0, 12)),
+    })  # fmt: skip
+    frame = report.deficits(wide).frame
+    assert frame.loc["flow", "SNR of the mean"] == pytest.approx(0, abs=1e-5)  # diffusers' path begins at 0.999
+    assert frame.loc["flow", "predicted"] == pytest.approx(1, abs=2e-3)
+
+
 # ------------------------------------------------------------------------------------------------ light
 
 

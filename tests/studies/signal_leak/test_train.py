@@ -39,10 +39,29 @@ def test_schedules_are_those_that_parameters_name(workspace: Workspace) -> None:
     assert train.scheduler_for(LeakModel(style="Mosaic"), scheduler) is scheduler
 
 
-def test_zero_snr_needs_a_base_that_predicts_v(params: Params, workspace: Workspace) -> None:
+def test_zero_snr_needs_the_conversion_of_a_shipped_base(params: Params, workspace: Workspace) -> None:
+    shipped = params.model_copy(update={"base": params.base.model_copy(update={"source": "shipped"})})
     folder = re.escape(str(workspace.root / "data" / "conversions"))
-    with pytest.raises(ValueError, match=f"zero_snr needs a base that predicts v, or a shipped one and {folder}"):
-        train.start(params, workspace, LeakModel(zero_snr=True))
+    with pytest.raises(ValueError, match=f"zero_snr needs the shipped base's conversion, {folder}"):
+        train.start(shipped, workspace, LeakModel(zero_snr=True))
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"), [(LeakModel(zero_snr=True), "v_prediction"), (LeakModel(flow=True), "flow_prediction")]
+)
+def test_other_bases_learn_what_holds_no_signal_from_noise_prediction(
+    params: Params, workspace: Workspace, model: LeakModel, kind: str
+) -> None:
+    """All of the adapter is trained for it; the first step of what comes back holds none."""
+    name = "flow" if model.flow else "zero-snr"
+    config = Config.of(params).model_copy(update={"models": {name: model}, "trained": [name]})
+    params = params.model_copy(update={"signal_leak": config})
+    train.main(params, workspace, name, "0")
+    scheduler = train.tuned_pipeline(params, workspace, name, 0).scheduler
+    assert scheduler.config.prediction_type == kind
+    assert first_step(scheduler, 5).alpha <= 0.0010001  # diffusers' flow begins at a thousandth of the picture
+    history = pd.read_csv(workspace.adapter("signal_leak", name, 0) / "history.csv")
+    assert history["denoising"].notna().all()
 
 
 def test_a_trained_model_comes_back_with_its_schedule(trained: Params, workspace: Workspace) -> None:

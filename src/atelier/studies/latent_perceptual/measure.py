@@ -42,7 +42,16 @@ from atelier.studies.latent_perceptual.corpus import reconstructed, reference, t
 from atelier.studies.latent_perceptual.features import FIXED as FEATURES_FIXED
 from atelier.studies.latent_perceptual.features import Inspected, fixed_rows, inspected, last_step_under, noise_of
 from atelier.studies.latent_perceptual.features import cells as feature_cells
-from atelier.studies.latent_perceptual.params import AGAIN, MAIN, PLAIN, Config, averaged, in_steps, protocol_of
+from atelier.studies.latent_perceptual.params import (
+    AGAIN,
+    HALF_LIVES,
+    MAIN,
+    PLAIN,
+    Config,
+    averaged,
+    in_steps,
+    protocol_of,
+)
 from atelier.studies.latent_perceptual.pictures import TRAINING, Sources, folder, main_sources, sources
 from atelier.studies.latent_perceptual.sample import Condition, all_conditions, location_of
 from atelier.studies.latent_perceptual.train import tuned_pipeline
@@ -54,7 +63,6 @@ LOW, HIGH = 0.15, 0.29  # cycles per pixel: 75 and 150 cycles of the paper's 512
 BANDS = {"high": (HIGH, math.inf), "middle": (LOW, HIGH), "low": (0.0, LOW)}
 LOWEST = 2.0  # cycles per picture
 PROBED = 4  # number of noise levels at which estimates of averages are compared
-HALF_LIVES = 6  # number that claim C10 requires
 FIXED = {"nothing": "fd"}  # a gain of 0
 
 
@@ -82,13 +90,8 @@ def in_bands(reference: Reference, made: Group) -> dict[str, float]:
 def ages(params: Params) -> dict[str, tuple[str, str]]:
     """Pairs of variants (plain, with the loss), by cell, that differ otherwise only in the steps trained before."""
     study = Config.of(params)
-    wanted, pairs = study.trainings.get(study.ablated[1]), {}
-    for name, training in study.trainings.items():
-        if wanted and training == wanted.model_copy(update={"before": training.before}):
-            plain = study.plain_of(name)
-            assert plain is not None  # checked in params
-            pairs[f"gain-after-{training.before}"] = (plain, name)
-    return pairs
+    pairs = {before: (study.plain_of(name), name) for before, name in study.ages.items()}
+    return {f"gain-after-{before}": (plain, name) for before, (plain, name) in pairs.items() if plain is not None}
 
 
 def nearest_average(params: Params, variant: str, parts: Mapping[str, Sequence[Group]], real: Group) -> pd.DataFrame:

@@ -39,6 +39,7 @@ SHORT_PLAIN, SHORT_MAIN = "plain-short", "lpl-short"  # the same where ablations
 # cells that are measured of the base, its features and the data, whatever the variants
 DERIVED = {"bicubic", "deep-maps", "fifth", "half", "nearest", "nothing", "one-percent", "pairs"}
 FEWEST = 8  # photographs of a painted set
+HALF_LIVES = 6  # of averages, that claim C10 needs
 
 
 def _typed(value: object) -> object:
@@ -182,8 +183,8 @@ class Config(StudySection):
 
     def _trained(self, name: str) -> Trained:
         training, settings = self.trainings[name], self.optimisation
-        decoded = share_under(training.tau) if training.loss == "perceptual" else 0.0
         steps, keeps = training.before + self.steps_of(name), 1 + len(self.averages) * (name in self.followed)
+        decoded = share_under(training.tau) * self.steps_of(name) / steps if training.loss == "perceptual" else 0.0
         learnt = Trained("denoiser", steps, settings.batch, self.rank, everywhere=True, keeps=keeps)
         return learnt._replace(decoded=decoded, slices=self.slices)
 
@@ -198,11 +199,13 @@ class Config(StudySection):
 
     def measures(self, params: Params, measure: str, cell: str) -> bool:
         if measure == "log_half_life":
-            return cell in self.followed
+            return cell in self.followed and len(self.averages) >= HALF_LIVES
         if match := re.fullmatch(r"(.+)-steps-(\d+)", cell):
             return match[1] in self.followed and int(match[2]) in self.steps
-        if cell.startswith("gain-"):
-            return bool(self.followed)
+        if match := re.fullmatch(r"gain-in-(\d+)", cell):
+            return {PLAIN, MAIN} <= set(self.followed) and int(match[1]) in self.steps
+        if match := re.fullmatch(r"gain-after-(\d+)", cell):
+            return int(match[1]) in self.ages
         of = {name: name for name in self.trainings}
         of |= {again(name): name for name in self.trainings if self.repeated(name)}
         of |= {untuned(name): name for name in self.trainings if self.begins(name)}
@@ -231,6 +234,16 @@ class Config(StudySection):
         """The plain variant and the one with the loss that ablations are compared with: of as few steps and seeds."""
         short = {SHORT_PLAIN, SHORT_MAIN} <= set(self.trainings)
         return (SHORT_PLAIN, SHORT_MAIN) if short else (PLAIN, MAIN)
+
+    @property
+    def ages(self) -> dict[int, str]:
+        """Variants that differ from the one with the loss in the steps trained before alone, by these steps."""
+        wanted = self.trainings.get(self.ablated[1])
+        return {
+            training.before: name
+            for name, training in self.trainings.items()
+            if wanted and training == wanted.model_copy(update={"before": training.before})
+        }
 
     def steps_of(self, name: str) -> int:
         """Steps of a variant's post-training, without the steps before it."""

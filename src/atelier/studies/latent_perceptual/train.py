@@ -27,7 +27,7 @@ from atelier.studies.latent_perceptual.loss import TERM, Compare, gated, latent_
 from atelier.studies.latent_perceptual.params import Config, PostTraining, seeds_of
 from atelier.studies.latent_perceptual.pictures import sources
 from atelier.training import denoiser
-from atelier.training.conversion import add_conversion
+from atelier.training.conversion import add_conversion, scheduler_for
 from atelier.training.denoiser import Extra
 from atelier.training.loop import Task
 from atelier.training.lora import save_denoiser, save_with_scheduler
@@ -94,12 +94,21 @@ def before(setup: "PostTrainingSetup", run: TrainingRun) -> pd.DataFrame:
 
 
 def start(params: Params, workspace: Workspace, training: PostTraining) -> StableDiffusionPipeline:
-    """A variant's initial model: the base, or a shipped base's conversion to another kind of prediction."""
+    """A variant's initial model: the base, or a shipped base's conversion to another kind of prediction.
+
+    Another base is converted by the variant's own steps before those that are compared.
+    """
     pipeline = base.load(check_seal(workspace.base))
     if training.kind in ("base", pipeline.scheduler.config.prediction_type):
         return pipeline
+    if params.base.source != "shipped":
+        if not training.before:
+            wanted = "a shipped base, or steps before, which convert"
+            raise ValueError(f"latent_perceptual.trainings: kind '{training.kind}' needs {wanted}")
+        pipeline.scheduler = scheduler_for(training.kind, pipeline.scheduler)
+        return pipeline
     folder = workspace.named(params.data.folder) / "conversions" / training.kind
-    if params.base.source != "shipped" or not folder.is_dir():
+    if not folder.is_dir():
         raise ValueError(f"latent_perceptual.trainings: kind '{training.kind}' needs a shipped base and {folder}")
     return converted(pipeline, folder)
 

@@ -8,7 +8,7 @@ import html
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ipywidgets as widgets
 import numpy as np
@@ -199,7 +199,7 @@ class Panel(panel.Panel):
         )
         self.prompt = widgets.HTML(layout=widgets.Layout(width=panel.WIDTH))  # whole, where its list cuts it
         each = explorer.config.candidates.each
-        presets = {
+        presets: dict[str, dict[str, Any]] = {
             "the best alone": {"accepted": 1},
             "all accepted": {"accepted": each},
             "GRAFT": {"level": WHOLE},

@@ -2,7 +2,7 @@
 
 import io
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ipywidgets as widgets
 import torch
@@ -133,7 +133,7 @@ class Panel(panel.Panel):
         self.picture = widgets.Image(format="png", layout=widgets.Layout(object_fit="contain"))
         controls = _controls(explorer)
         leak = {"leak": FREQUENCIES, "N": controls["N"].options[-1]}
-        presets = {
+        presets: dict[str, dict[str, Any]] = {
             "no leak": {"leak": WHITE},
             "pixels alone": {"leak": FREQUENCIES, "N": 0},
             "night, no leak": {"prompt": NIGHT, "leak": WHITE},

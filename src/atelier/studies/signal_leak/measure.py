@@ -48,7 +48,7 @@ from atelier.sampling.sampler import with_ddim
 from atelier.sampling.store import read, read_latents
 from atelier.seeds import evenly
 from atelier.studies.signal_leak.fit import BY_HAND, encoded, natural, training_pictures
-from atelier.studies.signal_leak.params import Config
+from atelier.studies.signal_leak.params import FLOW, Config
 from atelier.studies.signal_leak.sample import (
     COLOURS,
     LIGHTS,
@@ -346,7 +346,7 @@ def cells(params: Params) -> set[str]:
     """All measured cells."""
     there = all_conditions(params)
     firsts = ["white", *(name for name, model in Config.of(params).models.items() if model.style is None)]
-    firsts += ["flow"] if params.base.source == "shipped" else []
+    firsts += [FLOW] if params.base.source == "shipped" and FLOW not in firsts else []
     slopes_of = {name for model in firsts for name in (model, f"{model}-shuffled")}
     real = {
         f"{label}{name}" for label in (REAL, RETURNED) for name in ("", *(f"-{x}" for x in Config.of(params).styles))

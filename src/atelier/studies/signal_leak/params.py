@@ -28,21 +28,23 @@ from atelier.params import (
 DERIVED = r"^(low|plain|words|tuned)-|-unguided$"  # what names of conditions are made of
 Shift = Annotated[float, Field(ge=-1000.0, le=1000.0), Named]  # in standard deviations
 # names of conditions and leaks, which models and styles must not use
-RESERVED = {"white", "again", "offset", "pixel", "dark", "bright", "real", "returned", "flow", "colours", "natural"}
+RESERVED = {"white", "again", "offset", "pixel", "dark", "bright", "real", "returned", "colours", "natural"}
 RESERVED |= {"untuned"}  # the base, where models are named
+FLOW = "flow"  # the cell of a flow: of the one that came with a shipped base, or of a model of that name
 
 
 class LeakModel(Section):
-    """A denoiser tuned for this study: to one style of works, or to photographs with another noise schedule."""
+    """A denoiser tuned for this study: to one style of works, or to photographs with another noise schedule or path."""
 
     style: StyleName | None = None
     betas: Annotated[list[Annotated[float, Field(gt=0.0, lt=1.0)]], Field(min_length=2, max_length=2)] | None = None
     zero_snr: bool = False  # zero terminal SNR: no signal at the last step
+    flow: bool = False  # the straight path from noise to picture, whose first step holds no signal
 
     @model_validator(mode="after")
     def _one_target(self) -> "LeakModel":
-        if sum([self.style is not None, self.betas is not None, self.zero_snr]) != 1:
-            raise ValueError("style: with betas and zero_snr exactly one says what is learnt")
+        if sum([self.style is not None, self.betas is not None, self.zero_snr, self.flow]) != 1:
+            raise ValueError("style: with betas, zero_snr and flow exactly one says what is learnt")
         if self.betas is not None and self.betas[0] > self.betas[1]:
             raise ValueError(f"betas: expected a schedule's first and last, got {self.betas}")
         return self
@@ -78,6 +80,9 @@ class Config(StudySection):
                 raise ValueError(f"models.{name}: the style '{model.style}' is not the one of that name in styles")
         if taken := RESERVED & {*self.models, *self.styles}:
             raise ValueError(f"models: '{sorted(taken)[0]}' names something else in this study")
+        flows = [name for name, model in self.models.items() if model.flow]
+        if FLOW in self.styles or ((flows or FLOW in self.models) and flows != [FLOW]):
+            raise ValueError(f"models: a flow is called '{FLOW}', and nothing else is")
         if derived := [name for name in (*self.models, *self.styles) if re.search(DERIVED, name)]:
             raise ValueError(f"models: '{derived[0]}' begins or ends as names of conditions do")
         if len({style.lower() for style in self.styles.values()}) != len(set(self.styles.values())):
@@ -106,7 +111,9 @@ class Config(StudySection):
                 return Work(encoded=train + given.training(given.all_works) + again)
             case "train":
                 model, settings = self.models[named[0]], self.optimisation
-                works = train if model.style is None else given.training(given.works.get(model.style, 0))
+                works = min(4096, train)  # train.MOST
+                if model.style is not None:
+                    works = given.training(given.works.get(model.style, 0))
                 everywhere = model.style is None
                 learnt = Trained("denoiser", settings.steps, settings.batch, self.rank, everywhere=everywhere)
                 return Work(trained=(learnt,), encoded=works, prompts=works)
@@ -140,4 +147,6 @@ class Config(StudySection):
         if match := re.fullmatch(r"(words|plain|tuned)-(.+?)(\+leak(-(\d+))?)?", cell):
             known = {*self.trained} if match[1] == "tuned" else {*self.styles}
             return match[2] in known and (match[5] is None or int(match[5]) in self.targets)
+        if cell == FLOW:
+            return FLOW in self.models or params.base.source == "shipped"
         return cell != "zero-snr" or cell in self.models

@@ -262,9 +262,10 @@ def first_tables(params: Params, workspace: Workspace, model: str, seed: int, ru
 
 
 def flow_conversion(params: Params, workspace: Workspace) -> Path | None:
-    """The folder of a shipped base's conversion to a flow, if there is one."""
+    """The folder of a shipped base's conversion to a flow, if there is one and no flow is trained here."""
     folder = workspace.named(params.data.folder) / FLOW
-    return folder if params.base.source == "shipped" and folder.is_dir() else None
+    trained = any(model.flow for model in Config.of(params).models.values())
+    return folder if params.base.source == "shipped" and folder.is_dir() and not trained else None
 
 
 def first_estimates(params: Params, pipeline: StableDiffusionPipeline, table: pd.DataFrame, model: str) -> pd.DataFrame:

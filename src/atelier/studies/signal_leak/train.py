@@ -1,7 +1,7 @@
 """Train denoisers for the study of the signal leak (Everaert et al. 2024, who train none).
 
 A model is tuned to a style, to be combined with a leak; or to another schedule, on photographs: with zero terminal SNR
-(Lin et al. 2024), the usual alternative to a leak, or with betas that leave more or less signal.
+(Lin et al. 2024), the usual alternative to a leak, with betas that leave more or less signal, or as a flow.
 """
 
 from pathlib import Path
@@ -16,12 +16,13 @@ from atelier.machine import accelerator
 from atelier.models import base
 from atelier.models.adapters import converted
 from atelier.params import Params
-from atelier.seeds import seed_of
+from atelier.seeds import evenly, seed_of
 from atelier.studies.signal_leak.fit import training_pictures
 from atelier.studies.signal_leak.params import Config, LeakModel
 from atelier.training import denoiser
 from atelier.training.caches import encoded
 from atelier.training.conversion import add_conversion
+from atelier.training.conversion import scheduler_for as flow_scheduler
 from atelier.training.lora import add_adapter, save_with_scheduler
 from atelier.training.run import check, training_run
 from atelier.workspace import Workspace
@@ -29,6 +30,7 @@ from atelier.workspace import Workspace
 PROCESSES = "several"  # share batches of a training
 
 EMPTY_PROMPTS = 0.1  # share of prompts left empty
+MOST = 4096  # maximum number of natural pictures that a schedule is learnt from; limited by memory at 512 px
 VELOCITY = Path("conversions/v_prediction")  # conversion of a shipped base, in the data folder
 
 
@@ -41,21 +43,21 @@ def scheduler_for(model: LeakModel, scheduler: SchedulerMixin) -> SchedulerMixin
         return DDIMScheduler.from_config(
             scheduler.config, rescale_betas_zero_snr=True, timestep_spacing="trailing", prediction_type="v_prediction"
         )
-    return scheduler
+    return flow_scheduler("flow_prediction", scheduler) if model.flow else scheduler
 
 
 def start(params: Params, workspace: Workspace, model: LeakModel) -> StableDiffusionPipeline:
-    """The initial pipeline of a model: the base, or with zero terminal SNR the base converted to v prediction.
+    """The initial pipeline of a model: the base, or with zero terminal SNR a shipped base converted to v prediction.
 
-    At zero SNR, predicting the noise is trivial.
+    At zero SNR, predicting the noise is trivial. Of other bases the model's own adapter, which is on every layer,
+    learns to predict v with its schedule, and a flow's velocity with its path.
     """
     pipeline = base.load(check_seal(workspace.base))
-    if model.zero_snr and pipeline.scheduler.config.prediction_type != "v_prediction":
+    predicts_v = pipeline.scheduler.config.prediction_type == "v_prediction"
+    if model.zero_snr and not predicts_v and params.base.source == "shipped":
         folder = workspace.named(params.data.folder) / VELOCITY
-        if params.base.source != "shipped" or not folder.is_dir():
-            raise ValueError(
-                f"signal_leak.models: zero_snr needs a base that predicts v, or a shipped one and {folder}"
-            )
+        if not folder.is_dir():
+            raise ValueError(f"signal_leak.models: zero_snr needs the shipped base's conversion, {folder}")
         pipeline = converted(pipeline, folder)
     pipeline.scheduler = scheduler_for(model, pipeline.scheduler)
     return pipeline
@@ -71,6 +73,8 @@ def train(params: Params, workspace: Workspace, name: str, training_seed: int) -
     check(params, "signal_leak.models", name, config.models, training_seed)
     model, seed = config.models[name], seed_of(params.seed, config.STUDY, training_seed)
     table, kind = training_pictures(workspace.manifests, model.style)
+    if model.style is None:
+        table = table.iloc[evenly(len(table), MOST)].reset_index(drop=True)
     # level 0, without a style name, so that the model learns the style for all prompts
     prompts = [prompt(row, 0, 0) for row in table.to_dict("records")]
     pipeline = start(params, workspace, model).to(accelerate.device)
