@@ -235,7 +235,7 @@ class Panel(panel.Panel):
         self.explorer = explorer
         layout = widgets.Layout(object_fit="contain", flex="1 1 0", min_width="0")
         self.picture, self.text = widgets.Image(format="png", layout=layout), widgets.HTML()
-        presets = {
+        presets: dict[str, dict[str, Any]] = {
             "no outliers": {"planted": 0},
             "not masked": {"mask": "none"},
             "each by itself": {"planted": 0, "norm": "separate"},
