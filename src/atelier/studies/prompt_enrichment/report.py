@@ -12,7 +12,7 @@ from atelier.evaluation.groups import FURTHER_DISTANCES
 from atelier.files import read_table
 from atelier.params import CORRECTED, STARTS, WHITE, cell_name
 from atelier.report import figures, naming, starts, words
-from atelier.report.browser import Browsed, by_path, on_sheets
+from atelier.report.browser import Browsed, Values, by_path, on_sheets
 from atelier.report.items import Browser, Figure, Item, Metric, Table, Text
 from atelier.sampling.store import UNTUNED
 from atelier.studies.prompt_enrichment.params import CONTROL
@@ -46,7 +46,7 @@ def prompts(results: Results) -> Text:
 
 def browser(results: Results) -> Browser:
     """Every model's pictures at every level beside the untuned base's from the fewest words."""
-    settings = {
+    settings: dict[Values, tuple[float, str]] = {
         (f"{scale:g}", starts.NAMES[start]): (scale, start)
         for scale in dict.fromkeys((results.low, results.high))
         for start in STARTS
