@@ -200,7 +200,7 @@ class Panel(panel.Panel):
         self.prompt = widgets.HTML(layout=widgets.Layout(width=panel.WIDTH))  # whole, where its list cuts it
         each = explorer.config.candidates.each
         presets: dict[str, dict[str, Any]] = {
-            "the best alone": {"accepted": 1},
+            "half accepted": {"accepted": max(1, each // 2)},
             "all accepted": {"accepted": each},
             "GRAFT": {"level": WHOLE},
             "one law": {"sampler": "deterministic"},
