@@ -78,7 +78,7 @@ def test_a_studys_names_are_of_cells_that_its_claims_compare_or_that_a_profile_h
     trained = {name for each in sections for name in (*each.get("trainings", {}), *each.get("models", []))}
     trained |= {name for each in sections for name in (*each.get("decoders", {}), *each.get("variants", []))}
     styles = {name for each in sections for name in each.get("styles", {})}
-    beside = {"untuned", "untuned-sde", *(f"untuned-{name}" for name in trained)}
+    beside = {"untuned", "untuned-again", "untuned-sde", "again", *(f"untuned-{name}" for name in trained)}
     beside |= {f"{kind}-{style}{leak}" for kind in ("plain", "words") for style in styles for leak in ("", "+leak")}
     cells = {cell.partition("@")[0] for each in every_comparison(study) for cell in each.cells}
     parts = {part for cell in cells for part in (cell, *cell.split("+"))}

@@ -146,7 +146,8 @@ def test_where_a_claim_has_no_verdict_its_parts_have_none(without: str) -> None:
         "No verdict, because what must show here does not (the positive control: Fréchet distance to real works at "
         "guidance 4, a against untuned: −1 (95 % interval −1.02 to −0.98))"
         if without == verdicts.CANNOT_TELL
-        else "No verdict, "
+        else "No verdict on this page, because a model's pictures differ from its own under other noise (Fréchet "
+        "distance to real works at guidance 4, a against untuned: −1 (95 % interval −1.02 to −0.98))"
     )
     assert why in answered(claim, verdict, 2.0, 2.0, None).sentence
 

@@ -100,6 +100,7 @@ class Verdict(NamedTuple):
     findings: list[Finding]
     statements: Statements = Statements()
     control: Compared | None = None  # the positive control, where it was measured
+    null: tuple[Comparison, Compared] | None = None  # of a model with itself under other noise, where that differs
 
     @property
     def holding(self) -> int:
@@ -148,24 +149,24 @@ def decide(claims: Mapping[str, Claim], evidence: Evidence) -> list[Verdict]:
     return [_decided(name, claim, evidence, broken) for name, claim in claims.items()]
 
 
-def differing(evidence: Evidence) -> str:
-    """The first comparison of a model with itself under other noise that differs (Bonferroni); "" if none does."""
-    nulls = {part.name: compared(part, evidence) for part in evidence.null_comparisons}
+def differing(evidence: Evidence) -> tuple[Comparison, Compared] | None:
+    """The first comparison of a model with itself under other noise that differs (Bonferroni); None if none does."""
+    nulls = [(part, compared(part, evidence)) for part in evidence.null_comparisons]
     differ = (
-        name
-        for name, result in nulls.items()
+        (part, result)
+        for part, result in nulls
         if result and min(result.supported_p, result.reversed_p) <= LEVEL / len(nulls)
     )
-    return next(differ, "")
+    return next(differ, None)
 
 
-def _decided(name: str, claim: Claim, evidence: Evidence, broken: str) -> Verdict:
+def _decided(name: str, claim: Claim, evidence: Evidence, broken: tuple[Comparison, Compared] | None) -> Verdict:
     findings = _findings(claim, evidence)
     control = compared(claim.control, evidence) if claim.control else None
     needed = {(part.measure, cell) for part in claim.every_part for cell in part.cells}
     missing = sorted(f"{measure} of {cell}" for measure, cell in needed - set(evidence.values))
     if broken:
-        return Verdict(name, BROKEN, broken, findings, control=control)
+        return Verdict(name, BROKEN, broken[0].name, findings, control=control, null=broken)
     if claim.control and control is None:
         return Verdict(name, CANNOT_TELL, f"the control was not measured: {claim.control.name}", findings)
     if claim.control and control is not None and control.supported_p > LEVEL:

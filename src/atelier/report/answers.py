@@ -92,6 +92,13 @@ def _held(claim: Claim, verdict: Verdict, measured: int) -> str:
             measure, changed, reference = naming.comparison(claim.study, claim.control)
             shown = f"{measure}, {changed} against {reference}: {_numbers(verdict.control.interval)}"
             return f"No verdict, because what must show here does not (the positive control: {shown})"
+        if verdict.null is not None:
+            part, result = verdict.null
+            measure, changed, reference = naming.comparison(claim.study, part)
+            shown = f"{measure}, {changed} against {reference}: {_numbers(result.interval)}"
+            return (
+                f"No verdict on this page, because a model's pictures differ from its own under other noise ({shown})"
+            )
         return f"No verdict, because {verdict.reason or verdict.verdict}{lacking}"
     return f"{verdict.holding} of {parts} parts hold{lacking}"
 
