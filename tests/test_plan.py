@@ -172,7 +172,9 @@ def narrow(bare: Path, made: Path) -> Path:
     shutil.copytree(made / "sd", bare / "sd")
     for name in ("weights", "wikiart"):
         (bare / name).symlink_to(made / name)
-    fewer = {**made_paper.WHERE, "protocol.pictures": 4, "sampling.batch": 2}
+    painted = ("protocol", "latent_perceptual", "pixel_space", "shaping", "signal_leak")
+    fewer = {**made_paper.WHERE, "sampling.batch": 2, **{f"{section}.pictures": 4 for section in painted}}
+    fewer |= {f"{study}.candidates.prompts": 4 for study in ("pixel_space", "shaping")}  # what any disk has room for
     content = made_paper.changed(params.read(bare / "params.yaml"), fewer)
     YAML(typ="safe").dump(content, bare / "params.yaml")
     return bare
