@@ -26,6 +26,7 @@ from atelier.methods.signal_leak import FrequencyLeak, PixelLeak, first_step
 from atelier.report.items import Figure, Table, Text
 from atelier.sampling import store
 from atelier.studies.signal_leak import explore, measure, report
+from atelier.studies.signal_leak.params import Config
 from atelier.studies.signal_leak.report_light import DIVERSITY, labels
 from atelier.studies.signal_leak.report_results import Results
 from atelier.studies.signal_leak.sample import COLOURS
@@ -70,7 +71,7 @@ def results(table: pd.DataFrame, profile: params.Params = EMBEDDED) -> Results:
         leaks={"pixel": natural, "low-1": FrequencyLeak([(0, 0)], np.zeros(CHANNELS), np.eye(CHANNELS), natural),
                "all-Near": leak(1.0, 30, 2.0), "all-Far": leak(2.0, 40), "7-Far": leak(9.0, 7)},
         works=pd.concat([manifest("Watercolor", 9, 3), manifest("Expressionism", 4, 1)], ignore_index=True),
-        natural=manifest("", 3, 5),
+        natural=manifest("", 3, 5).assign(path=["", *(f"{number}.png" for number in range(1, 8))]),
         kind="photographs",
         scheduler=SCHEDULER,
         vae=AutoencoderKL(latent_channels=CHANNELS, block_out_channels=(4,), norm_num_groups=2, sample_size=SIDE),
@@ -196,7 +197,8 @@ def test_a_deficit_is_predicted_for_each_schedule() -> None:
     assert frame.loc["zero-snr", "predicted"] == pytest.approx(1, abs=1e-6)
     figure = report.deficit(wide)
     assert set(figure.metrics) == {f"deficit/{name}" for name in names}
-    assert f"n = {len(study.protocol.all_repeats) * 40} pictures" in figure.caption
+    n = len(study.protocol.all_repeats) * Config.of(study).pictures
+    assert f"n = {n} pictures" in figure.caption
 
 
 def test_a_flow_whose_first_step_holds_nothing_has_no_deficit() -> None:
