@@ -138,9 +138,10 @@ def page_of_what_was_written(few: Params, shaped: Workspace, known: tables.Value
     page = report.load(few, shaped)
     assert list(page.browsed.variants)[:3] == ["the untuned base", "the untuned base, stochastic sampler", "GRAFT"]
     assert len(page.browsed.variants) == 2 + len(config.names)
-    assert all(("1", "white noise") in cells for cells in page.browsed.variants.values())
+    setting = f"{config.guidance:g}", "white noise"
+    assert all(next(iter(cells)) == setting for cells in page.browsed.variants.values())
     stochastic = read(location_of(few, Condition("untuned-sde", "sde")).folders(shaped.samples, [0, 1]))
-    shown, listed = page.browsed.variants["the untuned base, stochastic sampler"]["1", "white noise"]
+    shown, listed = page.browsed.variants["the untuned base, stochastic sampler"][setting]
     assert listed.equals(stochastic[1])
     assert shown[:2].load().equal(stochastic[0][:2].load())
     assert page.cards == {name: [{"candidates": 8, "accepted": 2, "rewards": []}] * 2 for name in config.names}
