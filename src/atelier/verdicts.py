@@ -8,13 +8,16 @@ import numpy as np
 from atelier.claims import Claim, Comparison
 from atelier.evaluation.intervals import FloatArray
 from atelier.evaluation.tables import Resolutions, Values
-from atelier.evidence import LEVEL, Compared, benjamini_hochberg, compare, holm, some_hold
+from atelier.evidence import LEVEL, SAME, Compared, benjamini_hochberg, compare, holm, some_hold
 
 SUPPORTED, REVERSED, NOT_SEEN, UNDECIDED = "supported", "reversed", "not seen", "undecided"
 CANNOT_TELL, BROKEN, UNMET = "instrument cannot tell", "measurement broken", "condition not met"
 DECIDED = (SUPPORTED, REVERSED, NOT_SEEN)
 NO_VERDICT = (CANNOT_TELL, BROKEN, UNMET)  # whatever the numbers of a claim's parts are
 SMALL = "smaller than matters"  # said of an effect that is there
+OTHER_NOISE = "a model's pictures differ from its own under other noise"
+NO_CONTROL = "what must show before anything can, the positive control, does not"
+FULL = "the measure is saturated, its floor nearly as high"
 SATURATED = 0.8  # share of the reference's value that a measure's floor may have
 
 
@@ -93,14 +96,20 @@ class Finding(NamedTuple):
         return len(both) == 2 and (both[0].low > 0 > both[1].high or both[1].low > 0 > both[0].high)
 
 
+class Reason(NamedTuple):
+    """Why there is no verdict: in a few words, and what that is said of."""
+
+    says: str
+    part: Comparison | None = None
+    missing: Sequence[tuple[str, str]] = ()  # measures and cells
+
+
 class Verdict(NamedTuple):
     claim: str
     verdict: str
-    reason: str  # why there is no verdict; "" where there is one, or where the tests are inconclusive
+    reason: Reason | None  # None where there is a verdict, or where the tests are inconclusive
     findings: list[Finding]
     statements: Statements = Statements()
-    control: Compared | None = None  # the positive control, where it was measured
-    null: tuple[Comparison, Compared] | None = None  # of a model with itself under other noise, where that differs
 
     @property
     def holding(self) -> int:
@@ -115,16 +124,9 @@ class Verdict(NamedTuple):
 
     @property
     def said(self) -> str:
-        """The verdict, and where effects are smaller than what would matter."""
+        """The verdict, and whether all its effects are smaller than what would matter."""
         small, saying = self.small
-        if not small:
-            return self.verdict
-        return f"{self.verdict}, {SMALL}" if small == saying else f"{self.verdict}, {small} of {saying} parts {SMALL}"
-
-    @property
-    def control_fails(self) -> bool:
-        """Whether there is no verdict because an effect that must show does not."""
-        return self.verdict == CANNOT_TELL and self.control is not None and self.control.supported_p > LEVEL
+        return f"{self.verdict}, {SMALL}" if small and small == saying else self.verdict
 
     @property
     def is_tested(self) -> bool:
@@ -149,50 +151,63 @@ def decide(claims: Mapping[str, Claim], evidence: Evidence) -> list[Verdict]:
     return [_decided(name, claim, evidence, broken) for name, claim in claims.items()]
 
 
-def differing(evidence: Evidence) -> tuple[Comparison, Compared] | None:
+def differing(evidence: Evidence) -> Comparison | None:
     """The first comparison of a model with itself under other noise that differs (Bonferroni); None if none does."""
     nulls = [(part, compared(part, evidence)) for part in evidence.null_comparisons]
     differ = (
-        (part, result)
-        for part, result in nulls
-        if result and min(result.supported_p, result.reversed_p) <= LEVEL / len(nulls)
+        part for part, result in nulls if result and min(result.supported_p, result.reversed_p) <= LEVEL / len(nulls)
     )
     return next(differ, None)
 
 
-def _decided(name: str, claim: Claim, evidence: Evidence, broken: tuple[Comparison, Compared] | None) -> Verdict:
+def _decided(name: str, claim: Claim, evidence: Evidence, broken: Comparison | None) -> Verdict:
     findings = _findings(claim, evidence)
-    control = compared(claim.control, evidence) if claim.control else None
-    needed = {(part.measure, cell) for part in claim.every_part for cell in part.cells}
-    missing = sorted(f"{measure} of {cell}" for measure, cell in needed - set(evidence.values))
     if broken:
-        return Verdict(name, BROKEN, broken[0].name, findings, control=control, null=broken)
-    if claim.control and control is None:
-        return Verdict(name, CANNOT_TELL, f"the control was not measured: {claim.control.name}", findings)
-    if claim.control and control is not None and control.supported_p > LEVEL:
-        return Verdict(name, CANNOT_TELL, f"the control does not show: {claim.control.name}", findings, control=control)
-    if unmet := _unmet(claim, evidence):
-        return Verdict(name, UNMET, unmet, findings, control=control)
+        return Verdict(
+            name, BROKEN, Reason("a model's pictures differ from its own under other noise", broken), findings
+        )
+    if reason := _control_fails(claim, evidence):
+        return Verdict(name, CANNOT_TELL, reason, findings)
+    if reason := _unmet(claim, evidence):
+        return Verdict(name, UNMET, reason, findings)
     made = statements(claim, [None if finding.saturated else finding.compared for finding in findings])
-    verdict, reason = made.called(LEVEL), ""
+    verdict = made.called(LEVEL)
+    if verdict != UNDECIDED:
+        return Verdict(name, verdict, None, findings, made)
     saturated = next((finding.part for finding in findings if finding.saturated), None)
-    if saturated and verdict == UNDECIDED:  # other parts may still speak against the claim
-        reason = f"saturated, its floor is nearly as high: {saturated.name}"
-        return Verdict(name, CANNOT_TELL, reason, findings, control=control)
-    if verdict == UNDECIDED and (missing or not claim.parts):
-        reason = f"not measured: {', '.join(missing) or 'any part'}"
-    return Verdict(name, verdict, reason, findings, made, control)
+    if saturated:  # other parts might still have spoken against the claim
+        return Verdict(
+            name, CANNOT_TELL, Reason("its floor is nearly as high, the measure is saturated", saturated), findings
+        )
+    needed = {(part.measure, cell) for part in claim.every_part for cell in part.cells}
+    missing = sorted(needed - set(evidence.values))
+    reason = Reason("not measured", missing=missing) if missing or not claim.parts else None
+    return Verdict(name, UNDECIDED, reason, findings, made)
 
 
-def _unmet(claim: Claim, evidence: Evidence) -> str:
-    """The first condition that does not hold, or that was not measured; "" where all hold."""
+def _control_fails(claim: Claim, evidence: Evidence) -> Reason | None:
+    """Why an effect that must show, if any does, was not seen; None where it was, and of a claim without one."""
+    if claim.control is None:
+        return None
+    control = compared(claim.control, evidence)
+    if control is None:
+        return Reason("the positive control was not measured", claim.control)
+    return (
+        Reason("what must show before anything can, the positive control, does not", claim.control)
+        if control.supported_p > LEVEL
+        else None
+    )
+
+
+def _unmet(claim: Claim, evidence: Evidence) -> Reason | None:
+    """The first condition that does not hold, or that was not measured; None where all hold."""
     for condition in claim.conditions:
         result = compared(condition, evidence)
         if result is None:
-            return f"not measured: {condition.name}"
+            return Reason("a condition was not measured", condition)
         if result.supported_p > LEVEL:
-            return f"{condition.name}: {result.interval.mean:.3g}, not shown to be {condition.rule} {result.margin:.3g}"
-    return ""
+            return Reason("a condition is not shown to hold", condition)
+    return None
 
 
 def _findings(claim: Claim, evidence: Evidence) -> list[Finding]:
@@ -298,7 +313,9 @@ class Groups(NamedTuple):
 
     @property
     def differences(self) -> FloatArray:
-        return self.changed - self.reference
+        """Changed less reference; 0 where they are equal up to rounding, which is no scatter."""
+        same = np.isclose(self.changed, self.reference, rtol=SAME, atol=0.0)
+        return np.where(same, 0.0, self.changed - self.reference)
 
 
 def by_group(part: Comparison, evidence: Evidence) -> Groups | None:

@@ -154,12 +154,12 @@ def _interval(interval: Interval) -> str:
     return f"{interval.low:+.3g} to {interval.high:+.3g}"
 
 
-def heading(claim: Claim, verdict: Verdict, sentence: str) -> str:
-    """The claim, its verdict, the answer, what the paper says, the rule and its amendment, as HTML."""
-    reason = f" ({html.escape(verdict.reason)})" if verdict.reason else ""
+def heading(claim: Claim, verdict: Verdict, reason: str, sentence: str) -> str:
+    """The claim, its verdict and why, the answer, what the paper says, the rule and its amendment, as HTML."""
+    because = f" ({html.escape(reason)})" if reason else ""
     lines = [
         f"<b>{verdict.claim}: {html.escape(claim.says)}</b>",
-        f"Verdict by itself: <b>{verdict.said}</b>{reason}",
+        f"Verdict by itself: <b>{verdict.said}</b>{because}",
         html.escape(sentence),
         html.escape(paper(claim, verdict.claim)),
         f"{AFTER if verdict.claim.startswith(FINDING) else WRITTEN}: {html.escape(claim.rule)}",

@@ -16,6 +16,7 @@ from atelier.params import CORRECTED, read
 MEASURES = Path(__file__).with_name("measures.yaml")
 NAMES = "names.yaml"  # beside a study's claims
 SIDES = re.compile(r"( less | over )")  # of a row that compares two cells
+NOTHING = "nothing"  # the cell that has 0 in every measure
 MANY = 2  # models that are named one by one
 PROMPTS = {"0": "plain descriptions", "1": "with style and artist", "2": "with emotion and reason"}
 CELL = re.compile(rf"(?P<model>[^@]+)@(?P<level>\d)/(?P<guidance>[\d.]+)(?P<start>/{CORRECTED})?")
@@ -29,8 +30,14 @@ def measure(name: str) -> str:
 
 
 def comparison(study: str, compared: Comparison) -> tuple[str, str, str]:
-    """Its measure, what changed, and the reference, in words; guidance that both sides share stands with the first."""
+    """Its measure, what changed, and the reference, in words; guidance that both sides share stands with the first.
+
+    A reference is "" where it is nothing.
+    """
     named = measure(compared.measure)
+    if compared.reference == [NOTHING]:
+        one, settings = _side([_split(study, cell) for cell in compared.changed])
+        return named, f"{one} {settings}".strip(), ""
     changed, reference = ([_split(study, cell) for cell in each] for each in (compared.changed, compared.reference))
     (one, settings), (other, against) = _side(changed), _side(reference)
     if settings == against:
@@ -40,7 +47,8 @@ def comparison(study: str, compared: Comparison) -> tuple[str, str, str]:
 
 def sentence(study: str, compared: Comparison) -> str:
     """``comparison`` in one line."""
-    return "{}: {} against {}".format(*comparison(study, compared))
+    named, changed, reference = comparison(study, compared)
+    return f"{named}: {changed}{f' against {reference}' if reference else ''}"
 
 
 def table(study: str, html: str) -> str:
@@ -108,7 +116,8 @@ def _split(study: str, cell: str) -> tuple[str, tuple[str, str, str]]:
     match = CELL.fullmatch(cell)
     if match is None:
         return model(study, cell), ("", "", "")
-    prompts = f"{PROMPTS[match['level']]}, " if match["level"] != "1" or study == "prompt_enrichment" else ""
+    plain = "from " if match["level"] == "0" else ""
+    prompts = f"{plain}{PROMPTS[match['level']]}, " if match["level"] != "1" or study == "prompt_enrichment" else ""
     return model(study, match["model"]), (prompts, match["guidance"], ", from a corrected start" if match[4] else "")
 
 
@@ -122,7 +131,19 @@ def _side(cells: Sequence[tuple[str, tuple[str, str, str]]]) -> tuple[str, str]:
     settings = [
         f"{prompts}at guidance {' and '.join(scales)}{start}" for (prompts, start), scales in how.items() if scales
     ]
-    return " and ".join(models) if len(models) <= MANY else f"{len(models)} models", "; ".join(settings)
+    return " and ".join(models) if len(models) <= MANY else _counted(models), "; ".join(settings)
+
+
+def _counted(models: Sequence[str]) -> str:
+    """How many models, with what their names begin with where that is one."""
+    begins = {model.partition(",")[0] for model in models}
+    return f"{begins.pop()}, mean of {len(models)} models" if len(begins) == 1 else f"{len(models)} models"
+
+
+def cell(study: str, name: str) -> str:
+    """A model in words, with guidance and start where it has them."""
+    model, settings = _side([_split(study, name)])
+    return f"{model} {settings}".strip()
 
 
 @cache

@@ -16,7 +16,7 @@ from matplotlib import pyplot as plt
 from atelier import claims, machine, params, verdicts
 from atelier.claims import Claim
 from atelier.files import read_bytes, write_text
-from atelier.report import answers, browser, cards, figures, naming, pictures
+from atelier.report import answers, browser, cards, change, figures, forest, naming, pictures
 from atelier.report.items import Browser, Data, Figure, Item, Metrics, Table, Text, coded
 from atelier.report.plan import plan
 from atelier.verdicts import Evidence, Verdict
@@ -95,18 +95,19 @@ class Study:
                 print(item.text)
         self.record(item.metrics)
 
-    def verdict(self, name: str) -> None:
-        """Show the card of a claim or a finding, and cite its words by their digest."""
+    def verdict(self, name: str, beside: str = "") -> None:
+        """Show the card of a claim or a finding, and cite its words by digest; ``beside``: what its answer adds."""
         claim, verdict, evidence = self._claims[name], self._verdicts[name], self._evidence
         counts = evidence.counts_of(verdict)
         table = cards.card(claim, verdict, counts, evidence.over_of(name))
-        baselines = [verdicts.baseline(each, evidence) for each in claim.every_part]
-        answer = answers.answer(claim, verdict, baselines, counts)
-        said = f'<div id="{name}">{cards.heading(claim, verdict, answer.sentence)}</div>{table.html()}'
+        answer = answers.answer(claim, verdict, evidence)
+        sentence = f"{answer.sentence} {beside}".strip()
+        why = answers.reason(self.name, verdict, evidence)
+        said = f'<div id="{name}">{cards.heading(claim, verdict, why, sentence)}</div>{table.html()}'
         display(HTML(said), metadata={"caption": table.caption, "table": f"tables/{table.name}.csv"})
         self._write(f"tables/{table.name}.csv", table.csv())
-        if (figure := answers.evidence(claim, verdict)) is not None:
-            self.show(Figure(f"evidence_{name}", figure, answers.CAPTION.format(name)))
+        if (figure := forest.forest(claim, verdict)) is not None:
+            self.show(Figure(f"evidence_{name}", figure, forest.CAPTION.format(name)))
         if cost := cards.cost(claim, verdict):
             print(f"What {name} would take: {cost}")
         self.record(table.metrics)
@@ -115,11 +116,11 @@ class Study:
         cited[name] = {
             "verdict": verdict.verdict,
             "said": verdict.said,
-            "reason": verdict.reason,
+            "reason": why,
             "claim": claim.digest,
             "says": claim.says,
             "paper": answers.paper(claim, name),
-            "answer": answer.sentence,
+            "answer": sentence,
             "numbers": answer.entry(),
             "p": verdict.entry(),
         }
@@ -147,6 +148,8 @@ class Study:
         if missing := [name for name in headline if name not in self.metrics]:
             raise ValueError(f"headline names what was never recorded: {', '.join(missing)}")
         content: dict[str, Any] = {"profile": self.params.profile, "headline": headline, "metrics": self.metrics}
+        if self._claims and (in_short := change.in_short(self.name, self._evidence, self.params)):
+            content["in_short"] = in_short
         if self.cited:
             content["verdicts"] = self.cited
         if self.findings:
