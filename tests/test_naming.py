@@ -112,7 +112,7 @@ def test_every_measure_that_claims_compare_has_a_name() -> None:
         (
             "prompt_enrichment", ["untuned@1/4"], ["untuned@0/4"],
             ("Fréchet distance to real works", "the untuned base with style and artist, at guidance 4",
-             "the untuned base plain descriptions, at guidance 4"),
+             "the untuned base from plain descriptions, at guidance 4"),
         ),
         (
             "vae_decoder", ["rank8-mixed+all@1/4", "rank8-mixed+all@1/16"], ["rank8-mixed@1/4", "rank8-mixed@1/16"],
@@ -132,6 +132,19 @@ def test_many_models_are_counted() -> None:
     models = [f"rank{rank}-{kind}@1/16" for rank in (4, 8) for kind in ("mixed", "conditional")]
     part = Comparison(measure="psd", changed=models, reference=["untuned@1/16"], rule="below")
     assert naming.comparison("art_finetuning", part)[1] == "4 models"
+    alike = part.model_copy(
+        update={"changed": [f"rank8-{kind}@1/16" for kind in ("unconditional", "conditional", "mixed")]}
+    )
+    assert naming.comparison("art_finetuning", alike)[1] == "rank 8, mean of 3 models"
+
+
+def test_a_reference_that_is_nothing_is_not_named() -> None:
+    part = Comparison(measure="net_defects", changed=["both-over-latent"], reference=["nothing"], rule="above")
+    assert naming.comparison("pixel_space", part)[2] == ""
+    assert naming.sentence("pixel_space", part) == "pairs won less lost on defects: both terms over latents alone"
+    assert naming.cell("art_finetuning", "rank8-mixed@1/4/corrected") == (
+        "rank 8, mixed captions at guidance 4, from a corrected start"
+    )
 
 
 def test_a_style_stands_with_its_measure() -> None:

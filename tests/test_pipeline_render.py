@@ -589,7 +589,10 @@ def test_what_a_profile_did_not_measure_is_said_to_be_that_and_not_undecided(stu
     assert [rows[name]["n"] for name in ("A1", "A2")] == ["", "12,345"]
     site.build(studies, tmp_path / "site", ["one", "two"], "study", tmp_path / "params.yaml")
     index = (tmp_path / "site" / "index.html").read_text()
-    assert index.count("– not measured</span>") == 3  # the claim's, its chapter's and the legend's
+    assert index.count("– not measured</span>") == 2  # its chapter's and the legend's; the claim itself is folded
+    assert "1 claim that nothing here has measured yet: A1</summary>" in index
+    assert '<li id="A1"><b>A1</b> x' in index
+    assert '<tr id="A1">' not in index
     assert "n = 12,345 a cell" in index
 
 
@@ -599,7 +602,10 @@ def test_the_front_page_shows_every_published_profile(studies: Path, tmp_path: P
     for profile, verdict in (("embedded", "undecided"), ("study", "supported")):
         for name in ("one", "two"):
             path = studies / name / "metrics.json"
-            content = json.loads(path.read_text()) | {"profile": profile}
+            content = json.loads(path.read_text()) | {
+                "profile": profile,
+                "in_short": f"{name} of {profile} in <short>.",
+            }
             p = {"supported": 0.001 if verdict == "supported" else 0.5, "reversed": 1.0, "not seen": 1.0}
             entry = {"verdict": verdict, "reason": "", "claim": "", "says": f"says {name}", "p": p}
             content["verdicts"] = {"A1" if name == "one" else "B1": {**entry, "answer": f"of {profile}", "paper": "x"}}
@@ -616,7 +622,12 @@ def test_the_front_page_shows_every_published_profile(studies: Path, tmp_path: P
             assert f'<a href="{profile}/{study}/{study}.html#{name}"' in row
             assert chip in row
             assert f"of {profile}" in row
+    head = front[: front.index('<div class="filters"')]
+    assert head.count("one of study in &lt;short&gt;.") == 1  # of the profile that has run the most
+    assert "of embedded in" not in head
+    assert front.count("one of embedded in &lt;short&gt;.") == 1  # in its chapter
     one = (results / "study" / "one" / "one.html").read_text()
+    assert "one of study in &lt;short&gt;." in one
     assert '<a href="../../index.html">Atelier</a>' in one
     assert '<a class="other" href="../../embedded/one/one.html">see embedded</a>' in one
     before = {path: path.read_bytes() for path in results.rglob("*.html")}

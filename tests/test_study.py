@@ -59,15 +59,20 @@ def metrics_of(study: Study) -> dict[str, Any]:
 
 
 def test_a_card_shows_the_verdict_and_keeps_its_numbers(study: Study, displayed: list[Any]) -> None:
-    study.verdict("A1")
+    study.verdict("A1", "And more.")
     study.finish()
     content = metrics_of(study)
     cited = content["verdicts"]["A1"]
-    assert (cited["verdict"], cited["reason"]) == ("undecided", "not measured: fd of b@1/4")
+    assert (cited["verdict"], cited["reason"]) == (
+        "undecided",
+        "not measured: Fréchet distance to real works of b at guidance 4",
+    )
     assert (cited["claim"], cited["says"]) == (CLAIM.digest, CLAIM.says)
     assert cited["p"] == {"supported": 1.0, "reversed": 1.0, "not seen": 1.0}
-    assert cited["answer"].startswith("Fréchet distance to real works at guidance 4, a against untuned: −1 (95 % ")
-    assert cited["answer"].endswith("). 1 of 2 parts hold, 1 not measured.")
+    assert cited["answer"].startswith(
+        "Fréchet distance to real works at guidance 4, a against untuned: 1 against 2 (−1, "
+    )
+    assert cited["answer"].endswith("). Claimed: lower. 1 of 2 parts holds; 1 not measured. And more.")
     assert cited["paper"] == "The paper: p."
     assert (cited["numbers"]["change"], cited["numbers"]["n"]) == (pytest.approx(-1), 20)
     kept = content["metrics"]["claim/A1/1"]
@@ -80,7 +85,7 @@ def test_a_card_shows_the_verdict_and_keeps_its_numbers(study: Study, displayed:
     assert drawn["file"] == "figures/evidence_A1.webp"
     assert metadata["table"] == "tables/claim_A1.csv"
     assert "<b>A1: a &lt; b &amp; c</b>" in card.data
-    assert "<b>undecided</b> (not measured: fd of b@1/4)" in card.data
+    assert "<b>undecided</b> (not measured: Fréchet distance to real works of b at guidance 4)" in card.data
     assert metadata["caption"].startswith("Claim A1: intervals over models; n = 20 a cell.")
 
 

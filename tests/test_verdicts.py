@@ -12,7 +12,10 @@ from atelier.evaluation.tables import Resolutions, Values
 from atelier.verdicts import (
     BROKEN,
     CANNOT_TELL,
+    FULL,
+    NO_CONTROL,
     NOT_SEEN,
+    OTHER_NOISE,
     REVERSED,
     SUPPORTED,
     UNDECIDED,
@@ -130,7 +133,7 @@ def test_an_effect_that_is_there_and_too_small_to_matter_keeps_its_verdict_and_s
     assert said("down") == (small, [small])
     assert said("up") == ("reversed, smaller than matters", ["reversed, smaller than matters"])
     assert said("far") == ("supported", ["supported"])
-    assert said("far", "down") == ("supported, 1 of 2 parts smaller than matters", ["supported", small])
+    assert said("far", "down") == ("supported", ["supported", small])  # what is small of it, its answer says
     assert said("up", "down") == ("reversed, smaller than matters", ["reversed, smaller than matters", small])
     assert verdict_of(values, claim(part("down")))[0].said == "supported"  # of a claim that says nothing of size
 
@@ -149,7 +152,7 @@ def test_a_saturated_measure_cannot_tell() -> None:
     given = evidence(values)._replace(floors=floors)
     verdict = verdicts.decide({"A1": claim(part("a"))}, given)[0]
     assert verdict.verdict == CANNOT_TELL
-    assert verdict.reason == "saturated, its floor is nearly as high: FD of a@1/4 against untuned@1/4"
+    assert verdict.reason == (FULL, part("a"), ())
     assert verdict.findings[0].verdict == CANNOT_TELL
     assert verdicts.decide({"A1": claim(part("a"))}, given._replace(floors={"fd": 70.0}))[0].verdict == SUPPORTED
 
@@ -249,11 +252,12 @@ def test_where_the_control_does_not_show_nothing_is_told() -> None:
     rng = np.random.default_rng(3)
     values = study(rng, untuned=0, a=-12, full=0)
     told = verdict_of(values, claim(part("a"), control=part("full")))[0]
-    assert (told.verdict, told.reason) == (CANNOT_TELL, "the control does not show: FD of full@1/4 against untuned@1/4")
+    assert (told.verdict, told.reason) == (CANNOT_TELL, (NO_CONTROL, part("full"), ()))
     values["fd", "full@1/4"] = values["fd", "untuned@1/4"] - 10
     assert verdict_of(values, claim(part("a"), control=part("full")))[0].verdict == SUPPORTED
     del values["fd", "full@1/4"]
-    assert verdict_of(values, claim(part("a"), control=part("full")))[0].verdict == CANNOT_TELL
+    told = verdict_of(values, claim(part("a"), control=part("full")))[0]
+    assert (told.verdict, told.reason) == (CANNOT_TELL, ("the positive control was not measured", part("full"), ()))
 
 
 def test_without_its_conditions_a_claim_has_no_verdict_however_large_its_effect() -> None:
@@ -266,20 +270,20 @@ def test_without_its_conditions_a_claim_has_no_verdict_however_large_its_effect(
         told = verdict_of(values, claim(part("a"), conditions=conditions))[0]
         assert told.verdict == verdict, (b, c)
         assert told.is_tested == (verdict == SUPPORTED)
-    assert told.reason == ""
+    assert told.reason is None
     values["fd", "c@1/4"] = values["fd", "untuned@1/4"] + 0.19 + 5 * shape  # under 0.2, and not shown to be
     told = verdict_of(values, claim(part("a"), conditions=conditions))[0]
-    assert told.reason == "FD of c@1/4 against untuned@1/4: 0.19, not shown to be at most 0.2"
+    assert told.reason == ("a condition is not shown to hold", conditions[1], ())
     del values["fd", "b@1/4"]
     told = verdict_of(values, claim(part("a"), conditions=conditions))[0]
-    assert (told.verdict, told.reason) == (UNMET, "not measured: FD of b@1/4 against untuned@1/4")
+    assert (told.verdict, told.reason) == (UNMET, ("a condition was not measured", conditions[0], ()))
 
 
 def test_a_model_that_differs_from_itself_breaks_the_measurement() -> None:
     rng = np.random.default_rng(4)
     values = study(rng, untuned=0, a=-12, again=9)
     told = verdict_of(values, claim(part("a")), itself=[part("again")])[0]
-    assert (told.verdict, told.reason) == (BROKEN, "FD of again@1/4 against untuned@1/4")
+    assert (told.verdict, told.reason) == (BROKEN, (OTHER_NOISE, part("again"), ()))
 
 
 def test_equal_shares_of_few_pictures_break_nothing() -> None:
@@ -297,9 +301,19 @@ def test_equal_shares_of_few_pictures_break_nothing() -> None:
 def test_what_was_not_measured_is_named_and_not_decided() -> None:
     values = study(np.random.default_rng(5), untuned=0, a=-12)
     told = verdict_of(values, claim(part("a"), part("b")))[0]
-    assert (told.verdict, told.reason) == (UNDECIDED, "not measured: fd of b@1/4")
+    assert (told.verdict, told.reason) == (UNDECIDED, ("not measured", None, [("fd", "b@1/4")]))
     assert [row.verdict for row in told.findings] == [SUPPORTED, ""]
-    assert verdict_of(values, claim())[0].reason == "not measured: any part"
+    assert verdict_of(values, claim())[0].reason == ("not measured", None, [])
+
+
+def test_what_differs_by_rounding_alone_is_equal() -> None:
+    """Leave-one-out values of equal shares differ in their last digits, which are no scatter and no effect."""
+    values = {("fd", "untuned@1/4"): np.full(GROUPS, 0.1) * 3, ("fd", "a@1/4"): np.full(GROUPS, 0.3)}
+    assert (values["fd", "untuned@1/4"] != values["fd", "a@1/4"]).all()
+    compared = verdict_of(values, claim(part("a")))[0].findings[0].compared
+    assert compared is not None
+    assert compared.interval[:3] == (0.0, 0.0, 0.0)
+    assert compared.equal is not None
 
 
 def test_half_a_measured_gain_is_a_margin() -> None:

@@ -163,9 +163,7 @@ def differing(evidence: Evidence) -> Comparison | None:
 def _decided(name: str, claim: Claim, evidence: Evidence, broken: Comparison | None) -> Verdict:
     findings = _findings(claim, evidence)
     if broken:
-        return Verdict(
-            name, BROKEN, Reason("a model's pictures differ from its own under other noise", broken), findings
-        )
+        return Verdict(name, BROKEN, Reason(OTHER_NOISE, broken), findings)
     if reason := _control_fails(claim, evidence):
         return Verdict(name, CANNOT_TELL, reason, findings)
     if reason := _unmet(claim, evidence):
@@ -176,9 +174,7 @@ def _decided(name: str, claim: Claim, evidence: Evidence, broken: Comparison | N
         return Verdict(name, verdict, None, findings, made)
     saturated = next((finding.part for finding in findings if finding.saturated), None)
     if saturated:  # other parts might still have spoken against the claim
-        return Verdict(
-            name, CANNOT_TELL, Reason("its floor is nearly as high, the measure is saturated", saturated), findings
-        )
+        return Verdict(name, CANNOT_TELL, Reason(FULL, saturated), findings)
     needed = {(part.measure, cell) for part in claim.every_part for cell in part.cells}
     missing = sorted(needed - set(evidence.values))
     reason = Reason("not measured", missing=missing) if missing or not claim.parts else None

@@ -10,6 +10,7 @@ from atelier.params import read
 from atelier.pipeline import page, scrub
 from atelier.verdicts import DECIDED
 
+NOT_MEASURED = "not measured"  # in place of undecided, where a profile made no pictures for a claim
 DEMO = Path("demo", "index.html")  # the page that paints in a browser, where it lies beside the front page
 CHAPTERS = Path(__file__).with_name("chapters.yaml")
 Row = Mapping[str, str]  # a verdict or a finding, as ``site`` reads it
@@ -24,6 +25,7 @@ class Site(NamedTuple):
     order: Sequence[str]
     verdicts: Sequence[Row]
     findings: Sequence[Row]
+    in_short: Mapping[str, str]  # by study, what it found in one sentence
     waiting: int = 0  # studies of the profile that are not published yet
 
 
@@ -45,7 +47,15 @@ def html(sites: Sequence[Site], folder: Path) -> str:
         for site in sites
     ]
     demo = DEMO.as_posix() if (folder / DEMO).is_file() else None
-    about = {"sites": shown, "chapters": chapters(sites), "findings": _findings(sites), "demo": demo}
+    listed = chapters(sites)
+    about = {
+        "sites": shown,
+        "chapters": listed,
+        "answers": [answer for chapter in listed if (answer := _first(chapter))],
+        "words": _written()["words"],
+        "findings": _findings(sites),
+        "demo": demo,
+    }
     frame = page.frame("Atelier: what was found", ", ".join(site.profile for site in sites))
     return page.rendered("home.html.j2", frame | about, folder)
 
@@ -77,7 +87,9 @@ def _chapter(chapter: Mapping[str, Any], sites: Sequence[Site]) -> dict[str, Any
     pages = [
         {
             "profile": site.profile,
+            "study": name,
             "title": page.title(scrub.read(site.folder / name / f"{name}.ipynb")),
+            "in_short": site.in_short.get(name, ""),
             "href": f"{site.prefix}{name}/{name}.html",
             "figure": next((f"{site.prefix}{name}/{quote(file)}" for file in captions(site.folder / name)), None),
         }
@@ -94,6 +106,20 @@ def _chapter(chapter: Mapping[str, Any], sites: Sequence[Site]) -> dict[str, Any
         "claims": [_claim(name, rows) for name in names],
         "sums": [each for each in sums if each["kinds"]],
         "painted": _painted(chapter.get("picture", ""), sites),
+    }
+
+
+def _first(chapter: Mapping[str, Any]) -> dict[str, str] | None:
+    """A chapter's answer for the head of the page: its first study's, of the last profile that has one."""
+    answered = [shown for shown in chapter["pages"] if shown["in_short"]]
+    if not answered:
+        return None
+    study = chapter["studies"][0]
+    mine = [shown for shown in answered if shown["study"] == study] or answered
+    return {
+        "title": chapter["title"],
+        "anchor": study,
+        **{key: mine[-1][key] for key in ("profile", "in_short", "href")},
     }
 
 
@@ -125,6 +151,7 @@ def _claim(name: str, rows: Sequence[tuple[Site, Row]]) -> dict[str, Any]:
         "name": name,
         "says": mine[0][1]["says"],
         "paper": mine[0][1]["paper"],
+        "measured": any(row["verdict"] != NOT_MEASURED for _, row in mine),
         "results": [result(site, row) for site, row in mine],
     }
 
@@ -149,6 +176,10 @@ def captions(folder: Path) -> dict[str, str]:
     return {file: caption for file, caption in shown.items() if "/evidence_" not in file}
 
 
-@cache
 def _chapters() -> Sequence[Mapping[str, Any]]:
-    return list(read(CHAPTERS)["chapters"])
+    return list(_written()["chapters"])
+
+
+@cache
+def _written() -> Mapping[str, Any]:
+    return read(CHAPTERS)

@@ -29,9 +29,10 @@ for (const head of document.querySelectorAll(".sortable thead th")) {
 const filters = document.querySelector(".filters");
 if (filters) {
   const rows = [...document.querySelectorAll(".claims tbody tr")];
-  const of = (row) => [...row.querySelectorAll(".verdict")].map((chip) => chip.textContent.trim().split(",")[0]);
+  // a claim counts once, by its last profile, which has run the most
+  const of = (row) => [...row.querySelectorAll(".verdict")].slice(-1).map((chip) => chip.textContent.trim().split(",")[0]);
   const counts = new Map();
-  for (const row of rows) for (const said of new Set(of(row))) counts.set(said, (counts.get(said) || 0) + 1);
+  for (const row of rows) for (const said of of(row)) counts.set(said, (counts.get(said) || 0) + 1);
   const show = (wanted, pressed) => {
     for (const row of rows) row.hidden = wanted !== null && !of(row).includes(wanted);
     for (const button of filters.children) button.setAttribute("aria-pressed", String(button === pressed));
@@ -44,7 +45,7 @@ if (filters) {
     filters.append(button);
     return button;
   };
-  const all = add(`all ${rows.length} claims of the papers`, null);
+  const all = add(`all ${rows.length} claims that were measured`, null);
   for (const [said, count] of [...counts].sort((one, two) => two[1] - one[1])) add(`${said} ${count}`, said);
   show(null, all);
 }

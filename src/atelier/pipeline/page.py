@@ -46,11 +46,13 @@ def page(
     verdicts: Sequence[Mapping[str, str]] = (),
     findings: Sequence[Mapping[str, str]] = (),
     ways: Mapping[str, Any] | None = None,
+    in_short: str = "",
 ) -> str:
     """A study's page from its notebook; ``folder`` is where it will lie, and holds the figures that it names.
 
     ``verdicts``: its claims' among all of the profile, which only the site knows (`site.verdicts_of`); ``findings``:
-    its own (`site.findings_of`); ``ways``: to the front page, the studies before and after, and other profiles.
+    its own (`site.findings_of`); ``ways``: to the front page, the studies before and after, and other profiles;
+    ``in_short``: what it found in one sentence.
 
     Raises ValueError when it has no title, a formula does not convert, a figure's file is missing, or something in it
     would run or be fetched.
@@ -63,6 +65,7 @@ def page(
         "findings": findings,
         "ways": ways or {},
         "contents": _contents(notebook),
+        "in_short": in_short,
     }
     text, _ = PageExporter().from_notebook_node(notebook, resources=frame(title(notebook), profile) | about)
     return checked(text, folder)

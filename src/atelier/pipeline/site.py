@@ -8,12 +8,10 @@ from urllib.parse import unquote
 from atelier.files import copy, copy_folder, read_json, read_text, write_text
 from atelier.params import read
 from atelier.pipeline import home, page, scrub
-from atelier.pipeline.home import Row
+from atelier.pipeline.home import NOT_MEASURED, Row
 from atelier.studies import STUDIES
 from atelier.verdicts import over_all, statements_of
 from atelier.workspace import replacing
-
-NOT_MEASURED = "not measured"  # in place of undecided, where a profile made no pictures for a claim
 
 
 def build(studies: Path, site: Path, order: Sequence[str], profile: str, params: Path) -> None:
@@ -59,7 +57,8 @@ def render(
         "others": [{"profile": other, "href": f"../../{other}/{folder.name}/{folder.name}.html"} for other in others],
         "home": "../../index.html" if others else "../index.html",
     }
-    write_text(folder / f"{folder.name}.html", page.page(notebook, profile, folder, mine[0], mine[1], ways))
+    short = _in_short(folder.parent, [folder.name]).get(folder.name, "")
+    write_text(folder / f"{folder.name}.html", page.page(notebook, profile, folder, mine[0], mine[1], ways, short))
 
 
 def verdicts_of(studies: Path, order: Sequence[str]) -> list[Row]:
@@ -169,7 +168,7 @@ def _published(folder: Path) -> home.Site:
     order = [name for name in params if (folder / name / f"{name}.ipynb").is_file()]
     judged = verdicts_of(folder, order), findings_of(folder, order)
     waiting = sum(name in params and name not in order for name in STUDIES)
-    return home.Site(params["profile"], folder, f"{folder.name}/", order, *judged, waiting)
+    return home.Site(params["profile"], folder, f"{folder.name}/", order, *judged, _in_short(folder, order), waiting)
 
 
 def _check(root: Path, pages: Iterable[Path]) -> None:
@@ -185,7 +184,14 @@ def _check(root: Path, pages: Iterable[Path]) -> None:
 def _front(folder: Path, order: Sequence[str], profile: str, judged: tuple[Sequence[Row], Sequence[Row]]) -> str:
     """The front page of one profile, which lies beside its studies."""
     check_headlines(folder, order, profile)
-    return home.html([home.Site(profile, folder, "", order, *judged)], folder)
+    return home.html([home.Site(profile, folder, "", order, *judged, _in_short(folder, order))], folder)
+
+
+def _in_short(folder: Path, order: Sequence[str]) -> dict[str, str]:
+    """What each study found in one sentence; results of before had none."""
+    files = {name: folder / name / "metrics.json" for name in order}
+    said = {name: read_json(path).get("in_short") for name, path in files.items() if path.is_file()}
+    return {name: sentence for name, sentence in said.items() if sentence}
 
 
 def check_headlines(folder: Path, order: Sequence[str], profile: str) -> None:

@@ -15,6 +15,7 @@ from atelier.metrics.summary import SLOPE_LOW
 from atelier.params import CORRECTED, STARTS, WHITE
 from atelier.report import figures, naming, starts, words
 from atelier.report.browser import Browsed, Cell, Values, by_path, on_sheets
+from atelier.report.change import moved
 from atelier.report.items import Browser, Data, Figure, Item, Metric, Table, Text
 from atelier.sampling import store
 from atelier.sampling.store import UNTUNED
@@ -47,6 +48,20 @@ NEIGHBOURS = 10  # nearest works a row
 def headline(results: Results) -> list[str]:
     """What the index page shows."""
     return [*(f"fd/{name}/guidance-{results.low:g}" for name in (UNTUNED, *results.highest_rank)), CHANGED_BY_START]
+
+
+def one_start(results: Results) -> str:
+    """What N1 does not compare: an adapter with the untuned base from the same corrected start."""
+    low = f"{results.low:g}"
+    cells = [f"{name}@1/{low}/{CORRECTED}" for name in ("rank8-unconditional", UNTUNED)]
+    said = moved(STUDY, evidence(results), "fd", *cells)
+    steps = results.config.optimisation.steps
+    start = (
+        f" From the corrected start for both, the distance {said} where rank 8 is tuned without captions."
+        if said
+        else ""
+    )
+    return f"Adapters learnt for {steps} steps.{start}"
 
 
 # ------------------------------------------------------------------------------------ pictures and training
