@@ -155,6 +155,19 @@ def test_relaxed_iterations_reach_where_eta_v_stretches_by_more_than_one() -> No
     assert 0.1 < relative(slow.z, z) / 0.8**20 < 10
 
 
+@pytest.mark.parametrize("relaxation", [0.3, 0.7, 1.0, 1.4])
+@pytest.mark.parametrize("m", [0.5 + 0.6j, -0.5 + 0.3j, 1.5, 2j, -1.2])
+def test_residuals_shrink_or_grow_by_what_relaxation_and_eigenvalue_say(m: complex, relaxation: float) -> None:
+    """Of a turn and stretch, eta A with the eigenvalues m and its conjugate: ``|1 - r (1 + m)|`` an iteration."""
+    eta = -0.25
+    a = torch.tensor([[m.real, -m.imag], [m.imag, m.real]], dtype=torch.float64) / eta
+    data = normal(5, 2)
+    first, second = (
+        inverted(linear(a), data, [1.0, 0.75], iterations, relaxation=relaxation).residual for iterations in (3, 4)
+    )
+    assert_close(second / first, torch.full_like(first, abs(1 - relaxation * (1 + m))), relative=1e-9)
+
+
 def test_relaxed_and_plain_iterations_agree_where_both_converge() -> None:
     z = normal(6, 3, 2)
     x = sampled(curved, z, [0.4, 0.0])

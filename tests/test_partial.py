@@ -167,6 +167,23 @@ def test_of_a_flow_something_is_learnt_where_no_signal_is_left() -> None:
     assert of_noise.abs().max() < 1e-12
 
 
+@pytest.mark.parametrize("alpha", [0.5, 0.1, 0.0])
+def test_of_v_it_is_its_squared_error_times_what_vanishes_with_the_signal(alpha: float) -> None:
+    """The curvature along a change of v is twice its square times ``(b alpha / s)^2``; without signal v is all one."""
+    x_I, eps, v, change = (normal(3, 2, 2, 2, seed=seed) for seed in range(4))
+    s = math.sqrt(1 - alpha**2)
+    levels = 0.6, 0.8, alpha, s
+    x_t, b = renoised(x_I, eps, *levels), signal_and_noise_from(*levels)[1]
+
+    def loss(v: Tensor) -> Tensor:
+        return partial_loss(diffusion.noise_estimate("v_prediction", x_t, v, alpha, s), eps, *levels)
+
+    curvature = loss(v + change) + loss(v - change) - 2 * loss(v)
+    assert_close(curvature, 2 * (b * alpha / s) ** 2 * change.square().mean((1, 2, 3)), absolute=1e-12)
+    if alpha == 0:
+        assert torch.equal(loss(v + change), loss(v))
+
+
 def test_of_a_flow_from_clean_latents_it_is_the_ordinary_loss() -> None:
     z0, eps, velocity = (torch.randn(3, 2, 2, 2, dtype=torch.float64) for _ in range(3))
     expected = (eps - z0 - velocity).square().mean((1, 2, 3))

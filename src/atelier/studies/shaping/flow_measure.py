@@ -147,7 +147,7 @@ def _most(values: FloatArray) -> float:
 
 
 def _ratios(table: pd.DataFrame) -> FloatArray:
-    """Measured rates over ``eta L``, of steps where that is below 1."""
+    """Measured rates over ``|eta| L``, of steps where that is below 1."""
     known = table[(table["eta_l"] < 1) & table["rate"].notna()]
     return (known["rate"] / known["eta_l"]).to_numpy(dtype=np.float64)
 
