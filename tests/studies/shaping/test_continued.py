@@ -81,27 +81,28 @@ def normal(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return SimpleNamespace(unet=Normal(scheduler, 0.0), scheduler=scheduler, device=torch.device("cpu"))
 
 
-def ends(pipeline: SimpleNamespace, mean: float, number: int, n: int) -> Tensor:
+class NormalFlow(Normal):
+    """The exact velocity of such data on a flow's path."""
+
+    def __call__(self, state: Tensor, t: Tensor, words: Tensor) -> SimpleNamespace:
+        s = float(t) / 1000
+        gain = (1 - s) * SPREAD / ((1 - s) ** 2 * SPREAD + s**2)
+        return SimpleNamespace(sample=(state - self.mean - gain * (state - (1 - s) * self.mean)) / s)
+
+
+def ends(pipeline: SimpleNamespace, mean: float, number: int, n: int, steps: int = 40) -> Tensor:
     """Last states of the chain whose first ``number`` steps are the tuned denoiser's."""
     first = torch.randn(n, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(5))
     seeds = [("end", row) for row in range(n)]
-    base_only = pipeline.unet
-    pipeline.unet = SwitchingNormal(pipeline.scheduler, mean, number)
-    last = continued(pipeline, [""] * n, first, 0, seeds, Solver(1.0, 40, n, eta=1.0))
-    pipeline.unet = base_only
-    return last
+    denoiser, calls = type(pipeline.unet), iter(range(steps))
 
+    def switching(state: Tensor, t: Tensor, words: Tensor) -> SimpleNamespace:
+        now = denoiser(pipeline.scheduler, mean if next(calls) < number else 0.0)
+        output: SimpleNamespace = now(state, t, words)
+        return output
 
-class SwitchingNormal(Normal):
-    def __init__(self, scheduler: DDIMScheduler, mean: float, number: int) -> None:
-        super().__init__(scheduler, mean)
-        self.left = number
-
-    def __call__(self, state: Tensor, t: Tensor, words: Tensor) -> SimpleNamespace:
-        self.left -= 1
-        if self.left < 0:
-            self.mean = 0.0
-        return super().__call__(state, t, words)
+    chain = SimpleNamespace(unet=switching, scheduler=pipeline.scheduler, device=pipeline.device)
+    return continued(chain, [""] * n, first, 0, seeds, Solver(1.0, steps, n, eta=1.0))
 
 
 @pytest.mark.parametrize("number", [40, 20])
@@ -120,6 +121,27 @@ def test_paths_differ_by_at_least_as_much_as_their_ends(normal: SimpleNamespace,
     if number == 40:  # most of the data's own divergence; the chain starts from white noise in both
         assert float(paths.mean()) < 1.6 * at_ends
         assert at_ends == pytest.approx(SIDE**2 * mean**2 / (2 * SPREAD), rel=0.25)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_of_a_flow_s_pictures_it_is_a_bound_where_the_base_takes_the_last_step(
+    normal: SimpleNamespace, number: int
+) -> None:
+    """Two steps from noise 1 to 0.5, with noise, and on to 0, without: of the second the result says nothing.
+
+    An element of the state between is N(mean / 2, 1 / 4) by the tuned flow and N(0, 1 / 4) by the base.
+    """
+    mean, n, scheduler = 0.4, 400, scheduler_for("flow_prediction", normal.scheduler)
+    flow = SimpleNamespace(unet=NormalFlow(scheduler, 0.0), scheduler=scheduler, device=normal.device)
+    first, seeds = torch.randn(4, 1, SIDE, SIDE), [("path", row) for row in range(4)]
+    paths = path_divergence(
+        flow, NormalFlow(scheduler, mean), [""] * 4, first, seeds, Solver(1.0, 2, 4), None if number == 2 else number
+    )
+    torch.testing.assert_close(paths, torch.full((4,), SIDE**2 * mean**2 / 2).double(), rtol=0.01, atol=0)
+    shifted, still = (ends(flow, each, number, n, steps=2).double() for each in (mean, 0.0))
+    at_ends = SIDE**2 * float((shifted - still).mean()) ** 2 / (2 * float(still.var()))
+    # the base's step maps both laws alike, so that nothing is lost; the tuned one's also shifts its own
+    assert at_ends / float(paths.mean()) == pytest.approx(1 if number == 1 else 9, rel=0.1)
 
 
 def test_a_denoiser_is_no_way_from_itself(normal: SimpleNamespace) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from torch import Tensor
 
 from atelier import params
@@ -16,6 +17,7 @@ from atelier.models import base
 from atelier.models.adapters import WEIGHTS
 from atelier.models.latents import encode_prompts
 from atelier.params import Params
+from atelier.sampling.sampler import with_ddim
 from atelier.studies.shaping import candidates, prompts, report_load
 from atelier.studies.shaping import shaped as model
 from atelier.studies.shaping import train as training
@@ -197,6 +199,26 @@ def test_the_bounded_loss_learns_the_noise_of_all_levels_at_once(shaped: Workspa
         assert (max(losses) > 0.1) is above
         if not above:
             assert max(losses) < 1e-4
+
+
+def test_states_teach_no_denoiser_of_v_that_begins_without_signal(
+    shaped: Workspace, config: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Last states do, as does v that begins with some; the base of the other test cases is a flow."""
+
+    def loaded(zero: bool) -> Any:
+        pipeline = base.load(shaped.base)
+        changed = {"prediction_type": "v_prediction", "timestep_spacing": "trailing", "rescale_betas_zero_snr": zero}
+        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, **changed)
+        return with_ddim(pipeline)
+
+    monkeypatch.setattr(model, "load", lambda *_: loaded(True))
+    with pytest.raises(ValueError, match=r"^shaping.trainings.pgraft-50.target: x_I teaches a base that predicts v"):
+        Setup(config, shaped, "pgraft-50", 0)
+    for variant in ("graft", "pgraft-50-x0"):
+        Setup(config, shaped, variant, 0)
+    monkeypatch.setattr(model, "load", lambda *_: loaded(False))
+    Setup(config, shaped, "pgraft-50", 0)
 
 
 # ------------------------------------------------------------------------------------------------ rounds

@@ -75,13 +75,18 @@ def path_divergence(
     solver: Solver,
     number: int | None = None,
 ) -> Tensor:
-    """An upper bound of ``KL(tuned || base)`` of pictures by the stochastic sampler (eta = 1), nats, (n,) a trajectory.
+    """``KL(tuned || base)`` of trajectories up to the last step with noise (eta = 1), nats, (n,) a trajectory.
 
-    Both chains start alike and add Gaussian noise of equal variance at every step, so that their laws of trajectories
-    differ by ``KL = E_tuned[sum over steps of |mean_tuned - mean_base|^2 / (2 sigma^2)]`` (the chain rule), their
-    ends' laws by no more (data processing). The mean of the result over trajectories, which the tuned chain takes,
-    estimates it without bias. ``pipeline``: of the base; ``tuned``: the other denoiser, which takes the first
-    ``number`` steps; None: all. Steps without noise are the same map of both or are none, and are left out.
+    Both chains start alike and add Gaussian noise of equal variance at a step, so that their laws of trajectories
+    differ by ``KL = E_tuned[sum over steps of |mean_tuned - mean_base|^2 / (2 sigma^2)]`` (the chain rule), the law of
+    any state on them by no more (data processing). The mean of the result over trajectories, which the tuned chain
+    takes, estimates it without bias. ``pipeline``: of the base; ``tuned``: the other denoiser, which takes the first
+    ``number`` steps; None: all.
+
+    Steps without noise are left out. One between equal levels, as DDIM's last may be, changes nothing. One that ends at
+    noise 0, a flow's last, is a map: of the base in both chains where ``number`` leaves it to the base (P-GRAFT), and
+    the result bounds the divergence of pictures; a map of each chain's own where tuned takes all steps (GRAFT), and the
+    result bounds that of the states before it, not of pictures.
     """
     kind = pipeline.scheduler.config.prediction_type
     times, levels = step_levels(pipeline.scheduler, solver.steps)

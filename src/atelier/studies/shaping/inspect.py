@@ -226,7 +226,7 @@ def paths(
 
 
 def path_rows(seen: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Rows ``kl_paths``: an upper bound of each variant's divergence from the base, both sampled with eta = 1."""
+    """Rows ``kl_paths``: each variant's ``path_divergence`` from the base, both sampled with eta = 1."""
     rows = []
     for name in seen[0]["variant"].unique():
         nats = [table.loc[table["variant"] == name, "nats"].to_numpy() for table in seen]

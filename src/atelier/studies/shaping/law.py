@@ -257,8 +257,8 @@ def divergence_of(rule: Rule) -> float:
 
     Exact for rewards without ties, since accepted and base have the density ratio A(r) / Z of pictures, which depends
     on the reward alone; at most ``-log Z``, as A is at most 1. Best-of-N: ``log N - (N - 1) / N``. With ties it is
-    smaller. It bounds no tuned model: that is what ``divergence_at_least`` (from below) and ``divergence_of_paths``
-    (from above) do.
+    smaller. It bounds no tuned model: that is what ``divergence_at_least`` (from below) and
+    ``continued.path_divergence`` (from above, up to the last step with noise) do.
     """
     if isinstance(rule, Threshold):
         return -float(np.log1p(-check_number(rule.level, "level", least=0, most=1, open_ends=True)))

@@ -56,9 +56,10 @@ READ = (
     "*fd_rec*: Fréchet distance to reconstructed works; *recall*: share of works "
     "that are near a picture, diversity; *recall_base*: "
     "share of the base's pictures that are. KL divergence to the base is not known: *kl* is a lower bound of it, from "
-    "rewards alone, of the pictures in this row, where they are not too few; *kl_paths* is that of whole trajectories, "
-    "both by the stochastic sampler, so an upper bound for pictures by that sampler and none for those by the "
-    "deterministic one; "
+    "rewards alone, of the pictures in this row, where they are not too few; *kl_paths* is that of trajectories "
+    "up to the last step with noise, both by the stochastic sampler: an upper bound for pictures by that sampler, "
+    "except where a tuned model takes a last step without noise, as GRAFT of a flow does: there for the states before "
+    "that step alone; and none for pictures by the deterministic sampler; "
     "*kl_aimed* is that of the rule's law, at which training aims."
 )
 

@@ -113,7 +113,7 @@ def gaussian_means(variance: float = 4.0, tilt: float = 0.3, alpha: float = 0.6)
 
 
 def laws(_: Results | None = None) -> Table:
-    """What each method aims at by its sampler, with the example of methods.md 5.2 computed."""
+    """What each method aims at by its sampler, with the example of a Gaussian computed (``gaussian_means``)."""
     means = gaussian_means()
     deterministic, stochastic = SOLVERS.values()
     listed = [

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from peft.utils import set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor
@@ -22,7 +23,7 @@ from atelier.models.adapters import WEIGHTS, tuned
 from atelier.params import Params
 from atelier.sampling.prompted import Prompted
 from atelier.sampling.sampler import first_latents, settled
-from atelier.sampling.trajectories import Level, level, network_parts, noise_generators, step_levels
+from atelier.sampling.trajectories import Level, level, network_parts, noise_generators, predicts, step_levels
 from atelier.seeds import seed_of
 from atelier.studies.shaping import candidates, prompts, rewards, select, shaped
 from atelier.studies.shaping.candidates import Painting
@@ -73,6 +74,8 @@ class Setup:
         self.accelerator = accelerator(params.machine)
         self.pipeline = settled(shaped.load(params, workspace), self.accelerator.device)
         self.pipeline.set_progress_bar_config(disable=True)
+        if self.training.level < 1.0 and self.training.target == "x_I":
+            check_signal(self.pipeline.scheduler, self.config.steps, variant)
         self.trainable = add_conversion(self.pipeline.unet, self.config.rank, self.seed)
         self.before = before(variant, self.config)
         if self.before is not None:
@@ -288,6 +291,18 @@ def load(params: Params, workspace: Workspace, variant: str, training_seed: int)
     untuned = pipeline.unet.to(device, memory_format=torch.channels_last)
     number = level(pipeline.scheduler, config.steps, share).number
     return pipeline, network_parts(pipeline, network, untuned, number)
+
+
+def check_signal(scheduler: SchedulerMixin, steps: int, variant: str) -> None:
+    """Refuse target x_I of a denoiser that predicts v at a first step without signal.
+
+    ``partial_loss`` is there the same for every v, so that the step that begins each picture would stay untrained.
+    """
+    if predicts(scheduler) == "v_prediction" and float(step_levels(scheduler, steps)[1][0, 0]) == 0:
+        raise ValueError(
+            f"shaping.trainings.{variant}.target: x_I teaches a base that predicts v nothing at its first step, "
+            "which has no signal; expected x_0, or shaping.model: flow"
+        )
 
 
 def check_seed(params: Params, variant: str, training_seed: int) -> None:
