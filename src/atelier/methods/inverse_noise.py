@@ -45,9 +45,8 @@ class Inversion(NamedTuple):
     ``residual``: of the step's equation at the returned state, root mean square over its elements. ``lipschitz``: the
     largest ratio of successive differences, over ``|eta|``: seen along the iteration, so an estimate of L from below;
     NaN where no difference was above rounding, or one was not finite. ``bound``: ``error_bound`` of both, root mean
-    square as well. It is of this step alone: earlier steps enlarge an error by up to 1 / (1 - |eta| L) each, and
-    rounding with it. A flow that contracts much loses digits that no iteration brings back; round trips show it
-    (``sampled``).
+    square as well. It is of this step alone: earlier steps enlarge an error by up to 1 / (1 - eta L) each, and rounding
+    with it. A flow that contracts much loses digits that no iteration brings back; round trips show it (``sampled``).
     """
 
     z: Tensor
@@ -77,14 +76,10 @@ def inverted(
 
     Anil et al. 2025, algorithm 6. ``x``: data (n, ...), float32 or float64, finite. Each sample takes up to
     ``iterations`` of them, until its residual is at most ``tolerance`` (root mean square), and stays: the result does
-    not depend on the others of its batch. Each step calls ``velocity`` once more, for the residual. Where it does not
-    converge, residuals and bounds say so, nothing is raised.
-
-    An iteration goes the part r, ``relaxation``, of the way (below 1: ours): ``y + r (x_{k+1} - eta v(y) - y)``. It
-    converges from everywhere where ``|1 - r| + r |eta| L < 1``: for r up to 1 where ``|eta| L < 1`` (lemma 5.1). For a
-    linear v of matrix J it does so exactly where ``|1 - r (1 + m)| < 1`` for every eigenvalue m of eta J: for r = 1
-    where the spectral radius of eta J is below 1. For another v the same, J its Jacobian at a solution, suffices near
-    that solution. A small enough r meets it where every m has a real part above -1, however large.
+    not depend on the others of its batch. Each step calls ``velocity`` once more, for the residual. The iteration
+    converges for eta L < 1 (lemma 5.1), for a linear v exactly where eta's spectral radius is below 1; where it does
+    not, residuals and bounds say so, nothing is raised. ``relaxation`` below 1 goes only that part of the way: slower
+    where it converges, and also to solutions at which eta v stretches by 1 or more without folding (ours).
     """
     _check_samples(x, "x", EXACT)
     check_finite_tensor(x, "x")

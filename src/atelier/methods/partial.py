@@ -62,10 +62,6 @@ def partial_loss(predicted: Tensor, eps: Tensor, alpha_I: Level, s_I: Level, alp
     ``predicted``: the noise predicted of ``renoised`` states; ``eps``: that which was added to them. It is the squared
     error to ``partial_target`` times b^2 / s_t^2. At t_I itself b is 0 and nothing is learnt. Half precision is
     computed in float32.
-
-    Of a network that predicts v, ``predicted`` is ``s_t x_t + alpha_t v``: what v adds to the smallest loss is its
-    squared error times ``(b alpha_t / s_t)^2``. Little is learnt where little signal is left, and where none is (zero
-    terminal SNR) any v has the same loss.
     """
     check_alike(LATENTS, predicted=predicted, eps=eps)
     levels = _checked_levels(eps, alpha_I, s_I, alpha_t, s_t)
