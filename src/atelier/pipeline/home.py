@@ -51,7 +51,7 @@ def html(sites: Sequence[Site], folder: Path) -> str:
     about = {
         "sites": shown,
         "chapters": listed,
-        "answers": [answer for chapter in listed if (answer := _first(chapter))],
+        "answers": answers(listed),
         "words": _written()["words"],
         "findings": _findings(sites),
         "demo": demo,
@@ -107,6 +107,11 @@ def _chapter(chapter: Mapping[str, Any], sites: Sequence[Site]) -> dict[str, Any
         "sums": [each for each in sums if each["kinds"]],
         "painted": _painted(chapter.get("picture", ""), sites),
     }
+
+
+def answers(listed: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """One sentence a chapter, where a study of it has one."""
+    return [answer for chapter in listed if (answer := _first(chapter))]
 
 
 def _first(chapter: Mapping[str, Any]) -> dict[str, str] | None:

@@ -139,11 +139,16 @@ def renew(results: Path) -> None:
 
 
 def summary(results: Path) -> str:
-    """All claims with the verdicts of every published profile, as a Markdown table for a file beside ``results``."""
+    """What was found, in Markdown for a file beside ``results``: a sentence a paper, then each claim's verdicts."""
     sites = _sites(results)
+    listed = home.chapters(sites)
+    lines = [
+        f"- **{each['title']}** ([{each['profile']}]({results.name}/{each['href']})): {each['in_short']}"
+        for each in home.answers(listed)
+    ]
     heads = ["claim", *(each.profile for each in sites)]
-    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
-    for chapter in home.chapters(sites):
+    lines += [*([""] if lines else []), f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    for chapter in listed:
         if chapter["claims"]:
             lines.append(f"| **{chapter['title']}** ({chapter['paper']}) |{' |' * len(sites)}")
         for claim in chapter["claims"]:
