@@ -369,10 +369,10 @@ def test_a_logarithm_is_said_as_values_and_a_factor() -> None:
 def test_a_change_in_words_for_the_front_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     values = {**VALUES, ("fd", "nothing"): 0 * EVEN, ("fd", "c@1/4"): 2 + 50 * EVEN}
     given = evidence_of(values)
-    assert moved("one", given, "fd", "a@1/4", "untuned@1/4") == "falls from 2 to 1 (−1, 95 % interval −1.02 to −0.98)"
+    assert moved("one", given, "fd", "a@1/4", "untuned@1/4") == "falls from 2 to 1 (−1, −1.02 to −0.98)"
     assert moved("one", given, "fd", "untuned@1/4", "a@1/4").startswith("rises from 1 to 2 (+1, ")
     assert moved("one", given, "fd", "c@1/4", "untuned@1/4").startswith("is not seen to change, 2 to 2 (")
-    assert moved("one", given, "fd", "a@1/4", "nothing") == "is +1 (95 % interval +0.99 to +1.01)"
+    assert moved("one", given, "fd", "a@1/4", "nothing") == "is +1 (+0.99 to +1.01)"
     assert moved("one", given, "fd", "never@1/4", "untuned@1/4") == ""
     params = load(ROOT / "profiles" / "smoke.yaml")
     (tmp_path / "in_short.yaml").write_text(
@@ -381,8 +381,7 @@ def test_a_change_in_words_for_the_front_page(monkeypatch: pytest.MonkeyPatch, t
     )
     monkeypatch.setattr("atelier.report.change.path_of", lambda study: tmp_path / "claims.yaml")
     assert in_short("one", given, params) == (
-        f"At seed {params.seed} it falls from 2 to 1 (−1, 95 % interval −1.02 to −0.98); "
-        "back rises from 1 to 2 (+1, 95 % interval +0.98 to +1.02)."
+        f"At seed {params.seed} it falls from 2 to 1 (−1, −1.02 to −0.98); back rises from 1 to 2 (+1, +0.98 to +1.02)."
     )
     (tmp_path / "in_short.yaml").unlink()
     assert in_short("one", given, params) == ""

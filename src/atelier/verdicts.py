@@ -16,7 +16,7 @@ DECIDED = (SUPPORTED, REVERSED, NOT_SEEN)
 NO_VERDICT = (CANNOT_TELL, BROKEN, UNMET)  # whatever the numbers of a claim's parts are
 SMALL = "smaller than matters"  # said of an effect that is there
 OTHER_NOISE = "a model's pictures differ from its own under other noise"
-NO_CONTROL = "what must show before anything can, the positive control, does not"
+NO_CONTROL = "the positive control, which must show first, does not"
 FULL = "the measure is saturated, its floor nearly as high"
 SATURATED = 0.8  # share of the reference's value that a measure's floor may have
 

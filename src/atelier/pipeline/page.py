@@ -34,6 +34,7 @@ TEMPLATES = Path(__file__).with_name("template")
 SHORT_RUNS = ("smoke", "embedded", "own", "made")
 SYMBOLS = {"supported": "✓", "reversed": "⇄", "not seen": "∅", "undecided": "?"}  # so that colour says nothing alone
 NO_VERDICT = "–"
+INTERVAL = re.compile(r"\([^()]*(?: to |the same in all )[^()]*\)")  # brackets that hold one
 OPEN = 1  # tables of a page that are not folded
 PICTURES = ("image/svg+xml", "image/png", "image/jpeg", "image/webp")
 COLOURED = (Keyword, String, Comment, Number, Operator.Word, Name.Function, Name.Class, Name.Namespace)
@@ -117,6 +118,11 @@ def inline(source: str) -> Markup:
     return Markup(markdown(source).strip().removeprefix("<p>").removesuffix("</p>"))
 
 
+def quiet(sentence: str) -> Markup:
+    """A sentence with the intervals in its brackets in small print."""
+    return Markup(INTERVAL.sub(r"<small>\g<0></small>", str(escape(sentence))))
+
+
 def addresses(text: str) -> allowed.Addresses:
     """A page's relative addresses. Raises ValueError when it would run something, or fetch anything but a picture."""
     return allowed.addresses(text, *_own())
@@ -156,7 +162,14 @@ class PageExporter(TemplateExporter):
         self.register_preprocessor(Numbers, enabled=True)
 
     def default_filters(self) -> Iterable[tuple[str, Any]]:
-        filters = {"markdown": markdown, "inline": inline, "tables": _tables, "code": _code, "symbol": symbol}
+        filters = {
+            "markdown": markdown,
+            "inline": inline,
+            "tables": _tables,
+            "code": _code,
+            "symbol": symbol,
+            "quiet": quiet,
+        }
         return [*super().default_filters(), *filters.items()]
 
     def _create_environment(self) -> Environment:

@@ -53,13 +53,22 @@ class Change(NamedTuple):
 
     @property
     def spread(self) -> str:
+        """``bare``, and what it is."""
+        return f"{'' if self._equal else '95 % interval '}{self.bare}"
+
+    @property
+    def bare(self) -> str:
         """The change's interval, or that all groups are the same."""
         low, high, groups = self.interval[1:]
-        if low == high:
+        if self._equal:
             return f"the same in all {groups} groups"
         if self.base is None:
-            return f"95 % interval {shown(low, '+')} to {shown(high, '+')}"
-        return f"95 % interval {self.size(low)} to {self.size(high)} times"
+            return f"{shown(low, '+')} to {shown(high, '+')}"
+        return f"{self.size(low)} to {self.size(high)} times"
+
+    @property
+    def _equal(self) -> bool:
+        return self.interval.low == self.interval.high
 
     @property
     def verb(self) -> str:
@@ -84,15 +93,15 @@ def change(study: str, part: Comparison, evidence: Evidence) -> Change | None:
 
 
 def moved(study: str, evidence: Evidence, measure: str, changed: str, reference: str) -> str:
-    """``falls from 324 to 308 (-15.5, 95 % interval -20 to -11)``, or that no change is seen; "" where not measured.
+    """``falls from 324 to 308 (-15.5, -20 to -11)``: the change and its 95 % interval; "" where not measured.
 
-    Beside nothing, what it is.
+    ``is not seen to change`` where the interval has 0; beside nothing, what it is.
     """
     made = change(study, Comparison(measure=measure, changed=[changed], reference=[reference], rule="below"), evidence)
     if made is None or made.before is None:
-        return "" if made is None else f"is {made.numbers}"
+        return "" if made is None else f"is {made.by} ({made.bare})"
     seen = " from" if made.verb in ("falls", "rises") else ","
-    return f"{made.verb}{seen} {made.size(made.before)} to {made.size(made.after)} ({made.by}, {made.spread})"
+    return f"{made.verb}{seen} {made.size(made.before)} to {made.size(made.after)} ({made.by}, {made.bare})"
 
 
 def in_short(study: str, evidence: Evidence, params: Params) -> str:
