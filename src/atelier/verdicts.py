@@ -188,11 +188,7 @@ def _control_fails(claim: Claim, evidence: Evidence) -> Reason | None:
     control = compared(claim.control, evidence)
     if control is None:
         return Reason("the positive control was not measured", claim.control)
-    return (
-        Reason("what must show before anything can, the positive control, does not", claim.control)
-        if control.supported_p > LEVEL
-        else None
-    )
+    return Reason(NO_CONTROL, claim.control) if control.supported_p > LEVEL else None
 
 
 def _unmet(claim: Claim, evidence: Evidence) -> Reason | None:
