@@ -371,7 +371,7 @@ def test_a_change_in_words_for_the_front_page(monkeypatch: pytest.MonkeyPatch, t
     given = evidence_of(values)
     assert moved("one", given, "fd", "a@1/4", "untuned@1/4") == "falls from 2 to 1 (−1, −1.02 to −0.98)"
     assert moved("one", given, "fd", "untuned@1/4", "a@1/4").startswith("rises from 1 to 2 (+1, ")
-    assert moved("one", given, "fd", "c@1/4", "untuned@1/4").startswith("is not seen to change, 2 to 2 (")
+    assert moved("one", given, "fd", "c@1/4", "untuned@1/4").startswith("shows no clear change, 2 to 2 (")
     assert moved("one", given, "fd", "a@1/4", "nothing") == "is +1 (+0.99 to +1.01)"
     assert moved("one", given, "fd", "never@1/4", "untuned@1/4") == ""
     params = load(ROOT / "profiles" / "smoke.yaml")

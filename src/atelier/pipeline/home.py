@@ -109,22 +109,26 @@ def _chapter(chapter: Mapping[str, Any], sites: Sequence[Site]) -> dict[str, Any
     }
 
 
-def answers(listed: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+def answers(listed: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One sentence a chapter, where a study of it has one."""
     return [answer for chapter in listed if (answer := _first(chapter))]
 
 
-def _first(chapter: Mapping[str, Any]) -> dict[str, str] | None:
+def _first(chapter: Mapping[str, Any]) -> dict[str, Any] | None:
     """A chapter's answer for the head of the page: its first study's, of the last profile that has one."""
     answered = [shown for shown in chapter["pages"] if shown["in_short"]]
     if not answered:
         return None
     study = chapter["studies"][0]
-    mine = [shown for shown in answered if shown["study"] == study] or answered
+    shown = next((each for each in reversed(answered) if each["study"] == study), answered[-1])
+    kinds: Sequence[Any] = next((each["kinds"] for each in chapter["sums"] if each["profile"] == shown["profile"]), ())
+    about = {key: shown[key] for key in ("profile", "in_short", "href")}
     return {
         "title": chapter["title"],
         "anchor": study,
-        **{key: mine[-1][key] for key in ("profile", "in_short", "href")},
+        "kinds": kinds,
+        "short": shown["profile"] in page.SHORT_RUNS,
+        **about,
     }
 
 

@@ -72,9 +72,9 @@ class Change(NamedTuple):
 
     @property
     def verb(self) -> str:
-        """Whether it falls, rises, or neither is seen."""
+        """Whether it falls, rises, or neither is clear."""
         low, high = self.interval.low, self.interval.high
-        return "falls" if high < 0 else "rises" if low > 0 else "is not seen to change"
+        return "falls" if high < 0 else "rises" if low > 0 else "shows no clear change"
 
     def size(self, value: float) -> str:
         """A value, without the logarithm."""
@@ -95,7 +95,7 @@ def change(study: str, part: Comparison, evidence: Evidence) -> Change | None:
 def moved(study: str, evidence: Evidence, measure: str, changed: str, reference: str) -> str:
     """``falls from 324 to 308 (-15.5, -20 to -11)``: the change and its 95 % interval; "" where not measured.
 
-    ``is not seen to change`` where the interval has 0; beside nothing, what it is.
+    ``shows no clear change`` where the interval has 0; beside nothing, what it is.
     """
     made = change(study, Comparison(measure=measure, changed=[changed], reference=[reference], rule="below"), evidence)
     if made is None or made.before is None:

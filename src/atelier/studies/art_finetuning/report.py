@@ -51,17 +51,16 @@ def headline(results: Results) -> list[str]:
 
 
 def one_start(results: Results) -> str:
-    """What N1 does not compare: an adapter with the untuned base from the same corrected start."""
-    low = f"{results.low:g}"
-    cells = [f"{name}@1/{low}/{CORRECTED}" for name in ("rank8-unconditional", UNTUNED)]
-    said = moved(STUDY, evidence(results), "fd", *cells)
-    steps = results.config.optimisation.steps
-    start = (
-        f" From the corrected start for both, the distance {said} where rank 8 is tuned without captions."
-        if said
-        else ""
-    )
-    return f"Adapters learnt for {steps} steps.{start}"
+    """What N1 does not compare: how far an adapter came from white noise, and both from the same corrected start."""
+    adapter, low = "rank8-unconditional", f"@1/{results.low:g}"
+    beside = partial(moved, STUDY, evidence(results), "fd")
+    ways = {
+        "from white noise": beside(f"{adapter}{low}", f"{UNTUNED}{low}"),
+        "from a corrected start for both": beside(f"{adapter}{low}/{CORRECTED}", f"{UNTUNED}{low}/{CORRECTED}"),
+    }
+    said = f"Adapters learnt for {results.config.optimisation.steps} steps."
+    shown = "; ".join(f"{way} the distance {text}" for way, text in ways.items() if text)
+    return f"{said} Rank 8 without captions beside the untuned base: {shown}." if shown else said
 
 
 # ------------------------------------------------------------------------------------ pictures and training
