@@ -450,10 +450,15 @@ def test_an_undecided_claim_says_what_more_would_cost() -> None:
         "Fréchet distance to real works at guidance 4: a against untuned: 0.5 would matter and "
         f"{compared.detectable:.3g} would be seen, so {groups} groups in place of 5"
     )
-    assert cost(*card_of(parts=PARTS[:1])[:2]) == ""
     row = plan("art_finetuning", [verdict]).frame.loc["A1.1"]
     assert row["scatter"] == pytest.approx(rough.std(ddof=1))
     assert (row["groups"], row["groups needed"], row["times this run"]) == (5, str(groups), groups / 5)
+    near = part.model_copy(update={"rule": "same", "margin": 0.5, "least": None})  # D2: at the limit, and well measured
+    claim, verdict, _ = card_of({("fd", "a@1/4"): 0.5 + 0.1 * rough, ("fd", "untuned@1/4"): 0 * rough}, parts=[near])
+    assert cost(claim, verdict).endswith(
+        "a against untuned: what is seen is near the limit, 0.5; more groups only narrow its interval"
+    )
+    assert cost(*card_of(parts=PARTS[:1])[:2]) == ""
 
 
 def test_a_card_counts_every_comparison() -> None:

@@ -67,7 +67,7 @@ def _findings(sites: Sequence[Site]) -> list[dict[str, Any]]:
     for name in dict.fromkeys(row["finding"] for _, row in rows):
         results = [result(site, row) for site, row in rows if row["finding"] == name]
         picture = next((each["picture"] for each in reversed(results) if each["picture"]), None)
-        about = {key: results[-1][key] for key in ("says", "href")}
+        about = {key: results[-1][key] for key in ("says", "href", "paper")}
         shown.append({"name": name, **about, "picture": picture, "results": results})
     return shown
 

@@ -186,6 +186,11 @@ def cost(claim: Claim, verdict: Verdict) -> str:
         ):
             matters = max(compared.margin, compared.least)
             said, n = naming.sentence(claim.study, finding.part), compared.interval.n
-            seen = f"{matters:.3g} would matter and {compared.detectable:.3g} would be seen"
-            lines.append(f"{said}: {seen}, so {groups} groups in place of {n}")
+            if groups > n:
+                seen = f"{matters:.3g} would matter and {compared.detectable:.3g} would be seen"
+                lines.append(f"{said}: {seen}, so {groups} groups in place of {n}")
+            else:
+                lines.append(
+                    f"{said}: what is seen is near the limit, {matters:.3g}; more groups only narrow its interval"
+                )
     return "; ".join(lines)
