@@ -83,7 +83,7 @@ def test_findings_of_our_own_are_complete_and_apart_from_the_papers_claims() -> 
 
 def test_what_a_card_adds_is_what_a_reader_must_know() -> None:
     assert {name for name, each in claims.load_all().items() if each.note} == {
-        *("A3", "C12", "D1", "D2", "E1", "E2", "E6", "F2"),
+        *("A3", "C12", "D1", "D2", "D6", "E1", "E2", "E6", "F2"),
     }
     assert all("only people can judge" in claims.load("pixel_space")[name].note for name in ("E1", "E2", "E6"))
     assert "policy gradients the page shows numbers and decides nothing" in claims.load("shaping")["F2"].note
